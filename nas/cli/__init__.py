@@ -1,0 +1,1 @@
+"""The command line: flags become objects. Nothing heavy is imported until a command runs."""

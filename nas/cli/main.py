@@ -1,0 +1,63 @@
+"""``nas``: the group of all commands, and the one place where an error becomes a line of text."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from nas import __version__
+from nas.cli.data import data
+from nas.cli.search import search
+from nas.cli.train import train
+from nas.cli.ui import ui
+from nas.errors import NasError
+
+
+class Commands(click.Group):
+    """A group whose commands report the user's mistakes in one line, never as a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except NasError as error:
+            if os.environ.get("NAS_DEBUG"):
+                raise
+            click.echo(f"nas: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("nas: interrupted", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nas")
+def cli() -> None:
+    """Find a small convolutional network for a set of images.
+
+    Start with: nas search --strategy evolve
+    """
+
+
+for command in (search, train, ui, data):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        cli()
+    finally:
+        _hush()
+
+
+def _hush() -> None:
+    """A reader that has gone (``nas search | head``) is no reason to complain while Python exits."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,65 @@
+"""``nas search``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nas.cli.options import given, pairs, print_json, training_options
+
+
+@click.command()
+@click.argument("experiment", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--strategy", help="How candidates are proposed: evolve, or a plugin.  [default: evolve]")
+@click.option("--space", help="Where candidates come from: cnn, lecture, or a plugin.  [default: cnn]")
+@click.option("--trials", type=click.IntRange(min=1), help="How many candidates.  [default: 36, or until time is up]")
+@click.option("--time-limit", metavar="TIME", help="For everything, as 90s, 10m or 1h30m.")
+@click.option("--objective", "objectives", multiple=True, help="A metric; -METRIC: less is better.  [default: -validation_loss]")
+@click.option("--max-parameters", type=click.IntRange(min=1), help="Larger networks are not tried.")
+@click.option("--max-flops", type=click.IntRange(min=1), help="Per image; slower networks are not tried.")
+@click.option("--workers", help="Processes that train side by side.  [default: auto, one a core]")
+@click.option("--set", "options", metavar="KEY=VALUE", multiple=True, callback=pairs, help="An option of the strategy.")
+@click.option("--plugins", multiple=True, type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of plugin files, besides NAS_PLUGINS and ./plugins.")
+@training_options
+def search(experiment: Path | None, out: Path | None, as_json: bool, workers: str | None, **options: Any) -> None:
+    """Search for a network, choose the best honestly, and hand it over.
+
+    EXPERIMENT is a TOML file of settings; options override it.
+    """
+    from nas.cli.console import observer, show_result
+
+    with observer() as view:
+        view.hello("search")
+        from nas.experiment import Experiment
+
+        changes = given(**options, workers=_workers(workers))
+        settings = Experiment.read(experiment, **changes) if experiment else Experiment.of(**changes)
+        outcome = settings.run(out, [view])
+    if not as_json:
+        show_result(outcome)
+        return
+    header = outcome.header
+    print_json(
+        {
+            "search": str(header.folder),
+            "strategy": header.kind,
+            "dataset": header.dataset["name"],
+            "trials": outcome.trials,
+            "failed": outcome.failed,
+            "seconds": round(outcome.seconds, 2),
+            "winner": {
+                "id": outcome.architecture.id,
+                "parameters": outcome.parameters,
+                "validation_accuracy": outcome.validation_accuracy,
+                "test_accuracy": outcome.test_accuracy,
+                "test_loss": outcome.test_loss,
+            },
+        }
+    )
+
+
+def _workers(value: str | None) -> int | str | None:
+    """A number, or what else was said (`Experiment` knows what is allowed)."""
+    return int(value) if value is not None and value.isdigit() else value

@@ -1,0 +1,64 @@
+"""``nas train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nas.cli.options import given, print_json, training_options
+
+if TYPE_CHECKING:
+    from nas.architecture.architecture import Architecture
+
+
+@click.command()
+@click.argument("network")
+@training_options
+def train(network: str, out: Path | None, as_json: bool, **options: Any) -> None:
+    """Train one network, without a search, and test it.
+
+    NETWORK is lecture, lenet5, or the path of an architecture.json.
+    """
+    from nas.cli.console import observer, show_result
+
+    with observer() as view:
+        view.hello("train")
+        from nas.experiment import Experiment
+        from nas.session import run_training
+
+        name, architecture = _network(network)
+        settings = Experiment.of(**given(**options), workers=1)
+        outcome = run_training(settings, architecture, name, out, [view])
+    if not as_json:
+        show_result(outcome)
+        return
+    print_json(
+        {
+            "network": name,
+            "parameters": outcome.parameters,
+            "epochs": outcome.winner.job.epochs,
+            "validation_accuracy": outcome.validation_accuracy,
+            "test_accuracy": outcome.test_accuracy,
+            "seconds": round(outcome.seconds, 2),
+        }
+    )
+
+
+def _network(text: str) -> tuple[str, Architecture]:
+    from nas.architecture.architecture import Architecture
+    from nas.architecture.known import KNOWN
+    from nas.errors import ArchitectureError, UsageError, unknown
+
+    if text in KNOWN:
+        return text, KNOWN[text]
+    path = Path(text)
+    if not path.is_file():
+        raise UsageError(f"{unknown('network', text, KNOWN)}, nor is there a file of that name")
+    try:
+        return path.stem, Architecture.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ArchitectureError) as error:
+        raise ArchitectureError(f"{path}: {error}") from None
+    except UnicodeDecodeError:
+        raise ArchitectureError(f"{path} is not a text file") from None

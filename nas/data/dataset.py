@@ -1,0 +1,172 @@
+"""What the networks learn from: images and labels, verified, with a fingerprint.
+
+Images are ``(N, C, H, W)`` uint8, labels ``(N,)`` int64, everywhere. Torch is imported where a tensor is
+made, so that listing the data sets does not wait 3.5 s for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import torch
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images ``(N, C, H, W)`` uint8 and their labels ``(N,)`` int64, in the same order."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @classmethod
+    def of(cls, images: Array, labels: Array) -> Split:
+        """The same arrays as tensors, without a copy where their types allow it."""
+        import torch
+
+        if np.can_cast(labels.dtype, np.int64):  # otherwise `verify_split` says what they are
+            labels = labels.astype(np.int64, copy=False)
+        return cls(torch.from_numpy(images), torch.from_numpy(labels))
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What a search may see: training and validation images. The test images are not here, on purpose."""
+
+    name: str
+    train: Split
+    validation: Split
+    classes: tuple[str, ...]
+    fingerprint: str  # of all of the above: equal data have equal fingerprints, on any machine
+
+    @classmethod
+    def of(cls, name: str, train: Split, validation: Split, classes: Sequence[str]) -> Dataset:
+        """A verified data set with its fingerprint.
+
+        Raises:
+            DataError: see `verify_split`; or training and validation images differ in shape.
+        """
+        _verify(name, train, validation, classes)
+        return cls(name, train, validation, tuple(classes), _fingerprint(name, train, validation, classes))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Channels, height, width."""
+        return tuple(self.train.images.shape[1:])
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of the training images, one per channel, 0–255."""
+        return tuple(mean for mean, _ in self._moments)
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of the training images, one per channel, 0–255; 0 where all pixels are equal."""
+        return tuple(std for _, std in self._moments)
+
+    @cached_property
+    def _moments(self) -> list[tuple[float, float]]:
+        # Whole numbers until the last step, so that every machine gets the same bits. 0.07 s for MNIST.
+        moments = []
+        for channel in self.train.images.unbind(1):
+            counts = channel.flatten().bincount(minlength=256).tolist()
+            count = sum(counts)
+            first = sum(value * times for value, times in enumerate(counts))
+            second = sum(value * value * times for value, times in enumerate(counts))
+            moments.append((first / count, math.sqrt((second * count - first * first) / count**2)))
+        return moments
+
+    def save(self, folder: Path) -> None:
+        """Write plain files that `load` maps into memory: worker processes get the data without a pickle."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for part, split in (("train", self.train), ("validation", self.validation)):
+            np.save(folder / f"{part}_images.npy", split.images.numpy())
+            np.save(folder / f"{part}_labels.npy", split.labels.numpy())
+        about = {"name": self.name, "classes": self.classes, "fingerprint": self.fingerprint}
+        (folder / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Dataset:
+        """What `save` wrote. The images are mapped: any number of processes share one copy in memory.
+
+        Raises:
+            DataError: the folder does not hold a whole data set.
+        """
+
+        def part(name: str) -> Split:
+            # "c" is copy on write: writable as torch wants it, and yet the file never changes.
+            images = np.load(folder / f"{name}_images.npy", mmap_mode="c", allow_pickle=False)
+            return Split.of(images, np.load(folder / f"{name}_labels.npy", allow_pickle=False))
+
+        try:
+            about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+            name, classes, fingerprint = about["name"], tuple(about["classes"]), about["fingerprint"]
+            train, validation = part("train"), part("validation")
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{folder} holds no whole data set ({error}): save it again") from None
+        _verify(name, train, validation, classes)
+        return cls(name, train, validation, classes, fingerprint)
+
+
+def verify_split(split: Split, name: str, classes: Sequence[str]) -> None:
+    """Check what a trainer relies on.
+
+    Raises:
+        DataError: a wrong type or shape, unequal numbers of images and labels, a label outside of the
+            classes, or a class without an image; says what was expected and what was found.
+    """
+    import torch
+
+    def expect(what: str, expected: object, found: object) -> None:
+        if expected != found:
+            raise DataError(f"{name}: expected {what} {expected}, found {found}")
+
+    images, labels = split.images, split.labels
+    expect("images of type", torch.uint8, images.dtype)
+    expect("labels of type", torch.int64, labels.dtype)
+    expect("image dimensions (N, C, H, W):", 4, images.ndim)
+    expect("label dimensions (N):", 1, labels.ndim)
+    expect("as many labels as images,", len(images), len(labels))
+    wrong = labels[(labels < 0) | (labels >= len(classes))]
+    if len(wrong):
+        raise DataError(f"{name}: expected labels from 0 to {len(classes) - 1}, found {int(wrong[0])}")
+    counts = labels.bincount(minlength=len(classes)).tolist()
+    empty = [label for label, count in zip(classes, counts, strict=True) if count == 0]
+    if empty:
+        raise DataError(f"{name}: expected an image of every class, found none of {', '.join(empty)}")
+
+
+def _verify(name: str, train: Split, validation: Split, classes: Sequence[str]) -> None:
+    verify_split(train, f"{name}, training images", classes)
+    verify_split(validation, f"{name}, validation images", classes)
+    one, other = tuple(train.images.shape[1:]), tuple(validation.images.shape[1:])
+    if one != other:
+        raise DataError(
+            f"{name}: expected validation images of the training images' shape {one}, found {other}"
+        )
+
+
+def _fingerprint(name: str, train: Split, validation: Split, classes: Sequence[str]) -> str:
+    # 0.03 s for MNIST
+    digest = hashlib.sha256(json.dumps([name, list(classes)]).encode())
+    for tensor in (train.images, train.labels, validation.images, validation.labels):
+        digest.update(json.dumps(list(tensor.shape)).encode())
+        digest.update(np.ascontiguousarray(tensor.numpy()).data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,77 @@
+"""Downloads that end: torchvision's own have no time-out, and leave half a file behind."""
+
+from __future__ import annotations
+
+import http.client
+import queue
+import threading
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HEADERS = {"User-Agent": "nas"}
+SILENCE = 10  # seconds without a byte after which a server counts as dead
+FAILURES = (OSError, http.client.HTTPException)  # all that urllib raises, time-outs included
+
+
+def reachable(urls: Sequence[str], timeout: float) -> bool:
+    """Whether one of the addresses answers within ``timeout`` seconds, name look-ups included.
+
+    All are asked at once, in daemon threads: a resolver that hangs knows no time-out, and must keep neither
+    this function nor the end of the program waiting.
+    """
+    answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    for url in urls:
+        threading.Thread(target=lambda url=url: answers.put(_answers(url, timeout)), daemon=True).start()
+    deadline = time.monotonic() + timeout
+    for _ in urls:
+        try:
+            if answers.get(timeout=max(0.0, deadline - time.monotonic())):
+                return True
+        except queue.Empty:
+            return False
+    return False
+
+
+def download(url: str, limit: int, deadline: float) -> bytes:
+    """The content at ``url``.
+
+    Args:
+        url: an http or https address.
+        limit: the most bytes to accept.
+        deadline: the latest `time.monotonic` to finish at.
+
+    Raises:
+        OSError: it could not be had, is too large, or came too slowly; or `http.client.HTTPException`.
+    """
+    content = bytearray()
+    with _open(url, "GET", SILENCE) as response:
+        while chunk := response.read1(1 << 16):
+            content += chunk
+            if len(content) > limit:
+                raise OSError(f"more than {limit:,} bytes")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"too slow: {len(content):,} bytes so far")
+    return bytes(content)
+
+
+def _open(url: str, method: str, timeout: float) -> http.client.HTTPResponse:
+    request = urllib.request.Request(url, headers=HEADERS, method=method)  # noqa: S310  the addresses are constants
+    try:
+        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=timeout)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
+        raise
+    return response
+
+
+def _answers(url: str, timeout: float) -> bool:
+    try:
+        _open(url, "HEAD", timeout).close()
+    except FAILURES:
+        return False
+    return True

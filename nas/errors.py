@@ -1,0 +1,49 @@
+"""Errors whose messages are written for the person at the terminal.
+
+Everything that a user can get wrong raises a `NasError`; the command line prints its message as one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NasError(Exception):
+    """Something that a user can put right; the message names the bad value and says what to do next."""
+
+    exit_code = 1
+
+
+class UsageError(NasError):
+    """A name that nobody knows, or a value out of range: nothing was begun."""
+
+    exit_code = 2
+
+
+class ArchitectureError(NasError):
+    """A layer that cannot be, or that does not fit where it stands."""
+
+
+class SpaceError(NasError):
+    """A search space that holds no (further) network within the limits."""
+
+
+class DataError(NasError):
+    """A data set that is absent, incomplete or damaged."""
+
+
+class PluginError(NasError):
+    """A plugin that is unknown, broken, or given options that it does not take."""
+
+
+class JournalError(NasError):
+    """A journal that cannot be read or written."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """One line about a name that nobody knows: the nearest known one, and all that there are."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"there is no {kind} {name!r}{hint} (known: {', '.join(known) or 'none'})"

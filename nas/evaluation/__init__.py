@@ -1,0 +1,1 @@
+"""Where networks are trained, and for how long."""

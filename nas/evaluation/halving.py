@@ -1,0 +1,51 @@
+"""Successive halving: a short training of all, a long one of the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from nas.evaluation.evaluator import Evaluator
+from nas.trial import Job, Trial
+
+
+class SuccessiveHalving:
+    """Trains all jobs of a batch for a fraction of their epochs, and only the best of them for all.
+
+    Jamieson and Talwalkar, 2016. Each rung trains from scratch, on a schedule of its own length: what a
+    rung's network would be after its last step is what is compared, and a trial stays a function of its job.
+
+    Args:
+        inner: trains.
+        reduction: one in ``reduction`` goes on to the next rung, which trains ``reduction`` times as long.
+        rungs: how many there are; one is plain evaluation.
+    """
+
+    def __init__(self, inner: Evaluator, *, reduction: int = 3, rungs: int = 2) -> None:
+        self._inner = inner
+        self._reduction = reduction
+        self._rungs = rungs
+
+    def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+        """One trial for each job: that of the highest rung it reached."""
+        for rung in reversed(range(self._rungs)):
+            short = [replace(job, epochs=job.epochs / self._reduction**rung) for job in jobs]
+            trials = in_order(short, self._inner.evaluate(short))
+            promoted: set[int] = set()
+            if rung and len(trials) == len(jobs):  # else time is up: nobody goes on
+                good = [i for i, trial in enumerate(trials) if trial.failure is None]
+                good.sort(key=lambda i: trials[i].scores, reverse=True)
+                promoted = set(good[: math.ceil(len(jobs) / self._reduction)])
+            yield from (trial for i, trial in enumerate(trials) if i not in promoted)
+            jobs = [jobs[i] for i in sorted(promoted)]
+
+
+def in_order(jobs: Sequence[Job], trials: Iterable[Trial]) -> list[Trial]:
+    """The trials in the order of their jobs, so that nothing depends on who finished first.
+
+    Jobs that differ in their fidelity alone are the same here. Jobs without a trial are left out.
+    """
+    by_network = {(trial.id, trial.job.seed): trial for trial in trials}
+    found = ((job, by_network.get((job.candidate.architecture.id, job.seed))) for job in jobs)
+    return [replace(trial, job=replace(job, epochs=trial.job.epochs)) for job, trial in found if trial]

@@ -1,0 +1,112 @@
+"""The configuration of a search: what can be written down, repeated, and run."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from nas.errors import NasError, UsageError, unknown
+from nas.records.observer import Observer, Outcome
+
+Setting = None | bool | int | float | str
+
+
+def seconds(value: object) -> object:
+    """``90``, ``"90s"``, ``"10m"`` or ``"1h30m"`` as seconds; anything else comes back as it is."""
+    if not isinstance(value, str):
+        return value
+    number = r"(\d+(?:\.\d+)?)"
+    match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", value.strip().lower())
+    if match is None or not any(match.groups()):
+        raise ValueError("a time is written like 90s, 10m or 1h30m")
+    return sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True))
+
+
+class Experiment(BaseModel):
+    """Everything that decides what a search does. The defaults are those of the command line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    strategy: str = "evolve"
+    space: str = "cnn"
+    dataset: str = "auto"
+    trials: Annotated[int, Field(ge=1)] | None = None  # candidates; 36 where there is no time limit either
+    time_limit: Annotated[float, Field(gt=0), BeforeValidator(seconds)] | None = None  # seconds, for everything
+    objectives: Annotated[tuple[str, ...], Field(min_length=1, max_length=1, strict=False)] = ("-validation_loss",)
+    max_parameters: Annotated[int, Field(ge=1)] | None = None
+    max_flops: Annotated[int, Field(ge=1)] | None = None  # of one forward pass over one image
+    epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None  # of a full training during the search
+    recipe: str = "default"
+    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    device: str = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    options: dict[str, Setting] = {}  # of the strategy
+    data_dir: Annotated[Path, Field(strict=False)] | None = None
+    mlflow: str = "auto"  # the address of a tracking server, or "off"; "auto" is a file in this folder
+    plugins: Annotated[tuple[Annotated[Path, Field(strict=False)], ...], Field(strict=False)] = ()
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """An experiment; what is wrong with it is said in one line.
+
+        Raises:
+            NasError: a setting that is unknown or out of range.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0])
+            if first["type"] == "extra_forbidden":
+                raise UsageError(unknown("setting", name, cls.model_fields)) from None
+            message = first["msg"].removeprefix("Value error, ")
+            raise UsageError(f"{name} = {first['input']!r}: {message[0].lower()}{message[1:]}") from None
+
+    @classmethod
+    def read(cls, path: Path, **changes: Any) -> Self:
+        """The experiment in a TOML file, with ``changes`` on top of it.
+
+        Raises:
+            NasError: the file cannot be read, or something in it is unknown or out of range.
+        """
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise NasError(f"{path} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise NasError(f"{path} is no TOML: {error}") from None
+        return cls.of(**{**values, **changes})
+
+    def to_toml(self) -> str:
+        """The settings that are not empty, as `read` takes them."""
+        values = {k: v for k, v in self.model_dump(mode="json").items() if v not in (None, [], {})}
+        options = values.pop("options", {})
+        lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
+        lines += ["", "[options]", *(f"{_toml(k)} = {_toml(v)}" for k, v in options.items())] if options else []
+        return "\n".join(lines) + "\n"
+
+    def run(self, out: Path | None = None, observers: Sequence[Observer] = ()) -> Outcome:
+        """Search, select, open the test images once, hand over.
+
+        Args:
+            out: the folder to write; without it, a new one in runs/.
+            observers: are told what happens; without any, nothing is shown and MLflow is not written.
+
+        Raises:
+            NasError: whatever the user can put right.
+        """
+        from nas.session import run_search
+
+        return run_search(self, out, observers)
+
+
+def _toml(value: Any) -> str:
+    """One value; the strings of JSON are strings of TOML."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False)

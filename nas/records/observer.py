@@ -1,0 +1,111 @@
+"""What is known about a search as a whole, and who is told while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.architecture.architecture import Architecture, Limits
+from nas.trial import Objective, Trial
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a search is: known before its first trial."""
+
+    folder: Path
+    config: Mapping[str, Any]  # the resolved configuration: plain scalars, lists and one table of options
+    dataset: Mapping[str, Any]  # name, fingerprint, train and validation (numbers of images)
+    limits: Limits
+    objectives: tuple[Objective, ...]
+    note: str = ""  # what the user should know about the data that were chosen
+
+    @property
+    def name(self) -> str:
+        """The search's name: that of its folder."""
+        return self.folder.name
+
+    @property
+    def kind(self) -> str:
+        """The strategy that searched, or ``train`` where one network was trained without a search."""
+        return str(self.config.get("strategy", "train"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a search ended: its winner, and the three scores that tell how honest the first one was."""
+
+    header: Header
+    trials: int
+    failed: int
+    seconds: float
+    winner: Trial  # of the search; its metrics are what the search saw
+    retrained: tuple[Trial, ...]  # the winner again, from scratch, one per seed
+    finalists: tuple[tuple[Trial, ...], ...]  # all that were trained again, the winner first
+    test_accuracy: float
+    test_loss: float
+    test_images: int
+    weights: Path  # best/weights.safetensors
+
+    @property
+    def architecture(self) -> Architecture:
+        """The winner's."""
+        return self.winner.job.candidate.architecture
+
+    @property
+    def parameters(self) -> int:
+        """The winner's."""
+        return self.architecture.parameters(self.header.limits.input_shape, self.header.limits.classes)
+
+    @property
+    def validation_accuracy(self) -> float:
+        """The winner's mean over the seeds, after it was trained again."""
+        return mean([trial.metrics["validation_accuracy"] for trial in self.retrained])
+
+    @property
+    def selection_bias(self) -> float:
+        """The score during the search less the test score: what was won by choosing, as a fraction."""
+        return self.winner.metrics["validation_accuracy"] - self.test_accuracy
+
+
+def mean(values: Sequence[float]) -> float:
+    """The arithmetic mean."""
+    return sum(values) / len(values)
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation of a sample; zero for a single value."""
+    if len(values) < 2:
+        return 0.0
+    middle = mean(values)
+    return float((sum((value - middle) ** 2 for value in values) / (len(values) - 1)) ** 0.5)
+
+
+class Observer:
+    """Is told what happens; does nothing by itself. No observer can hold up or end a search."""
+
+    def started(self, header: Header) -> None:
+        """A search begins."""
+
+    def trained(self, trial: Trial) -> None:
+        """A training ended, at whatever fidelity: it is in the journal."""
+
+    def told(self, trial: Trial) -> None:
+        """A candidate is through all its rungs: the strategy is told this trial of it."""
+
+    def selecting(self, jobs: int, epochs: float) -> None:
+        """The search is over: the best few are trained again, ``jobs`` trainings of ``epochs`` each."""
+
+    def warned(self, message: str) -> None:
+        """Something that the person should know, and that does not end the search."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """There is a winner."""
+
+    def failed(self, message: str) -> None:
+        """The search ended without a winner."""
+
+    def close(self) -> None:
+        """Everything was told: write what is still to be written."""

@@ -1,0 +1,111 @@
+"""The loop. A strategy proposes candidates, an evaluator trains them, the strategy is told.
+
+Everything else in this package is one of the nouns in these thirty lines.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+from nas.architecture.architecture import Limits
+from nas.errors import ArchitectureError, NasError, PluginError
+from nas.evaluation.evaluator import Evaluator
+from nas.evaluation.halving import in_order
+from nas.records.observer import Observer
+from nas.spaces.space import Candidate
+from nas.strategies.strategy import Strategy
+from nas.trial import Job, Trial, job_seed
+
+
+@dataclass
+class Budget:
+    """How many candidates may be tried, and until when.
+
+    The size of a batch does not follow from the number of workers, which must not change the result.
+    """
+
+    trials: int | None = None
+    until: float | None = None  # a moment of `time.monotonic`
+    batch: int = 12
+    _asked: float = field(default=0.0, init=False)
+    _longest: float = field(default=0.0, init=False)
+
+    def next(self, done: int) -> int:
+        """How many candidates to ask for now; zero when the search is over."""
+        now = time.monotonic()
+        if self._asked:
+            self._longest = max(self._longest, now - self._asked)
+        self._asked = now
+        # A batch that is broken off half way is lost; its time is worth more in the final selection.
+        if self.until is not None and now + 0.8 * self._longest >= self.until:
+            return 0
+        return self.batch if self.trials is None else max(0, min(self.batch, self.trials - done))
+
+
+@dataclass
+class Search:
+    """One search: run it once.
+
+    Args:
+        strategy: proposes.
+        evaluator: trains, and keeps what came of it.
+        budget: says when it is over.
+        epochs: of a full training; successive halving shortens it for most candidates.
+        seed: decides, with each candidate's architecture, the seed of its training.
+        limits: what a candidate has to fit; one that does not is not trained.
+        observers: are shown each candidate that is through.
+    """
+
+    strategy: Strategy
+    evaluator: Evaluator
+    budget: Budget
+    epochs: float
+    seed: int = 0
+    limits: Limits = field(default_factory=Limits)
+    observers: Sequence[Observer] = ()
+
+    def run(self) -> list[Trial]:
+        """Search until the budget is spent or nothing is left to propose; every candidate's trial, in order."""
+        history: list[Trial] = []
+        while count := self.budget.next(len(history)):
+            candidates = self._ask(count)
+            if not candidates:
+                break
+            jobs = [Job(c, self.epochs, job_seed(self.seed, c.architecture.id)) for c in candidates]
+            trials = self._evaluate(jobs)
+            history += trials
+            if len(trials) < len(jobs):
+                break  # time is up
+            self.strategy.tell(trials)
+        return history
+
+    def _ask(self, count: int) -> list[Candidate]:
+        try:
+            candidates = self.strategy.ask(count)
+        except NasError:
+            raise
+        except Exception as error:
+            name = type(self.strategy).__name__
+            raise PluginError(f"the strategy {name} failed in ask: {type(error).__name__}: {error}") from error
+        if not all(isinstance(candidate, Candidate) for candidate in candidates):
+            raise PluginError(f"the strategy {type(self.strategy).__name__} must return a list of Candidates from ask")
+        return candidates[:count]
+
+    def _evaluate(self, jobs: Sequence[Job]) -> list[Trial]:
+        """Train what fits, show each candidate that is through; the trials in the order of their jobs."""
+        invalid, fitting = [], []
+        for job in jobs:
+            try:
+                self.limits.check(job.candidate.architecture)
+                fitting.append(job)
+            except ArchitectureError as error:
+                invalid.append(Trial.failed(job, "invalid", str(error)))
+        trials = []
+        for trial in chain(invalid, self.evaluator.evaluate(fitting)):
+            trials.append(trial)
+            for observer in self.observers:
+                observer.told(trial)
+        return in_order(jobs, trials)

@@ -1,0 +1,259 @@
+"""One run, from its configuration to its winner. The parts are made and put together here, and nowhere else."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas import plugins
+from nas.architecture.architecture import Architecture, Limits
+from nas.data import open_source
+from nas.errors import NasError
+from nas.evaluation.halving import SuccessiveHalving
+from nas.evaluation.recorded import Recorded
+from nas.experiment import Experiment
+from nas.outcome import handover, selection
+from nas.records.journal import Journal
+from nas.records.mlflow import MlflowView
+from nas.records.observer import Header, Observer, Outcome
+from nas.search import Budget, Search
+from nas.spaces.space import Candidate
+from nas.strategies.strategy import Strategy
+from nas.training.recipe import Recipe, recipe_named
+from nas.trial import Job, Objective, Trial, job_seed, scored
+
+if TYPE_CHECKING:
+    from nas.data.dataset import Dataset
+    from nas.data.source import Source
+
+DEFAULT_TRIALS = 36
+# A full training during the search sees at least so many images: one epoch of mnist, five of mnist-5k.
+IMAGES_PER_TRAINING = 17_500
+# Of a time limit: what the search may spend, and what the test, the records and the model take at the end.
+SEARCH_SHARE = 0.5
+CLOSING_SECONDS = 15.0
+
+
+def run_search(experiment: Experiment, out: Path | None, observers: Sequence[Observer]) -> Outcome:
+    """Search, select, test once, hand over (see `Experiment.run`)."""
+    make_strategy = _strategy(experiment)
+    with _session(experiment, plugins.canonical(experiment.strategy), out, observers) as session:
+        limit = experiment.time_limit
+        until = session.begun + SEARCH_SHARE * limit if limit else None
+        trials = experiment.trials or (None if limit else DEFAULT_TRIALS)
+        with session.evaluator(until=until) as evaluator:
+            search = Search(
+                make_strategy(session),
+                SuccessiveHalving(evaluator),
+                Budget(trials, until),
+                session.epochs,
+                experiment.seed,
+                session.limits,
+                session.observers,
+            )
+            history = search.run()
+        known = [scored(trial, session.objectives) for trial in session.journal]
+        best = selection.best_trials(known, 3)
+        left = max(1.0, session.begun + limit - time.monotonic() - CLOSING_SECONDS) if limit else None
+        plan = selection.plan(best, session.epochs, session.workers, left)
+        session.tell("selecting", plan.finalists * plan.seeds, plan.epochs)
+        with session.evaluator(weights=session.folder / "retrained") as evaluator:
+            finalists = selection.retrain(evaluator, best, plan, experiment.seed)
+        winner = next(trial for trial in best if trial.id == finalists[0][0].id)
+        failed = sum(trial.failure is not None for trial in history)
+        return session.conclude(winner, finalists, len(history), failed)
+
+
+def run_training(
+    experiment: Experiment, architecture: Architecture, name: str, out: Path | None, observers: Sequence[Observer]
+) -> Outcome:
+    """Train one network, without a search, and hand it over (see ``nas train``)."""
+    with _session(experiment, "train", out, observers, network=name) as session:
+        session.limits.check(architecture)
+        job = Job(Candidate(architecture, origin=name), session.epochs, job_seed(experiment.seed, architecture.id))
+        with session.evaluator(weights=session.folder / "retrained") as evaluator:
+            trials = list(evaluator.evaluate([job]))
+        for trial in trials:
+            session.tell("told", trial)
+        winner = selection.best_trials(trials, 1)[0]
+        return session.conclude(winner, [(winner,)], 1, 0)
+
+
+@dataclass
+class Session:
+    """What a run has while it lasts."""
+
+    begun: float  # a moment of `time.monotonic`
+    experiment: Experiment
+    folder: Path
+    source: Source
+    data: Dataset
+    limits: Limits
+    objectives: tuple[Objective, ...]
+    recipe: Recipe
+    epochs: float
+    device: str
+    workers: int
+    journal: Journal
+    header: Header
+    observers: Sequence[Observer]
+
+    def tell(self, what: str, *told: Any) -> None:
+        """Call a method of every observer."""
+        for observer in self.observers:
+            getattr(observer, what)(*told)
+
+    @contextmanager
+    def evaluator(self, **options: Any) -> Iterator[Recorded]:
+        """Worker processes behind the journal, for as long as the ``with`` block lasts."""
+        from nas.evaluation.local import LocalEvaluator
+
+        with LocalEvaluator(
+            self.data, self.recipe, workers=self.workers, device=self.device, **options
+        ) as local:
+            yield Recorded(local, self.journal, self.objectives, lambda trial: self.tell("trained", trial))
+
+    def conclude(
+        self, winner: Trial, finalists: Sequence[tuple[Trial, ...]], trials: int, failed: int
+    ) -> Outcome:
+        """Hand the winner over and open the test images."""
+        chosen = max(finalists[0], key=lambda trial: trial.scores)
+        best = self.folder / "best"
+        weights = self.folder / "retrained" / f"{chosen.job.key}.safetensors"
+        network = handover.write_best(best, winner.job.candidate.architecture, weights, self.data)
+        accuracy, loss, images = handover.open_test(self.source, network)
+        outcome = Outcome(
+            header=self.header,
+            trials=trials,
+            failed=failed,
+            seconds=time.monotonic() - self.begun,
+            winner=winner,
+            retrained=finalists[0],
+            finalists=tuple(finalists),
+            test_accuracy=accuracy,
+            test_loss=loss,
+            test_images=images,
+            weights=best / "weights.safetensors",
+        )
+        handover.write_card(outcome)
+        self.tell("finished", outcome)
+        return outcome
+
+
+@contextmanager
+def _session(
+    experiment: Experiment, kind: str, out: Path | None, observers: Sequence[Observer], **more: str
+) -> Iterator[Session]:
+    """Everything that a run needs, checked before any training; afterwards nothing is left running."""
+    begun = time.monotonic()
+    objectives = tuple(Objective.parse(text) for text in experiment.objectives)
+    recipe = recipe_named(experiment.recipe)
+    source = open_source(experiment.dataset, experiment.data_dir)
+    data = source.load()
+    limits = Limits(data.input_shape, len(data.classes), experiment.max_parameters, experiment.max_flops)
+    device = _device(experiment.device)
+    workers = _workers(experiment, device)
+    epochs = experiment.epochs or float(max(1, IMAGES_PER_TRAINING // len(data.train)))
+    folder = _new_folder(out, kind)
+    config = {**experiment.model_dump(mode="json"), "dataset": source.name, "epochs": epochs, **more}
+    if more:
+        del config["strategy"]
+    about = {"name": source.name, "fingerprint": data.fingerprint}
+    sizes = {"train": len(data.train), "validation": len(data.validation)}
+    header = Header(folder, config, {**about, **sizes}, limits, objectives, source.note)
+    (folder / "search.toml").write_text(
+        experiment.model_copy(update={"dataset": source.name, "epochs": epochs}).to_toml(), encoding="utf-8"
+    )
+    everyone = [*observers]
+    if experiment.mlflow != "off":
+        everyone.append(MlflowView(None if experiment.mlflow == "auto" else experiment.mlflow, warn=_warner(observers)))
+    with Journal(folder / "journal.jsonl", {"config": config, "dataset": header.dataset}) as journal:
+        session = Session(
+            begun, experiment, folder, source, data, limits, objectives, recipe, epochs, device, workers, journal,
+            header, everyone,
+        )  # fmt: skip
+        session.tell("started", header)
+        try:
+            yield session
+        except BaseException as error:
+            session.tell("failed", str(error) or type(error).__name__)
+            raise
+        finally:
+            session.tell("close")
+
+
+def _strategy(experiment: Experiment) -> Callable[[Session], Strategy]:
+    """What makes the strategy, once there is a session; its name, space and options are checked now."""
+    extra = experiment.plugins
+    kind = plugins.find("strategy", experiment.strategy, extra)
+    space = plugins.create(plugins.find("space", experiment.space, extra), {})
+
+    def make(limits: Limits, objectives: Sequence[Objective]) -> Strategy:
+        made: Strategy = plugins.create(
+            kind, experiment.options, space=space.within(limits), objectives=objectives, seed=experiment.seed
+        )
+        return made
+
+    make(Limits(), ())
+    return lambda session: make(session.limits, session.objectives)
+
+
+def _warner(observers: Sequence[Observer]) -> Callable[[str], None]:
+    def warn(message: str) -> None:
+        for observer in observers:
+            observer.warned(message)
+
+    return warn
+
+
+def _device(name: str) -> str:
+    """Where to train; ``auto`` is a CUDA device where there is one.
+
+    Raises:
+        NasError: there is no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(name.partition(":")[0], False):
+        here = ", ".join(device for device, there in available.items() if there)
+        raise NasError(f"there is no device {name!r} here (there is: {here}); choose one of them with --device")
+    return name
+
+
+def _workers(experiment: Experiment, device: str) -> int:
+    from nas.evaluation.local import cores
+
+    if experiment.workers != "auto":
+        return experiment.workers
+    return cores() if device == "cpu" else 1
+
+
+def _new_folder(out: Path | None, kind: str) -> Path:
+    """A new, empty folder for a run.
+
+    Raises:
+        NasError: it cannot be made or written, or holds a run already.
+    """
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    folder = (out or Path("runs") / f"{stamp}-{kind}-{secrets.token_hex(2)}").absolute()
+    if (folder / "journal.jsonl").exists():
+        raise NasError(f"{folder} holds a run already; choose another folder with --out")
+    try:
+        (folder / "retrained").mkdir(parents=True, exist_ok=True)
+        (folder / "search.toml").touch()
+    except OSError as error:
+        raise NasError(f"{folder} cannot be written: {error.strerror}; choose another folder with --out") from None
+    return folder

@@ -1,0 +1,1 @@
+"""Which networks may be tried: a space is one function, `SearchSpace.build`."""

@@ -1,0 +1,1 @@
+"""How networks are trained: the only training loop, the only ``nn.Module``."""
