@@ -1,9 +1,9 @@
 """Finds a small convolutional network for a set of images.
 
-    from nas import Experiment
+from nas import Experiment
 
-    outcome = Experiment(strategy="evolve", dataset="mnist-5k", trials=24).run()
-    print(outcome.test_accuracy, outcome.architecture.to_json())
+outcome = Experiment(strategy="evolve", dataset="mnist-5k", trials=24).run()
+print(outcome.test_accuracy, outcome.architecture.to_json())
 """
 
 from __future__ import annotations

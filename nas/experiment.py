@@ -40,6 +40,7 @@ class Experiment(BaseModel):
     objectives: Annotated[tuple[str, ...], Field(min_length=1, max_length=1, strict=False)] = ("-validation_loss",)
     max_parameters: Annotated[int, Field(ge=1)] | None = None
     max_flops: Annotated[int, Field(ge=1)] | None = None  # of one forward pass over one image
+    batch: Annotated[int, Field(ge=1, le=10_000)] = 8  # candidates that are asked for, and compete, at a time
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None  # of a full training during the search
     recipe: str = "default"
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"

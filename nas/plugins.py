@@ -121,7 +121,9 @@ def _only_class(module: Any, parent: type[Any], path: Path) -> type[Any]:
     ]
     if len(own) != 1:
         found = ", ".join(thing.__name__ for thing in own) or "none"
-        raise PluginError(f"the plugin file {path} must define one subclass of {parent.__name__}, and has: {found}")
+        raise PluginError(
+            f"the plugin file {path} must define one subclass of {parent.__name__}, and has: {found}"
+        )
     return own[0]
 
 
@@ -129,6 +131,6 @@ def _guarded(action: Callable[[], Any], label: str) -> Any:
     """Do something with a stranger's code; whatever it raises becomes one line."""
     try:
         return action()
-    except (Exception, SystemExit) as error:  # noqa: BLE001
+    except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
         raise PluginError(f"{label} cannot be imported: {type(error).__name__}: {reason}") from error

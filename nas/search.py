@@ -29,7 +29,7 @@ class Budget:
 
     trials: int | None = None
     until: float | None = None  # a moment of `time.monotonic`
-    batch: int = 12
+    batch: int = 8
     _asked: float = field(default=0.0, init=False)
     _longest: float = field(default=0.0, init=False)
 
@@ -91,7 +91,9 @@ class Search:
             name = type(self.strategy).__name__
             raise PluginError(f"the strategy {name} failed in ask: {type(error).__name__}: {error}") from error
         if not all(isinstance(candidate, Candidate) for candidate in candidates):
-            raise PluginError(f"the strategy {type(self.strategy).__name__} must return a list of Candidates from ask")
+            raise PluginError(
+                f"the strategy {type(self.strategy).__name__} must return a list of Candidates from ask"
+            )
         return candidates[:count]
 
     def _evaluate(self, jobs: Sequence[Job]) -> list[Trial]:

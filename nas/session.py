@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,12 @@ from nas import plugins
 from nas.architecture.architecture import Architecture, Limits
 from nas.data import open_source
 from nas.errors import NasError
+from nas.evaluation import processes
 from nas.evaluation.halving import SuccessiveHalving
 from nas.evaluation.recorded import Recorded
 from nas.experiment import Experiment
 from nas.outcome import handover, selection
+from nas.outcome.model import log_model
 from nas.records.journal import Journal
 from nas.records.mlflow import MlflowView
 from nas.records.observer import Header, Observer, Outcome
@@ -33,8 +36,8 @@ if TYPE_CHECKING:
     from nas.data.source import Source
 
 DEFAULT_TRIALS = 36
-# A full training during the search sees at least so many images: one epoch of mnist, five of mnist-5k.
-IMAGES_PER_TRAINING = 17_500
+# A full training during the search sees at least so many images: one epoch of mnist, four of mnist-5k.
+IMAGES_PER_TRAINING = 14_000
 # Of a time limit: what the search may spend, and what the test, the records and the model take at the end.
 SEARCH_SHARE = 0.5
 CLOSING_SECONDS = 15.0
@@ -51,7 +54,7 @@ def run_search(experiment: Experiment, out: Path | None, observers: Sequence[Obs
             search = Search(
                 make_strategy(session),
                 SuccessiveHalving(evaluator),
-                Budget(trials, until),
+                Budget(trials, until, experiment.batch),
                 session.epochs,
                 experiment.seed,
                 session.limits,
@@ -114,14 +117,10 @@ class Session:
         """Worker processes behind the journal, for as long as the ``with`` block lasts."""
         from nas.evaluation.local import LocalEvaluator
 
-        with LocalEvaluator(
-            self.data, self.recipe, workers=self.workers, device=self.device, **options
-        ) as local:
+        with LocalEvaluator(self.data, self.recipe, workers=self.workers, device=self.device, **options) as local:
             yield Recorded(local, self.journal, self.objectives, lambda trial: self.tell("trained", trial))
 
-    def conclude(
-        self, winner: Trial, finalists: Sequence[tuple[Trial, ...]], trials: int, failed: int
-    ) -> Outcome:
+    def conclude(self, winner: Trial, finalists: Sequence[tuple[Trial, ...]], trials: int, failed: int) -> Outcome:
         """Hand the winner over and open the test images."""
         chosen = max(finalists[0], key=lambda trial: trial.scores)
         best = self.folder / "best"
@@ -152,6 +151,7 @@ def _session(
 ) -> Iterator[Session]:
     """Everything that a run needs, checked before any training; afterwards nothing is left running."""
     begun = time.monotonic()
+    processes.warm_up()
     objectives = tuple(Objective.parse(text) for text in experiment.objectives)
     recipe = recipe_named(experiment.recipe)
     source = open_source(experiment.dataset, experiment.data_dir)
@@ -172,7 +172,9 @@ def _session(
     )
     everyone = [*observers]
     if experiment.mlflow != "off":
-        everyone.append(MlflowView(None if experiment.mlflow == "auto" else experiment.mlflow, warn=_warner(observers)))
+        log = partial(log_model, data.validation.images[:4])
+        uri = None if experiment.mlflow == "auto" else experiment.mlflow
+        everyone.append(MlflowView(_warner(observers), uri, log_model=log))
     with Journal(folder / "journal.jsonl", {"config": config, "dataset": header.dataset}) as journal:
         session = Session(
             begun, experiment, folder, source, data, limits, objectives, recipe, epochs, device, workers, journal,
@@ -234,11 +236,9 @@ def _device(name: str) -> str:
 
 
 def _workers(experiment: Experiment, device: str) -> int:
-    from nas.evaluation.local import cores
-
     if experiment.workers != "auto":
         return experiment.workers
-    return cores() if device == "cpu" else 1
+    return processes.cores() if device == "cpu" else 1
 
 
 def _new_folder(out: Path | None, kind: str) -> Path:

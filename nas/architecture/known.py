@@ -6,7 +6,10 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.layers import AveragePool, Conv2d, Dense, Dropout, Flatten, MaxPool
 
 LECTURE = Architecture(
-    (Conv2d(32, 3, activation="relu"), MaxPool(2), Conv2d(64, 3, activation="relu"), MaxPool(2), Flatten(), Dropout(0.5))
+    (
+        Conv2d(32, 3, activation="relu"), MaxPool(2),
+        Conv2d(64, 3, activation="relu"), MaxPool(2), Flatten(), Dropout(0.5),
+    )
 )  # fmt: skip
 """The lecture's network: 34,826 parameters on MNIST (it is also Keras's simple MNIST example)."""
 

@@ -5,7 +5,6 @@ Progress goes to standard error, the result to standard output.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,14 +153,18 @@ def show_result(outcome: Outcome) -> None:
     """The winner's layers and scores, and what to do next."""
     console = QuietConsole(highlight=False)
     limits, train = outcome.header.limits, outcome.header.kind == "train"
-    layers = Table(title="The network" if train else f"The winner, {outcome.architecture.id}", title_justify="left")
+    layers = Table(
+        title="The network" if train else f"The winner, {outcome.architecture.id}", title_justify="left"
+    )
     layers.add_column("layer")
     layers.add_column("output", justify="right")
     layers.add_column("parameters", justify="right")
     for row in outcome.architecture.table(limits.input_shape, limits.classes):
         layers.add_row(str(row.layer), show(row.shape), f"{row.parameters:,}")
     layers.add_section()
-    lecture = LECTURE.parameters(limits.input_shape, limits.classes) if Limits(limits.input_shape).allow(LECTURE) else 0
+    lecture = (
+        LECTURE.parameters(limits.input_shape, limits.classes) if Limits(limits.input_shape).allow(LECTURE) else 0
+    )
     beside = f"the lecture's network: {lecture:,}" if lecture else ""
     layers.add_row("all", beside, f"{outcome.parameters:,}", style="bold")
     console.print(layers)
@@ -184,7 +187,9 @@ def show_result(outcome: Outcome) -> None:
     console.print(scores)
     failed = f", {outcome.failed} failed" if outcome.failed else ""
     tried = "" if train else f"{outcome.trials} candidates{failed}; "
-    console.print(f"\n{tried}{clock(outcome.seconds)} in all. The network: {outcome.weights.parent}", soft_wrap=True)
+    console.print(
+        f"\n{tried}{clock(outcome.seconds)} in all. The network: {outcome.weights.parent}", soft_wrap=True
+    )
     if outcome.header.config.get("mlflow") == "auto":
         console.print("Look at it in the dashboard: nas ui")
 

@@ -20,14 +20,20 @@ def training_options(command: Command) -> Command:
     """What every command that trains takes."""
     for option in reversed(
         [
-            click.option("--dataset", help="mnist, mnist-5k, or auto: mnist where it can be had.  [default: auto]"),
+            click.option(
+                "--dataset", help="mnist, mnist-5k, or auto: mnist where it can be had.  [default: auto]"
+            ),
             click.option("--data-dir", type=FOLDER, help="Where data sets lie.  [default: NAS_DATA_DIR, a cache]"),
             click.option("--epochs", type=click.FloatRange(0, 10_000, min_open=True), help="Of a full training."),
             click.option("--recipe", help="default, or lecture: Adam, batches of 128.  [default: default]"),
             click.option("--device", help="auto, cpu, cuda, cuda:1, mps.  [default: auto]"),
-            click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Decides every random choice.  [default: 0]"),
+            click.option(
+                "--seed", type=click.IntRange(0, 2**32 - 1), help="Decides every random choice.  [default: 0]"
+            ),
             click.option("--out", type=FOLDER, help="The folder to write.  [default: a new one in runs/]"),
-            click.option("--mlflow", metavar="URI|off", help="The tracking store.  [default: mlflow.db in this folder]"),
+            click.option(
+                "--mlflow", metavar="URI|off", help="The tracking store.  [default: mlflow.db in this folder]"
+            ),
             click.option("--json", "as_json", is_flag=True, help="Print one JSON object, as the last line."),
         ]
     ):

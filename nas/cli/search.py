@@ -14,14 +14,28 @@ from nas.cli.options import given, pairs, print_json, training_options
 @click.argument("experiment", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--strategy", help="How candidates are proposed: evolve, or a plugin.  [default: evolve]")
 @click.option("--space", help="Where candidates come from: cnn, lecture, or a plugin.  [default: cnn]")
-@click.option("--trials", type=click.IntRange(min=1), help="How many candidates.  [default: 36, or until time is up]")
+@click.option(
+    "--trials", type=click.IntRange(min=1), help="How many candidates.  [default: 36, or until time is up]"
+)
 @click.option("--time-limit", metavar="TIME", help="For everything, as 90s, 10m or 1h30m.")
-@click.option("--objective", "objectives", multiple=True, help="A metric; -METRIC: less is better.  [default: -validation_loss]")
+@click.option(
+    "--objective",
+    "objectives",
+    multiple=True,
+    help="A metric; -METRIC: less is better.  [default: -validation_loss]",
+)
 @click.option("--max-parameters", type=click.IntRange(min=1), help="Larger networks are not tried.")
 @click.option("--max-flops", type=click.IntRange(min=1), help="Per image; slower networks are not tried.")
 @click.option("--workers", help="Processes that train side by side.  [default: auto, one a core]")
-@click.option("--set", "options", metavar="KEY=VALUE", multiple=True, callback=pairs, help="An option of the strategy.")
-@click.option("--plugins", multiple=True, type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of plugin files, besides NAS_PLUGINS and ./plugins.")
+@click.option(
+    "--set", "options", metavar="KEY=VALUE", multiple=True, callback=pairs, help="An option of the strategy."
+)
+@click.option(
+    "--plugins",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="A folder of plugin files, besides NAS_PLUGINS and ./plugins.",
+)
 @training_options
 def search(experiment: Path | None, out: Path | None, as_json: bool, workers: str | None, **options: Any) -> None:
     """Search for a network, choose the best honestly, and hand it over.

@@ -158,9 +158,7 @@ def _verify(name: str, train: Split, validation: Split, classes: Sequence[str]) 
     verify_split(validation, f"{name}, validation images", classes)
     one, other = tuple(train.images.shape[1:]), tuple(validation.images.shape[1:])
     if one != other:
-        raise DataError(
-            f"{name}: expected validation images of the training images' shape {one}, found {other}"
-        )
+        raise DataError(f"{name}: expected validation images of the training images' shape {one}, found {other}")
 
 
 def _fingerprint(name: str, train: Split, validation: Split, classes: Sequence[str]) -> str:

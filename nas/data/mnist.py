@@ -67,9 +67,7 @@ class Mnist(Source):
 
     def locate(self) -> Path | None:
         """The first of the folders in which there is any of the four files."""
-        return next(
-            (root for root in self.folders if any(_is_there(root / RAW / f.name) for f in FILES)), None
-        )
+        return next((root for root in self.folders if any(_is_there(root / RAW / f.name) for f in FILES)), None)
 
     def load(self) -> Dataset:
         """54,000 + 6,000 of the training images; downloaded if they are in none of the folders. 0.4 s."""

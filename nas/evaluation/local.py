@@ -7,22 +7,18 @@ Two threads in one process train these networks slower than one does (1,300–2,
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import signal
-import sys
 import tempfile
 import time
-import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from nas.errors import ArchitectureError
-from nas.evaluation import worker
+from nas.evaluation import processes, worker
 from nas.trial import Job, Trial
 
 if TYPE_CHECKING:
@@ -142,10 +138,8 @@ class Worker:
         self.job = job
         self._started = time.monotonic()
         self.deadline = self._started + seconds
-        try:
+        with suppress(OSError):  # it died this moment; `finish` will find the connection closed
             self._connection.send_bytes(json.dumps(job.to_dict()).encode())
-        except OSError:
-            pass  # it died this moment; `finish` finds the connection closed
 
     @property
     def signs(self) -> list[Any]:
@@ -188,10 +182,10 @@ class Worker:
         self._process = self._connection = None
 
     def _begin(self) -> None:
-        context = _context()
-        ours, theirs = context.Pipe()
-        self._process = context.Process(target=worker.main, args=(theirs, self._task), daemon=True)
-        with _no_main_module():
+        made_by = processes.context()
+        ours, theirs = made_by.Pipe()
+        self._process = made_by.Process(target=worker.main, args=(theirs, self._task), daemon=True)
+        with processes.no_main_module():
             self._process.start()
         theirs.close()
         self._connection = ours
@@ -203,33 +197,3 @@ def _cause(code: int | None) -> str:
         hint = "; the system may have been out of memory" if name == "SIGKILL" else ""
         return f"of {name}{hint}"
     return f"with exit code {code}"
-
-
-def _context() -> Any:
-    """How processes are made: forked from a server that has imported torch once (40 ms a worker, else 4 s).
-
-    A server, because forking this process, which may have threads or a GPU, is not safe.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nas.evaluation.worker"])
-    return context
-
-
-@contextmanager
-def _no_main_module() -> Iterator[None]:
-    """Hide the main script: a worker would run it, and a script that searches would search in each worker."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -18,9 +18,9 @@ import torch
 
 from nas.data.dataset import Dataset
 from nas.errors import ArchitectureError
-from nas.trial import Job, Trial
 from nas.training.recipe import Recipe
 from nas.training.trainer import train
+from nas.trial import Job, Trial
 
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "Cannot allocate memory")
 

@@ -11,7 +11,7 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.known import LECTURE
 from nas.architecture.layers import show
 from nas.errors import ArchitectureError, NasError
-from nas.records.observer import Outcome, deviation
+from nas.records.observer import Outcome, deviation, mean
 
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset
@@ -80,9 +80,10 @@ def write_card(outcome: Outcome) -> None:
         "| score | value |",
         "|---|---|",
         f"| validation accuracy during the search | {100 * outcome.winner.metrics['validation_accuracy']:.2f} % |",
-        f"| validation accuracy, trained again ({len(retrained)} seeds) | {sum(retrained) / len(retrained):.2f} % ± "
-        f"{deviation(retrained):.2f} |",
-        f"| **test accuracy** ({outcome.test_images:,} images, opened once) | **{100 * outcome.test_accuracy:.2f} %** |",
+        f"| validation accuracy, trained again ({len(retrained)} seeds) | {mean(retrained):.2f} % "
+        f"± {deviation(retrained):.2f} |",
+        f"| **test accuracy** ({outcome.test_images:,} images, opened once) "
+        f"| **{100 * outcome.test_accuracy:.2f} %** |",
         f"| test loss | {outcome.test_loss:.4f} nats |",
         f"| selection bias (first less third) | {100 * outcome.selection_bias:+.2f} points |",
         f"| parameters | {outcome.parameters:,}{f' (the lecture: {lecture:,})' if lecture else ''} |",

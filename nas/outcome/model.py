@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+from nas.outcome.handover import load_network
+from nas.records.observer import Outcome
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nas.training.network import Network
 
+def log_model(example: Tensor, outcome: Outcome, tracking_uri: str, run_id: str) -> None:
+    """Log the winner to a run, with a signature and an input example.
 
-def log_model(tracking_uri: str, run_id: str, network: Network, example: Tensor) -> None:
-    """Log the network to a run, with a signature and an input example.
+    The format is a ``torch.export`` archive: it runs no code of this package, or of anybody else, when it is
+    loaded.
 
     Args:
+        example: two or more raw images (N, C, H, W), uint8.
+        outcome: whose winner.
         tracking_uri: the store.
         run_id: the run that the model belongs to.
-        network: in evaluation mode.
-        example: two or more raw images (N, C, H, W), uint8.
     """
     import mlflow
     import torch
     from mlflow.models import infer_signature
 
+    network = load_network(outcome.weights.parent)
     images = example.float()
     with torch.inference_mode():
         signature = infer_signature(images.numpy(), network(images).numpy())
+    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(tracking_uri)
-    with mlflow.start_run(run_id=run_id):
-        mlflow.pytorch.log_model(
-            network,
-            name="model",
-            signature=signature,
-            input_example=images.numpy(),
-            # Given, because finding them out takes longer than a training.
-            pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "torch")],
-        )
+    try:
+        with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.export's own, about tensors that share their memory
+            mlflow.pytorch.log_model(
+                network,
+                name="model",
+                signature=signature,
+                input_example=images.numpy(),
+                # Given, because finding them out takes longer than a training.
+                pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "torch")],
+            )
+    finally:
+        mlflow.set_tracking_uri(before)

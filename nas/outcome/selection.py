@@ -15,7 +15,7 @@ from nas.records.observer import mean
 from nas.trial import Job, Trial, job_seed
 
 # Of the training during the search: what small networks still gain from (docs/benchmarks.md).
-LONGER = 3.0
+LONGER = 2.5
 LONGEST = 12.0
 
 
@@ -88,5 +88,7 @@ def retrain(evaluator: Evaluator, best: Sequence[Trial], chosen: Plan, seed: int
             groups.append(good)
     if not groups:
         reasons = [trial.failure.message for trial in done.values() if trial.failure]
-        raise NasError(f"none of the finalists could be trained again: {reasons[0] if reasons else 'no time left'}")
+        raise NasError(
+            f"none of the finalists could be trained again: {reasons[0] if reasons else 'no time left'}"
+        )
     return sorted(groups, key=lambda group: mean([trial.scores[0] for trial in group]), reverse=True)

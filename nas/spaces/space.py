@@ -177,8 +177,8 @@ class SearchSpace(ABC):
             except ArchitectureError as error:
                 reason = str(error)
         raise SpaceError(
-            f"none of {MAX_DRAWS:,} networks drawn from the space {type(self).__name__} fits (the last: {reason}); "
-            "allow more parameters or choose another space"
+            f"none of {MAX_DRAWS:,} networks drawn from the space {type(self).__name__} fits (the last: "
+            f"{reason}); allow more parameters or choose another space"
         )
 
     def mutate(self, candidate: Candidate, rng: Random) -> Candidate:

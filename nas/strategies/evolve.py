@@ -98,7 +98,11 @@ class Evolve(Strategy):
         return self.toolbox.mate(first, second, rng)  # type: ignore[no-any-return]
 
     def _unseen(
-        self, make: Callable[[list[Individual], Random], Candidate], alive: list[Individual], seen: set[str], rng: Random
+        self,
+        make: Callable[[list[Individual], Random], Candidate],
+        alive: list[Individual],
+        seen: set[str],
+        rng: Random,
     ) -> Candidate | None:
         """A candidate that was not seen before: made, else drawn, else next to somebody; None if there is none."""
         for source in (make, self._sample):

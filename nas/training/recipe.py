@@ -21,7 +21,7 @@ class Recipe:
     weight_decay: float = 1e-2  # of weights, not of biases and normalisation
     label_smoothing: float = 0.05
     shift: int = 2  # pixels: each image of a batch is moved by up to so many, both ways
-    batch_size: int = 128
+    batch_size: int = 64
 
     def rate(self, progress: float) -> float:
         """The learning rate after a fraction ``progress`` of all steps (Smith, Super-convergence, 2018)."""

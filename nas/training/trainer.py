@@ -72,7 +72,9 @@ def train(
             }
             curve.append(point)
             if not (loss == loss and abs(loss) != float("inf")):
-                return Trial.failed(job, "not_finite", f"the training loss is {loss} after {epoch:g} epochs"), network
+                return Trial.failed(
+                    job, "not_finite", f"the training loss is {loss} after {epoch:g} epochs"
+                ), network
             on_epoch(point)
     network.eval()
     seconds = time.perf_counter() - start
@@ -161,7 +163,7 @@ def shifted(images: Tensor, pixels: int) -> Tensor:
 
 
 def latency_ms(network: Network, image: Tensor, repeats: int = 20) -> float:
-    """Milliseconds for one image (1, C, H, W) on its device: the median of ``repeats``, after as many to warm up."""
+    """Milliseconds for one image (1, C, H, W): the median of ``repeats``, after as many to warm up."""
     times = []
     with torch.inference_mode():
         for _ in range(2 * repeats):

@@ -1,0 +1,114 @@
+"""``nas ui``."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import click
+
+from nas.errors import NasError, UsageError
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65_535))
+@click.option("--store", metavar="URI", help="The tracking store.  [default: mlflow.db in this folder]")
+@click.option("--open", "browser", is_flag=True, help="Open a browser when the server answers.")
+@click.option("--allow-remote", is_flag=True, help="Allow a host that others can reach: there is no password.")
+def ui(host: str, port: int, store: str | None, browser: bool, allow_remote: bool) -> None:
+    """Show the searches of this folder in the MLflow dashboard."""
+    if not allow_remote and not _is_loopback(host):
+        raise UsageError(
+            f"--host {host} can be reached by others, and there is no password; add --allow-remote to do it"
+        )
+    command, environment = _server(store)
+    _check_port(host, port)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    command += ["--host", host, "--port", str(port), "--workers", "1"]
+    click.echo("nas ui: starting MLflow's server, which takes some seconds", err=True)
+    # The server has a session of its own, so that no signal but ours reaches it; so each must be passed on.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    server = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
+    try:
+        if _answers(address, server):
+            click.echo(f"nas ui: {address} (Ctrl-C to stop)", err=True)
+            if browser:
+                click.launch(address)
+        code = server.wait()
+    except KeyboardInterrupt:
+        return
+    finally:
+        _end(server)
+    raise NasError(f"MLflow's server ended by itself, with exit code {code}; its own words stand above")
+
+
+def _server(store: str | None) -> tuple[list[str], dict[str, str]]:
+    """The command that serves the store, and its environment."""
+    from nas.records.mlflow import SETTINGS, sqlite_file, store_uri
+
+    uri = store or store_uri(Path.cwd())
+    if "://" not in uri:
+        raise UsageError(f"--store {uri} is no address of a store; write for example sqlite:////folder/mlflow.db")
+    if uri.startswith(("http:", "https:")):
+        raise UsageError(f"{uri} is a server already: open it in a browser, or give another --store")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--registry-store-uri", uri]
+    command += ["--uvicorn-opts", "--log-level warning"]
+    if file := sqlite_file(uri):
+        if not file.is_file():
+            raise NasError(f"there are no searches here: {file} does not exist; run `nas search`, or give --store")
+        command += ["--default-artifact-root", (file.absolute().parent / "mlartifacts").as_uri()]
+    # Without the consumers of its jobs the server is seven processes and 0.6 GB smaller.
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
+    return command, {**SETTINGS, **os.environ, **quiet}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise NasError(
+                f"port {port} of {host} cannot be had ({error.strerror}); choose another with --port"
+            ) from None
+
+
+def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
+    """Wait for the server; whether it came up."""
+    while server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=2):  # noqa: S310
+                return True
+        except OSError:
+            time.sleep(0.3)
+    return False
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End the server and its children: they are one session."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave them behind
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, number)
+            server.wait(timeout=5)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue

@@ -1,0 +1,86 @@
+"""What a person reads of a search in its record: names of runs, tables, the story."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from nas.architecture.architecture import Architecture, Limits
+from nas.architecture.layers import show
+from nas.errors import ArchitectureError
+from nas.records.observer import Outcome
+from nas.trial import Trial
+
+LEADERS = 50  # rows of the leaderboard
+
+
+def run_name(kind: str, number: int, trial: Trial) -> str:
+    """A trial in a list of many: ``evolve 0017 · 24.1k · 99.31 %``."""
+    words = [f"{kind} {number:04d}"]
+    if trial.failure:
+        return f"{words[0]} · failed: {trial.failure.kind}"
+    if (parameters := trial.metrics.get("parameters")) is not None:
+        words.append(_compact(parameters))
+    if (accuracy := trial.metrics.get("validation_accuracy")) is not None:
+        words.append(f"{accuracy * 100:.2f} %")
+    return " · ".join(words)
+
+
+def _compact(number: float) -> str:
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return f"{number:.0f}"
+
+
+def pretty(architecture: Architecture) -> str:
+    """The architecture as JSON for people, and for ``nas train``."""
+    return json.dumps(architecture.to_dict(), indent=2) + "\n"
+
+
+def layers(architecture: Architecture, limits: Limits) -> str:
+    """The table of layers as text, shapes with the channels last."""
+    try:
+        rows = architecture.table(limits.input_shape, limits.classes)
+    except ArchitectureError as error:
+        return f"{error}\n"
+    lines = [("", "layer", "output", "parameters"), ("", "input", show(limits.input_shape), "")]
+    lines += [(str(i), str(row.layer), show(row.shape), f"{row.parameters:,}") for i, row in enumerate(rows, 1)]
+    lines += [("", "", "", f"{sum(row.parameters for row in rows):,}")]
+    return "".join(f"{i:>4}  {layer:<36}  {shape:>12}  {count:>12}\n" for i, layer, shape, count in lines)
+
+
+def leaderboard(trials: Iterable[Trial]) -> dict[str, Sequence[Any]]:
+    """A table with a row for each of the best networks; those that were trained longest come first."""
+    leaders: dict[str, Trial] = {}
+    for trial in sorted(trials, key=lambda trial: (trial.job.epochs, trial.scores), reverse=True):
+        leaders.setdefault(trial.id, trial)
+    best = list(leaders.values())[:LEADERS]
+    metrics = ("parameters", "validation_accuracy", "validation_loss")
+    return {
+        "rank": range(1, len(best) + 1),
+        "id": [trial.id for trial in best],
+        **{metric: [trial.metrics.get(metric) for trial in best] for metric in metrics},
+        "epochs": [trial.job.epochs for trial in best],
+        "origin": [trial.job.candidate.origin for trial in best],
+    }
+
+
+def story(outcome: Outcome, spread: float) -> str:
+    """The search in a few lines of Markdown, with the three scores."""
+    header, seeds = outcome.header, len(outcome.retrained)
+    return f"""\
+**{header.kind}** on **{header.dataset["name"]}**: {outcome.trials} trial{"s" * (outcome.trials != 1)}, \
+{outcome.failed} failed, {outcome.seconds:.0f} s. The winner, `{outcome.winner.id}`, has \
+{outcome.parameters:,} parameters.
+
+| its accuracy | |
+|---|---|
+| on the validation images, during the search | {outcome.winner.metrics["validation_accuracy"] * 100:.2f} % |
+| there, trained again with {seeds} seed{"s" * (seeds > 1)} | \
+{outcome.validation_accuracy * 100:.2f} ± {spread * 100:.2f} % |
+| on the {outcome.test_images:,} test images, opened once | {outcome.test_accuracy * 100:.2f} % |
+
+Selection bias (the first less the last): {outcome.selection_bias * 100:+.2f} points. {header.note}
+""".rstrip()
