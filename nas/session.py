@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -156,7 +156,9 @@ def _session(
     recipe = recipe_named(experiment.recipe)
     source = open_source(experiment.dataset, experiment.data_dir)
     data = source.load()
-    limits = Limits(data.input_shape, len(data.classes), experiment.max_parameters, experiment.max_flops)
+    limits = Limits(data.input_shape, len(data.classes))
+    if not more:
+        limits = replace(limits, max_parameters=experiment.max_parameters, max_flops=experiment.max_flops)
     device = _device(experiment.device)
     workers = _workers(experiment, device)
     epochs = experiment.epochs or float(max(1, IMAGES_PER_TRAINING // len(data.train)))

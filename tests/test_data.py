@@ -101,9 +101,7 @@ def test_more_than_there_is_cannot_be_divided() -> None:
         (lambda s: Split(s.images[:0], s.labels[:0]), "found none of ant, bee, cat, dog"),
     ],
 )
-def test_data_that_a_trainer_cannot_rely_on_are_refused(
-    spoil: Callable[[Split], Split], message: str
-) -> None:
+def test_data_that_a_trainer_cannot_rely_on_are_refused(spoil: Callable[[Split], Split], message: str) -> None:
     classes = ("ant", "bee", "cat", "dog")
     verify_split(small(), "pets", classes)
     with pytest.raises(DataError, match=f"^pets: expected .*{message}$"):
@@ -209,9 +207,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / RAW).mkdir(parents=True)
     for file in FILES:
         rows = chosen[file.name.partition("-")[0]]
-        body = (
-            bytes(16) + rows[:, :-1].tobytes() if "images" in file.name else bytes(8) + rows[:, -1].tobytes()
-        )
+        body = bytes(16) + rows[:, :-1].tobytes() if "images" in file.name else bytes(8) + rows[:, -1].tobytes()
         (root / RAW / file.name).write_bytes(body)
         files.append(File(file.name, len(body), hashlib.md5(body).hexdigest()))
     monkeypatch.setattr(mnist, "FILES", tuple(files))
@@ -244,14 +240,10 @@ def test_a_damaged_file_is_named_and_never_worked_around(tiny: Path, name: str, 
     way_out = f"run `nas data fetch mnist --data-dir {tiny}`"
 
     path.write_bytes(sound[:-1])
-    with pytest.raises(
-        DataError, match=f"^{path} is damaged: expected .* bytes, found .*Delete it and {way_out}"
-    ):
+    with pytest.raises(DataError, match=f"^{path} is damaged: expected .* bytes, found .*Delete it and {way_out}"):
         open_source(name, tiny).load()
     path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
-    with pytest.raises(
-        DataError, match=f"^{path} is damaged: expected md5 .*, found .*Delete it and {way_out}"
-    ):
+    with pytest.raises(DataError, match=f"^{path} is damaged: expected md5 .*, found .*Delete it and {way_out}"):
         open_source(name, tiny).load()
     path.unlink()
     with pytest.raises(DataError, match=f"^{path} is missing.*{way_out}"):
@@ -404,9 +396,7 @@ def test_a_download_that_went_wrong_leaves_nothing_behind(
 
 def test_a_cache_that_cannot_be_written_is_an_error_of_one_line(mirror: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(
-        DataError, match=f"downloading mnist to {tmp_path / 'file'} failed: .*Not a directory"
-    ):
+    with pytest.raises(DataError, match=f"downloading mnist to {tmp_path / 'file'} failed: .*Not a directory"):
         Mnist([tmp_path / "file"]).fetch()
 
 

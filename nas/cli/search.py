@@ -25,7 +25,9 @@ from nas.cli.options import given, pairs, print_json, training_options
     help="A metric; -METRIC: less is better.  [default: -validation_loss]",
 )
 @click.option("--max-parameters", type=click.IntRange(min=1), help="Larger networks are not tried.")
-@click.option("--max-flops", type=click.IntRange(min=1), help="Per image; slower networks are not tried.")
+@click.option(
+    "--max-flops", type=click.IntRange(min=1), help="Per image; slower networks are not tried.  [default: 5000000]"
+)
 @click.option("--workers", help="Processes that train side by side.  [default: auto, one a core]")
 @click.option(
     "--set", "options", metavar="KEY=VALUE", multiple=True, callback=pairs, help="An option of the strategy."

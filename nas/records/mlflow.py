@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+import secrets
 import shutil
 import sqlite3
 import tempfile
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 EXPERIMENT = "nas"
-PATIENCE = 60.0  # seconds without a call that returns, after which `close` gives up
+PATIENCE = 120.0  # seconds without a call that returns, after which `close` gives up
 
 LogModel = Callable[[Outcome, str, str], None]  # outcome, tracking URI, run id
 Points = dict[tuple[str, int], tuple[float, float]]  # (metric, step) → value, and when, in seconds since 1970
@@ -290,7 +291,7 @@ def _make_database(file: Path) -> None:
     """
     from mlflow import MlflowClient
 
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             MlflowClient(f"sqlite:///{folder}/mlflow.db")

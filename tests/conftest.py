@@ -1,0 +1,96 @@
+"""What many tests share: small data, small networks, and evaluators that need no training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas.architecture.architecture import Architecture
+from nas.architecture.layers import Conv2d, GlobalAveragePool
+from nas.data.dataset import Dataset, Split
+from nas.spaces.space import Candidate, Choose, SearchSpace
+from nas.trial import Job, Objective, Trial, scored
+
+LOSS = (Objective("validation_loss", -1),)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need the full MNIST run where it is, and are skipped visibly elsewhere."""
+    folder = Path(os.environ.get("NAS_DATA_DIR", "")) / "MNIST" / "raw"
+    if os.environ.get("NAS_DATA_DIR") and folder.is_dir():
+        return
+    for item in items:
+        if item.get_closest_marker("mnist"):
+            item.add_marker(pytest.mark.skip(reason="the full MNIST is not here: set NAS_DATA_DIR"))
+
+
+class Tiny(SearchSpace):
+    """At most 3 + 9 + 27 networks: small enough to be searched to its end."""
+
+    def build(self, choose: Choose) -> Architecture:
+        """One to three convolutions, then pooling."""
+        layers = [
+            Conv2d(choose.suggest_categorical(f"conv{i}/filters", [1, 2, 3]), 3)
+            for i in range(choose.suggest_int("depth", 1, 3))
+        ]
+        return Architecture((*layers, GlobalAveragePool()))
+
+
+class Instant:
+    """An evaluator that returns at once: its loss is a function of the architecture, its speed is infinite."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+        """Backwards, because nobody may rely on the order."""
+        for job in reversed(jobs):
+            self.jobs.append(job)
+            yield scored(finished(job), LOSS)
+
+
+def finished(job: Job, loss: float | None = None) -> Trial:
+    """A trial that succeeded; the loss follows from the architecture and falls with the epochs."""
+    if loss is None:
+        loss = int(job.candidate.architecture.id[:6], 16) / 0xFFFFFF + 0.1 / job.epochs
+    point = {"epoch": job.epochs, "train_loss": loss, "validation_loss": loss, "validation_accuracy": 1 - loss / 3}
+    metrics = {
+        "validation_accuracy": 1 - loss / 3,
+        "validation_loss": loss,
+        "parameters": 100.0,
+        "flops": 1000.0,
+        "train_seconds": 0.5 * job.epochs,
+        "images_per_second": 1000.0,
+        "latency_ms": 0.1,
+    }
+    return Trial(job, metrics, (point,))
+
+
+def job(architecture: Architecture, epochs: float = 1.0, seed: int = 1) -> Job:
+    """A job for an architecture."""
+    return Job(Candidate(architecture, origin="test"), epochs, seed)
+
+
+def with_epochs(one: Job, epochs: float) -> Job:
+    """The same job, shorter or longer."""
+    return replace(one, epochs=epochs)
+
+
+@pytest.fixture(scope="session")
+def blobs() -> Dataset:
+    """Three easy classes of 8×8 images: a bright quarter of the image tells the class."""
+    rng = np.random.default_rng(0)
+
+    def split(count: int) -> Split:
+        labels = np.arange(count) % 3
+        images = rng.integers(0, 60, (count, 1, 8, 8)).astype(np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[0, 4 * (label // 2) : 4 * (label // 2) + 4, 4 * (label % 2) : 4 * (label % 2) + 4] += 150
+        return Split.of(images, labels)
+
+    return Dataset.of("blobs", split(192), split(60), ("top left", "top right", "bottom left"))

@@ -1,0 +1,101 @@
+"""The rules of the house: who may import whom, and who may open the test images."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nas
+
+ROOT = Path(nas.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+# Each package may import those that stand to its left, and itself.
+ORDER = [
+    {"errors"},
+    {"architecture"},
+    {"spaces"},
+    {"trial"},
+    {"data", "training"},
+    {"strategies", "evaluation", "records"},
+    {"search", "outcome", "plugins", "experiment"},
+    {"session"},
+    {"cli"},
+]
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+
+NO_TORCH = ("architecture", "spaces", "strategies", "records", "plugins.py", "trial.py", "errors.py")
+ONLY = {
+    "deap": {"strategies/evolve.py"},
+    "optuna": set(),
+    "mlflow": {"records/mlflow.py", "outcome/model.py"},
+}
+
+
+def imports(path: Path, *, lazy: bool = True) -> Iterator[str]:
+    """What a file imports; without ``lazy``, only what it imports when it is imported itself."""
+    tree = ast.parse(path.read_text())
+    nodes = ast.walk(tree) if lazy else iter(tree.body)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            if node.module == "nas":
+                yield from (f"nas.{alias.name}" for alias in node.names)
+
+
+def within(path: Path, places: set[str] | tuple[str, ...]) -> bool:
+    relative = path.relative_to(ROOT).as_posix()
+    return any(relative == place or relative.startswith(f"{place}/") for place in places)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nobody_imports_what_stands_above(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    # Experiment.run, at the bottom of the configuration, is a shorthand for the session: the one way back.
+    allowed = {"session"} if own == "experiment" else set()
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "nas" and len(parts) > 1 and parts[1] in RANK:
+            assert RANK[parts[1]] <= RANK[own] or parts[1] in allowed, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_heavy_packages_are_imported_where_they_belong(path: Path) -> None:
+    for name in imports(path):
+        top = name.split(".")[0]
+        if top in ONLY:
+            assert within(path, ONLY[top]), f"{path} imports {name}"
+        if top in ("torch", "torchvision", "safetensors"):
+            assert not within(path, NO_TORCH), f"{path} imports {name}"
+
+
+def test_only_the_outcome_opens_the_test_images() -> None:
+    users = {p.relative_to(ROOT).as_posix() for p in FILES if ".load_test(" in p.read_text()}
+    assert users == {"outcome/handover.py"}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["search", "--help"], ["train", "--help"], ["ui", "--help"]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    heavy = ["torch", "torchvision", "mlflow", "optuna", "deap", "numpy", "pydantic", "rich", "matplotlib"]
+    code = (
+        "import sys; from nas.cli.main import cli\n"
+        f"try: cli({words!r})\n"
+        f"finally: print('HEAVY', [m for m in {heavy!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage:" in done.stdout
+    assert "HEAVY []" in done.stdout
+
+
+def test_a_file_stays_readable() -> None:
+    long = {p.name: n for p in FILES if (n := len(p.read_text().splitlines())) > 420}
+    assert not long

@@ -1,0 +1,266 @@
+"""The real command on real data, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.architecture.architecture import Architecture
+from nas.data import open_source
+from nas.outcome.handover import load_network
+from nas.records.journal import Journal
+from nas.training.network import accuracy_and_loss
+
+NAS = [sys.executable, "-c", "from nas.cli.main import main; main()"]
+QUICK = ["--dataset", "mnist-5k", "--epochs", "1", "--max-parameters", "20000", "--max-flops", "1500000"]
+
+
+def nas(*words: str, cwd: Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*NAS, *words], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with spaces in its name, in which a search with two workers has been run."""
+    folder = tmp_path_factory.mktemp("a folder with spaces")
+    done = nas("search", "--strategy", "evolve", "--trials", "10", "--workers", "2", *QUICK, "--json", cwd=folder)
+    (folder / "printed.json").write_text(done.stdout.splitlines()[-1])
+    (folder / "progress.txt").write_text(done.stderr)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(place: Path) -> dict[str, object]:
+    return json.loads((place / "printed.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_the_result_is_one_object(result: dict[str, object]) -> None:
+    assert set(result) == {"search", "strategy", "dataset", "trials", "failed", "seconds", "winner"}
+    assert (result["strategy"], result["dataset"], result["trials"], result["failed"]) == (
+        "evolve",
+        "mnist-5k",
+        10,
+        0,
+    )
+    winner = result["winner"]
+    assert isinstance(winner, dict)
+    assert set(winner) == {"id", "parameters", "validation_accuracy", "test_accuracy", "test_loss"}
+    assert winner["parameters"] <= 20_000
+    assert winner["test_accuracy"] > 0.8
+
+
+def test_what_is_handed_over_has_the_score_that_was_reported(result: dict[str, object]) -> None:
+    best = Path(str(result["search"])) / "best"
+    network = load_network(best)
+    test = open_source("mnist-5k").load_test()
+    accuracy, loss = accuracy_and_loss(network, test.images, test.labels)
+    winner = result["winner"]
+    assert isinstance(winner, dict)
+    assert (accuracy, loss) == (
+        pytest.approx(winner["test_accuracy"]),
+        pytest.approx(winner["test_loss"], rel=1e-5),
+    )
+    assert Architecture.from_json((best / "architecture.json").read_text()).id == winner["id"]
+    card = (best / "README.md").read_text()
+    assert f"{100 * winner['test_accuracy']:.2f} %" in card
+    assert f"{winner['parameters']:,} (the lecture: 34,826)" in card
+
+
+def test_progress_goes_to_standard_error_in_plain_lines(place: Path) -> None:
+    text = (place / "progress.txt").read_text()
+    assert re.search(r"searching: [0-9a-f]{12} · [\d,]+ parameters · \d+\.\d\d % · loss", text)
+    assert "training the best again: 6 trainings" in text
+    assert "\x1b" not in text
+
+
+def test_one_worker_finds_the_same_bit_for_bit(place: Path, result: dict[str, object]) -> None:
+    done = nas("search", "--strategy", "evolve", "--trials", "10", "--workers", "1", *QUICK,
+               "--mlflow", "off", "--out", "one worker", "--json", cwd=place)  # fmt: skip
+    other = json.loads(done.stdout.splitlines()[-1])
+    assert other["winner"] == result["winner"]
+
+    def content(folder: Path) -> dict[str, object]:
+        with Journal(folder / "journal.jsonl") as journal:
+            return {
+                trial.job.key: (
+                    trial.job,
+                    {k: v for k, v in trial.metrics.items() if k not in TIMES},
+                    [{k: v for k, v in point.items() if k != "seconds"} for point in trial.curve],
+                )
+                for trial in journal
+            }
+
+    assert content(place / "one worker") == content(Path(str(result["search"])))
+    assert not (place / "one worker" / "mlflow.db").exists()
+
+
+TIMES = {"train_seconds", "images_per_second", "latency_ms"}
+
+
+def test_the_dashboard_has_the_search_its_trials_and_the_model(place: Path, result: dict[str, object]) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{place}/mlflow.db")
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("nas")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert len(parents) == 1
+    assert len(children) == result["trials"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    winner = result["winner"]
+    assert isinstance(winner, dict)
+    assert parents[0].data.metrics["test_accuracy"] == pytest.approx(winner["test_accuracy"])
+    assert len(client.get_metric_history(parents[0].info.run_id, "best_validation_loss")) == result["trials"]
+    assert all(run.data.tags["origin"] in ("sample", "mutation", "crossover") for run in children)
+    [model] = client.search_logged_models([experiment.experiment_id])
+    loaded = mlflow.pytorch.load_model(model.model_uri)
+    test = open_source("mnist-5k").load_test()
+    with torch.no_grad():
+        right = (loaded(test.images.float()).argmax(1) == test.labels).float().mean().item()
+    assert right == pytest.approx(winner["test_accuracy"])
+
+
+def test_a_search_whose_test_images_are_others_finds_the_same(place: Path, result: dict[str, object]) -> None:
+    """The seal: nothing but the last score depends on the test images."""
+    script = """
+import torch
+from nas.data.mnist5k import Mnist5k
+honest = Mnist5k.load_test
+def poisoned(self):
+    split = honest(self)
+    return type(split)(split.images.flip(0), split.labels)
+Mnist5k.load_test = poisoned
+from nas.cli.main import main
+main()
+"""
+    words = ["search", "--trials", "10", *QUICK, "--mlflow", "off", "--out", "poisoned", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], cwd=place, capture_output=True, text=True, check=True
+    )
+    other = json.loads(done.stdout.splitlines()[-1])["winner"]
+    winner = result["winner"]
+    assert isinstance(winner, dict)
+    assert other["id"] == winner["id"]
+    assert other["validation_accuracy"] == winner["validation_accuracy"]
+    assert other["test_accuracy"] < 0.3
+
+
+def test_the_python_api_does_the_same(place: Path, result: dict[str, object]) -> None:
+    from nas import Experiment
+
+    experiment = Experiment.read(Path(str(result["search"])) / "search.toml", trials=4, mlflow="off")
+    outcome = experiment.run(place / "from python")
+    assert outcome.trials == 4
+    assert outcome.test_images == 1_000
+    assert outcome.weights.is_file()
+
+
+def test_train_one_network(place: Path) -> None:
+    done = nas(
+        "train", "lenet5", "--dataset", "mnist-5k", "--epochs", "0.5", "--mlflow", "off", "--json", cwd=place
+    )
+    printed = json.loads(done.stdout.splitlines()[-1])
+    assert set(printed) == {"network", "parameters", "epochs", "validation_accuracy", "test_accuracy", "seconds"}
+    assert (printed["network"], printed["parameters"], printed["epochs"]) == ("lenet5", 61_706, 0.5)
+
+
+def test_train_an_architecture_file_and_print_a_table(place: Path, result: dict[str, object]) -> None:
+    path = Path(str(result["search"])) / "best/architecture.json"
+    done = nas("train", str(path), "--dataset", "mnist-5k", "--epochs", "0.5", "--mlflow", "off", cwd=place)
+    winner = result["winner"]
+    assert isinstance(winner, dict)
+    assert f"{winner['parameters']:,}" in done.stdout
+    assert "the lecture's network: 34,826" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines() if "│" in line) <= 80
+
+
+def test_a_closed_pipe_does_not_end_a_training(place: Path) -> None:
+    command = " ".join(
+        ["train lecture --dataset mnist-5k --epochs 0.2 --mlflow off --out closed 2>&1 | head -n 1"]
+    )
+    line = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; "$0" -c "from nas.cli.main import main; main()" {command}', sys.executable],
+        cwd=place, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert line.stderr == ""
+    assert line.returncode == 0
+    assert (place / "closed/best/weights.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (["search", "--strategy", "evolv"], 2, "there is no strategy 'evolv'; did you mean 'evolve'?"),
+        (["search", "--space", "cn"], 2, "there is no space 'cn'; did you mean 'cnn'?"),
+        (["search", "--dataset", "minst"], 2, "there is no dataset 'minst'; did you mean 'mnist'?"),
+        (["search", "--recipe", "lectur"], 2, "there is no recipe 'lectur'; did you mean 'lecture'?"),
+        (["search", "--objective", "acuracy"], 2, "there is no metric 'acuracy'; did you mean"),
+        (
+            ["search", "--set", "populaton=3"],
+            2,
+            "there is no option of Evolve 'populaton'; did you mean 'population'?",
+        ),
+        (["search", "--device", "tpu"], 2, "there is no device 'tpu' here"),
+        (["search", "--workers", "many"], 2, "workers = 'many'"),
+        (["search", "--time-limit", "soon"], 2, "time_limit = 'soon': a time is written like 90s, 10m or 1h30m"),
+        (
+            ["search", "--out", "taken/file"],
+            1,
+            "cannot be written: Not a directory; choose another folder with --out",
+        ),
+        (["search", "--max-parameters", "5", "--dataset", "mnist-5k"], 1, "more than the 5 allowed"),
+        (["search", "wrong.toml"], 2, "there is no setting 'trails'; did you mean 'trials'?"),
+        (["train", "lectur"], 2, "there is no network 'lectur'; did you mean 'lecture'?"),
+        (["train", "wrong.json"], 1, "wrong.json: layer 1: there is no layer 'Conv3d'; did you mean 'Conv2d'"),
+        (["train", "lecture", "--dataset", "mnist"], 1, "--dataset mnist-5k"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line(tmp_path: Path, words: list[str], code: int, line: str) -> None:
+    (tmp_path / "taken").write_text("")
+    (tmp_path / "wrong.toml").write_text("trails = 3\n")
+    (tmp_path / "wrong.json").write_text('{"layers": [{"type": "Conv3d"}]}')
+    done = nas(*words, cwd=tmp_path, code=code, NAS_DATA_DIR="", XDG_CACHE_HOME=str(tmp_path), **NO_NETWORK)
+    [said] = [text for text in done.stderr.splitlines() if text.startswith("nas: ")]
+    assert line in said
+    assert not list(tmp_path.glob("runs/*/journal.jsonl")) or "--max-parameters" in words
+
+
+NO_NETWORK = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["search", "--trials", "0"],
+        ["search", "--seed", "-1"],
+        ["search", "--trails", "3"],
+        ["search", "--set", "x"],
+    ],
+)
+def test_click_answers_what_is_out_of_range(tmp_path: Path, words: list[str]) -> None:
+    assert "Error: " in nas(*words, cwd=tmp_path, code=2).stderr
+
+
+@pytest.mark.mnist
+def test_the_lecture_s_network_on_the_full_mnist(tmp_path: Path) -> None:
+    done = nas("train", "lecture", "--dataset", "mnist", "--epochs", "0.2", "--recipe", "lecture",
+               "--mlflow", "off", "--json", cwd=tmp_path)  # fmt: skip
+    printed = json.loads(done.stdout.splitlines()[-1])
+    assert printed["parameters"] == 34_826
+    assert printed["test_accuracy"] > 0.9

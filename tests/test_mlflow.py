@@ -1,0 +1,446 @@
+"""MLflow as a view: what is written is read back from a real store; a dead store costs one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from nas.architecture.architecture import Architecture, Limits
+from nas.architecture.known import LECTURE, LENET5
+from nas.architecture.layers import Conv2d
+from nas.cli.ui import ui
+from nas.errors import NasError, UsageError
+from nas.records import mlflow as view_module
+from nas.records.mlflow import MlflowView, sqlite_file, store_uri
+from nas.records.observer import Header, Outcome
+from nas.spaces.space import Candidate
+from nas.trial import Job, Objective, Trial, scored
+
+ACCURACY = (Objective("validation_accuracy"),)
+CONFIG = {"strategy": "evolve", "space": "cnn", "options": {"population": 8, "sizes": [3, 5]}, "seed": 0}
+TOO_SMALL = Architecture((Conv2d(8, 99),))  # fits no image
+
+
+@pytest.fixture(autouse=True)
+def _no_other_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def make_header(folder: Path, name: str = "one", objectives: tuple[Objective, ...] = ACCURACY) -> Header:
+    dataset = {"name": "mnist-5k", "fingerprint": "0123456789abcdef", "train": 3500, "validation": 1500}
+    path = folder / "runs" / name
+    path.mkdir(parents=True, exist_ok=True)
+    return Header(path, CONFIG, dataset, Limits(), objectives, "a sample of 5,000 images")
+
+
+def make_trial(architecture: Architecture, accuracy: float, epochs: float = 3.0, **choices: Any) -> Trial:
+    whole = [*range(1, int(epochs) + 1)] or [epochs]
+    curve = tuple(
+        {"epoch": float(e), "train_loss": 1 / e, "validation_loss": 0.5 / e, "validation_accuracy": accuracy / 2}
+        for e in whole
+    )
+    metrics = {
+        "validation_accuracy": accuracy,
+        "validation_loss": 1 - accuracy,
+        "parameters": float(architecture.parameters((1, 28, 28), 10)),
+        "train_seconds": 2.0,
+    }
+    job = Job(Candidate(architecture, choices, ("aaa", "bbb"), "crossover"), epochs, 7)
+    return scored(Trial(job, metrics, curve), ACCURACY)
+
+
+def make_outcome(header: Header, winner: Trial) -> Outcome:
+    best = header.folder / "best"
+    best.mkdir(exist_ok=True)
+    weights = best / "weights.safetensors"
+    weights.write_bytes(b"weights")
+    (best / "README.md").write_text("card", encoding="utf-8")
+    (header.folder / "search.toml").write_text("seed = 0\n", encoding="utf-8")
+    again = (make_trial(LENET5, 0.97), make_trial(LENET5, 0.98))
+    return Outcome(header, 5, 2, 61.0, winner, again, (again,), 0.96, 0.1, 10_000, weights)
+
+
+class Record:
+    """What a store holds of the search ``one``."""
+
+    def __init__(self, folder: Path, run_id: str | None) -> None:
+        from mlflow import MlflowClient
+
+        self.client = MlflowClient(store_uri(folder))
+        assert run_id is not None
+        self.search = self.client.get_run(run_id)
+        found = self.client.search_runs(
+            [self.search.info.experiment_id],
+            f"tags.mlflow.parentRunId = '{run_id}'",
+            order_by=["attributes.run_name"],
+        )
+        self.nested = list(found)
+
+    def history(self, run: Any, metric: str) -> list[tuple[int, float]]:
+        return sorted((m.step, m.value) for m in self.client.get_metric_history(run.info.run_id, metric))
+
+    def text(self, run: Any, path: str) -> str:
+        return Path(self.client.download_artifacts(run.info.run_id, path)).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("a store")
+
+
+@pytest.fixture(scope="module")
+def record(store: Path) -> Record:
+    header = make_header(store)
+    warnings: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        view = MlflowView(warnings.append, folder=store)
+        view.started(header)
+        view.told(make_trial(LECTURE, 0.90, 0.25, **{"depth": 2, "conv[0]/filters": 32, "..": None}))
+        view.told(make_trial(LENET5, 0.99))
+        view.told(Trial.failed(make_trial(LECTURE, 0).job, "timeout", "it took longer than 60 s"))
+        view.told(make_trial(LECTURE, 0.95))
+        view.told(Trial.failed(Job(Candidate(TOO_SMALL), 1.0, 7), "invalid", "the window is too large"))
+        view.finished(make_outcome(header, make_trial(LENET5, 0.99)))
+        view.close()
+        assert warnings == []
+        return Record(store, view.run_id)
+
+
+def test_search_is_a_run_with_its_configuration(record: Record, store: Path) -> None:
+    run = record.search
+    assert run.info.run_name == "one"
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {
+        "strategy": "evolve", "space": "cnn", "options.population": "8", "options.sizes": "3, 5", "seed": "0"
+    }  # fmt: skip
+    tags = run.data.tags
+    assert tags["nas.search"] == "one"
+    assert (tags["strategy"], tags["space"], tags["dataset"]) == ("evolve", "cnn", "mnist-5k")
+    assert tags["dataset_fingerprint"] == "0123456789abcdef"
+    assert tags["nas.note"] == "a sample of 5,000 images"
+    assert record.client.get_experiment(run.info.experiment_id).name == "nas"
+    assert run.info.artifact_uri.startswith((store / "mlartifacts").as_uri())
+    assert not list(store.glob(".*"))
+
+
+def test_search_shows_its_data(record: Record) -> None:
+    assert record.search.inputs is not None
+    (data,) = (entry.dataset for entry in record.search.inputs.dataset_inputs)
+    assert (data.name, data.digest) == ("mnist-5k", "0123456789abcdef")
+    assert data.source_type == "local"
+    assert json.loads(str(data.profile))["train"] == 3500
+    features = json.loads(json.loads(str(data.schema))["mlflow_tensorspec"]["features"])
+    assert features[0]["tensor-spec"] == {"dtype": "uint8", "shape": [-1, 1, 28, 28]}
+
+
+def test_search_has_curves_over_its_trials(record: Record) -> None:
+    run = record.search
+    accuracies = [(1, 0.90), (2, 0.99), (3, 0.99), (4, 0.99), (5, 0.99)]
+    assert record.history(run, "best_validation_accuracy") == accuracies
+    assert record.history(run, "best_validation_loss")[-1] == pytest.approx((5, 0.01))
+    assert record.history(run, "failed_trials") == [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2)]
+
+
+def test_search_tells_how_it_ended(record: Record) -> None:
+    metrics, tags = record.search.data.metrics, record.search.data.tags
+    assert metrics["winner_validation_accuracy_search"] == 0.99
+    assert metrics["winner_validation_accuracy_retrained"] == pytest.approx(0.975)
+    assert metrics["winner_validation_accuracy_retrained_sd"] == pytest.approx(0.00707, abs=1e-5)
+    assert (metrics["test_accuracy"], metrics["test_loss"]) == (0.96, 0.1)
+    assert metrics["selection_bias"] == pytest.approx(0.03)
+    assert metrics["winner_parameters"] == 61_706
+    assert tags["winner"] == LENET5.id
+    for score in ("99.00 %", "97.50 ± 0.71 %", "96.00 %", "+3.00 points", "61,706"):
+        assert score in tags["mlflow.note.content"]
+
+
+def test_search_keeps_the_winner(record: Record) -> None:
+    run = record.search
+    best = {file.path for file in record.client.list_artifacts(run.info.run_id, "best")}
+    assert best == {"best/README.md", "best/architecture.json", "best/weights.safetensors"}
+    assert Architecture.from_json(record.text(run, "best/architecture.json")) == LENET5
+    assert record.text(run, "search.toml") == "seed = 0\n"
+
+
+def test_leaderboard_has_each_network_once(record: Record) -> None:
+    table = json.loads(record.text(record.search, "leaderboard.json"))
+    assert table["columns"][:4] == ["rank", "id", "parameters", "validation_accuracy"]
+    assert [row[:4] for row in table["data"]] == [[1, LENET5.id, 61_706, 0.99], [2, LECTURE.id, 34_826, 0.95]]
+
+
+def test_each_candidate_is_a_nested_run(record: Record) -> None:
+    assert [(run.info.run_name, run.info.status) for run in record.nested] == [
+        ("evolve 0001 · 34.8k · 90.00 %", "FINISHED"),
+        ("evolve 0002 · 61.7k · 99.00 %", "FINISHED"),
+        ("evolve 0003 · failed: timeout", "FAILED"),
+        ("evolve 0004 · 34.8k · 95.00 %", "FINISHED"),
+        ("evolve 0005 · failed: invalid", "FAILED"),
+    ]
+    tags = record.nested[0].data.tags
+    assert (tags["nas.search"], tags["strategy"]) == ("one", "evolve")
+    assert (tags["origin"], tags["parents"]) == ("crossover", "aaa,bbb")
+    assert (tags["architecture_id"], tags["epochs"]) == (LECTURE.id, "0.25")
+    assert "failure" not in tags
+    assert record.nested[0].data.params == {"depth": "2", "conv_0_/filters": "32", "_": "None"}
+    assert record.nested[0].info.end_time - record.nested[0].info.start_time == pytest.approx(2000, abs=2)
+
+
+def test_failed_candidate_says_why(record: Record) -> None:
+    tags = record.nested[2].data.tags
+    assert (tags["failure"], tags["failure_message"]) == ("timeout", "it took longer than 60 s")
+    assert "larger than the map" in record.text(record.nested[4], "layers.txt")
+
+
+def test_candidate_has_its_curve_and_ends_with_its_metrics(record: Record) -> None:
+    run = record.nested[1]
+    assert record.history(run, "train_loss") == [(1, 1), (2, 0.5), (3, pytest.approx(1 / 3))]
+    assert record.history(run, "validation_accuracy") == [(1, 0.495), (2, 0.495), (3, 0.99)]
+    assert record.history(run, "parameters") == [(3, 61_706)]
+    assert record.history(record.nested[0], "validation_accuracy") == [(1, 0.90)]  # a quarter of an epoch
+
+
+def test_candidate_keeps_its_architecture_and_its_layers(record: Record) -> None:
+    run = record.nested[0]
+    assert Architecture.from_json(record.text(run, "architecture.json")) == LECTURE
+    lines = [line.split() for line in record.text(run, "layers.txt").splitlines()]
+    assert lines[2] == ["1", "Conv2d", "32", "3×3", "relu", "26×26×32", "320"]
+    assert lines[-1] == ["34,826"]
+
+
+def run_search(view: MlflowView, header: Header, trials: int = 1) -> None:
+    view.started(header)
+    for _ in range(trials):
+        view.told(make_trial(LECTURE, 0.9))
+
+
+@pytest.mark.usefixtures("record")
+def test_search_that_failed(store: Path) -> None:
+    view = MlflowView(pytest.fail, folder=store)
+    run_search(view, make_header(store, "two", (Objective("parameters", -1),)))
+    view.failed("every trial failed")
+    view.close()
+    run = Record(store, view.run_id).search
+    assert (run.info.status, run.data.tags["failure"]) == ("FAILED", "every trial failed")
+    assert run.data.metrics["best_parameters"] == 34_826
+
+
+@pytest.mark.usefixtures("record")
+def test_search_that_was_interrupted(store: Path) -> None:
+    view = MlflowView(pytest.fail, folder=store)
+    run_search(view, make_header(store, "three"))
+    view.close()
+    view.close()
+    assert Record(store, view.run_id).search.info.status == "KILLED"
+
+
+@pytest.mark.usefixtures("record")
+@pytest.mark.parametrize("works", [True, False])
+def test_model_of_the_winner_is_logged_and_may_fail(store: Path, works: bool) -> None:
+    given: list[Any] = []
+    warnings: list[str] = []
+
+    def log_model(*values: Any) -> None:
+        given.extend(values)
+        if not works:
+            raise ValueError("this network cannot be exported\nand more")
+
+    view = MlflowView(warnings.append, folder=store, log_model=log_model)
+    header = make_header(store, "four")
+    run_search(view, header)
+    outcome = make_outcome(header, make_trial(LENET5, 0.99))
+    view.finished(outcome)
+    view.close()
+    assert given == [outcome, view.tracking_uri, view.run_id]
+    assert Record(store, view.run_id).search.info.status == "FINISHED"
+    assert [("cannot be exported" in line, "\n" in line) for line in warnings] == [(True, False)] * (not works)
+
+
+def test_close_without_a_search(tmp_path: Path) -> None:
+    view = MlflowView(pytest.fail, folder=tmp_path)
+    view.told(make_trial(LECTURE, 0.9))
+    view.close()
+    assert view.run_id is None
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("store_kind", ["damaged", "a folder", "nobody listens"])
+def test_dead_store_costs_one_line(tmp_path: Path, store_kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    if store_kind == "damaged":
+        (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 1000)
+    if store_kind == "a folder":
+        (tmp_path / "mlflow.db").mkdir()
+    warnings: list[str] = []
+    uri = "http://127.0.0.1:9" if store_kind == "nobody listens" else None
+    view = MlflowView(warnings.append, uri, tmp_path)
+    header = make_header(tmp_path)
+    began = time.monotonic()
+    run_search(view, header, 20)
+    view.finished(make_outcome(header, make_trial(LENET5, 0.99)))
+    view.close()
+    assert time.monotonic() - began < 30
+    assert len(warnings) == 1
+    assert warnings[0].startswith("MLflow cannot be written (")
+    assert "\n" not in warnings[0]
+    assert view.run_id is None
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("record")
+def test_slow_store_does_not_hold_up_the_search(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    view = MlflowView(warnings.append, folder=store)
+    with closing(sqlite3.connect(store / "mlflow.db")) as other:
+        other.execute("BEGIN IMMEDIATE")  # nobody else can write
+        began = time.monotonic()
+        run_search(view, make_header(store, "five"), 50)
+        assert time.monotonic() - began < 1
+        with monkeypatch.context() as impatient:
+            impatient.setattr(view_module, "PATIENCE", 0.3)
+            view.close()
+        assert time.monotonic() - began < 2
+        assert len(warnings) == 1
+        assert "has not answered" in warnings[0]
+    view.close()
+    assert len(Record(store, view.run_id).nested) == 50
+    assert len(warnings) == 1
+
+
+def test_two_searches_may_make_the_store_at_once(tmp_path: Path) -> None:
+    views = [MlflowView(pytest.fail, folder=tmp_path) for _ in range(2)]
+    for number, view in enumerate(views):
+        run_search(view, make_header(tmp_path, f"at once {number}"))
+    for view in views:
+        view.close()
+    records = [Record(tmp_path, view.run_id) for view in views]
+    assert [len(record.nested) for record in records] == [1, 1]
+    assert len({record.search.info.experiment_id for record in records}) == 1
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.usefixtures("record")
+def test_deleted_experiment_is_named_with_the_way_back(store: Path, tmp_path: Path) -> None:
+    shutil.copy(store / "mlflow.db", tmp_path)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store_uri(tmp_path))
+    experiment = client.get_experiment_by_name("nas")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    warnings: list[str] = []
+    view = MlflowView(warnings.append, folder=tmp_path)
+    run_search(view, make_header(tmp_path))
+    view.close()
+    assert len(warnings) == 1
+    assert "mlflow experiments restore" in warnings[0]
+
+
+def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("plain", "with space", "50%20?"):
+        assert sqlite_file(store_uri(tmp_path / name)) == tmp_path / name / "mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert MlflowView(pytest.fail, folder=tmp_path).tracking_uri == "http://127.0.0.1:9"
+    assert MlflowView(pytest.fail, "sqlite:////a/b.db", tmp_path).tracking_uri == "sqlite:////a/b.db"
+    assert sqlite_file("http://127.0.0.1:9") is None
+
+
+def test_mlflow_is_not_imported_before_it_is_needed() -> None:
+    code = (
+        "import nas.cli.ui, nas.records.mlflow, sys; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def call_ui(*arguments: str) -> Exception:
+    """What ``nas ui`` complains of."""
+    result = CliRunner().invoke(ui, arguments)
+    assert isinstance(result.exception, NasError), result.output
+    assert "\n" not in str(result.exception)
+    return result.exception
+
+
+def test_ui_without_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = str(call_ui())
+    assert str(tmp_path / "mlflow.db") in message
+    assert "nas search" in message
+    assert "--store" in message
+    assert not list(tmp_path.iterdir())
+    assert "nowhere.db" in str(call_ui("--store", f"sqlite:///{tmp_path}/nowhere.db"))
+    assert isinstance(call_ui("--store", "mlflow.db"), UsageError)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert "http://127.0.0.1:9 is a server already" in str(call_ui())
+
+
+def test_ui_is_for_this_machine_only() -> None:
+    for host in ("0.0.0.0", "192.168.1.2", "::", "example.org"):
+        error = call_ui("--host", host)
+        assert isinstance(error, UsageError)
+        assert host in str(error)
+        assert "--allow-remote" in str(error)
+
+
+def test_ui_with_a_taken_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlflow.db").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        message = str(call_ui("--port", str(port)))
+    assert str(port) in message
+    assert "--port" in message
+
+
+@pytest.fixture
+def server(store: Path, record: Record) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", "from nas.cli.ui import ui; ui()", "--port", str(port)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, cwd=store, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "Ctrl-C" in line:
+                break
+        yield process, f"http://127.0.0.1:{port}"
+        process.kill()
+
+
+def get(address: str, body: dict[str, Any] | None = None) -> str:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return str(answer.read().decode())
+
+
+def test_ui_shows_the_store_and_leaves_nothing_behind(
+    server: tuple[subprocess.Popen[str], str], record: Record
+) -> None:
+    process, address = server
+    assert "<title>MLflow</title>" in get(address)
+    found = json.loads(get(f"{address}/api/2.0/mlflow/experiments/search", {"max_results": 10}))
+    assert "nas" in {experiment["name"] for experiment in found["experiments"]}
+    run_id = record.search.info.run_id
+    files = json.loads(get(f"{address}/ajax-api/2.0/mlflow/artifacts/list?run_id={run_id}"))["files"]
+    assert {file["path"] for file in files} == {"best", "leaderboard.json", "search.toml"}
+    assert LENET5.id in get(f"{address}/get-artifact?run_id={run_id}&path=leaderboard.json")
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) == 2  # MLflow's command and its server
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 0
+    assert not [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

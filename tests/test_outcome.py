@@ -1,0 +1,118 @@
+"""The final selection is honest, and what is handed over is what was tested."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import LOSS, Instant, finished, job
+from safetensors.torch import save_file
+
+from nas.architecture.architecture import Architecture
+from nas.architecture.known import LECTURE
+from nas.architecture.layers import Dense, Flatten
+from nas.data.dataset import Dataset
+from nas.errors import NasError
+from nas.outcome import handover
+from nas.outcome.selection import Plan, best_trials, plan, retrain
+from nas.training.network import Network
+from nas.trial import Job, Trial, scored
+
+NETS = [Architecture((Flatten(), Dense(n))) for n in range(1, 9)]
+
+
+def trial(net: Architecture, epochs: float, loss: float, seconds: float = 1.0) -> Trial:
+    made = finished(job(net, epochs), loss)
+    return scored(replace(made, metrics={**made.metrics, "train_seconds": seconds}), LOSS)
+
+
+def test_the_best_are_those_of_the_longest_trainings_by_score_each_once() -> None:
+    trials = [
+        trial(NETS[0], 0.25, 0.01),
+        trial(NETS[1], 1, 0.3),
+        trial(NETS[2], 1, 0.2),
+        trial(NETS[2], 0.25, 0.5),
+    ]
+    trials.append(Trial.failed(job(NETS[3]), "crash", "died"))
+    assert [one.id for one in best_trials(trials, 3)] == [NETS[2].id, NETS[1].id, NETS[0].id]
+    assert [one.job.epochs for one in best_trials(trials, 3)] == [1, 1, 0.25]
+
+
+def test_a_search_of_failures_says_why_there_is_no_winner() -> None:
+    with pytest.raises(NasError, match=r"no winner \(for example: died of it\)"):
+        best_trials([Trial.failed(job(NETS[0]), "crash", "died of it")], 3)
+
+
+def test_the_plan_fits_the_time_that_is_left() -> None:
+    best = [trial(net, 1, 0.1, seconds=20.0) for net in NETS[:3]]
+    assert plan(best, 1.0, 2, None) == Plan(3, 2, 2.0)
+    rich, poor, poorest = plan(best, 1.0, 2, 350.0), plan(best, 1.0, 2, 110.0), plan(best, 1.0, 2, 5.0)
+    assert rich == Plan(3, 2, 5.0)
+    assert (poor.finalists, poor.seeds) == (2, 1)
+    assert (poorest.finalists, poorest.seeds) == (1, 1)
+    for chosen, seconds in ((rich, 350.0), (poor, 110.0), (poorest, 5.0)):
+        rounds = -(-chosen.finalists * chosen.seeds // 2)
+        assert rounds * chosen.epochs * 20.0 <= seconds
+
+
+def test_the_winner_has_the_best_mean_not_the_best_seed() -> None:
+    losses = {NETS[0].id: [0.1, 0.9], NETS[1].id: [0.3, 0.4], NETS[2].id: [0.5, 0.5]}
+
+    class Known(Instant):
+        def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+            for one in reversed(jobs):
+                self.jobs.append(one)
+                yield scored(finished(one, losses[one.candidate.architecture.id].pop()), LOSS)
+
+    evaluator = Known()
+    best = [trial(net, 1, 0.1) for net in NETS[:3]]
+    groups = retrain(evaluator, best, Plan(3, 2, 5.0), seed=0)
+    assert [group[0].id for group in groups] == [NETS[1].id, NETS[0].id, NETS[2].id]
+    assert len({one.seed for one in evaluator.jobs}) == 6
+    assert best[0].job.seed not in {one.seed for one in evaluator.jobs}
+    assert {one.epochs for one in evaluator.jobs} == {5.0}
+
+
+def test_a_finalist_that_fails_is_left_out() -> None:
+    class Breaks(Instant):
+        def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+            for one in jobs:
+                first = one.candidate.architecture == NETS[0]
+                yield Trial.failed(one, "oom", "too large") if first else scored(finished(one), LOSS)
+
+    best = [trial(net, 1, 0.1) for net in NETS[:2]]
+    assert [group[0].id for group in retrain(Breaks(), best, Plan(2, 2, 1.0), 0)] == [NETS[1].id]
+    with pytest.raises(NasError, match="none of the finalists could be trained again: too large"):
+        retrain(Breaks(), best[:1], Plan(1, 2, 1.0), 0)
+
+
+def test_what_is_handed_over_comes_back_as_it_was(tmp_path: Path, blobs: Dataset) -> None:
+    net = NETS[3]
+    original = Network(net, (1, 8, 8), 3, mean=blobs.mean, std=blobs.std).eval()
+    save_file(original.state_dict(), tmp_path / "trained.safetensors")
+    loaded = handover.write_best(tmp_path / "best", net, tmp_path / "trained.safetensors", blobs)
+    images = blobs.validation.images
+    with torch.no_grad():
+        assert torch.equal(loaded(images), original(images))
+    assert Architecture.from_json((tmp_path / "best/architecture.json").read_text()) == net
+
+
+@pytest.mark.parametrize("damage", ["other architecture", "truncated", "no weights"])
+def test_a_damaged_hand_over_is_refused(tmp_path: Path, blobs: Dataset, damage: str) -> None:
+    original = Network(NETS[3], (1, 8, 8), 3)
+    save_file(original.state_dict(), tmp_path / "w")
+    handover.write_best(tmp_path / "best", NETS[3], tmp_path / "w", blobs)
+    weights, architecture = tmp_path / "best/weights.safetensors", tmp_path / "best/architecture.json"
+    if damage == "other architecture":
+        about = json.loads(architecture.read_text())
+        architecture.write_text(json.dumps({**about, **LECTURE.to_dict(), "input_shape": [1, 28, 28]}))
+    elif damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-10])
+    else:
+        weights.unlink()
+    with pytest.raises(NasError, match="does not hold a trained network"):
+        handover.load_network(tmp_path / "best")

@@ -1,0 +1,113 @@
+"""Plugins are found by name, checked, and imported one at a time."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from nas import plugins
+from nas.errors import PluginError, UsageError
+from nas.spaces.cnn import Cnn
+from nas.strategies.evolve import Evolve
+
+GOOD = '''
+from nas.strategies.strategy import Strategy
+
+class Mine(Strategy):
+    """Mine."""
+
+    def __init__(self, space, *, objectives=(), seed=0, size: int = 3, ratio: float = 0.5, fast: bool = False):
+        super().__init__(space, objectives=objectives, seed=seed)
+        self.values = (size, ratio, fast)
+
+    def ask(self, count):
+        return []
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "my_own.py").write_text(GOOD)
+    (tmp_path / "broken.py").write_text("def (:")
+    (tmp_path / "absent.py").write_text("import a_package_that_nobody_has")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)")
+    (tmp_path / "empty.py").write_text("from nas.strategies.strategy import Strategy")
+    (tmp_path / "_private.py").write_text(GOOD)
+    return tmp_path
+
+
+def test_built_in_parts_come_in_through_the_same_door() -> None:
+    assert plugins.find("strategy", "evolve") is Evolve
+    assert plugins.find("space", "cnn") is Cnn
+    assert plugins.find("strategy", "Evolve") is Evolve
+
+
+def test_a_file_is_found_by_its_name_and_dashes_are_underscores(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert plugins.find("strategy", "my-own", [folder]).__name__ == "Mine"
+    assert plugins.find("strategy", "my_own", [folder]).__name__ == "Mine"
+    monkeypatch.setenv("NAS_PLUGINS", str(folder))
+    assert plugins.find("strategy", "my-own").__name__ == "Mine"
+
+
+def test_the_example_in_this_repository_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    assert plugins.find("strategy", "random-search").__name__ == "RandomSearch"
+
+
+def test_only_the_plugin_that_is_asked_for_is_imported(folder: Path) -> None:
+    known = plugins.names("strategy", [folder])
+    assert {"my-own", "broken", "absent", "evolve"} <= set(known)
+    assert "-private" not in known
+    plugins.find("strategy", "my-own", [folder])
+    assert "nas_plugin_broken" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("broken", "broken.py cannot be imported: SyntaxError"),
+        (
+            "absent",
+            "absent.py cannot be imported: ModuleNotFoundError: No module named 'a_package_that_nobody_has'",
+        ),
+        ("leaves", "leaves.py cannot be imported: SystemExit: 3"),
+        ("empty", "empty.py must define one subclass of Strategy, and has: none"),
+    ],
+)
+def test_a_broken_plugin_is_one_line(folder: Path, name: str, words: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        plugins.find("strategy", name, [folder])
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_has_a_nearest_one() -> None:
+    with pytest.raises(UsageError, match="there is no strategy 'evolv'; did you mean 'evolve'"):
+        plugins.find("strategy", "evolv")
+
+
+def test_options_are_typed_by_the_constructor_s_signature(folder: Path) -> None:
+    mine = plugins.find("strategy", "my-own", [folder])
+    made = plugins.create(mine, {"size": "7", "ratio": "0.25", "fast": "true"}, space=Cnn(), objectives=(), seed=1)
+    assert made.values == (7, 0.25, True)
+    assert made.seed == 1
+    assert plugins.create(mine, {"size": 7}, space=Cnn()).values == (7, 0.5, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"populaton": "3"}, "there is no option of Evolve 'populaton'; did you mean 'population'"),
+        ({"population": "many"}, "option population=many of Evolve: input should be a valid integer"),
+        ({"seed": "3"}, "there is no option of Evolve 'seed'"),
+        ({"population": "1"}, "population must be 2 or more, not 1"),
+    ],
+)
+def test_a_wrong_option_is_one_line(options: dict[str, str], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        plugins.create(Evolve, options, space=Cnn(), objectives=(), seed=0)
+    assert words in str(caught.value)

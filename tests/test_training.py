@@ -1,0 +1,107 @@
+"""Training learns, is a function of its job, and sees exactly the images that it should."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import job
+
+from nas.architecture.architecture import Architecture
+from nas.architecture.known import LECTURE
+from nas.architecture.layers import BatchNorm, Conv2d, Dropout, Flatten, MaxPool
+from nas.data.dataset import Dataset
+from nas.errors import ArchitectureError, UsageError
+from nas.training.network import Network, accuracy_and_loss
+from nas.training.recipe import RECIPES, Recipe, recipe_named
+from nas.training.trainer import _plan, shifted, train
+
+NET = Architecture((Conv2d(4, 3, activation="relu"), MaxPool(2), BatchNorm(), Flatten(), Dropout(0.2)))
+RECIPE = Recipe(batch_size=16, shift=1)
+
+
+def test_a_network_learns(blobs: Dataset) -> None:
+    trial, network = train(job(NET, 6), blobs, RECIPE)
+    assert trial.metrics["validation_accuracy"] > 0.95
+    assert [point["epoch"] for point in trial.curve] == [1, 2, 3, 4, 5, 6]
+    assert trial.curve[-1]["train_loss"] < trial.curve[0]["train_loss"]
+    assert accuracy_and_loss(network, blobs.validation.images, blobs.validation.labels) == (
+        trial.metrics["validation_accuracy"],
+        trial.metrics["validation_loss"],
+    )
+    assert trial.metrics["parameters"] == sum(p.numel() for p in network.parameters())
+    assert not network.training
+
+
+def test_same_job_same_bits_and_global_random_numbers_are_left_alone(blobs: Dataset) -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    (first, one), (_, two), (other, _) = (train(job(NET, 1.5, seed), blobs, RECIPE) for seed in (1, 1, 2))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+    )
+    assert first.metrics["validation_loss"] != other.metrics["validation_loss"]
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_fractions_of_an_epoch() -> None:
+    assert _plan(1, 192, 16) == [12]
+    assert _plan(2.5, 192, 16) == [12, 12, 6]
+    assert _plan(0.25, 192, 16) == [3]
+    assert _plan(0.001, 192, 16) == [1]
+    assert _plan(1, 200, 16) == [12]
+
+
+def test_a_fractional_training_says_so_in_its_curve(blobs: Dataset) -> None:
+    trial, _ = train(job(NET, 1.25), blobs, RECIPE)
+    assert [point["epoch"] for point in trial.curve] == [1.0, 1.25]
+
+
+def test_shifts_move_whole_images_and_black_moves_in() -> None:
+    torch.manual_seed(0)
+    images = torch.randint(1, 255, (200, 2, 5, 6), dtype=torch.uint8)
+    moved = shifted(images, 2)
+    assert moved.shape == images.shape
+    assert moved.dtype == torch.uint8
+    seen = set()
+    for before, after in zip(images, moved, strict=True):
+        for down in range(-2, 3):
+            for right in range(-2, 3):
+                expected = torch.zeros_like(before)
+                expected[:, max(0, -down) : 5 - max(0, down), max(0, -right) : 6 - max(0, right)] = before[
+                    :, max(0, down) : 5 + min(0, down), max(0, right) : 6 + min(0, right)
+                ]
+                if torch.equal(after, expected):
+                    seen.add((down, right))
+    assert len(seen) == 25
+    assert torch.equal(shifted(images, 0), images)
+
+
+def test_the_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
+    recipe = Recipe(learning_rate=0.01, warm_up=0.25)
+    rates = [recipe.rate(i / 100) for i in range(101)]
+    assert max(rates) == rates[25] == pytest.approx(0.01)
+    assert rates[-1] == 0
+    assert rates[:26] == sorted(rates[:26])
+    assert rates[25:] == sorted(rates[25:], reverse=True)
+
+
+def test_the_lecture_s_recipe_is_the_lecture_s() -> None:
+    recipe = recipe_named("lecture")
+    assert (recipe.optimiser, recipe.batch_size, recipe.label_smoothing, recipe.shift) == ("adam", 128, 0.0, 0)
+    assert recipe.rate(0.0) == recipe.rate(0.9) == 1e-3
+    assert set(RECIPES) == {"default", "lecture"}
+    with pytest.raises(UsageError, match="there is no recipe 'lectur'; did you mean 'lecture'"):
+        recipe_named("lectur")
+
+
+def test_a_network_takes_raw_images_of_any_type() -> None:
+    network = Network(LECTURE, (1, 28, 28), 10, mean=[33.0], std=[78.0]).eval()
+    images = torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(network(images), network(images.float()))
+
+
+def test_an_architecture_that_does_not_fit_is_an_error(blobs: Dataset) -> None:
+    with pytest.raises(ArchitectureError, match="layer 1"):
+        train(job(Architecture((Conv2d(2, 9),))), blobs, RECIPE)
