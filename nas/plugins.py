@@ -77,7 +77,7 @@ def create(plugin: type[Any], options: Mapping[str, Any], **given: Any) -> Any:
         given: what the search passes; no option may have such a name.
 
     Raises:
-        PluginError: an option that the constructor does not take, or a value of a wrong type.
+        UsageError: an option that the constructor does not take, or a value of a wrong type.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -97,7 +97,7 @@ def create(plugin: type[Any], options: Mapping[str, Any], **given: Any) -> Any:
             )
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
-            raise PluginError(f"option {name}={value} of {label}: {reason[0].lower()}{reason[1:]}") from None
+            raise UsageError(f"option {name}={value} of {label}: {reason[0].lower()}{reason[1:]}") from None
     return plugin(**given, **values)
 
 

@@ -15,7 +15,7 @@ from nas.records.observer import mean
 from nas.trial import Job, Trial, job_seed
 
 # Of the training during the search: what small networks still gain from (docs/benchmarks.md).
-LONGER = 2.0
+LONGER = 3.0
 LONGEST = 12.0
 
 
@@ -40,7 +40,10 @@ def best_trials(trials: Sequence[Trial], count: int) -> list[Trial]:
         why = f" (for example: {sorted(reasons)[0]})" if reasons else "; give it more time"
         raise NasError(f"no network was trained to the end, so there is no winner{why}")
     good.sort(key=lambda trial: (trial.job.epochs, trial.scores), reverse=True)
-    return list({trial.id: trial for trial in reversed(good)}.values())[::-1][:count]
+    first: dict[str, Trial] = {}
+    for trial in good:
+        first.setdefault(trial.id, trial)
+    return list(first.values())[:count]
 
 
 def plan(best: Sequence[Trial], epochs: float, workers: int, seconds: float | None) -> Plan:

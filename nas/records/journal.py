@@ -36,10 +36,14 @@ class Journal:
         self._trials: dict[str, Trial] = {}
         try:
             self._file = path.open("a+b")
-            self.header, whole = self._read()
-            self._file.truncate(whole)
         except OSError as error:
             raise JournalError(f"{path} cannot be opened: {error.strerror}") from None
+        try:
+            self.header, whole = self._read()
+            self._file.truncate(whole)
+        except BaseException:
+            self._file.close()
+            raise
         if whole == 0:
             self.header = {"version": VERSION, **(header or {})}
             self._write({"header": self.header})
