@@ -39,17 +39,18 @@ DEFAULT_TRIALS = 36
 # A full training during the search sees at least so many images: one epoch of mnist, four of mnist-5k.
 IMAGES_PER_TRAINING = 14_000
 # Of a time limit: what the search may spend, and what the test, the records and the model take at the end.
-SEARCH_SHARE = 0.5
+SEARCH_SHARE = 0.45
 CLOSING_SECONDS = 15.0
 
 
 def run_search(experiment: Experiment, out: Path | None, observers: Sequence[Observer]) -> Outcome:
     """Search, select, test once, hand over (see `Experiment.run`)."""
+    limit = experiment.time_limit
+    trials = experiment.trials or (None if limit else DEFAULT_TRIALS)
+    experiment = experiment.model_copy(update={"trials": trials})
     make_strategy = _strategy(experiment)
     with _session(experiment, plugins.canonical(experiment.strategy), out, observers) as session:
-        limit = experiment.time_limit
         until = session.begun + SEARCH_SHARE * limit if limit else None
-        trials = experiment.trials or (None if limit else DEFAULT_TRIALS)
         with session.evaluator(until=until) as evaluator:
             search = Search(
                 make_strategy(session),

@@ -115,7 +115,7 @@ from nas.architecture.layers import Dense, Flatten
 print("main", flush=True)
 split = Split.of(np.zeros((6, 1, 4, 4), np.uint8), np.arange(6) % 2)
 data = Dataset.of("zeros", split, split, ("0", "1"))
-with LocalEvaluator(data, Recipe(), workers=2, work="work:slow") as evaluator:
+with LocalEvaluator(data, Recipe(), workers=3, work="work:slow") as evaluator:
     jobs = [job(Architecture((Flatten(), Dense(1))), seconds, i) for i, seconds in enumerate((0.1, 600.0, 600.0))]
     for trial in evaluator.evaluate(jobs):
         print("trained", flush=True)
@@ -128,23 +128,21 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(tests=tests))
     environment = {**os.environ, "PYTHONPATH": tests}
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment)
-    assert parent.stdout is not None
-    assert [parent.stdout.readline(), parent.stdout.readline()] == ["main\n", "trained\n"]
-    workers = _workers_of(parent.pid)
-    assert len(workers) >= 2
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.communicate()
-    gone, alive = psutil.wait_procs(workers, timeout=5)
-    assert not alive
-    assert gone
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as parent:
+        try:
+            assert parent.stdout is not None
+            assert [parent.stdout.readline(), parent.stdout.readline()] == ["main\n", "trained\n"]
+            workers = _workers_of(parent.pid)
+            assert len(workers) >= 2
+        finally:
+            os.kill(parent.pid, signal.SIGKILL)
+    alive = psutil.wait_procs(workers, timeout=2)[1]
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def _workers_of(pid: int) -> list[psutil.Process]:
     """The descendants of a process that are neither of the helpers which multiprocessing keeps."""
-    found = []
-    for process in psutil.Process(pid).children(recursive=True):
-        line = " ".join(process.cmdline())
-        if "resource_tracker" not in line and process.parent() and process.parent().pid != pid:
-            found.append(process)
-    return found
+    children = psutil.Process(pid).children(recursive=True)
+    return [one for one in children if one.ppid() != pid and one.status() != psutil.STATUS_ZOMBIE]

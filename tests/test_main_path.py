@@ -68,10 +68,8 @@ def test_what_is_handed_over_has_the_score_that_was_reported(result: dict[str, o
     accuracy, loss = accuracy_and_loss(network, test.images, test.labels)
     winner = result["winner"]
     assert isinstance(winner, dict)
-    assert (accuracy, loss) == (
-        pytest.approx(winner["test_accuracy"]),
-        pytest.approx(winner["test_loss"], rel=1e-5),
-    )
+    assert accuracy == pytest.approx(winner["test_accuracy"])
+    assert loss == pytest.approx(winner["test_loss"], rel=1e-5)
     assert Architecture.from_json((best / "architecture.json").read_text()).id == winner["id"]
     card = (best / "README.md").read_text()
     assert f"{100 * winner['test_accuracy']:.2f} %" in card
@@ -213,7 +211,7 @@ def test_a_closed_pipe_does_not_end_a_training(place: Path) -> None:
         (
             ["search", "--set", "populaton=3"],
             2,
-            "there is no option of Evolve 'populaton'; did you mean 'population'?",
+            "there is no option of Evolve 'populaton'; did you mean",
         ),
         (["search", "--device", "tpu"], 2, "there is no device 'tpu' here"),
         (["search", "--workers", "many"], 2, "workers = 'many'"),

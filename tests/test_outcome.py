@@ -49,12 +49,12 @@ def test_a_search_of_failures_says_why_there_is_no_winner() -> None:
 
 def test_the_plan_fits_the_time_that_is_left() -> None:
     best = [trial(net, 1, 0.1, seconds=20.0) for net in NETS[:3]]
-    assert plan(best, 1.0, 2, None) == Plan(3, 2, 3.0)
-    rich, poor, poorest = plan(best, 1.0, 2, 350.0), plan(best, 1.0, 2, 95.0), plan(best, 1.0, 2, 5.0)
-    assert rich == Plan(3, 2, 5.0)
+    assert plan(best, 1.0, 2, None) == Plan(3, 2, 4.0)
+    rich, poor, poorest = plan(best, 1.0, 2, 350.0), plan(best, 1.0, 2, 100.0), plan(best, 1.0, 2, 5.0)
+    assert rich == Plan(3, 2, 5.25)
     assert (poor.finalists, poor.seeds) == (2, 1)
     assert (poorest.finalists, poorest.seeds) == (1, 1)
-    for chosen, seconds in ((rich, 350.0), (poor, 95.0), (poorest, 5.0)):
+    for chosen, seconds in ((rich, 350.0), (poor, 100.0), (poorest, 5.0)):
         rounds = -(-chosen.finalists * chosen.seeds // 2)
         assert rounds * chosen.epochs * 20.0 <= seconds
 

@@ -87,8 +87,16 @@ def test_evolution_finds_better_networks_than_chance() -> None:
     class Valley(Instant):
         def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
             for one in jobs:
-                wished = {"activation": "elu", "batch_norm": True, "stage2/blocks": 2, "stage3/kind": "separable",
-                          "head/pool": "global", "head/dropout": 0.25, "stem/filters": 16, "stage1/pool": "max"}  # fmt: skip
+                wished = {
+                    "activation": "elu",
+                    "batch_norm": True,
+                    "stem/filters": 16,
+                    "stage2/pool": "max",
+                    "stage2/blocks": 2,
+                    "stage3/kind": "separable",
+                    "head/pool": "global",
+                    "head/dropout": 0.25,
+                }
                 choices = one.candidate.choices
                 yield scored(finished(one, 1 - sum(choices.get(k) == v for k, v in wished.items()) / 10), LOSS)
 
@@ -179,7 +187,7 @@ def test_a_job_s_seed_follows_from_what_it_is() -> None:
 
 def test_scores_are_higher_is_better() -> None:
     objectives = (Objective.parse("validation_accuracy"), Objective.parse("-parameters"))
-    assert scored(finished(job(LECTURE), 0.3), objectives).scores == (pytest.approx(0.9), -100.0)
+    assert scored(finished(job(LECTURE), 0.3), objectives).scores == pytest.approx((0.9, -100.0))
     with pytest.raises(UsageError, match="there is no metric 'acuracy'; did you mean"):
         Objective.parse("acuracy")
 

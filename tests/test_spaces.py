@@ -16,7 +16,7 @@ from nas.architecture.layers import Dense, Dropout, Flatten
 from nas.errors import ArchitectureError, SpaceError
 from nas.spaces.cnn import Cnn
 from nas.spaces.lecture import Lecture
-from nas.spaces.space import Candidate, Choose, SearchSpace
+from nas.spaces.space import Candidate, Choose, Scalar, SearchSpace
 
 LIMITS = Limits(max_parameters=34_826)
 SPACES = [Cnn().within(LIMITS), Lecture().within(LIMITS), Tiny()]
@@ -88,7 +88,8 @@ def test_a_crossover_mixes() -> None:
 
 def test_neighbours_are_all_and_only_one_answer_away() -> None:
     space, rng = Tiny(), Random(0)
-    start = space.replay({"depth": 2, "conv0/filters": 1, "conv1/filters": 2}, rng)
+    answers: dict[str, Scalar] = {"depth": 2, "conv0/filters": 1, "conv1/filters": 2}
+    start = space.replay(answers, rng)
     found = [dict(one.choices) for one in space.neighbours(start, rng)]
     assert [choices["depth"] for choices in found] == [1, 3, 2, 2, 2, 2]
     assert {(c["conv0/filters"], c["conv1/filters"]) for c in found[2:]} == {(2, 2), (3, 2), (1, 1), (1, 3)}
@@ -137,7 +138,7 @@ def test_optuna_asks_the_same_questions(space: SearchSpace, seed: int) -> None:
 
 
 def test_the_lecture_s_network_is_a_point_of_its_space() -> None:
-    answers = {
+    answers: dict[str, Scalar] = {
         "activation": "relu", "convolutions": 2, "conv0/filters": 32, "conv0/kernel": 3, "conv0/pool": "max",
         "conv1/filters": 64, "conv1/kernel": 3, "conv1/pool": "max", "dropout": 0.5, "dense": 0,
     }  # fmt: skip

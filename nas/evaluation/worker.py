@@ -20,7 +20,7 @@ from nas.data.dataset import Dataset
 from nas.errors import ArchitectureError
 from nas.training.recipe import Recipe
 from nas.training.trainer import train
-from nas.trial import Job, Trial
+from nas.trial import Job, Kind, Trial
 
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "Cannot allocate memory")
 
@@ -75,7 +75,7 @@ def _safely(work: Callable[[Job, Dataset, Task], Trial], job: Job, dataset: Data
     except MemoryError:
         return Trial.failed(job, "oom", "out of memory")
     except Exception as error:  # noqa: BLE001  # a candidate must not cost more than itself
-        kind = "oom" if any(words in str(error) for words in OUT_OF_MEMORY) else "crash"
+        kind: Kind = "oom" if any(words in str(error) for words in OUT_OF_MEMORY) else "crash"
         return Trial.failed(job, kind, f"{type(error).__name__}: {error}")
 
 

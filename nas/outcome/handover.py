@@ -51,7 +51,7 @@ def load_network(best: Path) -> Network:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ArchitectureError) as error:
         reason = " ".join(str(error).split())[:200]
         raise NasError(f"{best} does not hold a trained network: {reason}") from None
-    return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.eval().to(memory_format=torch.channels_last)
 
 
 def open_test(source: Source, network: Network) -> tuple[float, float, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -33,8 +34,8 @@ def log_model(example: Tensor, outcome: Outcome, tracking_uri: str, run_id: str)
     images = example.float()
     with torch.inference_mode():
         signature = infer_signature(images.numpy(), network(images).numpy())
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(tracking_uri)
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(tracking_uri)  # which sets the variable, too
     try:
         with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export's own, about tensors that share their memory
@@ -47,4 +48,6 @@ def log_model(example: Tensor, outcome: Outcome, tracking_uri: str, run_id: str)
                 pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "torch")],
             )
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(before or "")
+        if before is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)

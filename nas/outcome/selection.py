@@ -15,8 +15,10 @@ from nas.records.observer import mean
 from nas.trial import Job, Trial, job_seed
 
 # Of the training during the search: what small networks still gain from (docs/benchmarks.md).
-LONGER = 3.0
+LONGER = 4.0
 LONGEST = 12.0
+# Of the time that is left, what may be planned: trainings take some percent longer or shorter than before.
+SAFETY = 0.92
 
 
 @dataclass(frozen=True)
@@ -53,21 +55,27 @@ def plan(best: Sequence[Trial], epochs: float, workers: int, seconds: float | No
         best: the trials that may be finalists, best first.
         epochs: of a full training during the search.
         workers: how many train side by side.
-        seconds: how long it may take; None for as long as three times the search's epochs need.
+        seconds: how long it may take; None for as long as four times the search's epochs need.
     """
     if seconds is None:
         return Plan(min(3, len(best)), 2, LONGER * epochs)
     affordable = Plan(1, 1, 0.0)
     for finalists, seeds in ((3, 2), (2, 2), (2, 1), (1, 1)):
         costs = [t.metrics["train_seconds"] / t.job.epochs for t in best[:finalists] for _ in range(seeds)]
-        # No order of the jobs on the workers takes longer than this (Graham, 1966).
-        longest = sum(costs) / workers + max(costs) * (1 - 1 / workers)
-        affordable = Plan(min(finalists, len(best)), seeds, min(LONGEST * epochs, seconds / longest))
+        affordable_epochs = SAFETY * seconds / _makespan(costs, workers)
+        affordable = Plan(min(finalists, len(best)), seeds, min(LONGEST * epochs, affordable_epochs))
         if affordable.epochs >= LONGER * epochs:
             break
-    # A whole number of epochs where there is at least one.
-    whole = float(int(affordable.epochs)) or max(0.05, round(affordable.epochs, 2))
-    return replace(affordable, epochs=whole)
+    # Quarters of an epoch, where there is at least one.
+    return replace(affordable, epochs=int(4 * affordable.epochs) / 4 or max(0.05, round(affordable.epochs, 2)))
+
+
+def _makespan(costs: Sequence[float], workers: int) -> float:
+    """How long jobs take on some workers that always begin the longest one next."""
+    loads = [0.0] * workers
+    for cost in sorted(costs, reverse=True):
+        loads[loads.index(min(loads))] += cost
+    return max(loads)
 
 
 def retrain(evaluator: Evaluator, best: Sequence[Trial], chosen: Plan, seed: int) -> list[tuple[Trial, ...]]:

@@ -115,7 +115,7 @@ def _epochs(
     for epoch, steps in enumerate(plan, 1):
         shuffled = torch.randperm(len(labels), generator=order).to(device)
         losses = torch.zeros((), device=device)
-        for picked in shuffled[: steps * batch_size].split(batch_size):
+        for picked in torch.split(shuffled[: steps * batch_size], batch_size):
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate(done / total)
             batch = shifted(images[picked], recipe.shift)
