@@ -8,7 +8,16 @@ print(outcome.test_accuracy, outcome.architecture.to_json())
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nas.architecture.architecture import Architecture
+    from nas.errors import NasError
+    from nas.experiment import Experiment
+    from nas.records.observer import Outcome
+    from nas.spaces.space import Candidate, SearchSpace
+    from nas.strategies.strategy import Strategy
+    from nas.trial import Trial
 
 __version__ = "0.1.0"
 

@@ -42,6 +42,7 @@ class Experiment(BaseModel):
     # Of one forward pass over one image. The lecture's network has 4,881,920; slower ones are for patient people.
     max_flops: Annotated[int, Field(ge=1)] = 5_000_000
     batch: Annotated[int, Field(ge=1, le=10_000)] = 8  # candidates that are asked for, and compete, at a time
+    rungs: Annotated[int, Field(ge=1, le=4)] = 2  # of successive halving; 1: every candidate is trained in full
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None  # of a full training during the search
     recipe: str = "default"
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
@@ -82,7 +83,8 @@ class Experiment(BaseModel):
             raise NasError(f"{path} cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise NasError(f"{path} is no TOML: {error}") from None
-        return cls.of(**{**values, **changes})
+        options = {**values.get("options", {}), **changes.get("options", {})}
+        return cls.of(**{**values, **changes, **({"options": options} if options else {})})
 
     def to_toml(self) -> str:
         """The settings that are not empty, as `read` takes them."""
@@ -97,7 +99,7 @@ class Experiment(BaseModel):
 
         Args:
             out: the folder to write; without it, a new one in runs/.
-            observers: are told what happens; without any, nothing is shown and MLflow is not written.
+            observers: are told what happens; without any, nothing is shown (MLflow is written all the same).
 
         Raises:
             NasError: whatever the user can put right.

@@ -17,7 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from nas.errors import PluginError, UsageError, unknown
+from nas.errors import NasError, PluginError, UsageError, unknown
 
 # Kind → what a plugin of it is a subclass of.
 KINDS = {"strategy": "nas.strategies.strategy:Strategy", "space": "nas.spaces.space:SearchSpace"}
@@ -35,16 +35,18 @@ def folders(extra: Sequence[Path] = ()) -> list[Path]:
     return list(dict.fromkeys(path.resolve() for path in (*extra, *named, Path("plugins"))))
 
 
-def names(kind: str, extra: Sequence[Path] = ()) -> dict[str, EntryPoint | Path]:
-    """Every name that could be asked for, and where it is; imports nothing.
+def names(kind: str, extra: Sequence[Path] = ()) -> dict[str, list[EntryPoint | Path]]:
+    """Every name that could be asked for, and all places where it is; imports nothing.
 
     A file says what kind it is only when it is imported, so files stand under every kind.
     """
-    found: dict[str, EntryPoint | Path] = {canonical(e.name): e for e in entry_points(group=GROUPS[kind])}
+    found: dict[str, list[EntryPoint | Path]] = {}
+    for point in entry_points(group=GROUPS[kind]):
+        found.setdefault(canonical(point.name), []).append(point)
     for folder in folders(extra):
         for path in sorted(folder.glob("*.py")):
             if not path.name.startswith("_"):
-                found.setdefault(canonical(path.stem), path)
+                found.setdefault(canonical(path.stem), []).append(path)
     return found
 
 
@@ -55,9 +57,13 @@ def find(kind: str, name: str, extra: Sequence[Path] = ()) -> type[Any]:
         PluginError: nobody knows the name, or what is there cannot be imported or is of another kind.
     """
     known = names(kind, extra)
-    place = known.get(canonical(name))
-    if place is None:
+    places = known.get(canonical(name), [])
+    if not places:
         raise UsageError(unknown(kind, name, known))
+    if len(places) > 1:
+        both = " and ".join(str(one) if isinstance(one, Path) else one.value for one in places)
+        raise PluginError(f"there are two plugins {name!r}: {both}; rename or remove one")
+    place = places[0]
     module, _, attribute = KINDS[kind].partition(":")
     parent: type[Any] = getattr(importlib.import_module(module), attribute)
     if isinstance(place, Path):
@@ -85,10 +91,11 @@ def create(plugin: type[Any], options: Mapping[str, Any], **given: Any) -> Any:
     hints = _guarded(lambda: get_type_hints(plugin.__init__), label)
     taken = inspect.signature(plugin).parameters
     known = [n for n, p in taken.items() if n not in (*given, "space") and p.kind is p.KEYWORD_ONLY]
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
     values = {}
     for name, value in options.items():
         key = name.replace("-", "_")
-        if key not in known:
+        if key not in known and not anything:
             raise UsageError(unknown(f"option of {label}", name, known))
         adapter: TypeAdapter[Any] = TypeAdapter(hints.get(key, Any))
         try:
@@ -98,7 +105,15 @@ def create(plugin: type[Any], options: Mapping[str, Any], **given: Any) -> Any:
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise UsageError(f"option {name}={value} of {label}: {reason[0].lower()}{reason[1:]}") from None
-    return plugin(**given, **values)
+    missing = [n for n in known if taken[n].default is inspect.Parameter.empty and n not in values]
+    if missing:
+        raise UsageError(f"{label} needs the option {missing[0]}: add --set {missing[0]}=VALUE")
+    try:
+        return plugin(**given, **values)
+    except NasError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{label} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def _import_file(path: Path) -> Any:

@@ -6,9 +6,11 @@ Everything else in this package is one of the nouns in these thirty lines.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
+from typing import Any
 
 from nas.architecture.architecture import Limits
 from nas.errors import ArchitectureError, NasError, PluginError
@@ -18,6 +20,9 @@ from nas.records.observer import Observer
 from nas.spaces.space import Candidate
 from nas.strategies.strategy import Strategy
 from nas.trial import Job, Trial, job_seed
+
+# A strategy that has proposed nothing new for so many batches has nothing left to propose.
+MAX_STALE = 5
 
 
 @dataclass
@@ -70,31 +75,43 @@ class Search:
     def run(self) -> list[Trial]:
         """Search until the budget is spent or nothing is left to propose; every candidate's trial, in order."""
         history: list[Trial] = []
-        while count := self.budget.next(len(history)):
+        seen: set[str] = set()
+        stale = 0  # batches in a row without a new network
+        while stale < MAX_STALE and (count := self.budget.next(len(history))):
             candidates = self._ask(count)
             if not candidates:
                 break
+            ids = {candidate.architecture.id for candidate in candidates}
+            stale = 0 if ids - seen else stale + 1
+            seen |= ids
             jobs = [Job(c, self.epochs, job_seed(self.seed, c.architecture.id)) for c in candidates]
             trials = self._evaluate(jobs)
             history += trials
             if len(trials) < len(jobs):
                 break  # time is up
-            self.strategy.tell(trials)
+            self._guarded("tell", partial(self.strategy.tell, trials))
         return history
 
     def _ask(self, count: int) -> list[Candidate]:
+        candidates = self._guarded("ask", partial(self.strategy.ask, count))
+        if not isinstance(candidates, list) or not all(isinstance(one, Candidate) for one in candidates):
+            name = type(self.strategy).__name__
+            raise PluginError(
+                f"the strategy {name} must return a list of Candidates from ask, not {candidates!r:.80}"
+            )
+        return candidates[:count]
+
+    def _guarded(self, method: str, call: Callable[[], Any]) -> Any:
+        """Call a stranger's code; what it raises names it."""
         try:
-            candidates = self.strategy.ask(count)
+            return call()
         except NasError:
             raise
         except Exception as error:
             name = type(self.strategy).__name__
-            raise PluginError(f"the strategy {name} failed in ask: {type(error).__name__}: {error}") from error
-        if not all(isinstance(candidate, Candidate) for candidate in candidates):
             raise PluginError(
-                f"the strategy {type(self.strategy).__name__} must return a list of Candidates from ask"
-            )
-        return candidates[:count]
+                f"the strategy {name} failed in {method}: {type(error).__name__}: {error}"
+            ) from error
 
     def _evaluate(self, jobs: Sequence[Job]) -> list[Trial]:
         """Train what fits, show each candidate that is through; the trials in the order of their jobs."""

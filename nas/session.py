@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nas import plugins
 from nas.architecture.architecture import Architecture, Limits
 from nas.data import open_source
-from nas.errors import NasError
+from nas.errors import NasError, UsageError
 from nas.evaluation import processes
 from nas.evaluation.halving import SuccessiveHalving
 from nas.evaluation.recorded import Recorded
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from nas.data.dataset import Dataset
     from nas.data.source import Source
 
-DEFAULT_TRIALS = 36
+DEFAULT_TRIALS = 40
+SEARCH_ONLY = {"strategy", "space", "trials", "time_limit", "objectives", "max_parameters", "max_flops"}
+SEARCH_ONLY |= {"batch", "rungs", "options", "plugins"}
 # A full training during the search sees at least so many images: one epoch of mnist, four of mnist-5k.
 IMAGES_PER_TRAINING = 14_000
 # Of a time limit: what the search may spend, and what the test, the records and the model take at the end.
@@ -54,7 +56,7 @@ def run_search(experiment: Experiment, out: Path | None, observers: Sequence[Obs
         with session.evaluator(until=until) as evaluator:
             search = Search(
                 make_strategy(session),
-                SuccessiveHalving(evaluator),
+                SuccessiveHalving(evaluator, rungs=experiment.rungs),
                 Budget(trials, until, experiment.batch),
                 session.epochs,
                 experiment.seed,
@@ -67,7 +69,8 @@ def run_search(experiment: Experiment, out: Path | None, observers: Sequence[Obs
         left = max(1.0, session.begun + limit - time.monotonic() - CLOSING_SECONDS) if limit else None
         plan = selection.plan(best, session.epochs, session.workers, left)
         session.tell("selecting", plan.finalists * plan.seeds, plan.epochs)
-        with session.evaluator(weights=session.folder / "retrained") as evaluator:
+        end = session.begun + limit - CLOSING_SECONDS / 2 if limit else None
+        with session.evaluator(weights=session.folder / "retrained", until=end) as evaluator:
             finalists = selection.retrain(evaluator, best, plan, experiment.seed)
         winner = next(trial for trial in best if trial.id == finalists[0][0].id)
         failed = sum(trial.failure is not None for trial in history)
@@ -165,14 +168,14 @@ def _session(
     epochs = experiment.epochs or float(max(1, IMAGES_PER_TRAINING // len(data.train)))
     folder = _new_folder(out, kind)
     config = {**experiment.model_dump(mode="json"), "dataset": source.name, "epochs": epochs, **more}
-    if more:
-        del config["strategy"]
+    if more:  # a training: what only a search has stays out of its record
+        config = {name: value for name, value in config.items() if name not in SEARCH_ONLY}
     about = {"name": source.name, "fingerprint": data.fingerprint}
     sizes = {"train": len(data.train), "validation": len(data.validation)}
     header = Header(folder, config, {**about, **sizes}, limits, objectives, source.note)
-    (folder / "search.toml").write_text(
-        experiment.model_copy(update={"dataset": source.name, "epochs": epochs}).to_toml(), encoding="utf-8"
-    )
+    if not more:
+        settled = experiment.model_copy(update={"dataset": source.name, "epochs": epochs})
+        (folder / "search.toml").write_text(settled.to_toml(), encoding="utf-8")
     everyone = [*observers]
     if experiment.mlflow != "off":
         log = partial(log_model, data.validation.images[:4])
@@ -186,8 +189,11 @@ def _session(
         session.tell("started", header)
         try:
             yield session
-        except BaseException as error:
+        except Exception as error:
             session.tell("failed", str(error) or type(error).__name__)
+            raise
+        except KeyboardInterrupt:
+            session.tell("warned", "interrupted; writing the record (Ctrl-C again to leave at once)")
             raise
         finally:
             session.tell("close")
@@ -221,7 +227,7 @@ def _device(name: str) -> str:
     """Where to train; ``auto`` is a CUDA device where there is one.
 
     Raises:
-        NasError: there is no such device here.
+        UsageError: there is no such device here.
     """
     import torch
 
@@ -232,9 +238,11 @@ def _device(name: str) -> str:
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
     }
-    if not available.get(name.partition(":")[0], False):
+    kind, _, index = name.partition(":")
+    many = torch.cuda.device_count() if kind == "cuda" else 1
+    if not available.get(kind, False) or (index and not (index.isdigit() and int(index) < many)):
         here = ", ".join(device for device, there in available.items() if there)
-        raise NasError(f"there is no device {name!r} here (there is: {here}); choose one of them with --device")
+        raise UsageError(f"there is no device {name!r} here (there is: {here}); choose one of them with --device")
     return name
 
 
@@ -245,18 +253,18 @@ def _workers(experiment: Experiment, device: str) -> int:
 
 
 def _new_folder(out: Path | None, kind: str) -> Path:
-    """A new, empty folder for a run.
+    """A new or empty folder for a run.
 
     Raises:
-        NasError: it cannot be made or written, or holds a run already.
+        NasError: it cannot be made or written, or is not empty.
     """
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder = (out or Path("runs") / f"{stamp}-{kind}-{secrets.token_hex(2)}").absolute()
-    if (folder / "journal.jsonl").exists():
-        raise NasError(f"{folder} holds a run already; choose another folder with --out")
     try:
+        if folder.exists() and any(folder.iterdir()):
+            raise UsageError(f"{folder} is not empty; choose another folder with --out")
         (folder / "retrained").mkdir(parents=True, exist_ok=True)
-        (folder / "search.toml").touch()
+        (folder / "journal.jsonl").touch()
     except OSError as error:
         raise NasError(f"{folder} cannot be written: {error.strerror}; choose another folder with --out") from None
     return folder

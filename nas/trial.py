@@ -14,6 +14,8 @@ from typing import Any, Literal
 from nas.errors import UsageError, unknown
 from nas.spaces.space import Candidate
 
+# What is measured of every trial. Less is better of all but the accuracy and the images per second. Objectives of
+# seconds and milliseconds depend on the machine and its load: such a search cannot be repeated exactly.
 METRICS = {
     "validation_accuracy": "fraction of the validation images that are classified right",
     "validation_loss": "mean cross-entropy on the validation images, in nats",
@@ -23,6 +25,7 @@ METRICS = {
     "images_per_second": "training images per second, validation left out",
     "latency_ms": "milliseconds for one image in one thread, median",
 }
+MORE_IS_BETTER = frozenset({"validation_accuracy", "images_per_second"})
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def job_seed(search_seed: int, architecture_id: str, repeat: int = 0) -> int:
     return int.from_bytes(digest[:4], "big")
 
 
-Kind = Literal["crash", "oom", "timeout", "not_finite", "invalid", "plugin"]
+Kind = Literal["crash", "oom", "timeout", "not_finite", "invalid"]
 
 
 @dataclass(frozen=True)
@@ -114,16 +117,28 @@ class Objective:
         """``validation_accuracy`` (higher is better) or ``-parameters`` (lower is better).
 
         Raises:
-            UsageError: there is no such metric.
+            UsageError: there is no such metric, or it would be driven the wrong way.
         """
         metric = text.removeprefix("-").replace("-", "_")
         if metric not in METRICS:
             raise UsageError(unknown("metric", metric, METRICS))
-        return cls(metric, -1 if text.startswith("-") else 1)
+        sign = 1 if metric in MORE_IS_BETTER else -1
+        if text.startswith("-") != (sign < 0):
+            right = f"{'-' if sign < 0 else ''}{metric}"
+            raise UsageError(f"objective {text} would search for the worst; write {right}")
+        return cls(metric, sign)
 
     def __str__(self) -> str:
         """As `parse` reads it."""
         return ("-" if self.sign < 0 else "") + self.metric
+
+
+def rank(trial: Trial) -> tuple[float, tuple[float, ...], str]:
+    """What to sort good trials by, the best being the largest: the longest training, then the scores.
+
+    The id decides between equals, so that nothing follows from who was finished first.
+    """
+    return trial.job.epochs, trial.scores, trial.id
 
 
 def scored(trial: Trial, objectives: Sequence[Objective]) -> Trial:
@@ -137,5 +152,5 @@ def scored(trial: Trial, objectives: Sequence[Objective]) -> Trial:
     bad += [o.metric for o in objectives if o.metric not in trial.metrics]
     if bad:
         value = trial.metrics.get(bad[0], "missing")
-        return Trial.failed(trial.job, "not_finite", f"{bad[0]} is {value}")
+        return replace(Trial.failed(trial.job, "not_finite", f"{bad[0]} is {value}"), curve=trial.curve)
     return replace(trial, scores=tuple(o.sign * trial.metrics[o.metric] for o in objectives))

@@ -163,7 +163,7 @@ def test_a_layer_that_does_not_fit_says_where_and_why(layers: tuple[Layer, ...],
     [
         ('{"layers":[{"type":"Conv2d","filters":-3}]}', "layer 1: Conv2d: filters must be a whole number from 1"),
         ('{"layers":[{"type":"Conv2d","filters":true}]}', "filters must be a whole number"),
-        ('{"layers":[{"type":"Flatten"},{"type":"Conv2D","filters":3}]}', "layer 2: no layer 'Conv2D'"),
+        ('{"layers":[{"type":"Flatten"},{"type":"Conv2D","filters":3}]}', "layer 2: there is no layer 'Conv2D'"),
         ('{"layers":[{"type":"Dense","unit":3}]}', "there is no Dense setting 'unit'; did you mean 'units'?"),
         ('{"layers":[{"type":"Dense"}]}', "Dense: units is missing"),
         ('{"layers":[{"type":"Dense","units":3,"activation":"rellu"}]}', "activation must be one of"),

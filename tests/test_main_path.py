@@ -188,15 +188,12 @@ def test_train_an_architecture_file_and_print_a_table(place: Path, result: dict[
 
 
 def test_a_closed_pipe_does_not_end_a_training(place: Path) -> None:
-    command = " ".join(
-        ["train lecture --dataset mnist-5k --epochs 0.2 --mlflow off --out closed 2>&1 | head -n 1"]
-    )
-    line = subprocess.run(
-        ["bash", "-c", f'set -o pipefail; "$0" -c "from nas.cli.main import main; main()" {command}', sys.executable],
-        cwd=place, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert line.stderr == ""
-    assert line.returncode == 0
+    train = "train lecture --dataset mnist-5k --epochs 0.2 --mlflow off --out closed"
+    line = f'set -o pipefail; "$0" -c "from nas.cli.main import main; main()" {train} 2>&1 | head -n 1'
+    command = ["bash", "-c", line, sys.executable]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
     assert (place / "closed/best/weights.safetensors").is_file()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.architecture.architecture import Architecture
+from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import AveragePool, Conv2d, Dense, Dropout, Flatten, MaxPool
 
 LECTURE = Architecture(
@@ -22,5 +22,12 @@ LENET5 = Architecture(
 )  # fmt: skip
 """LeNet-5 (LeCun et al., Gradient-based learning applied to document recognition, 1998): 61,706 parameters on
 MNIST. As usual today, the second convolution sees all maps, pooling learns nothing, and the output is linear."""
+
+
+def lecture_parameters(limits: Limits) -> int | None:
+    """How many parameters the lecture's network has on such images, to compare with; None if it does not fit."""
+    fits = Limits(limits.input_shape, limits.classes).allow(LECTURE)
+    return LECTURE.parameters(limits.input_shape, limits.classes) if fits else None
+
 
 KNOWN = {"lecture": LECTURE, "lenet5": LENET5}

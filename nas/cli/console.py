@@ -17,10 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.architecture.architecture import Limits
-from nas.architecture.known import LECTURE
+from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import show
 from nas.records.observer import Header, Observer, Outcome, deviation
-from nas.trial import Trial
+from nas.trial import Trial, rank
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -38,7 +38,7 @@ class View(Observer):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.begun = time.monotonic()
+        self.begun = self.phase_begun = time.monotonic()
         self.live: Live | None = None
         self.header: Header | None = None
         self.phase = "reading the data"
@@ -78,15 +78,16 @@ class View(Observer):
         """Count a candidate that is through, and remember the best."""
         self.told_count += 1
         self.failed_count += trial.failure is not None
-        rank = (trial.job.epochs, trial.scores)
-        if trial.failure is None and (self.best is None or rank > (self.best.job.epochs, self.best.scores)):
+        if trial.failure is None and (self.best is None or rank(trial) > rank(self.best)):
             self.best = trial
+        if trial.failure is not None and (self.live is not None or trial.failure.kind == "invalid"):
+            self.console.print(f"{self.clock:>6}  {words(trial, self.limits)}", soft_wrap=True)
         if self.best is not None:
             self.best_scores.append(self.best.scores[0])
 
     def selecting(self, jobs: int, epochs: float) -> None:
         """The second half begins."""
-        self.phase, self.final_jobs = "selecting", jobs
+        self.phase, self.final_jobs, self.phase_begun = "selecting", jobs, time.monotonic()
         if self.live is None:
             self.console.print(f"{self.clock:>6}  training the best again: {jobs} trainings of {epochs:g} epochs")
 
@@ -125,7 +126,12 @@ class View(Observer):
         done, total = self.progress
         limit = self.header.config.get("time_limit")
         elapsed = time.monotonic() - self.begun
-        left = f" · {clock(max(0, limit - elapsed))} left" if limit else ""
+        left = ""
+        if limit:
+            left = f" · {clock(max(0, limit - elapsed))} left"
+        elif total and done:
+            pace = (time.monotonic() - self.phase_begun) / done
+            left = f" · about {clock(pace * (total - done))} left of this"
         count = f"{done}/{total}" if total else str(done)
         failed = f" · {self.failed_count} failed" if self.failed_count else ""
         grid = Table.grid(padding=(0, 1))
@@ -162,9 +168,7 @@ def show_result(outcome: Outcome) -> None:
     for row in outcome.architecture.table(limits.input_shape, limits.classes):
         layers.add_row(str(row.layer), show(row.shape), f"{row.parameters:,}")
     layers.add_section()
-    lecture = (
-        LECTURE.parameters(limits.input_shape, limits.classes) if Limits(limits.input_shape).allow(LECTURE) else 0
-    )
+    lecture = lecture_parameters(limits)
     beside = f"the lecture's network: {lecture:,}" if lecture else ""
     layers.add_row("all", beside, f"{outcome.parameters:,}", style="bold")
     console.print(layers)

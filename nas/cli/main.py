@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -48,6 +49,8 @@ for command in (search, train, ui, data):
 
 def main() -> None:
     """The console script."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # leave through every `finally`, as Ctrl-C does
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         cli()
     finally:

@@ -15,7 +15,7 @@ from nas.cli.options import given, pairs, print_json, training_options
 @click.option("--strategy", help="How candidates are proposed: evolve, or a plugin.  [default: evolve]")
 @click.option("--space", help="Where candidates come from: cnn, lecture, or a plugin.  [default: cnn]")
 @click.option(
-    "--trials", type=click.IntRange(min=1), help="How many candidates.  [default: 36, or until time is up]"
+    "--trials", type=click.IntRange(min=1), help="How many candidates.  [default: 40, or until time is up]"
 )
 @click.option("--time-limit", metavar="TIME", help="For everything, as 90s, 10m or 1h30m.")
 @click.option(
@@ -27,6 +27,10 @@ from nas.cli.options import given, pairs, print_json, training_options
 @click.option("--max-parameters", type=click.IntRange(min=1), help="Larger networks are not tried.")
 @click.option(
     "--max-flops", type=click.IntRange(min=1), help="Per image; slower networks are not tried.  [default: 5000000]"
+)
+@click.option("--batch", type=click.IntRange(1, 10_000), help="Candidates that compete at a time.  [default: 8]")
+@click.option(
+    "--rungs", type=click.IntRange(1, 4), help="Of successive halving; 1: train all in full.  [default: 2]"
 )
 @click.option("--workers", help="Processes that train side by side.  [default: auto, one a core]")
 @click.option(

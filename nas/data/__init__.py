@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.errors import DataError, unknown
+from nas.errors import DataError, UsageError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ def open_named(name: str, data_dir: Path | None = None) -> Source:
         data_dir: the first folder to look in.
 
     Raises:
-        DataError: there is no data set of that name.
+        UsageError: there is no data set of that name.
     """
     module, _, attribute = DATASETS[_known(name, DATASETS)].partition(":")
     source: type[Source] = getattr(importlib.import_module(module), attribute)
@@ -49,7 +49,7 @@ def open_source(name: str, data_dir: Path | None = None) -> Source:
     damaged mnist on disk stays mnist: loading it is an error.
 
     Raises:
-        DataError: there is no data set of that name.
+        UsageError: there is no data set of that name.
     """
     if _known(name, (AUTO, *DATASETS)) != AUTO:
         return open_named(name, data_dir)
@@ -68,5 +68,5 @@ def open_source(name: str, data_dir: Path | None = None) -> Source:
 def _known(name: str, known: Iterable[str]) -> str:
     key = name.replace("_", "-")
     if key not in known:
-        raise DataError(unknown("dataset", name, known))
+        raise UsageError(unknown("dataset", name, known))
     return key

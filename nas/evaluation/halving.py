@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from nas.evaluation.evaluator import Evaluator
-from nas.trial import Job, Trial
+from nas.trial import Job, Trial, rank
 
 
 class SuccessiveHalving:
@@ -28,17 +28,25 @@ class SuccessiveHalving:
         self._rungs = rungs
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
-        """One trial for each job: that of the highest rung it reached."""
+        """One trial for each job: that of the highest rung it reached. Equal jobs are one competitor."""
+        running = list({(job.candidate.architecture.id, job.seed): job for job in jobs}.values())
+        shorter: dict[str, Trial] = {}  # what is known of those who were promoted
         for rung in reversed(range(self._rungs)):
-            short = [replace(job, epochs=job.epochs / self._reduction**rung) for job in jobs]
+            short = [replace(job, epochs=job.epochs / self._reduction**rung) for job in running]
             trials = in_order(short, self._inner.evaluate(short))
-            promoted: set[int] = set()
-            if rung and len(trials) == len(jobs):  # else time is up: nobody goes on
-                good = [i for i, trial in enumerate(trials) if trial.failure is None]
-                good.sort(key=lambda i: trials[i].scores, reverse=True)
-                promoted = set(good[: math.ceil(len(jobs) / self._reduction)])
-            yield from (trial for i, trial in enumerate(trials) if i not in promoted)
-            jobs = [jobs[i] for i in sorted(promoted)]
+            in_time = len(trials) == len(short)
+            good = sorted((trial for trial in trials if trial.failure is None), key=rank, reverse=True)
+            keep = math.ceil(len(short) / self._reduction) if rung and in_time else 0
+            promoted = {trial.id: trial for trial in good[:keep]}
+            done = [trial for trial in trials if trial.id not in promoted]
+            known = {trial.id for trial in trials}
+            done += [trial for name, trial in shorter.items() if name not in known]  # time was up
+            for trial in done:
+                yield from in_order([job for job in jobs if job.candidate.architecture.id == trial.id], [trial])
+            if not in_time:
+                return
+            shorter = promoted
+            running = [job for job in running if job.candidate.architecture.id in promoted]
 
 
 def in_order(jobs: Sequence[Job], trials: Iterable[Trial]) -> list[Trial]:

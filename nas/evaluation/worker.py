@@ -6,9 +6,9 @@ import importlib
 import json
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from pathlib import Path
@@ -54,6 +54,8 @@ def main(jobs: connection.Connection, task: Task) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     _silence()
+    with suppress(OSError):  # where memory runs out, a worker goes before the search does
+        Path("/proc/self/oom_score_adj").write_text("1000")
     torch.set_num_threads(1)
     dataset = Dataset.load(Path(task.data))
     module, _, function = task.work.partition(":")
@@ -82,8 +84,8 @@ def _safely(work: Callable[[Job, Dataset, Task], Trial], job: Job, dataset: Data
 def _silence() -> None:
     """Whatever a candidate prints would end up between the lines of the search, or in its JSON."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(nowhere, stream.fileno())
+    for stream in (1, 2):  # standard output and standard error
+        os.dup2(nowhere, stream)
     os.close(nowhere)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.architecture.architecture import Architecture
-from nas.architecture.known import LECTURE
+from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import show
 from nas.errors import ArchitectureError, NasError
 from nas.records.observer import Outcome, deviation, mean
@@ -70,23 +70,31 @@ def write_card(outcome: Outcome) -> None:
     header, limits = outcome.header, outcome.header.limits
     rows = outcome.architecture.table(limits.input_shape, limits.classes)
     retrained = [100 * trial.metrics["validation_accuracy"] for trial in outcome.retrained]
-    lecture = LECTURE.parameters(limits.input_shape, limits.classes) if limits.allow(LECTURE) else None
+    beside = f" (the lecture: {lecture:,})" if (lecture := lecture_parameters(limits)) else ""
+    test = f"**{100 * outcome.test_accuracy:.2f} %**"
+    if header.kind == "train":
+        scores = [f"| validation accuracy | {retrained[0]:.2f} % |"]
+    else:
+        searched = 100 * outcome.winner.metrics["validation_accuracy"]
+        scores = [
+            f"| validation accuracy during the search | {searched:.2f} % |",
+            f"| validation accuracy, trained again ({len(retrained)} seeds) "
+            f"| {mean(retrained):.2f} % ± {deviation(retrained):.2f} |",
+            f"| selection bias (the first less the test accuracy) | {100 * outcome.selection_bias:+.2f} points |",
+        ]
     lines = [
         f"# {outcome.architecture.id}",
         "",
-        f"A network for {header.dataset['name']} ({show(limits.input_shape)}, {limits.classes} classes), found by "
-        f"`{header.kind}` in the run {header.name}.",
+        f"A network for {header.dataset['name']} ({show(limits.input_shape)}, {limits.classes} classes), from the "
+        f"run {header.name} (`{header.kind}`).",
+        header.note,
         "",
         "| score | value |",
         "|---|---|",
-        f"| validation accuracy during the search | {100 * outcome.winner.metrics['validation_accuracy']:.2f} % |",
-        f"| validation accuracy, trained again ({len(retrained)} seeds) | {mean(retrained):.2f} % "
-        f"± {deviation(retrained):.2f} |",
-        f"| **test accuracy** ({outcome.test_images:,} images, opened once) "
-        f"| **{100 * outcome.test_accuracy:.2f} %** |",
+        f"| **test accuracy** ({outcome.test_images:,} images, opened once) | {test} |",
         f"| test loss | {outcome.test_loss:.4f} nats |",
-        f"| selection bias (first less third) | {100 * outcome.selection_bias:+.2f} points |",
-        f"| parameters | {outcome.parameters:,}{f' (the lecture: {lecture:,})' if lecture else ''} |",
+        *scores,
+        f"| parameters | {outcome.parameters:,}{beside} |",
         "",
         "| layer | output | parameters |",
         "|---|---|---|",

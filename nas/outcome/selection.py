@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from nas.errors import NasError
 from nas.evaluation.evaluator import Evaluator
 from nas.records.observer import mean
-from nas.trial import Job, Trial, job_seed
+from nas.trial import Job, Trial, job_seed, rank
 
 # Of the training during the search: what small networks still gain from (docs/benchmarks.md).
 LONGER = 4.0
@@ -41,7 +41,7 @@ def best_trials(trials: Sequence[Trial], count: int) -> list[Trial]:
         reasons = {trial.failure.message for trial in trials if trial.failure}
         why = f" (for example: {sorted(reasons)[0]})" if reasons else "; give it more time"
         raise NasError(f"no network was trained to the end, so there is no winner{why}")
-    good.sort(key=lambda trial: (trial.job.epochs, trial.scores), reverse=True)
+    good.sort(key=rank, reverse=True)
     first: dict[str, Trial] = {}
     for trial in good:
         first.setdefault(trial.id, trial)
@@ -61,7 +61,11 @@ def plan(best: Sequence[Trial], epochs: float, workers: int, seconds: float | No
         return Plan(min(3, len(best)), 2, LONGER * epochs)
     affordable = Plan(1, 1, 0.0)
     for finalists, seeds in ((3, 2), (2, 2), (2, 1), (1, 1)):
-        costs = [t.metrics["train_seconds"] / t.job.epochs for t in best[:finalists] for _ in range(seeds)]
+        costs = [
+            (t.metrics["flops"], t.metrics["train_seconds"] / t.job.epochs)
+            for t in best[:finalists]
+            for _ in range(seeds)
+        ]
         affordable_epochs = SAFETY * seconds / _makespan(costs, workers)
         affordable = Plan(min(finalists, len(best)), seeds, min(LONGEST * epochs, affordable_epochs))
         if affordable.epochs >= LONGER * epochs:
@@ -70,11 +74,11 @@ def plan(best: Sequence[Trial], epochs: float, workers: int, seconds: float | No
     return replace(affordable, epochs=int(4 * affordable.epochs) / 4 or max(0.05, round(affordable.epochs, 2)))
 
 
-def _makespan(costs: Sequence[float], workers: int) -> float:
-    """How long jobs take on some workers that always begin the longest one next."""
+def _makespan(costs: Sequence[tuple[float, float]], workers: int) -> float:
+    """How long jobs of (operations, seconds) take, as `LocalEvaluator` begins them: most operations first."""
     loads = [0.0] * workers
-    for cost in sorted(costs, reverse=True):
-        loads[loads.index(min(loads))] += cost
+    for _, seconds in sorted(costs, reverse=True):
+        loads[loads.index(min(loads))] += seconds
     return max(loads)
 
 
@@ -91,12 +95,12 @@ def retrain(evaluator: Evaluator, best: Sequence[Trial], chosen: Plan, seed: int
         for repeat in range(1, chosen.seeds + 1)
     ]
     done = {trial.job.key: trial for trial in evaluator.evaluate(jobs)}
-    groups = []
-    for finalist in finalists:
-        trials = [done[job.key] for job in jobs if job.candidate is finalist.job.candidate and job.key in done]
-        good = tuple(trial for trial in trials if trial.failure is None)
-        if good:
-            groups.append(good)
+    by_network: dict[str, list[Trial]] = {}
+    for job in jobs:
+        trial = done.get(job.key)  # absent if time was up
+        if trial is not None and trial.failure is None:
+            by_network.setdefault(trial.id, []).append(trial)
+    groups = [tuple(trials) for trials in by_network.values()]
     if not groups:
         reasons = [trial.failure.message for trial in done.values() if trial.failure]
         raise NasError(

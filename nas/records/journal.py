@@ -35,7 +35,7 @@ class Journal:
         self.path = path
         self._trials: dict[str, Trial] = {}
         try:
-            self._file = path.open("a+b")
+            self._file = path.open("a+b", buffering=0)
         except OSError as error:
             raise JournalError(f"{path} cannot be opened: {error.strerror}") from None
         try:
@@ -81,11 +81,13 @@ class Journal:
     def _write(self, entry: dict[str, Any]) -> None:
         line = json.dumps({"check": _check(entry), **entry}, separators=(",", ":"))
         try:
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
+            data = line.encode() + b"\n"
+            whole = self._file.write(data) == len(data)
             os.fsync(self._file.fileno())
         except OSError as error:
             raise JournalError(f"{self.path} cannot be written: {error.strerror}") from None
+        if not whole:
+            raise JournalError(f"{self.path} cannot be written: the disk is full")
 
     def _read(self) -> tuple[dict[str, Any], int]:
         """The header, and how many bytes are whole lines; fills the trials."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 EXPERIMENT = "nas"
+METRICS, PARAMS = 900, 100  # so many MLflow takes in one call: 1,000 of everything, and 100 parameters
 PATIENCE = 120.0  # seconds without a call that returns, after which `close` gives up
 
 LogModel = Callable[[Outcome, str, str], None]  # outcome, tracking URI, run id
@@ -234,12 +235,14 @@ class _Writer:
 
         finite = {key: point for key, point in (points or {}).items() if math.isfinite(point[0])}
         values = {_key(name): str(value)[:6000] for name, value in (params or {}).items()}
-        self._client.log_batch(
-            run_id,
-            [Metric(_key(name), value, int(at * 1000), step) for (name, step), (value, at) in finite.items()],
-            [Param(name, value) for name, value in values.items()],
-            [RunTag(name, value) for name, value in (tags or {}).items()],
-        )
+        metrics = [Metric(_key(name), value, int(at * 1000), step) for (name, step), (value, at) in finite.items()]
+        given = [Param(name, value) for name, value in values.items()]
+        first, rest = (metrics[:METRICS], given[:PARAMS]), (metrics[METRICS:], given[PARAMS:])
+        self._client.log_batch(run_id, *first, [RunTag(name, value) for name, value in (tags or {}).items()])
+        for start in range(0, len(rest[0]), METRICS):
+            self._client.log_batch(run_id, rest[0][start : start + METRICS])
+        for start in range(0, len(rest[1]), PARAMS):
+            self._client.log_batch(run_id, params=rest[1][start : start + PARAMS])
 
     def _progress(self, trial: Trial, now: float) -> None:
         """The search's own curves, over the trials told so far."""

@@ -10,7 +10,7 @@ from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import show
 from nas.errors import ArchitectureError
 from nas.records.observer import Outcome
-from nas.trial import Trial
+from nas.trial import Trial, rank
 
 LEADERS = 50  # rows of the leaderboard
 
@@ -54,7 +54,7 @@ def layers(architecture: Architecture, limits: Limits) -> str:
 def leaderboard(trials: Iterable[Trial]) -> dict[str, Sequence[Any]]:
     """A table with a row for each of the best networks; those that were trained longest come first."""
     leaders: dict[str, Trial] = {}
-    for trial in sorted(trials, key=lambda trial: (trial.job.epochs, trial.scores), reverse=True):
+    for trial in sorted(trials, key=rank, reverse=True):
         leaders.setdefault(trial.id, trial)
     best = list(leaders.values())[:LEADERS]
     metrics = ("parameters", "validation_accuracy", "validation_loss")
@@ -70,6 +70,12 @@ def leaderboard(trials: Iterable[Trial]) -> dict[str, Sequence[Any]]:
 def story(outcome: Outcome, spread: float) -> str:
     """The search in a few lines of Markdown, with the three scores."""
     header, seeds = outcome.header, len(outcome.retrained)
+    if header.kind == "train":
+        return f"""\
+`{header.config["network"]}` on **{header.dataset["name"]}**, {outcome.winner.job.epochs:g} epochs: \
+{outcome.validation_accuracy * 100:.2f} % of the validation images, {outcome.test_accuracy * 100:.2f} % of the \
+{outcome.test_images:,} test images. {header.note}
+""".rstrip()
     return f"""\
 **{header.kind}** on **{header.dataset["name"]}**: {outcome.trials} trial{"s" * (outcome.trials != 1)}, \
 {outcome.failed} failed, {outcome.seconds:.0f} s. The winner, `{outcome.winner.id}`, has \

@@ -35,7 +35,7 @@ class Evolve(Strategy):
     """Regularised evolution (Real et al., 2019): a tournament picks the parents, the oldest die.
 
     The population is the youngest ``population`` trials that did not fail. It starts with random candidates;
-    after that every child comes of a mutation, or of a crossover of two winners that is then mutated.
+    after that every child comes of a mutation of a winner, or of a crossover of two.
     Candidates that were proposed before are not proposed again while new ones can be found.
 
     Args:
@@ -82,6 +82,8 @@ class Evolve(Strategy):
             make = self._sample if young or not alive else self._child
             candidate = self._unseen(make, alive, seen, rng)
             if candidate is None:
+                if not seen:
+                    self.space.sample(rng)  # raises, and says why not even the first one fits
                 break
             seen.add(candidate.architecture.id)
             candidates.append(candidate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -54,8 +54,3 @@ def recipe_named(name: str) -> Recipe:
     if name not in RECIPES:
         raise UsageError(unknown("recipe", name, RECIPES))
     return RECIPES[name]
-
-
-def recipe_from_dict(data: dict[str, Any]) -> Recipe:
-    """The recipe whose fields were written down."""
-    return Recipe(**data)

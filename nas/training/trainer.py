@@ -6,9 +6,11 @@ back inside an epoch. On a CPU with one thread the same job gives the same bits.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,7 +32,6 @@ def train(
     dataset: Dataset,
     recipe: Recipe,
     device: str = "cpu",
-    on_epoch: Callable[[Point], None] = lambda point: None,
 ) -> tuple[Trial, Network]:
     """Train the job's network from scratch.
 
@@ -39,7 +40,6 @@ def train(
         dataset: training images to learn from, validation images to measure on.
         recipe: how.
         device: where, as PyTorch names it.
-        on_epoch: is shown each entry of the curve when it is there.
 
     Returns:
         The trial (without scores) and the trained network, in evaluation mode. A loss that is not finite
@@ -48,19 +48,18 @@ def train(
     Raises:
         ArchitectureError: the architecture does not fit the images.
     """
-    with torch.random.fork_rng(devices=["cuda"] if device.startswith("cuda") else []):
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(job.seed)
         network = _network(job, dataset).to(device)
         curve: list[Point] = []
         start = time.perf_counter()
+        validation = dataset.validation.images.to(device), dataset.validation.labels.to(device)
         validating = 0.0
         images = 0
         for epoch, seen, loss in _epochs(network, job, dataset.train, recipe, device):
             images += seen
             before = time.perf_counter()
-            accuracy, validation_loss = accuracy_and_loss(
-                network, dataset.validation.images.to(device), dataset.validation.labels.to(device)
-            )
+            accuracy, validation_loss = accuracy_and_loss(network, *validation)
             now = time.perf_counter()
             validating += now - before
             point = {
@@ -71,11 +70,9 @@ def train(
                 "seconds": now - start,
             }
             curve.append(point)
-            if not (loss == loss and abs(loss) != float("inf")):
-                return Trial.failed(
-                    job, "not_finite", f"the training loss is {loss} after {epoch:g} epochs"
-                ), network
-            on_epoch(point)
+            if not math.isfinite(loss):
+                message = f"the training loss is {loss} after {epoch:g} epochs"
+                return replace(Trial.failed(job, "not_finite", message), curve=tuple(curve[:-1])), network
     network.eval()
     seconds = time.perf_counter() - start
     rows = job.candidate.architecture.table(dataset.input_shape, len(dataset.classes))
@@ -136,7 +133,7 @@ def _plan(epochs: float, images: int, batch_size: int) -> list[int]:
     whole, rest = divmod(epochs, 1)
     plan = [images // batch_size] * int(whole)
     if rest > 1e-9 or not plan:
-        plan.append(max(1, round(rest * images / batch_size)))
+        plan.append(min(max(1, round(rest * images / batch_size)), images // batch_size))
     return plan
 
 
