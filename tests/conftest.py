@@ -16,6 +16,9 @@ from nas.data.dataset import Dataset, Split
 from nas.spaces.space import Candidate, Choose, SearchSpace
 from nas.trial import Job, Objective, Trial, scored
 
+if os.environ.get("NAS_DATA_DIR"):  # tests change the folder that a relative path would start from
+    os.environ["NAS_DATA_DIR"] = str(Path(os.environ["NAS_DATA_DIR"]).resolve())
+
 LOSS = (Objective("validation_loss", -1),)
 
 

@@ -33,7 +33,6 @@ from nas.errors import DataError
 NOWHERE = "http://127.0.0.1:9/"  # nothing listens there
 FULL = next((root for root in [Path(os.environ.get("NAS_DATA_DIR") or ".")] if (root / RAW).is_dir()), None)
 PINNED = [[6, 8, 16, 22, 26, 27], [5, 9, 10]]
-needs_mnist = pytest.mark.skipif(FULL is None, reason="no MNIST/raw in NAS_DATA_DIR")
 
 
 @pytest.fixture(autouse=True)
@@ -457,7 +456,6 @@ def test_the_mirrors_and_files_are_torchvisions(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.mnist
-@needs_mnist
 def test_the_whole_mnist() -> None:
     assert FULL is not None
     source = open_source("auto", FULL)
@@ -473,7 +471,6 @@ def test_the_whole_mnist() -> None:
 
 
 @pytest.mark.mnist
-@needs_mnist
 def test_torchvision_reads_the_same_images() -> None:
     from torchvision.datasets import MNIST
 

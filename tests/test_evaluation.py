@@ -37,12 +37,12 @@ def test_the_number_of_workers_does_not_change_a_bit(blobs: Dataset) -> None:
     ]
     jobs = [job(network, 2.5, seed) for seed, network in enumerate(networks * 2)]
     results = []
-    for workers in (1, 2, 3):
+    for workers in (1, 3):
         trials = evaluate(blobs, jobs, workers=workers)
         results.append(
             [(trials[j.seed].curve[-1]["train_loss"], trials[j.seed].metrics["validation_loss"]) for j in jobs]
         )
-    assert results[0] == results[1] == results[2]
+    assert results[0] == results[1]
     assert len(set(results[0])) == len(jobs)
 
 
@@ -89,7 +89,7 @@ def test_when_time_is_up_the_rest_is_given_up(blobs: Dataset) -> None:
     jobs = [with_epochs(job(DENSE, 1, seed), seconds) for seed, seconds in ((1, 0.1), (2, 300.0), (3, 300.0))]
     evaluate(blobs, jobs[:1], work="work:slow")  # the server that workers come from has started
     start = time.monotonic()
-    trials = evaluate(blobs, jobs, workers=3, work="work:slow", until=start + 10)
+    trials = evaluate(blobs, jobs, workers=3, work="work:slow", until=start + 5)
     assert list(trials) == [1]
     assert time.monotonic() - start < 60
 

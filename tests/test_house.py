@@ -37,11 +37,9 @@ ONLY = {
 }
 
 
-def imports(path: Path, *, lazy: bool = True) -> Iterator[str]:
-    """What a file imports; without ``lazy``, only what it imports when it is imported itself."""
-    tree = ast.parse(path.read_text())
-    nodes = ast.walk(tree) if lazy else iter(tree.body)
-    for node in nodes:
+def imports(path: Path) -> Iterator[str]:
+    """What a file imports, now or later."""
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -42,6 +42,11 @@ def test_the_best_are_those_of_the_longest_trainings_by_score_each_once() -> Non
     assert [one.job.epochs for one in best_trials(trials, 3)] == [1, 1, 0.25]
 
 
+def test_equals_are_told_apart_by_what_they_are_not_by_who_came_first() -> None:
+    trials = [trial(net, 1, 0.1) for net in NETS]
+    assert best_trials(trials, 3) == best_trials(trials[::-1], 3)
+
+
 def test_a_search_of_failures_says_why_there_is_no_winner() -> None:
     with pytest.raises(NasError, match=r"no winner \(for example: died of it\)"):
         best_trials([Trial.failed(job(NETS[0]), "crash", "died of it")], 3)

@@ -85,6 +85,25 @@ def test_a_broken_plugin_is_one_line(folder: Path, name: str, words: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_two_plugins_of_one_name_are_an_error_that_names_both(tmp_path: Path) -> None:
+    (tmp_path / "evolve.py").write_text(GOOD)
+    with pytest.raises(
+        PluginError, match=r"two plugins 'evolve': nas\.strategies\.evolve:Evolve and .*evolve\.py"
+    ):
+        plugins.find("strategy", "evolve", [tmp_path])
+
+
+def test_what_a_plugin_s_constructor_wants_and_raises_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "wants.py").write_text(
+        GOOD.replace("size: int = 3", "size: int").replace("(size, ratio, fast)", "1 / size")
+    )
+    wants = plugins.find("strategy", "wants", [tmp_path])
+    with pytest.raises(UsageError, match="Mine needs the option size: add --set size=VALUE"):
+        plugins.create(wants, {}, space=Cnn(), objectives=(), seed=0)
+    with pytest.raises(PluginError, match="Mine cannot be made: ZeroDivisionError"):
+        plugins.create(wants, {"size": "0"}, space=Cnn(), objectives=(), seed=0)
+
+
 def test_an_unknown_name_has_a_nearest_one() -> None:
     with pytest.raises(UsageError, match="there is no strategy 'evolv'; did you mean 'evolve'"):
         plugins.find("strategy", "evolv")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from nas.errors import JournalError, PluginError, UsageError
 from nas.evaluation.halving import SuccessiveHalving
 from nas.evaluation.recorded import Recorded
 from nas.records.journal import Journal
-from nas.search import Budget, Search
+from nas.search import MAX_STALE, Budget, Search
 from nas.spaces.cnn import Cnn
 from nas.spaces.space import Candidate
 from nas.strategies.evolve import Evolve
@@ -152,6 +155,18 @@ def test_a_strategy_that_raises_or_returns_nonsense_is_named() -> None:
         def ask(self, count: int) -> list[Candidate]:
             return ["network"]  # type: ignore[list-item]
 
+    class Forgot(Fixed):
+        def ask(self, count: int) -> list[Candidate]:
+            return None  # type: ignore[return-value]
+
+    class Deaf(Fixed):
+        def tell(self, trials: Sequence[Trial]) -> None:
+            raise ValueError("what?")
+
+    with pytest.raises(PluginError, match="strategy Forgot must return a list of Candidates from ask, not None"):
+        search(Forgot())
+    with pytest.raises(PluginError, match=r"strategy Deaf failed in tell: ValueError: what\?"):
+        search(Deaf([LECTURE]))
     with pytest.raises(PluginError, match="strategy Raising failed in ask: KeyError: 'oops'"):
         search(Raising())
     with pytest.raises(PluginError, match="strategy Nonsense must return a list of Candidates"):
@@ -176,6 +191,39 @@ def test_the_budget_counts_candidates() -> None:
     assert Budget(trials=None, until=0.0).next(0) == 0
 
 
+def test_a_search_that_is_cut_keeps_what_was_trained() -> None:
+    """Time runs out in the second rung: its short trials are kept, and the search is over."""
+
+    class Cut(Instant):
+        def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+            yield from list(super().evaluate(jobs))[: 9 - len(self.jobs)] if len(self.jobs) < 9 else []
+
+    class Late(Budget):
+        def next(self, done: int) -> int:
+            return 8 if done == 0 else 0
+
+    evaluator = Cut()
+    search_ = Search(Evolve(SMALL, objectives=LOSS), SuccessiveHalving(evaluator), Late(), epochs=1.0)
+    trials = search_.run()
+    assert len(trials) == len(set(ids(trials))) == 8
+    assert sorted(trial.job.epochs for trial in trials) == [0.25] * 7 + [1.0]
+
+
+def test_no_batch_is_begun_that_would_not_end_in_time() -> None:
+    budget = Budget(until=time.monotonic() + 1.0)
+    assert budget.next(0) == 8
+    time.sleep(0.6)  # so long did the first batch take
+    assert budget.next(8) == 0
+
+
+def test_a_strategy_that_only_repeats_itself_comes_to_an_end() -> None:
+    class Parrot(Fixed):
+        def ask(self, count: int) -> list[Candidate]:
+            return [Candidate(LECTURE)] * count
+
+    assert len(search(Parrot(), trials=None)) == 8 * (1 + MAX_STALE)
+
+
 # --- seeds and objectives
 
 
@@ -190,6 +238,8 @@ def test_scores_are_higher_is_better() -> None:
     assert scored(finished(job(LECTURE), 0.3), objectives).scores == pytest.approx((0.9, -100.0))
     with pytest.raises(UsageError, match="there is no metric 'acuracy'; did you mean"):
         Objective.parse("acuracy")
+    with pytest.raises(UsageError, match="would search for the worst; write -validation_loss"):
+        Objective.parse("validation_loss")
 
 
 # --- successive halving
@@ -220,6 +270,21 @@ def test_halving_does_not_promote_failures() -> None:
     )
     assert [trial.job.epochs for trial in trials if trial.failure is None] == [1.0]
     assert len(trials) == 8
+
+
+def test_copies_of_the_best_are_one_competitor() -> None:
+    nets = [Architecture((Flatten(), Dense(n))) for n in range(1, 7)]
+    best = min(nets, key=lambda net: finished(job(net)).metrics["validation_loss"])
+    trials = list(SuccessiveHalving(Instant()).evaluate([job(net) for net in (best, best, *nets)]))
+    full = [trial for trial in trials if trial.job.epochs == 1.0]
+    assert len(trials) == 8
+    assert ids(full).count(best.id) == 3
+    assert len(set(ids(full))) == 2
+
+
+def test_one_rung_trains_everybody_in_full() -> None:
+    trials = SuccessiveHalving(Instant(), rungs=1).evaluate([job(LECTURE, 2.0, seed) for seed in (1, 2)])
+    assert [trial.job.epochs for trial in trials] == [2.0, 2.0]
 
 
 # --- the journal
@@ -308,3 +373,28 @@ def test_a_journal_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 def test_a_journal_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="cannot be opened"):
         Journal(tmp_path / "absent" / "j")
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    """A real limit on the size of files, in a process of its own."""
+    script = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from conftest import *
+from nas.architecture.known import LECTURE
+from nas.errors import JournalError
+from nas.records.journal import Journal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+try:
+    with Journal(Path("j")) as journal:
+        for seed in range(100):
+            journal.append(finished(job(LECTURE, 1, seed)))
+except JournalError as error:
+    print(seed, error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    kept, _, message = done.stdout.partition(" ")
+    assert message.startswith("j cannot be written: ")
+    with Journal(tmp_path / "j") as journal:
+        assert [trial.job.seed for trial in journal] == list(range(int(kept)))
