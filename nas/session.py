@@ -170,9 +170,9 @@ def _session(
     config = {**experiment.model_dump(mode="json"), "dataset": source.name, "epochs": epochs, **more}
     if more:  # a training: what only a search has stays out of its record
         config = {name: value for name, value in config.items() if name not in SEARCH_ONLY}
-    about = {"name": source.name, "fingerprint": data.fingerprint}
     sizes = {"train": len(data.train), "validation": len(data.validation)}
-    header = Header(folder, config, {**about, **sizes}, limits, objectives, source.note)
+    dataset = {"name": source.name, "fingerprint": data.fingerprint, **sizes}
+    header = Header(folder, config, dataset, limits, objectives, source.note)
     if not more:
         settled = experiment.model_copy(update={"dataset": source.name, "epochs": epochs})
         (folder / "search.toml").write_text(settled.to_toml(), encoding="utf-8")
@@ -181,7 +181,8 @@ def _session(
         log = partial(log_model, data.validation.images[:4])
         uri = None if experiment.mlflow == "auto" else experiment.mlflow
         everyone.append(MlflowView(_warner(observers), uri, log_model=log))
-    with Journal(folder / "journal.jsonl", {"config": config, "dataset": header.dataset}) as journal:
+    about = {"config": config, "dataset": header.dataset, "note": source.note}
+    with Journal(folder / "journal.jsonl", about) as journal:
         session = Session(
             begun, experiment, folder, source, data, limits, objectives, recipe, epochs, device, workers, journal,
             header, everyone,

@@ -52,10 +52,8 @@ def main() -> None:
             rates[name].append(images_per_second(block))
     for name, block in blocks.items():
         flops = block.flops((16, 28, 28)) / 1e6 if block else 0.0
-        values = rates[name]
-        print(
-            f"| {name} | {flops:.1f} | {statistics.median(values):,.0f} | {min(values):,.0f} | {max(values):,.0f} |"
-        )
+        low, middle, high = min(rates[name]), statistics.median(rates[name]), max(rates[name])
+        print(f"| {name} | {flops:.1f} | {middle:,.0f} | {low:,.0f} | {high:,.0f} |")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Progress goes to standard error, the result to standard output.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -194,7 +195,7 @@ def show_result(outcome: Outcome) -> None:
     console.print(
         f"\n{tried}{clock(outcome.seconds)} in all. The network: {outcome.weights.parent}", soft_wrap=True
     )
-    if outcome.header.config.get("mlflow") == "auto":
+    if outcome.header.config.get("mlflow") == "auto" and "MLFLOW_TRACKING_URI" not in os.environ:
         console.print("Look at it in the dashboard: nas ui")
 
 

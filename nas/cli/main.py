@@ -49,8 +49,9 @@ for command in (search, train, ui, data):
 
 def main() -> None:
     """The console script."""
-    for number in (signal.SIGTERM, signal.SIGHUP):  # leave through every `finally`, as Ctrl-C does
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    for name in ("SIGTERM", "SIGHUP"):  # leave through every `finally`, as Ctrl-C does
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
     try:
         cli()
     finally:

@@ -84,7 +84,7 @@ def deviation(values: Sequence[float]) -> float:
 
 
 class Observer:
-    """Is told what happens; does nothing by itself. No observer can hold up or end a search."""
+    """Is told what happens; does nothing by itself. It returns at once and does not raise."""
 
     def started(self, header: Header) -> None:
         """A search begins."""
