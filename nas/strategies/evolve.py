@@ -34,7 +34,8 @@ class Individual(list):  # type: ignore[type-arg]
 class Evolve(Strategy):
     """Regularised evolution (Real et al., 2019): a tournament picks the parents, the oldest die.
 
-    The population is the youngest ``population`` trials that did not fail. It starts with random candidates;
+    The population is the youngest ``population`` trials that did not fail. It starts with ``start`` random
+    candidates and grows: of a population of 12, one and a half batches, the best died before their children were told.
     after that every child comes of a mutation of a winner, or of a crossover of two.
     Candidates that were proposed before are not proposed again while new ones can be found.
 
@@ -42,7 +43,8 @@ class Evolve(Strategy):
         space: where candidates come from.
         objectives: the first one is the fitness.
         seed: decides every random choice.
-        population: how many trials may be parents.
+        population: how many trials may be parents, at the most.
+        start: how many candidates are drawn at random before there are children.
         tournament: how many of them are drawn, of which the best becomes a parent.
         crossover: the fraction of children that have two parents.
     """
@@ -53,18 +55,22 @@ class Evolve(Strategy):
         *,
         objectives: Sequence[Objective] = (),
         seed: int = 0,
-        population: int = 12,
-        tournament: int = 4,
+        population: int = 30,
+        start: int = 16,
+        tournament: int = 6,
         crossover: float = 0.3,
     ) -> None:
         super().__init__(space, objectives=objectives, seed=seed)
         if population < 2:
             raise UsageError(f"population must be 2 or more, not {population}")
+        if not 1 <= start <= population:
+            raise UsageError(f"start must be from 1 to the population ({population}), not {start}")
         if not 1 <= tournament <= population:
             raise UsageError(f"tournament must be from 1 to the population ({population}), not {tournament}")
         if not 0 <= crossover <= 1:
             raise UsageError(f"crossover must be a fraction from 0 to 1, not {crossover}")
         self.population = population
+        self.start = start
         self.crossover = crossover
         self.toolbox = base.Toolbox()
         self.toolbox.register("select", tools.selTournament, tournsize=tournament)
@@ -72,13 +78,13 @@ class Evolve(Strategy):
         self.toolbox.register("mate", space.crossover)
 
     def ask(self, count: int) -> list[Candidate]:
-        """New candidates: random ones until the population is full, then children."""
+        """New candidates: random ones at the start, then children."""
         rng = self.rng
         alive = [Individual(trial) for trial in self.history if trial.failure is None][-self.population :]
         seen = {trial.id for trial in self.history}
         candidates: list[Candidate] = []
         while len(candidates) < count:
-            young = len(alive) + len(candidates) < self.population and len(self.history) < 4 * self.population
+            young = len(alive) + len(candidates) < self.start and len(self.history) < 4 * self.start
             make = self._sample if young or not alive else self._child
             candidate = self._unseen(make, alive, seen, rng)
             if candidate is None:
