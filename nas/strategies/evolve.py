@@ -35,7 +35,7 @@ class Evolve(Strategy):
     """Regularised evolution (Real et al., 2019): a tournament picks the parents, the oldest die.
 
     The population is the youngest ``population`` trials that did not fail. It starts with ``start`` random
-    candidates and grows: of a population of 12, one and a half batches, the best died before their children were told.
+    candidates and grows: of a population of 12, one and a half batches, the best died before they had children.
     after that every child comes of a mutation of a winner, or of a crossover of two.
     Candidates that were proposed before are not proposed again while new ones can be found.
 
