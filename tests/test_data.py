@@ -28,7 +28,7 @@ from nas.data.dataset import Dataset, Split, verify_split
 from nas.data.mnist import FILES, RAW, File, Mnist, can_reach
 from nas.data.mnist5k import Mnist5k
 from nas.data.source import stratified
-from nas.errors import DataError
+from nas.errors import DataError, UsageError
 
 NOWHERE = "http://127.0.0.1:9/"  # nothing listens there
 FULL = next((root for root in [Path(os.environ.get("NAS_DATA_DIR") or ".")] if (root / RAW).is_dir()), None)
@@ -277,7 +277,7 @@ def test_auto_falls_back_within_seconds_and_says_so(cache: Path) -> None:
 
 def test_names_are_forgiving_and_unknown_ones_are_not() -> None:
     assert open_source("mnist_5k").name == "mnist-5k"
-    with pytest.raises(DataError, match="no dataset 'mnits'; did you mean 'mnist'"):
+    with pytest.raises(UsageError, match="no dataset 'mnits'; did you mean 'mnist'"):
         open_source("mnits")
 
 
@@ -435,7 +435,7 @@ def test_nas_data(mirror: Path, tiny: Path, tmp_path: Path) -> None:
     assert nas("verify", "mnist", "--data-dir", new).count(": ok (md5 ") == 4
     assert "mnist_5k.csv.gz" in nas("fetch", "mnist_5k")
     assert ": ok (sha256 " in nas("verify", "mnist-5k")
-    with pytest.raises(DataError, match=r"no dataset 'auto'.*\(known: mnist, mnist-5k\)"):
+    with pytest.raises(UsageError, match=r"no dataset 'auto'.*\(known: mnist, mnist-5k\)"):
         nas("fetch", "auto")
 
 
