@@ -84,7 +84,8 @@ def main() -> None:
             f"| {got['first_line']:.1f} | {got['first_trial']:.1f} | {got['peak'] / 2**30:.2f} |",
             flush=True,
         )
-    print(f"\nmean test accuracy {statistics.mean(tests):.2f} %, standard deviation {deviation(tests):.2f}")
+    if len(tests) > 1:
+        print(f"\nmean test accuracy {statistics.mean(tests):.2f} %, standard deviation {deviation(tests):.2f}")
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ class Cnn(SearchSpace):
     def build(self, choose: Choose) -> Architecture:
         """A first convolution, then up to two blocks a stage, then the head.
 
-        The full resolution is where time is dear: it has narrow maps and plain convolutions. (On a CPU a
-        separable one saves four fifths of the operations there and no time: docs/decisions/0001.)
+        The full resolution is where time is dear: it has narrow maps and plain convolutions. (A separable one
+        saves five sixths of the operations there and, on a CPU, a quarter of the time: docs/decisions/0001.)
         """
         activation = choose.suggest_categorical("activation", ["relu", "leaky_relu", "elu", "silu"])
         batch_norm = choose.suggest_categorical("batch_norm", [True, False])
