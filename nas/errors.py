@@ -21,6 +21,14 @@ class UsageError(NasError):
     exit_code = 2
 
 
+class OptionError(UsageError):
+    """An option of a plugin that its constructor does not take, or whose value it refuses."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name  # the option's
+
+
 class ArchitectureError(NasError):
     """A layer that cannot be, or that does not fit where it stands."""
 
@@ -41,9 +49,15 @@ class JournalError(NasError):
     """A journal that cannot be read or written."""
 
 
+MANY = 40  # names, too many for one line
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One line about a name that nobody knows: the nearest known one, and all that there are."""
+    """One line about a name that nobody knows: the nearest one, and all that are known or the five nearest."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
+    if len(known) > MANY:
+        nearest = difflib.get_close_matches(name, known, n=5, cutoff=0.0)
+        return f"there is no {kind} {name!r}{hint} (the nearest of {len(known)}: {', '.join(nearest)})"
     return f"there is no {kind} {name!r}{hint} (known: {', '.join(known) or 'none'})"

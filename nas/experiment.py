@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from nas.errors import NasError, UsageError, unknown
 from nas.records.observer import Observer, Outcome
@@ -27,6 +27,13 @@ def seconds(value: object) -> object:
     return sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True))
 
 
+def different(values: tuple[str, ...]) -> tuple[str, ...]:
+    """The values, of which no two may be equal."""
+    if len(set(values)) < len(values):
+        raise ValueError("each objective is given once")
+    return values
+
+
 class Experiment(BaseModel):
     """Everything that decides what a search does. The defaults are those of the command line."""
 
@@ -37,21 +44,24 @@ class Experiment(BaseModel):
     dataset: str = "auto"
     trials: Annotated[int, Field(ge=1)] | None = None  # candidates; 36 where there is no time limit either
     time_limit: Annotated[float, Field(gt=0), BeforeValidator(seconds)] | None = None  # seconds, for everything
-    objectives: Annotated[tuple[str, ...], Field(min_length=1, max_length=1, strict=False)] = ("-validation_loss",)
+    objectives: Annotated[
+        tuple[str, ...], Field(min_length=1, max_length=4, strict=False), AfterValidator(different)
+    ] = ("-validation_loss",)  # the first one chooses the winner; several have a Pareto front
     max_parameters: Annotated[int, Field(ge=1)] | None = None
-    # Of one forward pass over one image. The lecture's network has 4,881,920; slower ones are for patient people.
-    max_flops: Annotated[int, Field(ge=1)] = 5_000_000
+    max_flops: Annotated[int, Field(ge=1)] | None = None  # of one forward pass; None: the space's own limit
     batch: Annotated[int, Field(ge=1, le=10_000)] = 8  # candidates that are asked for, and compete, at a time
     rungs: Annotated[int, Field(ge=1, le=4)] = 2  # of successive halving; 1: every candidate is trained in full
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None  # of a full training during the search
     recipe: str = "default"
+    evaluator: str = "local"
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     device: str = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    options: dict[str, Setting] = {}  # of the strategy
+    options: dict[str, Setting] = {}  # of the strategy; "space.NAME", "dataset.NAME", "evaluator.NAME": of those
     data_dir: Annotated[Path, Field(strict=False)] | None = None
     mlflow: str = "auto"  # the address of a tracking server, or "off"; "auto" is a file in this folder
     plugins: Annotated[tuple[Annotated[Path, Field(strict=False)], ...], Field(strict=False)] = ()
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)  # of the file's options: file and line, for errors
 
     @classmethod
     def of(cls, **values: Any) -> Self:
@@ -63,12 +73,17 @@ class Experiment(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = str(first["loc"][0])
-            if first["type"] == "extra_forbidden":
-                raise UsageError(unknown("setting", name, cls.model_fields)) from None
-            message = first["msg"].removeprefix("Value error, ")
-            raise UsageError(f"{name} = {first['input']!r}: {message[0].lower()}{message[1:]}") from None
+            raise UsageError(cls._explain(error)[1]) from None
+
+    @classmethod
+    def _explain(cls, error: ValidationError) -> tuple[str, str]:
+        """The name of the first setting that is wrong, and what is wrong with it."""
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            return name, unknown("setting", name, cls.model_fields)
+        message = first["msg"].removeprefix("Value error, ")
+        return name, f"{name} = {first['input']!r}: {message[0].lower()}{message[1:]}"
 
     @classmethod
     def read(cls, path: Path, **changes: Any) -> Self:
@@ -78,13 +93,35 @@ class Experiment(BaseModel):
             NasError: the file cannot be read, or something in it is unknown or out of range.
         """
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            values = tomllib.loads(text)
         except OSError as error:
             raise NasError(f"{path} cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise NasError(f"{path} is no TOML: {error}") from None
-        options = {**values.get("options", {}), **changes.get("options", {})}
-        return cls.of(**{**values, **changes, **({"options": options} if options else {})})
+        options = values.get("options", {})
+        if isinstance(options, dict):
+            options = {**options, **changes.get("options", {})}
+        try:
+            experiment = cls(**{**values, **changes, **({"options": options} if options else {})})
+        except ValidationError as error:
+            name, message = cls._explain(error)
+            raise UsageError(message if name in changes else f"{_place(path, text, name)}: {message}") from None
+        for name in experiment.options.keys() - changes.get("options", {}).keys():
+            experiment._places[name] = _place(path, text, name)
+        return experiment
+
+    def place(self, option: str) -> str:
+        """File and line of an option that came from a file, with a colon; empty for any other."""
+        return f"{self._places[option]}: " if option in self._places else ""
+
+    def options_of(self, kind: str) -> dict[str, Setting]:
+        """The options of a kind of plugin, without their prefix ("space.", "dataset.", "evaluator.")."""
+        prefixes = ("space.", "dataset.", "evaluator.")
+        if kind == "strategy":
+            return {name: value for name, value in self.options.items() if not name.startswith(prefixes)}
+        prefix = f"{kind}."
+        return {n.removeprefix(prefix): v for n, v in self.options.items() if n.startswith(prefix)}
 
     def to_toml(self) -> str:
         """The settings that are not empty, as `read` takes them."""
@@ -107,6 +144,13 @@ class Experiment(BaseModel):
         from nas.session import run_search
 
         return run_search(self, out, observers)
+
+
+def _place(path: Path, text: str, name: str) -> str:
+    """Where a key of a TOML file stands."""
+    key = re.compile(rf"""\s*["']?{re.escape(name)}["']?\s*=|\s*\[\s*["']?{re.escape(name)}["']?\s*[.\]]""")
+    numbers = [number for number, line in enumerate(text.splitlines(), 1) if key.match(line)]
+    return f"{path}, line {numbers[0]}" if numbers else str(path)
 
 
 def _toml(value: Any) -> str:

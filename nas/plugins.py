@@ -1,27 +1,48 @@
 """Finds plugins by kind and name, and imports only the one that is asked for.
 
-A name is looked for among the installed packages (entry points; the built-in parts are registered there like
-anybody else's), then among the files of plugin folders: ``plugins/random_search.py`` is the plugin
-``random-search``. In names, - and _ are the same.
+There are four kinds: strategies, spaces, data sets, evaluators. A name is looked for among the installed packages
+(entry points; the built-in parts are registered there like anybody else's), then among the files of plugin
+folders: ``plugins/random_search.py`` is the plugin ``random-search``. In names, - and _ are the same.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
-from nas.errors import NasError, PluginError, UsageError, unknown
+from nas.errors import NasError, OptionError, PluginError, UsageError, unknown
 
-# Kind → what a plugin of it is a subclass of.
-KINDS = {"strategy": "nas.strategies.strategy:Strategy", "space": "nas.spaces.space:SearchSpace"}
-GROUPS = {"strategy": "nas.strategies", "space": "nas.spaces"}
+# Kind → what a plugin of it is a subclass of (an evaluator has only to look like one).
+KINDS = {
+    "strategy": "nas.strategies.strategy:Strategy",
+    "space": "nas.spaces.space:SearchSpace",
+    "dataset": "nas.data.source:Source",
+    "evaluator": "nas.evaluation.evaluator:Evaluator",
+}
+GROUPS = {kind: f"nas.{'strategies' if kind == 'strategy' else kind + 's'}" for kind in KINDS}
+
+Place = EntryPoint | Path
+
+
+@dataclass(frozen=True)
+class Description:
+    """What can be said about a plugin without importing it."""
+
+    kinds: tuple[str, ...]  # one, or none where the source does not say
+    place: str  # the file, or the package and the object in it
+    summary: str  # the first line of its docstring
+    broken: str = ""  # why it cannot be imported, as far as that can be seen from outside
 
 
 def canonical(name: str) -> str:
@@ -35,19 +56,92 @@ def folders(extra: Sequence[Path] = ()) -> list[Path]:
     return list(dict.fromkeys(path.resolve() for path in (*extra, *named, Path("plugins"))))
 
 
-def names(kind: str, extra: Sequence[Path] = ()) -> dict[str, list[EntryPoint | Path]]:
+def names(kind: str, extra: Sequence[Path] = ()) -> dict[str, list[Place]]:
     """Every name that could be asked for, and all places where it is; imports nothing.
 
-    A file says what kind it is only when it is imported, so files stand under every kind.
+    A file whose source does not say what it holds stands under every kind.
     """
-    found: dict[str, list[EntryPoint | Path]] = {}
+    found: dict[str, list[Place]] = {}
     for point in entry_points(group=GROUPS[kind]):
         found.setdefault(canonical(point.name), []).append(point)
-    for folder in folders(extra):
-        for path in sorted(folder.glob("*.py")):
-            if not path.name.startswith("_"):
-                found.setdefault(canonical(path.stem), []).append(path)
+    for path in files(extra):
+        if kind in (describe(path).kinds or KINDS):
+            found.setdefault(canonical(path.stem), []).append(path)
     return found
+
+
+def files(extra: Sequence[Path] = ()) -> list[Path]:
+    """Every plugin file; names that begin with ``_`` or ``test_`` are no plugins."""
+    every = [path for folder in folders(extra) for path in sorted(folder.glob("*.py"))]
+    return [path for path in every if not path.name.startswith(("_", "test_"))]
+
+
+def describe(place: Place) -> Description:
+    """What a plugin is, from its source; imports nothing."""
+    if isinstance(place, Path):
+        return _describe(place, str(place))
+    distribution = f"{place.dist.name} {place.dist.version}, " if place.dist else ""
+    path = _source_of(place.module)
+    label = f"{distribution}{place.value}"
+    if path is None:
+        return Description((), label, "", f"there is no module {place.module}")
+    return _describe(path, label, place.attr)
+
+
+def _describe(path: Path, label: str, name: str = "") -> Description:
+    """Read the classes of a file: the one called ``name``, or the first that is a plugin."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError) as error:
+        return Description((), label, "", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    parents = {target.partition(":")[2]: kind for kind, target in KINDS.items()}
+    classes = []
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and name in ("", node.name):
+            bases = [
+                base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases
+            ]
+            classes.append((node, tuple(parents[base] for base in bases if base in parents)))
+    classes.sort(key=lambda found: not found[1])  # those that are plugins first; otherwise as they stand
+    kinds = classes[0][1] if classes else ()
+    doc = (classes and ast.get_docstring(classes[0][0])) or ast.get_docstring(tree) or ""
+    missing = [module for module in _imported(tree) if _absent(module)]
+    broken = f"there is no package {missing[0]!r}" if missing else ""
+    return Description(kinds, label, doc.partition("\n")[0], broken)
+
+
+def _imported(tree: ast.Module) -> list[str]:
+    """The top-level packages that a file imports as soon as it is imported."""
+    found: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            found += [alias.name.partition(".")[0] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.append(node.module.partition(".")[0])
+    return found
+
+
+def _absent(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is None
+    except (ImportError, ValueError):
+        return package not in sys.modules
+
+
+def _source_of(module: str) -> Path | None:
+    """The file of a module, which `find_spec` would not tell without importing its package."""
+    first, *rest = module.split(".")
+    spec = None if _absent(first) else importlib.util.find_spec(first)
+    if spec is None:
+        return None
+    if not rest:
+        return Path(spec.origin) if spec.origin else None
+    for folder in spec.submodule_search_locations or ():
+        base = Path(folder, *rest)
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return path
+    return None
 
 
 def find(kind: str, name: str, extra: Sequence[Path] = ()) -> type[Any]:
@@ -80,7 +174,7 @@ def create(plugin: type[Any], options: Mapping[str, Any], **given: Any) -> Any:
     Args:
         plugin: the class.
         options: what the user set: strings, or values from a file.
-        given: what the search passes; no option may have such a name.
+        given: what the search passes, of which the constructor gets what it names; no option has such a name.
 
     Raises:
         UsageError: an option that the constructor does not take, or a value of a wrong type.
@@ -88,15 +182,16 @@ def create(plugin: type[Any], options: Mapping[str, Any], **given: Any) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     label = plugin.__name__
-    hints = _guarded(lambda: get_type_hints(plugin.__init__), label)
+    hints = _guarded(lambda: _hints(plugin, {name.replace("-", "_") for name in options}), label)
     taken = inspect.signature(plugin).parameters
-    known = [n for n, p in taken.items() if n not in (*given, "space") and p.kind is p.KEYWORD_ONLY]
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    known = [n for n, p in taken.items() if n not in given and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    given = {name: value for name, value in given.items() if anything or name in taken}
     values = {}
     for name, value in options.items():
         key = name.replace("-", "_")
         if key not in known and not anything:
-            raise UsageError(unknown(f"option of {label}", name, known))
+            raise OptionError(unknown(f"option of {label}", name, known), name)
         adapter: TypeAdapter[Any] = TypeAdapter(hints.get(key, Any))
         try:
             values[key] = (
@@ -104,7 +199,8 @@ def create(plugin: type[Any], options: Mapping[str, Any], **given: Any) -> Any:
             )
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
-            raise UsageError(f"option {name}={value} of {label}: {reason[0].lower()}{reason[1:]}") from None
+            message = f"option {name}={value} of {label}: {reason[0].lower()}{reason[1:]}"
+            raise OptionError(message, name) from None
     missing = [n for n in known if taken[n].default is inspect.Parameter.empty and n not in values]
     if missing:
         raise UsageError(f"{label} needs the option {missing[0]}: add --set {missing[0]}=VALUE")
@@ -114,6 +210,13 @@ def create(plugin: type[Any], options: Mapping[str, Any], **given: Any) -> Any:
         raise
     except Exception as error:
         raise PluginError(f"{label} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def _hints(plugin: type[Any], names: AbstractSet[str]) -> dict[str, Any]:
+    """The types of some parameters; those of the others may have been imported for type checkers only."""
+    init = plugin.__init__
+    annotations = {n: a for n, a in getattr(init, "__annotations__", {}).items() if n in names}
+    return get_type_hints(SimpleNamespace(__annotations__=annotations), getattr(init, "__globals__", {}))
 
 
 def _import_file(path: Path) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from nas import plugins
 from nas.architecture.architecture import Architecture, Limits
 from nas.data import open_source
-from nas.errors import NasError, UsageError
+from nas.errors import NasError, OptionError, UsageError
 from nas.evaluation import processes
 from nas.evaluation.halving import SuccessiveHalving
 from nas.evaluation.recorded import Recorded
 from nas.experiment import Experiment
+from nas.front import front
 from nas.outcome import handover, selection
 from nas.outcome.model import log_model
 from nas.records.journal import Journal
@@ -74,7 +75,7 @@ def run_search(experiment: Experiment, out: Path | None, observers: Sequence[Obs
             finalists = selection.retrain(evaluator, best, plan, experiment.seed)
         winner = next(trial for trial in best if trial.id == finalists[0][0].id)
         failed = sum(trial.failure is not None for trial in history)
-        return session.conclude(winner, finalists, len(history), failed)
+        return session.conclude(winner, finalists, len(history), failed, front(known))
 
 
 def run_training(
@@ -89,7 +90,7 @@ def run_training(
         for trial in trials:
             session.tell("told", trial)
         winner = selection.best_trials(trials, 1)[0]
-        return session.conclude(winner, [(winner,)], 1, 0)
+        return session.conclude(winner, [(winner,)], 1, 0, [winner])
 
 
 @dataclass
@@ -117,19 +118,30 @@ class Session:
             getattr(observer, what)(*told)
 
     @contextmanager
-    def evaluator(self, **options: Any) -> Iterator[Recorded]:
-        """Worker processes behind the journal, for as long as the ``with`` block lasts."""
-        from nas.evaluation.local import LocalEvaluator
+    def evaluator(self, *, weights: Path | None = None, until: float | None = None) -> Iterator[Recorded]:
+        """The evaluator behind the journal, for as long as the ``with`` block lasts."""
+        kind = plugins.find("evaluator", self.experiment.evaluator, self.experiment.plugins)
+        with _placed(self.experiment, "evaluator"):
+            made = plugins.create(
+                kind, self.experiment.options_of("evaluator"), dataset=self.data, recipe=self.recipe,
+                workers=self.workers, device=self.device, weights=weights, until=until,
+            )  # fmt: skip
+        with made if hasattr(made, "__exit__") else nullcontext(made) as inner:
+            yield Recorded(inner, self.journal, self.objectives, lambda trial: self.tell("trained", trial))
 
-        with LocalEvaluator(self.data, self.recipe, workers=self.workers, device=self.device, **options) as local:
-            yield Recorded(local, self.journal, self.objectives, lambda trial: self.tell("trained", trial))
-
-    def conclude(self, winner: Trial, finalists: Sequence[tuple[Trial, ...]], trials: int, failed: int) -> Outcome:
+    def conclude(
+        self,
+        winner: Trial,
+        finalists: Sequence[tuple[Trial, ...]],
+        trials: int,
+        failed: int,
+        best: Sequence[Trial],
+    ) -> Outcome:
         """Hand the winner over and open the test images."""
         chosen = max(finalists[0], key=lambda trial: trial.scores)
-        best = self.folder / "best"
+        folder = self.folder / "best"
         weights = self.folder / "retrained" / f"{chosen.job.key}.safetensors"
-        network = handover.write_best(best, winner.job.candidate.architecture, weights, self.data)
+        network = handover.write_best(folder, winner.job.candidate.architecture, weights, self.data)
         accuracy, loss, images = handover.open_test(self.source, network)
         outcome = Outcome(
             header=self.header,
@@ -142,7 +154,8 @@ class Session:
             test_accuracy=accuracy,
             test_loss=loss,
             test_images=images,
-            weights=best / "weights.safetensors",
+            front=tuple(best),
+            weights=folder / "weights.safetensors",
         )
         handover.write_card(outcome)
         self.tell("finished", outcome)
@@ -158,7 +171,10 @@ def _session(
     processes.warm_up()
     objectives = tuple(Objective.parse(text) for text in experiment.objectives)
     recipe = recipe_named(experiment.recipe)
-    source = open_source(experiment.dataset, experiment.data_dir)
+    plugins.find("evaluator", experiment.evaluator, experiment.plugins)
+    with _placed(experiment, "dataset"):
+        options = experiment.options_of("dataset")
+        source = open_source(experiment.dataset, experiment.data_dir, options, experiment.plugins)
     data = source.load()
     limits = Limits(data.input_shape, len(data.classes))
     if not more:
@@ -204,16 +220,29 @@ def _strategy(experiment: Experiment) -> Callable[[Session], Strategy]:
     """What makes the strategy, once there is a session; its name, space and options are checked now."""
     extra = experiment.plugins
     kind = plugins.find("strategy", experiment.strategy, extra)
-    space = plugins.create(plugins.find("space", experiment.space, extra), {})
+    with _placed(experiment, "space"):
+        space = plugins.create(plugins.find("space", experiment.space, extra), experiment.options_of("space"))
 
     def make(limits: Limits, objectives: Sequence[Objective]) -> Strategy:
-        made: Strategy = plugins.create(
-            kind, experiment.options, space=space.within(limits), objectives=objectives, seed=experiment.seed
-        )
+        options = experiment.options_of("strategy")
+        with _placed(experiment, "strategy"):
+            made: Strategy = plugins.create(
+                kind, options, space=space.within(limits), objectives=objectives, seed=experiment.seed
+            )
         return made
 
-    make(Limits(), ())
+    make(Limits(), [Objective.parse(text) for text in experiment.objectives])
     return lambda session: make(session.limits, session.objectives)
+
+
+@contextmanager
+def _placed(experiment: Experiment, kind: str) -> Iterator[None]:
+    """Say in which line of the experiment's file the option stands that is wrong."""
+    try:
+        yield
+    except OptionError as error:
+        name = error.name if kind == "strategy" else f"{kind}.{error.name}"
+        raise UsageError(f"{experiment.place(name)}{error}") from None
 
 
 def _warner(observers: Sequence[Observer]) -> Callable[[str], None]:

@@ -14,9 +14,11 @@ from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.known import LECTURE, LENET5
 from nas.architecture.layers import (
     ACTIVATIONS,
+    OPERATIONS,
     Activation,
     AveragePool,
     BatchNorm,
+    Cell,
     Conv2d,
     Dense,
     Dropout,
@@ -47,6 +49,7 @@ def convolutions(draw: st.DrawFn) -> Layer:
 map_layers = st.one_of(
     convolutions(),
     st.builds(ResidualBlock, sizes, st.sampled_from([1, 3]), st.integers(1, 2), plain_activations),
+    st.builds(Cell, st.tuples(*[st.sampled_from(list(OPERATIONS))] * 6)),
     st.builds(MaxPool, st.integers(1, 3)),
     st.builds(AveragePool, st.integers(1, 3)),
     st.builds(BatchNorm),
@@ -118,6 +121,16 @@ def test_maxout_is_the_maximum_of_two_linear_maps() -> None:
     assert architecture.parameters((1, 2, 2), 2) == 5 * 6 + 4 * 2
 
 
+def test_a_cell_sums_at_each_node_what_its_edges_bring() -> None:
+    """In the order of the benchmark: into node 1; into node 2 from 0, 1; into node 3 from 0, 1, 2."""
+    cell = Cell(("avg_pool_3x3", "none", "skip_connect", "skip_connect", "none", "avg_pool_3x3"))
+    network = Network(Architecture((cell, Flatten())), (2, 5, 5), 2)
+    x = torch.rand(3, 2, 5, 5)
+    pool = torch.nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+    assert torch.allclose(network.layers[0](x), x + pool(pool(x)))
+    assert str(cell) == "Cell pool | none skip | skip none pool"
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_pooling_before_the_activation_is_the_same_function(activation: str, batch_norm: bool) -> None:
@@ -169,6 +182,10 @@ def test_a_layer_that_does_not_fit_says_where_and_why(layers: tuple[Layer, ...],
         ('{"layers":[{"type":"Dense","units":3,"activation":"rellu"}]}', "activation must be one of"),
         ('{"layers":[{"type":"Activation","name":"maxout"}]}', "name must be one of"),
         ('{"layers":[{"type":"Dropout","rate":1.5}]}', "rate must be a fraction"),
+        ('{"layers":[{"type":"Cell","operations":["none"]}]}', "operations must be six of none, skip_connect"),
+        ('{"layers":[{"type":"Cell","operations":[1,2,3,4,5,6]}]}', "operations must be six of none"),
+        ('{"layers":[{"type":"Pretrained","model":"resnet81"}]}', "no torchvision model 'resnet81'; did you mean"),
+        ('{"layers":[{"type":"Pretrained","model":[]}]}', "model must be the name of a torchvision model"),
         ('{"layers":["Dense"]}', 'a layer is an object with a "type"'),
         ('{"layers":' + "[" * 100_000, "this is no JSON"),
         ("[1, 2]", 'an architecture is a JSON object with a list of "layers"'),

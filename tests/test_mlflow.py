@@ -73,7 +73,7 @@ def make_outcome(header: Header, winner: Trial) -> Outcome:
     (best / "README.md").write_text("card", encoding="utf-8")
     (header.folder / "search.toml").write_text("seed = 0\n", encoding="utf-8")
     again = (make_trial(LENET5, 0.97), make_trial(LENET5, 0.98))
-    return Outcome(header, 5, 2, 61.0, winner, again, (again,), 0.96, 0.1, 10_000, weights)
+    return Outcome(header, 5, 2, 61.0, winner, again, (again,), (winner,), 0.96, 0.1, 10_000, weights)
 
 
 class Record:

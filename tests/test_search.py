@@ -123,7 +123,9 @@ def test_a_population_of_failures_does_not_stop_evolution() -> None:
     assert len(set(ids(search(Evolve(SMALL, objectives=LOSS), Broken(), trials=60)))) == 60
 
 
-@pytest.mark.parametrize("options", [{"population": 1}, {"tournament": 31}, {"crossover": 1.5}, {"start": 31}])
+@pytest.mark.parametrize(
+    "options", [{"population": 1}, {"tournament": 51}, {"crossover": 1.5}, {"initial": 51}, {"mutation": 1.0}]
+)
 def test_evolution_refuses_options_out_of_range(options: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         Evolve(SMALL, **options)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from conftest import job
 
 from nas.architecture.architecture import Architecture
 from nas.architecture.known import LECTURE
-from nas.architecture.layers import BatchNorm, Conv2d, Dropout, Flatten, MaxPool
+from nas.architecture.layers import BatchNorm, Cell, Conv2d, Dropout, Flatten, MaxPool
 from nas.data.dataset import Dataset
 from nas.errors import ArchitectureError, UsageError
 from nas.training.network import Network, accuracy_and_loss
@@ -30,6 +30,13 @@ def test_a_network_learns(blobs: Dataset) -> None:
     )
     assert trial.metrics["parameters"] == sum(p.numel() for p in network.parameters())
     assert not network.training
+
+
+@pytest.mark.parametrize("operation", ["none", "nor_conv_3x3"])
+def test_a_cell_is_trained_even_where_nothing_passes_it(blobs: Dataset, operation: str) -> None:
+    cell = Cell((operation, "none", "none", "none", "none", "none"))
+    trial, _ = train(job(Architecture((Conv2d(4, 3), cell, Flatten())), 1), blobs, RECIPE)
+    assert trial.failure is None
 
 
 def test_same_job_same_bits_and_global_random_numbers_are_left_alone(blobs: Dataset) -> None:

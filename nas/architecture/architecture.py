@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -115,6 +115,29 @@ class Architecture:
         except (ValueError, RecursionError) as error:
             raise ArchitectureError(f"this is no JSON: {error}") from None
         return cls.from_dict(data)
+
+
+def distance(first: Architecture, second: Architecture) -> float:
+    """How many layers have to be added, removed or changed to get from one to the other; 0 for equal networks.
+
+    An edit distance (Levenshtein, 1966), in which a layer whose settings differ costs the share of them that do.
+    """
+    row = [float(j) for j in range(len(second.layers) + 1)]
+    for i, layer in enumerate(first.layers, 1):
+        diagonal, row[0] = row[0], float(i)
+        for j, other in enumerate(second.layers, 1):
+            changed = diagonal + _difference(layer, other)
+            diagonal = row[j]
+            row[j] = min(row[j] + 1, row[j - 1] + 1, changed)
+    return row[-1]
+
+
+def _difference(layer: Layer, other: Layer) -> float:
+    if type(layer) is not type(other):
+        return 1.5  # less than a removal and an addition: the position counts for something
+    names = [f.name for f in fields(layer)]
+    changed = [name for name in names if getattr(layer, name) != getattr(other, name)]
+    return len(changed) / (len(names) + 1)
 
 
 @dataclass(frozen=True)

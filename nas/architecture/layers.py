@@ -8,50 +8,29 @@ architecture adds the position.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
+from nas.architecture.backbones import BACKBONES, Facts
+from nas.architecture.layer import Layer as Layer
+from nas.architecture.layer import Shape as Shape
+from nas.architecture.layer import channels_of, count, one_of, setting, switch
+from nas.architecture.layer import show as show
 from nas.errors import ArchitectureError, unknown
-
-Shape = tuple[int, ...]
 
 ACTIVATIONS = ("linear", "sigmoid", "tanh", "relu", "leaky_relu", "maxout", "elu", "gelu", "silu")
 LEAKY_SLOPE = 0.1  # the lecture's; PyTorch's own default is 0.01
+OPERATIONS = {  # of a cell's edge, as NAS-Bench-201 calls them, and in short
+    "none": "none",
+    "skip_connect": "skip",
+    "nor_conv_1x1": "conv1×1",
+    "nor_conv_3x3": "conv3×3",
+    "avg_pool_3x3": "pool",
+}
 
 
-def show(shape: Shape) -> str:
-    """A shape as people read it, channels last: ``26×26×32``."""
-    return "×".join(str(size) for size in (*shape[1:], shape[0]))
-
-
-def _setting(allows: Callable[[Any], bool], words: str, default: Any = MISSING) -> Any:
-    return field(default=default, metadata={"allows": allows, "words": words})
-
-
-def _size(default: Any = MISSING) -> Any:
-    # The upper end is far beyond any sensible layer, and keeps a hostile file from asking for terabytes.
-    return _setting(lambda v: type(v) is int and 1 <= v <= 65_536, "a whole number from 1 to 65536", default)
-
-
-def _one_of(*names: str, default: str) -> Any:
-    return _setting(lambda v: v in names, f"one of {', '.join(names)}", default)
-
-
-def _activation(*, maxout: bool = True, default: Any = "linear") -> Any:
-    names = tuple(name for name in ACTIVATIONS if maxout or name != "maxout")
-    return _setting(lambda v: v in names, f"one of {', '.join(names)}", default)
-
-
-def _switch() -> Any:
-    return _setting(lambda v: type(v) is bool, "true or false", False)
-
-
-def _channels(shape: Shape) -> int:
-    if len(shape) != 3:
-        raise ArchitectureError(f"it needs a map (height×width×channels), and gets {shape[0]} features")
-    return shape[0]
+def _activation(*, maxout: bool = True, default: str = "linear") -> Any:
+    return one_of(*(name for name in ACTIVATIONS if maxout or name != "maxout"), default=default)
 
 
 def _slide(shape: Shape, kernel: int, stride: int, pad: int) -> tuple[int, int]:
@@ -70,59 +49,15 @@ def same_padding(kernel: int) -> int:
 
 
 @dataclass(frozen=True)
-class Layer(ABC):
-    """One layer of a network: plain, frozen data."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings that no layer can have."""
-        for setting in fields(self):
-            value = getattr(self, setting.name)
-            if not setting.metadata["allows"](value):
-                raise ArchitectureError(
-                    f"{type(self).__name__}: {setting.name} must be {setting.metadata['words']}, not {value!r}"
-                )
-
-    @abstractmethod
-    def output_shape(self, shape: Shape) -> Shape:
-        """The shape that this layer makes of ``shape``.
-
-        Raises:
-            ArchitectureError: the layer does not fit.
-        """
-
-    def parameters(self, shape: Shape) -> int:
-        """How many numbers this layer learns on an input of ``shape``."""
-        return 0
-
-    def flops(self, shape: Shape) -> int:
-        """Floating-point operations of one forward pass over one input of ``shape``.
-
-        Convolutions and linear maps only, a multiplication and an addition being two: the convention of
-        ``torch.utils.flop_counter``.
-        """
-        return 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """The layer's type and the settings that differ from their defaults: new settings keep old ids."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        kept = {f.name: values[f.name] for f in fields(self) if values[f.name] != f.default}
-        return {"type": type(self).__name__, **kept}
-
-    def __str__(self) -> str:
-        """A few words for a table, as in ``Conv2d 32 3×3 relu``."""
-        return type(self).__name__
-
-
-@dataclass(frozen=True)
 class _Convolution(Layer):
     """What plain and separable convolutions share: their settings, their shapes and their words."""
 
-    filters: int = _size()
-    kernel: int = _size(3)
-    stride: int = _size(1)
-    padding: str = _one_of("valid", "same", default="valid")
+    filters: int = count()
+    kernel: int = count(3)
+    stride: int = count(1)
+    padding: str = one_of("valid", "same", default="valid")
     activation: str = _activation()
-    batch_norm: bool = _switch()
+    batch_norm: bool = switch()
 
     @property
     def pad(self) -> int:
@@ -136,7 +71,7 @@ class _Convolution(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         """Filters × the positions of the kernel."""
-        _channels(shape)
+        channels_of(shape)
         return (self.filters, *_slide(shape, self.kernel, self.stride, self.pad))
 
     def __str__(self) -> str:
@@ -156,13 +91,13 @@ class Conv2d(_Convolution):
 
     def parameters(self, shape: Shape) -> int:
         """Kernels, and a bias for every map or a scale and a shift for every map."""
-        kernels = self.kernel**2 * _channels(shape) * self.maps
+        kernels = self.kernel**2 * channels_of(shape) * self.maps
         return kernels + (2 if self.batch_norm else 1) * self.maps
 
     def flops(self, shape: Shape) -> int:
         """Two for every weight of a kernel at every position."""
         _, height, width = self.output_shape(shape)
-        return 2 * self.kernel**2 * _channels(shape) * self.maps * height * width
+        return 2 * self.kernel**2 * channels_of(shape) * self.maps * height * width
 
 
 @dataclass(frozen=True)
@@ -174,13 +109,13 @@ class SeparableConv2d(_Convolution):
 
     def parameters(self, shape: Shape) -> int:
         """One kernel a channel, a 1×1 map, and its bias or its normalisation."""
-        channels = _channels(shape)
+        channels = channels_of(shape)
         return self.kernel**2 * channels + channels * self.maps + (2 if self.batch_norm else 1) * self.maps
 
     def flops(self, shape: Shape) -> int:
         """Those of its two convolutions."""
         _, height, width = self.output_shape(shape)
-        channels = _channels(shape)
+        channels = channels_of(shape)
         return 2 * (self.kernel**2 * channels + channels * self.maps) * height * width
 
 
@@ -192,14 +127,14 @@ class ResidualBlock(Layer):
     convolution stands in for the identity. Padding is ``same``; no bias anywhere.
     """
 
-    filters: int = _size()
-    kernel: int = _size(3)
-    stride: int = _size(1)
+    filters: int = count()
+    kernel: int = count(3)
+    stride: int = count(1)
     activation: str = _activation(maxout=False, default="relu")
 
     def projects(self, shape: Shape) -> bool:
         """Whether the input has to be projected to be added."""
-        return self.stride > 1 or _channels(shape) != self.filters
+        return self.stride > 1 or channels_of(shape) != self.filters
 
     def _convolutions(self, shape: Shape) -> list[tuple[Conv2d, Shape]]:
         first = Conv2d(self.filters, self.kernel, self.stride, "same", batch_norm=True)
@@ -228,12 +163,101 @@ class ResidualBlock(Layer):
 
 
 @dataclass(frozen=True)
+class Cell(Layer):
+    """The cell of NAS-Bench-201 (Dong and Yang, 2020): four nodes, each the sum of what the earlier ones send it.
+
+    Every node sends its map to every later one, through one of five operations (`OPERATIONS`): nothing, itself, an
+    average over 3×3, or activation, convolution and normalisation, ``ReLU-Conv-BN`` without a bias. The first node
+    is the input, the last the output; size and channels stay.
+    """
+
+    operations: tuple[str, ...] = setting(
+        lambda v: type(v) is tuple and len(v) == 6 and all(type(name) is str and name in OPERATIONS for name in v),
+        f"six of {', '.join(OPERATIONS)}: into the second node, into the third (from the first, from the second), "
+        "into the fourth",
+    )
+
+    def __post_init__(self) -> None:
+        """Accept a list, as JSON has it."""
+        operations: Any = self.operations
+        if isinstance(operations, list):
+            object.__setattr__(self, "operations", tuple(operations))
+        super().__post_init__()
+
+    def _convolutions(self, shape: Shape) -> list[Conv2d]:
+        kernels = [3 if name == "nor_conv_3x3" else 1 for name in self.operations if name.startswith("nor_conv")]
+        return [Conv2d(channels_of(shape), kernel, padding="same", batch_norm=True) for kernel in kernels]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Unchanged."""
+        channels_of(shape)
+        return shape
+
+    def parameters(self, shape: Shape) -> int:
+        """Those of its convolutions."""
+        return sum(layer.parameters(shape) for layer in self._convolutions(shape))
+
+    def flops(self, shape: Shape) -> int:
+        """Those of its convolutions."""
+        return sum(layer.flops(shape) for layer in self._convolutions(shape))
+
+    def __str__(self) -> str:
+        """Name and operations, node by node."""
+        first, *rest = (OPERATIONS[name] for name in self.operations)
+        return f"Cell {first} | {' '.join(rest[:2])} | {' '.join(rest[2:])}"
+
+
+@dataclass(frozen=True)
+class Pretrained(Layer):
+    """A classification network of torchvision without its classifier: a map becomes a vector of features.
+
+    Its first convolution is adapted to the channels; images too small for it are enlarged (`Facts.takes`). With
+    ``weights`` it begins with torchvision's best ones for ImageNet, otherwise with random ones; ``frozen``, it
+    keeps them, and only what follows it learns.
+    """
+
+    model: str = setting(lambda v: type(v) is str, "the name of a torchvision model")
+    weights: bool = switch(default=True)
+    frozen: bool = switch()
+
+    def __post_init__(self) -> None:
+        """Refuse a model that nobody knows."""
+        super().__post_init__()
+        if self.model not in BACKBONES:
+            raise ArchitectureError(unknown("torchvision model", self.model, BACKBONES))
+
+    @property
+    def facts(self) -> Facts:
+        """What has to be known about the model."""
+        return BACKBONES[self.model]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The features that its classifier would get."""
+        channels_of(shape)
+        return (self.facts.features,)
+
+    def parameters(self, shape: Shape) -> int:
+        """All its weights, frozen or not: the size of the network is what people compare."""
+        return self.facts.parameters + (channels_of(shape) - 3) * self.facts.channel_parameters
+
+    def flops(self, shape: Shape) -> int:
+        """Exact for an image of the model's smallest size; for a larger one, scaled with the area: about right."""
+        height, width = self.facts.takes(shape[1], shape[2])
+        at_size = self.facts.flops + (channels_of(shape) - 3) * self.facts.channel_flops
+        return at_size * height * width // self.facts.size**2
+
+    def __str__(self) -> str:
+        """The model's name, and how it begins and learns."""
+        return " ".join(["Pretrained", self.model, *["random"] * (not self.weights), *["frozen"] * self.frozen])
+
+
+@dataclass(frozen=True)
 class _Pool(Layer):
-    size: int = _size(2)
+    size: int = count(2)
 
     def output_shape(self, shape: Shape) -> Shape:
         """As many channels; windows side by side, a remainder at the edge is left out."""
-        return (_channels(shape), *_slide(shape, self.size, self.size, 0))
+        return (channels_of(shape), *_slide(shape, self.size, self.size, 0))
 
     def __str__(self) -> str:
         """Name and window."""
@@ -256,7 +280,7 @@ class GlobalAveragePool(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         """One feature a channel."""
-        return (_channels(shape),)
+        return (channels_of(shape),)
 
 
 @dataclass(frozen=True)
@@ -272,7 +296,7 @@ class Flatten(Layer):
 class Dropout(Layer):
     """Zeroes each value with probability ``rate`` while training (Srivastava et al., 2014)."""
 
-    rate: float = _setting(lambda v: type(v) is float and 0 <= v < 1, "a fraction from 0 to below 1", 0.5)
+    rate: float = setting(lambda v: type(v) is float and 0 <= v < 1, "a fraction from 0 to below 1", 0.5)
 
     def output_shape(self, shape: Shape) -> Shape:
         """Unchanged."""
@@ -315,7 +339,7 @@ class Activation(Layer):
 class Dense(Layer):
     """A linear map of a vector, then the activation."""
 
-    units: int = _size()
+    units: int = count()
     activation: str = _activation()
 
     @property
@@ -348,7 +372,7 @@ class Dense(Layer):
 LAYERS: dict[str, type[Layer]] = {
     layer.__name__: layer
     for layer in (
-        Conv2d, SeparableConv2d, ResidualBlock, MaxPool, AveragePool, GlobalAveragePool,
+        Conv2d, SeparableConv2d, ResidualBlock, Cell, Pretrained, MaxPool, AveragePool, GlobalAveragePool,
         Flatten, Dropout, BatchNorm, Activation, Dense,
     )
 }  # fmt: skip

@@ -46,6 +46,7 @@ class View(Observer):
         self.trained_count = self.told_count = self.failed_count = self.final_count = self.final_jobs = 0
         self.best: Trial | None = None
         self.best_scores: list[float] = []
+        self.shown: set[str] = set()  # keys of jobs
 
     def hello(self, what: str) -> None:
         """The first sign of life, before anything slow is imported."""
@@ -73,6 +74,7 @@ class View(Observer):
         self.trained_count += 1
         self.final_count += self.phase == "selecting"
         if self.live is None:
+            self.shown.add(trial.job.key)
             self.console.print(f"{self.clock:>6}  {self.phase}: {words(trial, self.limits)}", soft_wrap=True)
 
     def told(self, trial: Trial) -> None:
@@ -81,7 +83,7 @@ class View(Observer):
         self.failed_count += trial.failure is not None
         if trial.failure is None and (self.best is None or rank(trial) > rank(self.best)):
             self.best = trial
-        if trial.failure is not None and (self.live is not None or trial.failure.kind == "invalid"):
+        if trial.failure is not None and trial.job.key not in self.shown:
             self.console.print(f"{self.clock:>6}  {words(trial, self.limits)}", soft_wrap=True)
         if self.best is not None:
             self.best_scores.append(self.best.scores[0])
@@ -161,7 +163,7 @@ def show_result(outcome: Outcome) -> None:
     console = QuietConsole(highlight=False)
     limits, train = outcome.header.limits, outcome.header.kind == "train"
     layers = Table(
-        title="The network" if train else f"The winner, {outcome.architecture.id}", title_justify="left"
+        title="The network" if train else f"The winner, {name_of(outcome.winner)}", title_justify="left"
     )
     layers.add_column("layer")
     layers.add_column("output", justify="right")
@@ -174,6 +176,8 @@ def show_result(outcome: Outcome) -> None:
     layers.add_row("all", beside, f"{outcome.parameters:,}", style="bold")
     console.print(layers)
 
+    if len(outcome.header.objectives) > 1:
+        console.print(_front(outcome))
     accuracies = [100 * trial.metrics["validation_accuracy"] for trial in outcome.retrained]
     scores = Table.grid(padding=(0, 2))
     if not train:
@@ -199,9 +203,37 @@ def show_result(outcome: Outcome) -> None:
         console.print("Look at it in the dashboard: nas ui")
 
 
+def _front(outcome: Outcome) -> Table:
+    """The networks that no other beats in every objective, as the search saw them."""
+    metrics = dict.fromkeys([*(o.metric for o in outcome.header.objectives), "validation_accuracy", "parameters"])
+    table = Table(title="The Pareto front of the search", title_justify="left")
+    table.add_column("network")
+    for metric in metrics:
+        table.add_column(metric.replace("_", " "), justify="right")
+    for trial in outcome.front:
+        mark = " *" if trial.id == outcome.winner.id else ""
+        table.add_row(name_of(trial) + mark, *(number(metric, trial.metrics[metric]) for metric in metrics))
+    table.caption = "* the winner: the best by the first objective, after being trained again"
+    table.caption_justify = "left"
+    return table
+
+
+def name_of(trial: Trial) -> str:
+    """The network's name where somebody gave it one, otherwise its id."""
+    candidate = trial.job.candidate
+    return candidate.origin if candidate.origin and not candidate.choices else trial.id
+
+
+def number(metric: str, value: float) -> str:
+    """A metric as people read it."""
+    if metric == "validation_accuracy":
+        return f"{100 * value:.2f} %"
+    return f"{value:,.0f}" if metric in ("parameters", "flops", "images_per_second") else f"{value:.4g}"
+
+
 def words(trial: Trial, limits: Limits) -> str:
     """One trial in one line."""
-    name = trial.id
+    name = name_of(trial)
     if trial.failure is not None:
         return f"{name} failed ({trial.failure.kind}): {trial.failure.message}"
     metrics = trial.metrics

@@ -25,11 +25,18 @@ def list_(data_dir: Path | None) -> None:
     """Show every data set, and where it lies on this machine."""
     import inspect
 
-    from nas.data import DATASETS, open_named
+    from nas import plugins
+    from nas.data import open_named
+    from nas.errors import PluginError
 
-    width = max(map(len, DATASETS))
-    for name in DATASETS:
-        source = open_named(name, data_dir)
+    known = sorted(name for name, places in plugins.names("dataset").items() if plugins.describe(places[0]).kinds)
+    width = max(map(len, known))
+    for name in known:
+        try:
+            source = open_named(name, data_dir)
+        except PluginError as error:
+            click.echo(f"{name:{width}}  {error}")
+            continue
         place = source.locate() or f"not on this machine: `nas data fetch {name}` downloads it"
         click.echo(f"{name:{width}}  {(inspect.getdoc(type(source)) or '').partition(chr(10))[0]}")
         click.echo(f"{'':{width}}  {place}")

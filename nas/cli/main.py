@@ -11,6 +11,7 @@ import click
 
 from nas import __version__
 from nas.cli.data import data
+from nas.cli.plugins import plugins
 from nas.cli.search import search
 from nas.cli.train import train
 from nas.cli.ui import ui
@@ -43,7 +44,7 @@ def cli() -> None:
     """
 
 
-for command in (search, train, ui, data):
+for command in (search, train, ui, plugins, data):
     cli.add_command(command)
 
 

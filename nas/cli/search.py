@@ -12,7 +12,7 @@ from nas.cli.options import given, pairs, print_json, training_options
 
 @click.command()
 @click.argument("experiment", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--strategy", help="How candidates are proposed: evolve, or a plugin.  [default: evolve]")
+@click.option("--strategy", help="evolve, reference, trial-and-error, or a plugin.  [default: evolve]")
 @click.option("--space", help="Where candidates come from: cnn, lecture, or a plugin.  [default: cnn]")
 @click.option(
     "--trials", type=click.IntRange(min=1), help="How many candidates.  [default: 40, or until time is up]"
@@ -22,19 +22,27 @@ from nas.cli.options import given, pairs, print_json, training_options
     "--objective",
     "objectives",
     multiple=True,
-    help="A metric; -METRIC: less is better.  [default: -validation_loss]",
+    help="A metric; -METRIC: less is better. Several have a Pareto front.  [default: -validation_loss]",
 )
 @click.option("--max-parameters", type=click.IntRange(min=1), help="Larger networks are not tried.")
 @click.option(
-    "--max-flops", type=click.IntRange(min=1), help="Per image; slower networks are not tried.  [default: 5000000]"
+    "--max-flops",
+    type=click.IntRange(min=1),
+    help="Per image; slower networks are not tried.  [default: the space's]",
 )
 @click.option("--batch", type=click.IntRange(1, 10_000), help="Candidates that compete at a time.  [default: 8]")
 @click.option(
     "--rungs", type=click.IntRange(1, 4), help="Of successive halving; 1: train all in full.  [default: 2]"
 )
+@click.option("--evaluator", help="Where networks are trained: local, or a plugin.  [default: local]")
 @click.option("--workers", help="Processes that train side by side.  [default: auto, one a core]")
 @click.option(
-    "--set", "options", metavar="KEY=VALUE", multiple=True, callback=pairs, help="An option of the strategy."
+    "--set",
+    "options",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=pairs,
+    help="An option of the strategy; space.KEY=VALUE: of the space …",
 )
 @click.option(
     "--plugins",
@@ -60,7 +68,7 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, workers: st
     if not as_json:
         show_result(outcome)
         return
-    header = outcome.header
+    header, objectives = outcome.header, outcome.header.objectives
     print_json(
         {
             "search": str(header.folder),
@@ -69,6 +77,14 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, workers: st
             "trials": outcome.trials,
             "failed": outcome.failed,
             "seconds": round(outcome.seconds, 2),
+            "front": [
+                {
+                    "id": trial.id,
+                    "epochs": trial.job.epochs,
+                    **{o.metric: trial.metrics[o.metric] for o in objectives},
+                }
+                for trial in outcome.front
+            ],
             "winner": {
                 "id": outcome.architecture.id,
                 "parameters": outcome.parameters,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nas.errors import DataError, UsageError, unknown
+from nas import plugins
+from nas.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from nas.data.source import Source
 
-DATASETS = {"mnist": "nas.data.mnist:Mnist", "mnist-5k": "nas.data.mnist5k:Mnist5k"}
 AUTO = "auto"
 
 
@@ -26,23 +24,29 @@ def search_folders(data_dir: Path | None = None) -> list[Path]:
     return [*(Path(folder) for folder in named if folder), platformdirs.user_cache_path("nas")]
 
 
-def open_named(name: str, data_dir: Path | None = None) -> Source:
+def open_named(
+    name: str, data_dir: Path | None = None, options: Mapping[str, Any] | None = None, extra: Sequence[Path] = ()
+) -> Source:
     """The source of one data set; loads nothing yet.
 
     Args:
-        name: a key of `DATASETS`; - and _ are the same in it.
+        name: of a plugin of the kind "dataset"; - and _ are the same in it.
         data_dir: the first folder to look in.
+        options: of the plugin's constructor.
+        extra: folders of plugin files.
 
     Raises:
         UsageError: there is no data set of that name.
     """
-    module, _, attribute = DATASETS[_known(name, DATASETS)].partition(":")
-    source: type[Source] = getattr(importlib.import_module(module), attribute)
-    return source(search_folders(data_dir))
+    source = plugins.create(plugins.find("dataset", name, extra), options or {}, folders=search_folders(data_dir))
+    source.name = plugins.canonical(name)
+    return source  # type: ignore[no-any-return]  # `plugins.find` has seen to it
 
 
-def open_source(name: str, data_dir: Path | None = None) -> Source:
-    """The source of a data set by name, or of what ``auto`` means here.
+def open_source(
+    name: str, data_dir: Path | None = None, options: Mapping[str, Any] | None = None, extra: Sequence[Path] = ()
+) -> Source:
+    """The source of a data set by name, or of what ``auto`` means here (see `open_named` for the arguments).
 
     ``auto`` is mnist where it is on disk or can be downloaded, otherwise mnist-5k, with a `Source.note` that
     says so. The download happens here; without a network, finding that out takes at most five seconds. A
@@ -51,22 +55,15 @@ def open_source(name: str, data_dir: Path | None = None) -> Source:
     Raises:
         UsageError: there is no data set of that name.
     """
-    if _known(name, (AUTO, *DATASETS)) != AUTO:
-        return open_named(name, data_dir)
-    mnist = open_named("mnist", data_dir)
+    if plugins.canonical(name) != AUTO:
+        return open_named(name, data_dir, options, extra)
+    mnist = open_named("mnist", data_dir, options)
     if mnist.locate() is not None:
         return mnist
     try:
         mnist.note = f"mnist has been downloaded to {mnist.fetch()}"
     except DataError as error:
-        source = open_named("mnist-5k", data_dir)
+        source = open_named("mnist-5k", data_dir, options)
         source.note = f"{mnist.searched()}, and {error}: using mnist-5k, 5,000 images"
         return source
     return mnist
-
-
-def _known(name: str, known: Iterable[str]) -> str:
-    key = name.replace("_", "-")
-    if key not in known:
-        raise UsageError(unknown("dataset", name, known))
-    return key

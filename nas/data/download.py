@@ -11,10 +11,11 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 HEADERS = {"User-Agent": "nas"}
 SILENCE = 10  # seconds without a byte after which a server counts as dead
+WEIGHTS_SECONDS = 300.0  # for a file of pretrained weights, of which the largest usual ones have 500 MB
 FAILURES = (OSError, http.client.HTTPException)  # all that urllib raises, time-outs included
 
 
@@ -38,7 +39,12 @@ def reachable(urls: Sequence[str], timeout: float) -> bool:
 
 
 def download(url: str, limit: int, deadline: float) -> bytes:
-    """The content at ``url``.
+    """The content at ``url``; see `stream`."""
+    return b"".join(stream(url, limit, deadline))
+
+
+def stream(url: str, limit: int, deadline: float) -> Iterator[bytes]:
+    """The content at ``url``, as it comes.
 
     Args:
         url: an http or https address.
@@ -48,15 +54,15 @@ def download(url: str, limit: int, deadline: float) -> bytes:
     Raises:
         OSError: it could not be had, is too large, or came too slowly; or `http.client.HTTPException`.
     """
-    content = bytearray()
+    size = 0
     with _open(url, "GET", SILENCE) as response:
         while chunk := response.read1(1 << 16):
-            content += chunk
-            if len(content) > limit:
+            size += len(chunk)
+            if size > limit:
                 raise OSError(f"more than {limit:,} bytes")
             if time.monotonic() > deadline:
-                raise TimeoutError(f"too slow: {len(content):,} bytes so far")
-    return bytes(content)
+                raise TimeoutError(f"too slow: {size:,} bytes so far")
+            yield chunk
 
 
 def _open(url: str, method: str, timeout: float) -> http.client.HTTPResponse:

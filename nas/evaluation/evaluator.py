@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nas.trial import Job, Trial
 
 
+@runtime_checkable
 class Evaluator(Protocol):
-    """Trains networks, somewhere. Evaluators wrap one another; a search cannot tell one from another."""
+    """Trains networks, somewhere. Evaluators wrap one another; a search cannot tell one from another.
+
+    A plugin of this kind is made for one session. Its constructor gets what it names of ``dataset`` and ``recipe``
+    (what to learn from, and how), ``workers``, ``device``, ``weights`` (a folder for ``<job key>.safetensors``, or
+    None where weights are not wanted) and ``until`` (a moment of ``time.monotonic`` when time is up, or None). If
+    it is a context manager, it is left when the session has no more jobs.
+    """
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
         """One trial for each job, as they finish, in any order.

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from nas.evaluation.evaluator import Evaluator
-from nas.trial import Job, Trial, rank
+from nas.front import best_first
+from nas.trial import Job, Trial
 
 
 class SuccessiveHalving:
@@ -35,7 +36,7 @@ class SuccessiveHalving:
             short = [replace(job, epochs=job.epochs / self._reduction**rung) for job in running]
             trials = in_order(short, self._inner.evaluate(short))
             in_time = len(trials) == len(short)
-            good = sorted((trial for trial in trials if trial.failure is None), key=rank, reverse=True)
+            good = best_first(trials)
             keep = math.ceil(len(short) / self._reduction) if rung and in_time else 0
             promoted = {trial.id: trial for trial in good[:keep]}
             done = [trial for trial in trials if trial.id not in promoted]

@@ -17,6 +17,8 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from nas.architecture.layers import Pretrained
+from nas.data.download import WEIGHTS_SECONDS
 from nas.errors import ArchitectureError
 from nas.evaluation import processes, worker
 from nas.trial import Job, Trial
@@ -116,7 +118,9 @@ class LocalEvaluator:
         return 3 * images * max(1e6, sum(row.flops for row in rows))
 
     def _seconds_allowed(self, job: Job) -> float:
-        return GRACE_SECONDS + self._work_of(job) / SLOWEST_FLOPS
+        layers = job.candidate.architecture.layers
+        downloads = any(isinstance(layer, Pretrained) and layer.weights for layer in layers)
+        return GRACE_SECONDS + downloads * WEIGHTS_SECONDS + self._work_of(job) / SLOWEST_FLOPS
 
 
 class Worker:

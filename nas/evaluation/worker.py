@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 
 from nas.data.dataset import Dataset
-from nas.errors import ArchitectureError
+from nas.errors import NasError
 from nas.training.recipe import Recipe
 from nas.training.trainer import train
 from nas.trial import Job, Kind, Trial
@@ -72,7 +72,7 @@ def _safely(work: Callable[[Job, Dataset, Task], Trial], job: Job, dataset: Data
     """The trial of a job; whatever goes wrong is a failure of this job alone."""
     try:
         return work(job, dataset, task)
-    except ArchitectureError as error:
+    except NasError as error:  # its message is written for people
         return Trial.failed(job, "invalid", str(error))
     except MemoryError:
         return Trial.failed(job, "oom", "out of memory")

@@ -16,7 +16,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from nas.errors import NasError
+from nas.front import hypervolume
+from nas.records.figures import pareto_front
 from nas.records.observer import Header, Observer, Outcome, deviation
 from nas.records.texts import layers, leaderboard, pretty, run_name, story
 from nas.trial import Trial
@@ -201,6 +203,8 @@ class _Writer:
         points = {(name, self._told): (value, now) for name, value in scores.items()}
         self._log(self.run_id, points=points, tags=tags)
         self._client.log_table(self.run_id, leaderboard(self._trials.values()), "leaderboard.json")
+        if len(self._header.objectives) > 1:
+            self._log_front(outcome.front)
         self._client.log_text(self.run_id, pretty(outcome.architecture), "best/architecture.json")
         if outcome.weights.parent.is_dir():
             self._client.log_artifacts(self.run_id, str(outcome.weights.parent), "best")
@@ -217,6 +221,17 @@ class _Writer:
     def close(self) -> None:
         if not self._ended:  # no winner and no failure: it was interrupted
             self._end("KILLED")
+
+    def _log_front(self, front: Sequence[Trial]) -> None:
+        """The Pareto front, as a table and as a figure."""
+        metrics = [objective.metric for objective in self._header.objectives]
+        columns = {metric: [trial.metrics[metric] for trial in front] for metric in metrics}
+        table = {"id": [trial.id for trial in front], **columns}
+        self._client.log_table(self.run_id, table, "pareto_front.json")
+        with tempfile.TemporaryDirectory() as folder:
+            picture = Path(folder, "pareto_front.png")
+            pareto_front(picture, self._header, self._trials.values(), front)
+            self._client.log_artifact(self.run_id, str(picture))
 
     def _create(self, name: str, start: float, tags: Mapping[str, Any]) -> str:
         common = {"nas.search": self._header.name, "strategy": self._header.kind, "mlflow.source.name": "nas"}
@@ -259,6 +274,10 @@ class _Writer:
                 if math.isfinite(value) and sign * value >= sign * self._best.get(metric, value):
                     self._best[metric] = value
         curves = {"failed_trials": self._failed, **{f"best_{name}": best for name, best in self._best.items()}}
+        if len(self._header.objectives) > 1:
+            curves["hypervolume"] = hypervolume(
+                self._trials.values(), self._header.objectives, self._header.limits
+            )
         self._log(self.run_id, points={(name, self._told): (value, now) for name, value in curves.items()})
 
     def _end(self, status: str) -> None:

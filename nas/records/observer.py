@@ -44,6 +44,7 @@ class Outcome:
     winner: Trial  # of the search; its metrics are what the search saw
     retrained: tuple[Trial, ...]  # the winner again, from scratch, one per seed
     finalists: tuple[tuple[Trial, ...], ...]  # all that were trained again, the winner first
+    front: tuple[Trial, ...]  # the Pareto front of the search, the best by the first objective first
     test_accuracy: float
     test_loss: float
     test_images: int

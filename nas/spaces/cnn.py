@@ -25,6 +25,9 @@ POOLS = {"max": MaxPool, "average": AveragePool}
 class Cnn(SearchSpace):
     """Blocks (plain, separable, residual, or none) in three stages, with widths, pooling and head of choice."""
 
+    # Of one forward pass over one image. The lecture's network has 4,881,920; slower ones are for patient people.
+    max_flops = 5_000_000
+
     def build(self, choose: Choose) -> Architecture:
         """A first convolution, then up to two blocks a stage, then the head.
 

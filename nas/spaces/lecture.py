@@ -10,6 +10,9 @@ from nas.spaces.space import Choose, SearchSpace
 class Lecture(SearchSpace):
     """One to three convolutions with pooling, then dropout and dense layers, with the lecture's activations."""
 
+    # Of one forward pass over one image. The lecture's network has 4,881,920; slower ones are for patient people.
+    max_flops = 5_000_000
+
     def build(self, choose: Choose) -> Architecture:
         """Convolutions without padding, as in the lecture's network, which is one point of this space."""
         layers: list[Layer] = []

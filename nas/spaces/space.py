@@ -12,11 +12,12 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Protocol, Self
 
-from nas.architecture.architecture import Architecture, Limits
+from nas.architecture.architecture import Architecture, Limits, distance
 from nas.errors import ArchitectureError, SpaceError
 
 Scalar = None | bool | int | float | str
@@ -127,6 +128,27 @@ class Recorder:
         return self.choices[name]
 
 
+class _Walk(Recorder):
+    """Answers what it has to answer itself with the first of the options."""
+
+    def _answer(self, name: str, question: Question) -> Any:
+        if question.options and name not in self._answers and name not in self.choices:
+            self.choices[name], self.questions[name] = question.options[0], question
+        return super()._answer(name, question)
+
+    def successor(self) -> dict[str, Scalar] | None:
+        """The answers of the next network: the last one that can be changed is; None at the end."""
+        names = list(self.choices)
+        for position in reversed(range(len(names))):
+            options = self.questions[names[position]].options
+            same = _member([self.choices[names[position]]])
+            index = next((i for i, option in enumerate(options) if same(option)), len(options))
+            if index + 1 < len(options):
+                kept = {name: self.choices[name] for name in names[:position]}
+                return {**kept, names[position]: options[index + 1]}
+        return None
+
+
 def _member(options: Sequence[Scalar]) -> Callable[[Scalar], bool]:
     """Membership that tells True from 1 and 1 from 1.0."""
     return lambda value: any(type(value) is type(option) and value == option for option in options)
@@ -140,6 +162,7 @@ class SearchSpace(ABC):
     """The networks that may be tried. Write `build`; the rest is there once for all spaces."""
 
     limits = Limits()
+    max_flops: int | None = None  # what a network of this space may cost where the search sets no limit of its own
 
     @abstractmethod
     def build(self, choose: Choose) -> Architecture:
@@ -151,7 +174,7 @@ class SearchSpace(ABC):
     def within(self, limits: Limits) -> Self:
         """The same space, of which only the networks within ``limits`` are proposed."""
         limited = copy.copy(self)
-        limited.limits = limits
+        limited.limits = limits if limits.max_flops else replace(limits, max_flops=self.max_flops)
         return limited
 
     def replay(
@@ -215,6 +238,44 @@ class SearchSpace(ABC):
             except ArchitectureError:
                 continue
         return first
+
+    def every(self) -> Iterator[Candidate]:
+        """Every candidate that fits, in the order of the answers; questions with more than 64 have one each.
+
+        Different answers may lead to the same network.
+        """
+        answers: dict[str, Scalar] | None = {}
+        while answers is not None:
+            walk = _Walk(Random(0), answers)
+            with suppress(ArchitectureError):
+                architecture = self.build(walk)
+                self.limits.check(architecture)
+                yield Candidate(architecture, walk.choices, origin="every")
+            answers = walk.successor()
+
+    def nearest(self, architecture: Architecture, rng: Random, *, origin: str = "") -> Candidate:
+        """The candidate whose network is most like ``architecture``, as far as a descent over `neighbours` finds.
+
+        Args:
+            architecture: a network that need not be in this space.
+            rng: draws where the descents start.
+            origin: of the candidate; "near" is put before it where the networks are not the same.
+
+        Raises:
+            SpaceError: no network of this space fits.
+        """
+        best, least = self.sample(rng), math.inf
+        for start in [best, self.sample(rng), self.sample(rng)]:
+            here, away, moved = start, distance(start.architecture, architecture), True
+            while moved and away:
+                moved = False
+                for other in self.neighbours(here, rng):
+                    if (nearer := distance(other.architecture, architecture)) < away:
+                        here, away, moved = other, nearer, True
+                        break
+            if away < least:
+                best, least = here, away
+        return replace(best, parents=(), origin=f"near {origin}" if least else origin)
 
     def neighbours(self, candidate: Candidate, rng: Random) -> Iterator[Candidate]:
         """Every different candidate that fits and is one changed answer away, in the order of the questions.

@@ -1,52 +1,64 @@
-"""Neuroevolution: networks that do well have children, and the oldest die."""
+"""Neuroevolution: networks that do well have children, and the oldest, or the dominated, die."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
+from typing import Literal
 
 from deap import base, tools
 
-from nas.errors import SpaceError, UsageError
+from nas.architecture.known import KNOWN
+from nas.errors import UsageError
 from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.lending import lent
 from nas.strategies.strategy import Strategy
 from nas.trial import Objective, Trial
 
-TRIES = 50  # how often one child is drawn anew because it was seen before
+# The middle of a wide range of settings that do equally well: docs/benchmarks.md, "Sample efficiency".
+INITIAL, TOURNAMENT = 16, 20
 
 
 class Fitness(base.Fitness):  # type: ignore[misc]  # DEAP has no types
-    """Scores, of which higher is better: DEAP reads the weights off the class."""
+    """Scores, of which higher is better."""
 
-    weights = (1.0,)
+    def __init__(self, scores: Sequence[float]) -> None:
+        self.weights = (1.0,) * len(scores)
+        super().__init__(scores)
 
 
 class Individual(list):  # type: ignore[type-arg]
     """A genotype as DEAP wants it: a list with a ``fitness``. (``creator.create`` makes global classes.)"""
 
-    def __init__(self, trial: Trial) -> None:
-        super().__init__(trial.job.candidate.choices.items())
-        self.candidate = trial.job.candidate
-        self.fitness = Fitness(trial.scores[:1])
+    def __init__(self, candidate: Candidate, scores: Sequence[float]) -> None:
+        super().__init__(candidate.choices.items())
+        self.candidate = candidate
+        self.fitness = Fitness(scores)
 
 
 class Evolve(Strategy):
-    """Regularised evolution (Real et al., 2019): a tournament picks the parents, the oldest die.
+    """Evolution: a tournament picks parents, their children differ in an answer or two.
 
-    The population is the youngest ``population`` trials that did not fail. It starts with ``start`` random
-    candidates and grows: of a population of 12, one and a half batches, the best died before they had children.
-    after that every child comes of a mutation of a winner, or of a crossover of two.
-    Candidates that were proposed before are not proposed again while new ones can be found.
+    The first candidates are drawn at random, the others are children of the population: the trials that did not
+    fail, of which there are at most ``population``. With one objective the oldest leave it (regularised evolution,
+    Real et al., 2019), with several those that others dominate, or that stand in a crowd (NSGA-II, Deb et al.,
+    2002). Candidates that were proposed before are not proposed again while new ones can be found.
 
     Args:
         space: where candidates come from.
-        objectives: the first one is the fitness.
+        objectives: what the scores are.
         seed: decides every random choice.
         population: how many trials may be parents, at the most.
-        start: how many candidates are drawn at random before there are children.
-        tournament: how many of them are drawn, of which the best becomes a parent.
+        initial: how many candidates there are before there are children: 16, or the population if that is smaller.
+        tournament: how many trials are drawn, of which the best becomes a parent: 20, or the population if that is
+            smaller. (NSGA-II: always two.)
         crossover: the fraction of children that have two parents.
+        mutation: one parent's child differs in one answer, and with this probability in one more, and one more …;
+            a child of two parents does so only with this probability.
+        selection: "aging" by the first objective, "nsga2", or "auto": aging where there is one objective.
+        start: what the first candidates are: "random", or the networks of the space that are most like the known
+            ones ("reference"), and then random ones.
     """
 
     def __init__(
@@ -55,74 +67,98 @@ class Evolve(Strategy):
         *,
         objectives: Sequence[Objective] = (),
         seed: int = 0,
-        population: int = 30,
-        start: int = 16,
-        tournament: int = 6,
-        crossover: float = 0.3,
+        population: int = 50,
+        initial: int | None = None,
+        tournament: int | None = None,
+        crossover: float = 0.5,
+        mutation: float = 0.2,
+        selection: Literal["auto", "aging", "nsga2"] = "auto",
+        start: Literal["random", "reference"] = "random",
     ) -> None:
         super().__init__(space, objectives=objectives, seed=seed)
         if population < 2:
             raise UsageError(f"population must be 2 or more, not {population}")
-        if not 1 <= start <= population:
-            raise UsageError(f"start must be from 1 to the population ({population}), not {start}")
-        if not 1 <= tournament <= population:
-            raise UsageError(f"tournament must be from 1 to the population ({population}), not {tournament}")
+        initial = min(INITIAL, population) if initial is None else initial
+        tournament = min(TOURNAMENT, population) if tournament is None else tournament
+        for name, number in (("initial", initial), ("tournament", tournament)):
+            if not 1 <= number <= population:
+                raise UsageError(f"{name} must be from 1 to the population ({population}), not {number}")
         if not 0 <= crossover <= 1:
             raise UsageError(f"crossover must be a fraction from 0 to 1, not {crossover}")
+        if not 0 <= mutation <= 0.9:
+            raise UsageError(f"mutation must be a fraction from 0 to 0.9, not {mutation}")
         self.population = population
-        self.start = start
+        self.initial = initial
         self.crossover = crossover
+        self.mutation = mutation
+        self.start = start
+        self.dominance = selection == "nsga2" or (selection == "auto" and len(self.objectives) > 1)
+        self.alive: list[Individual] = []
         self.toolbox = base.Toolbox()
-        self.toolbox.register("select", tools.selTournament, tournsize=tournament)
         self.toolbox.register("mutate", space.mutate)
         self.toolbox.register("mate", space.crossover)
+        if self.dominance:
+            self.toolbox.register("survive", tools.selNSGA2, k=population)
+            self.toolbox.register("select", _dominance_tournament)
+        else:
+            self.toolbox.register("survive", _youngest, k=population)
+            self.toolbox.register("select", tools.selTournament, k=2, tournsize=tournament)
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Let each trial that did not fail into the population, and somebody else out."""
+        super().tell(trials)
+        for trial in trials:
+            if trial.failure is None:
+                scores = trial.scores if self.dominance else trial.scores[:1]
+                self.alive = self.toolbox.survive([*self.alive, Individual(trial.job.candidate, scores)])
 
     def ask(self, count: int) -> list[Candidate]:
-        """New candidates: random ones at the start, then children."""
+        """New candidates: known or random ones at the start, then children."""
         rng = self.rng
-        alive = [Individual(trial) for trial in self.history if trial.failure is None][-self.population :]
         seen = {trial.id for trial in self.history}
-        candidates: list[Candidate] = []
+        candidates = [one for one in self._known() if one.architecture.id not in seen][:count]
+        seen |= {one.architecture.id for one in candidates}
+        near = [one.candidate for one in reversed(self.alive)]
         while len(candidates) < count:
-            young = len(alive) + len(candidates) < self.start and len(self.history) < 4 * self.start
-            make = self._sample if young or not alive else self._child
-            candidate = self._unseen(make, alive, seen, rng)
+            young = len(self.alive) + len(candidates) < self.initial and len(self.history) < 4 * self.initial
+            make = self._sample if young or not self.alive else self._child
+            candidate = self.unseen(lambda make=make: make(rng), seen, near)  # type: ignore[misc]
             if candidate is None:
-                if not seen:
-                    self.space.sample(rng)  # raises, and says why not even the first one fits
                 break
             seen.add(candidate.architecture.id)
             candidates.append(candidate)
         return candidates
 
-    def _sample(self, alive: list[Individual], rng: Random) -> Candidate:
+    def _known(self) -> list[Candidate]:
+        """The networks of the space that are most like the known ones, different from one another."""
+        if self.start == "random" or len(self.history) >= self.initial:
+            return []
+        rng = Random(f"{self.seed}/reference")
+        nearest = [self.space.nearest(network, rng, origin=name) for name, network in KNOWN.items()]
+        return list({one.architecture.id: one for one in nearest}.values())[: self.initial]
+
+    def _sample(self, rng: Random) -> Candidate:
         return self.space.sample(rng)
 
-    def _child(self, alive: list[Individual], rng: Random) -> Candidate:
+    def _child(self, rng: Random) -> Candidate:
         with lent(rng):
-            first, second = (one.candidate for one in self.toolbox.select(alive, 2))
+            first, second = (one.candidate for one in self.toolbox.select(self.alive))
         if rng.random() >= self.crossover or first.architecture.id == second.architecture.id:
-            return self.toolbox.mutate(first, rng)  # type: ignore[no-any-return]
-        return self.toolbox.mate(first, second, rng)  # type: ignore[no-any-return]
+            child: Candidate = self.toolbox.mutate(first, rng)
+        else:
+            child = self.toolbox.mate(first, second, rng)
+        changed = child
+        while self.mutation and rng.random() < self.mutation:
+            changed = self.toolbox.mutate(changed, rng)
+        return replace(changed, parents=child.parents, origin=child.origin)
 
-    def _unseen(
-        self,
-        make: Callable[[list[Individual], Random], Candidate],
-        alive: list[Individual],
-        seen: set[str],
-        rng: Random,
-    ) -> Candidate | None:
-        """A candidate that was not seen before: made, else drawn, else next to somebody; None if there is none."""
-        for source in (make, self._sample):
-            for _ in range(TRIES):
-                try:
-                    candidate = source(alive, rng)
-                except SpaceError:
-                    break
-                if candidate.architecture.id not in seen:
-                    return candidate
-        for one in reversed(alive):
-            for candidate in self.space.neighbours(one.candidate, rng):
-                if candidate.architecture.id not in seen:
-                    return candidate
-        return None
+
+def _youngest(individuals: list[Individual], k: int) -> list[Individual]:
+    return individuals[-k:]
+
+
+def _dominance_tournament(individuals: list[Individual]) -> list[Individual]:
+    """Two parents; each wins by dominance, or by having more room around it, against one other."""
+    if len(individuals) < 4:
+        return tools.selRandom(individuals, 2)  # type: ignore[no-any-return]
+    return tools.selTournamentDCD(individuals, 4)[:2]  # type: ignore[no-any-return]

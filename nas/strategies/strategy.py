@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
+from nas.errors import SpaceError
 from nas.spaces.space import Candidate, SearchSpace
 from nas.trial import Objective, Trial
+
+TRIES = 50  # how often a candidate is drawn anew because it was seen before
 
 
 class Strategy(ABC):
@@ -47,3 +50,33 @@ class Strategy(ABC):
         A strategy that overrides this calls ``super().tell(trials)``.
         """
         self.history.extend(trials)
+
+    def unseen(
+        self, make: Callable[[], Candidate], seen: Iterable[str], near: Iterable[Candidate] = ()
+    ) -> Candidate | None:
+        """A candidate that was not seen before, or None where none can be found.
+
+        Args:
+            make: proposes one; after 50 that were seen, 50 are drawn from the space.
+            seen: the ids of architectures.
+            near: whose neighbours are tried when nothing else is new.
+
+        Raises:
+            SpaceError: nothing was seen, and yet nothing fits.
+        """
+        seen = set(seen)
+        for source in (make, lambda: self.space.sample(self.rng)):
+            for _ in range(TRIES):
+                try:
+                    candidate = source()
+                except SpaceError:
+                    if not seen:
+                        raise
+                    break
+                if candidate.architecture.id not in seen:
+                    return candidate
+        for one in near:
+            for candidate in self.space.neighbours(one, self.rng):
+                if candidate.architecture.id not in seen:
+                    return candidate
+        return None

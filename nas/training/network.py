@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from nas.architecture.layers import (
     Activation,
     AveragePool,
     BatchNorm,
+    Cell,
     Conv2d,
     Dense,
     Dropout,
@@ -21,11 +23,13 @@ from nas.architecture.layers import (
     GlobalAveragePool,
     Layer,
     MaxPool,
+    Pretrained,
     ResidualBlock,
     SeparableConv2d,
     Shape,
     same_padding,
 )
+from nas.training.backbone import Backbone
 
 # f(max(x)) = max(f(x)) for every f that never falls, so pooling first is the same function at a quarter of the
 # work. Maxout is a maximum itself. GELU and SiLU fall before they rise.
@@ -81,6 +85,44 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``activation(body(x) + shortcut(x))``."""
         return self.activation(self.body(x) + self.shortcut(x))  # type: ignore[no-any-return]
+
+
+class Zeros(nn.Module):
+    """Nothing, in the shape of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zeros."""
+        return torch.zeros_like(x)
+
+
+class CellGraph(nn.Module):
+    """Four nodes, each the sum of what the edges from all earlier ones bring."""
+
+    def __init__(self, layer: Cell, shape: Shape) -> None:
+        super().__init__()
+        self.edges = nn.ModuleList(_operation(name, shape[0]) for name in layer.operations)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The last node."""
+        maps = [x]
+        for first in (0, 1, 3):  # of the edges into a node
+            edges = self.edges[first : first + len(maps)]
+            maps.append(reduce(torch.add, [edge(node) for edge, node in zip(edges, maps, strict=True)]))
+        return maps[-1]
+
+
+def _operation(name: str, channels: int) -> nn.Module:
+    """The module of a cell's edge."""
+    match name:
+        case "none":
+            return Zeros()
+        case "skip_connect":
+            return nn.Identity()
+        case "avg_pool_3x3":
+            return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+    kernel = 3 if name == "nor_conv_3x3" else 1
+    convolution = nn.Conv2d(channels, channels, kernel, padding=same_padding(kernel), bias=False)
+    return nn.Sequential(nn.ReLU(), convolution, nn.BatchNorm2d(channels))
 
 
 class Network(nn.Module):
@@ -162,6 +204,10 @@ def _modules(layer: Layer, shape: Shape) -> tuple[list[Named], str]:
             return [("depthwise", depth), ("pointwise", point), *_norm(layer)], layer.activation
         case ResidualBlock():
             return [("residual", Residual(layer, shape))], "linear"
+        case Cell():
+            return [("cell", CellGraph(layer, shape))], "linear"
+        case Pretrained():
+            return [("backbone", Backbone(layer, shape))], "linear"
         case MaxPool():
             return [("max_pool", nn.MaxPool2d(layer.size))], "linear"
         case AveragePool():

@@ -16,6 +16,7 @@ class Recipe:
 
     optimiser: Literal["adamw", "adam"] = "adamw"
     learning_rate: float = 1e-2  # the peak, of a one-cycle schedule
+    fine_tuning: float = 0.1  # the fraction of it with which pretrained weights learn
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
     warm_up: float = 0.25  # the fraction of all steps until the peak
     weight_decay: float = 1e-2  # of weights, not of biases and normalisation

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nas.architecture.layers import Pretrained
+from nas.training.backbone import Backbone, imagenet
 from nas.training.network import Network, accuracy_and_loss
 from nas.training.recipe import Recipe
 from nas.trial import Job, Trial
@@ -89,13 +91,24 @@ def train(
 
 
 def _network(job: Job, dataset: Dataset) -> Network:
-    return Network(
-        job.candidate.architecture,
+    """The network before its training, with pretrained weights where its architecture says so."""
+    architecture = job.candidate.architecture
+    pretrained = [layer for layer in architecture.layers if isinstance(layer, Pretrained) and layer.weights]
+    weights = [imagenet(layer.model) for layer in pretrained]  # first, because they may be absent
+    network = Network(
+        architecture,
         dataset.input_shape,
         len(dataset.classes),
         mean=dataset.mean,
         std=dataset.std,
     )
+    for backbone, state in zip(_pretrained(network), weights, strict=True):
+        backbone.adopt(state)
+    return network
+
+
+def _pretrained(network: Network) -> list[Backbone]:
+    return [part for part in network.modules() if isinstance(part, Backbone) and part.pretrained]
 
 
 def _epochs(
@@ -114,7 +127,7 @@ def _epochs(
         losses = torch.zeros((), device=device)
         for picked in torch.split(shuffled[: steps * batch_size], batch_size):
             for group in optimiser.param_groups:
-                group["lr"] = recipe.rate(done / total)
+                group["lr"] = group["scale"] * recipe.rate(done / total)
             batch = shifted(images[picked], recipe.shift)
             loss = functional.cross_entropy(network(batch), labels[picked], label_smoothing=recipe.label_smoothing)
             optimiser.zero_grad(set_to_none=True)
@@ -138,11 +151,20 @@ def _plan(epochs: float, images: int, batch_size: int) -> list[int]:
 
 
 def _optimiser(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
-    weights = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
+    """Weights decay, biases and normalisation do not; what is pretrained learns slower, or not at all."""
+    tuned = {id(p) for backbone in _pretrained(network) for p in backbone.parameters()}
     groups = [
-        {"params": weights, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {
+            "params": [
+                p
+                for p in network.parameters()
+                if p.requires_grad and (id(p) in tuned) == pretrained and (p.ndim > 1) == decays
+            ],
+            "weight_decay": recipe.weight_decay if decays else 0.0,
+            "scale": recipe.fine_tuning if pretrained else 1.0,
+        }
+        for pretrained in (False, True)
+        for decays in (True, False)
     ]
     kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
     return kind([group for group in groups if group["params"]], lr=recipe.learning_rate, fused=True)

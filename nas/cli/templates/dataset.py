@@ -1,0 +1,37 @@
+"""A data set: what networks learn from. `nas search --dataset my-plugin` finds it by this file's name."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nas.data.dataset import Dataset, Split
+from nas.data.source import Source, stratified
+
+CLASSES = ("horizontal", "vertical")
+SIZES = (1_400, 200, 400)  # training, validation, test
+
+
+class MyPlugin(Source):
+    """Stripes across or down, in noise (this line is what `nas plugins list` shows)."""
+
+    def load(self) -> Dataset:
+        """Training and validation images: all that a search sees."""
+        train, validation, _ = self._splits()
+        return Dataset.of(self.name, train, validation, CLASSES)  # checks types, shapes and labels
+
+    def load_test(self) -> Split:
+        """The test images: opened once, for the winner."""
+        return self._splits()[2]
+
+    def _splits(self) -> list[Split]:
+        # Read your own images here: (N, channels, height, width), uint8, and labels (N,), whole numbers from 0.
+        # self.folders are the folders to look in: --data-dir, NAS_DATA_DIR, a cache.
+        rng = np.random.default_rng(0)
+        labels = np.arange(sum(SIZES)) % len(CLASSES)
+        images = rng.integers(0, 150, (len(labels), 1, 16, 16))
+        across = np.zeros((16, 16), np.int64)
+        across[::4] = 100
+        images += np.where(labels[:, None, None, None] == 0, across, across.T)
+        pixels = images.astype(np.uint8)
+        # Every class has its share of each part; the same division on every machine.
+        return [Split.of(pixels[part], labels[part]) for part in stratified(labels, SIZES, seed=0)]

@@ -1,0 +1,89 @@
+"""Use a network that someone else designed: the first of the three answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from nas.architecture.architecture import Architecture
+from nas.architecture.backbones import BACKBONES, FAMILIES
+from nas.architecture.known import KNOWN
+from nas.architecture.layers import Pretrained
+from nas.errors import ArchitectureError, UsageError, unknown
+from nas.spaces.space import Candidate, SearchSpace
+from nas.strategies.strategy import Strategy
+from nas.trial import Objective
+
+
+class Reference(Strategy):
+    """Proposes known networks, each once: the project's own, torchvision's, and the user's.
+
+    Args:
+        space: not asked; the networks come from elsewhere.
+        objectives: what the scores are.
+        seed: decides nothing here.
+        networks: names of known networks with commas between them, "all", or "none".
+        torchvision: names of torchvision's classification models, "all" (the smallest of each family), or "none".
+        pretrained: whether these begin with the weights that they have from ImageNet.
+        frozen: whether only their new classifier learns.
+        folder: a folder of architectures (``*.json``) to propose, too.
+        winners: a folder of searches (as ``runs``) whose winners are proposed, too.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        objectives: Sequence[Objective] = (),
+        seed: int = 0,
+        networks: str = "all",
+        torchvision: str = "none",
+        pretrained: bool = True,
+        frozen: bool = False,
+        folder: Path | None = None,
+        winners: Path | None = None,
+    ) -> None:
+        super().__init__(space, objectives=objectives, seed=seed)
+        known = _named("network", networks, KNOWN, KNOWN)
+        found = [Candidate(KNOWN[name], origin=name) for name in known]
+        for name in _named("torchvision model", torchvision, FAMILIES.values(), BACKBONES):
+            backbone = Pretrained(name, weights=pretrained, frozen=frozen)
+            found.append(Candidate(Architecture((backbone,)), origin=name))
+        if folder is not None:
+            found += [_read(path, path.stem) for path in _files(folder, "*.json", "folder")]
+        if winners is not None:
+            paths = _files(winners, "*/best/architecture.json", "winners")
+            found += [_read(path, path.parent.parent.name) for path in paths]
+        if not found:
+            raise UsageError("there is no network to propose: set networks, torchvision, folder or winners")
+        self.candidates = list({one.architecture.id: one for one in reversed(found)}.values())[::-1]
+
+    def ask(self, count: int) -> list[Candidate]:
+        """The next of them."""
+        seen = {trial.id for trial in self.history}
+        return [one for one in self.candidates if one.architecture.id not in seen][:count]
+
+
+def _named(kind: str, text: str, every: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The names in a list with commas; "all" and "none" are what they say."""
+    if text.strip() in ("all", "none"):
+        return list(every) if text.strip() == "all" else []
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    for name in names:
+        if name not in known:
+            raise UsageError(unknown(kind, name, known))
+    return names
+
+
+def _files(folder: Path, pattern: str, option: str) -> list[Path]:
+    paths = sorted(folder.glob(pattern))
+    if not paths:
+        raise UsageError(f"{option}={folder}: there is no {pattern} in it")
+    return paths
+
+
+def _read(path: Path, origin: str) -> Candidate:
+    try:
+        return Candidate(Architecture.from_json(path.read_text(encoding="utf-8")), origin=origin)
+    except (OSError, UnicodeDecodeError, ArchitectureError) as error:
+        raise UsageError(f"{path} is no architecture: {error}") from None

@@ -1,0 +1,196 @@
+"""Trial and error: Optuna's samplers propose, and learn from what was tried."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
+
+from nas.errors import ArchitectureError, PluginError, UsageError
+from nas.front import best_first
+from nas.spaces.space import Candidate, SearchSpace
+from nas.strategies.strategy import Strategy
+from nas.trial import Objective, Trial
+
+Sampler = Literal["tpe", "random", "grid", "cmaes", "gp", "nsga2"]
+
+NEEDS = {"cmaes": "cmaes", "gp": "scipy"}
+# They keep what they learn in attributes of Optuna's trials, so those have to be made by asking.
+STATEFUL = ("cmaes", "nsga2")
+# How often a sampler is asked again where it proposes what was seen or does not fit; then a candidate is drawn.
+AGAIN = 4
+# The sampler is shown the best trials and the latest: of 1,000 trials, TPE would take 0.1 s a candidate.
+BEST, LATEST = 24, 40
+
+
+class TrialAndError(Strategy):
+    """Samples with Optuna, by default with the tree-structured Parzen estimator (Bergstra et al., 2011).
+
+    The study is in memory and holds what was told; candidates that are still being trained count as bad ones, so
+    that a batch spreads out. A trial that successive halving stopped early is a pruned one. Candidates that were
+    proposed before are not proposed again while new ones can be found.
+
+    Args:
+        space: where candidates come from.
+        objectives: what the scores are.
+        seed: decides every random choice.
+        sampler: "tpe"; "random"; "grid": every network of the space once, in random order; "cmaes", which knows
+            numbers only and draws categories at random; "gp", which takes seconds; "nsga2".
+        startup: how many candidates are drawn at random before "tpe", "cmaes" and "gp" begin to learn; the size of
+            a generation of "nsga2".
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        objectives: Sequence[Objective] = (),
+        seed: int = 0,
+        sampler: Sampler = "tpe",
+        startup: int = 16,
+    ) -> None:
+        super().__init__(space, objectives=objectives, seed=seed)
+        if startup < 2:
+            raise UsageError(f"startup must be 2 or more, not {startup}")
+        if sampler == "cmaes" and len(self.objectives) > 1:
+            raise UsageError(
+                "sampler cmaes knows one objective only; use tpe, nsga2, gp, random or grid for several"
+            )
+        if (package := NEEDS.get(sampler)) and importlib.util.find_spec(package) is None:
+            raise PluginError(f"sampler {sampler} needs the package {package}: pip install {package}")
+        self.sampler = sampler
+        self.startup = startup
+        self._distributions: list[dict[str, BaseDistribution] | None] = []  # of each trial of the history
+        self._replayed = self._study([])  # of the stateful samplers
+
+    def ask(self, count: int) -> list[Candidate]:
+        """What the sampler proposes, where it is new and fits."""
+        # Nothing that is asked here stays in what is known: it is told later, or never.
+        study = copy.deepcopy(self._replayed) if self.sampler in STATEFUL else self._study(self._shown())
+        study.sampler = self._new_sampler(self.rng.getrandbits(32))
+        seen = {trial.id for trial in self.history}
+        candidates: list[Candidate] = []
+        while len(candidates) < count:
+            candidate = self._propose(study, seen) or self._other(seen)
+            if candidate is None:
+                break
+            seen.add(candidate.architecture.id)
+            candidates.append(candidate)
+        return candidates
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Remember the trials, and what could have been answered."""
+        super().tell(trials)
+        for trial in trials:
+            fixed = FixedTrial(dict(trial.job.candidate.choices))
+            try:
+                self.space.build(fixed)
+            except (ArchitectureError, ValueError):
+                self._distributions.append(None)  # not of this space: there is nothing to learn from it
+                continue
+            self._distributions.append(fixed.distributions)
+            if self.sampler in STATEFUL:
+                self._replay(trial)
+
+    def _propose(self, study: Study, seen: set[str]) -> Candidate | None:
+        """The first of a few proposals that fits and is new; it goes on running in the study."""
+        for _ in range(AGAIN):
+            trial = study.ask()
+            try:
+                architecture = self.space.build(trial)
+                self.space.limits.check(architecture)
+            except ArchitectureError:
+                study.tell(trial, state=TrialState.FAIL)
+                continue
+            if architecture.id not in seen:
+                return Candidate(architecture, trial.params, origin=self.sampler)
+            study.tell(trial, state=TrialState.FAIL)
+        return None
+
+    def _other(self, seen: set[str]) -> Candidate | None:
+        near = () if self.sampler == "grid" else [trial.job.candidate for trial in reversed(self.history)]
+        found = self.unseen(lambda: self.space.sample(self.rng), seen, near)
+        if found is None and self.sampler == "grid":
+            return next((one for one in self.space.every() if one.architecture.id not in seen), None)
+        return found
+
+    def _shown(self) -> list[FrozenTrial]:
+        """The trials that the sampler learns from, in their order."""
+        if self.sampler in ("random", "grid"):
+            return []
+        chosen = self.history
+        if len(chosen) > BEST + LATEST:
+            best = {id(trial) for trial in best_first(self.history)[:BEST]}
+            others = [trial for trial in self.history if id(trial) not in best][-LATEST:]
+            best |= {id(trial) for trial in others}
+            chosen = [trial for trial in self.history if id(trial) in best]
+        longest = max((trial.job.epochs for trial in self.history), default=0.0)
+        known = {id(trial): found for trial, found in zip(self.history, self._distributions, strict=True)}
+        return [
+            _frozen(trial, distributions, early=trial.job.epochs < longest)
+            for trial in chosen
+            if (distributions := known[id(trial)]) is not None
+        ]
+
+    def _replay(self, trial: Trial) -> None:
+        """Ask for this very trial, so that the sampler leaves its notes on it, and tell what came of it."""
+        study = self._replayed
+        told = study.get_trials(deepcopy=False)
+        if len(told) >= 2 * (BEST + LATEST):
+            ranked = sorted((t for t in told if t.values), key=lambda t: t.values[0], reverse=True)[:BEST]
+            kept = {t.number for t in (*ranked, *told[-LATEST:])}
+            self._replayed = study = self._study([t for t in told if t.number in kept])
+        study.sampler = self._new_sampler(len(self._distributions))
+        study.enqueue_trial(dict(trial.job.candidate.choices))
+        asked = study.ask()
+        self.space.build(asked)
+        study.tell(asked, trial.scores) if _is_finite(trial) else study.tell(asked, state=TrialState.FAIL)
+
+    def _study(self, trials: Sequence[FrozenTrial]) -> Study:
+        logging.getLogger("optuna").setLevel(logging.ERROR)  # it tells of every trial
+        study = optuna.create_study(directions=["maximize"] * max(1, len(self.objectives)))
+        study.add_trials(trials)
+        return study
+
+    def _new_sampler(self, seed: int) -> BaseSampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            match self.sampler:
+                case "random" | "grid":
+                    return RandomSampler(seed)
+                case "cmaes":
+                    return CmaEsSampler(seed=seed, n_startup_trials=self.startup, warn_independent_sampling=False)
+                case "gp":
+                    return GPSampler(seed=seed, n_startup_trials=self.startup)
+                case "nsga2":
+                    return NSGAIISampler(population_size=self.startup, seed=seed)
+                case "tpe":
+                    return TPESampler(
+                        seed=seed, n_startup_trials=self.startup, multivariate=True, constant_liar=True
+                    )
+
+
+def _is_finite(trial: Trial) -> bool:
+    return trial.failure is None and all(math.isfinite(score) for score in trial.scores)
+
+
+def _frozen(trial: Trial, distributions: dict[str, BaseDistribution], *, early: bool) -> FrozenTrial:
+    """The trial as Optuna knows trials: complete, pruned where it was stopped early, or failed."""
+    about: dict[str, Any] = {"params": dict(trial.job.candidate.choices), "distributions": distributions}
+    if not _is_finite(trial):
+        return create_trial(state=TrialState.FAIL, **about)
+    if early and len(trial.scores) == 1:  # Optuna prunes for one objective only
+        step = round(1000 * trial.job.epochs)
+        return create_trial(state=TrialState.PRUNED, intermediate_values={step: trial.scores[0]}, **about)
+    return create_trial(values=trial.scores, **about)

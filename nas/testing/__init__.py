@@ -1,0 +1,72 @@
+"""The contract of each kind of plugin: what a search relies on, as tests.
+
+A plugin's own test is three lines, and pytest runs every requirement of its kind::
+
+    class TestMine(StrategyContract):
+        plugin = Mine
+
+``options`` are what ``--set`` would give it. `check` runs the same requirements without pytest. No network is
+trained for a strategy or a space: their trials are made up from the ids of the networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nas.errors import UsageError
+from nas.testing.contract import Contract, ContractError, Finding, one_line
+from nas.testing.datasets import DatasetContract
+from nas.testing.evaluators import EvaluatorContract
+from nas.testing.spaces import SpaceContract
+from nas.testing.strategies import StrategyContract
+
+__all__ = [
+    "ContractError",
+    "DatasetContract",
+    "EvaluatorContract",
+    "Finding",
+    "SpaceContract",
+    "StrategyContract",
+    "check",
+]
+
+CONTRACTS: dict[str, type[Contract]] = {
+    "strategy": StrategyContract,
+    "space": SpaceContract,
+    "dataset": DatasetContract,
+    "evaluator": EvaluatorContract,
+}
+
+
+def check(kind: str, plugin: type[Any], options: Mapping[str, Any] | None = None) -> Iterator[Finding]:
+    """Check every requirement of a kind, one after the other; whatever the plugin raises is a finding.
+
+    Args:
+        kind: "strategy", "space", "dataset" or "evaluator".
+        plugin: the class.
+        options: of its constructor.
+
+    Raises:
+        UsageError: an option that it does not take, or a value that it refuses.
+    """
+    contract = type(plugin.__name__, (CONTRACTS[kind],), {"plugin": plugin, "options": dict(options or {})})
+    made = _finding(contract, "test_is_made")
+    yield made
+    names = [name for name in vars(CONTRACTS[kind]) if name.startswith("test_") and name != "test_is_made"]
+    if not made.broken:
+        yield from (_finding(contract, name) for name in names)
+
+
+def _finding(contract: type[Contract], name: str) -> Finding:
+    requirement = getattr(contract, name)
+    words = requirement.__doc__.partition("\n")[0].rstrip(".")
+    try:
+        requirement(contract())
+    except ContractError as error:
+        return Finding(words, str(error))
+    except (Exception, SystemExit) as error:
+        if isinstance(error, UsageError) and name == "test_is_made":
+            raise  # the person's mistake, not the plugin's
+        return Finding(words, one_line(error))
+    return Finding(words)

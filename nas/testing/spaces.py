@@ -1,0 +1,154 @@
+"""The contract of search spaces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import islice
+from random import Random
+from typing import Any
+
+from nas import plugins
+from nas.architecture.architecture import Architecture, Limits
+from nas.errors import ArchitectureError
+from nas.spaces.space import Candidate, Recorder, SearchSpace
+from nas.testing.contract import Contract, ContractError, doing, global_random, require
+
+
+class SpaceContract(Contract):
+    """What a search relies on in a space."""
+
+    plugin: type[SearchSpace]
+    limits = Limits()
+    draws = 30
+
+    def make(self) -> SearchSpace:
+        """The space, within the limits."""
+        with doing("making it"):
+            space: SearchSpace = plugins.create(self.plugin, self.options)
+            return space.within(self.limits)
+
+    def test_networks(self) -> None:
+        """Builds networks, and enough of them fit."""
+        with doing("build"), suppress(ArchitectureError):
+            built = self.make().build(Recorder(Random(0)))
+            words = f"build must return an Architecture, and returned {built!r:.100}"
+            require(isinstance(built, Architecture), words)
+        for _, candidate in self._samples():
+            again = Architecture.from_json(candidate.architecture.to_json())
+            require(again == candidate.architecture, f"{candidate.architecture} is not what its JSON says")
+
+    def test_build(self) -> None:
+        """Builds the same from the same answers."""
+        with global_random(1):
+            samples = self._samples()
+        with global_random(2):
+            for space, candidate in samples:
+                check_candidate(space, candidate)
+
+    def test_global_random(self) -> None:
+        """Leaves the global random numbers as they were."""
+        with global_random(3) as moved:
+            self._samples()
+            require(not moved(), f"build draws from, or seeds, {' and '.join(moved())}: ask `choose` instead")
+
+    def test_answers(self) -> None:
+        """Asks for plain values: None, true or false, finite numbers, text."""
+        for _, candidate in self._samples():
+            for name, value in candidate.choices.items():
+                plain = value is None or type(value) in (bool, int, float, str)
+                finite = not isinstance(value, float) or math.isfinite(value)
+                require(plain and finite, f"the answer to {name!r} is {value!r}")
+
+    def test_questions(self) -> None:
+        """Asks, under one name, always the same question."""
+        asked: dict[str, tuple[object, ...]] = {}
+        space = self.make()
+        for seed in range(self.draws):
+            with doing("build"), suppress(ArchitectureError):
+                space.build(_Listener(Random(seed), asked))
+
+    def test_mutation(self) -> None:
+        """Has mutations, which stay inside of it and change the network."""
+        samples = self._samples()
+        if len({candidate.architecture.id for _, candidate in samples}) == 1:
+            return  # a space of one network has none
+        for seed, (space, candidate) in enumerate(samples):
+            with doing("mutate"):
+                child = space.mutate(candidate, Random(seed))
+            same = child.architecture.id == candidate.architecture.id
+            require(not same, f"a mutation of {dict(candidate.choices)} is the same network")
+            check_candidate(space, child)
+
+    def test_crossover(self) -> None:
+        """Has crossovers, which stay inside of it."""
+        samples = self._samples()
+        for seed, ((space, first), (_, second)) in enumerate(zip(samples, reversed(samples), strict=True)):
+            with doing("crossover"):
+                child = space.crossover(first, second, Random(seed))
+            check_candidate(space, child)
+
+    def test_neighbours(self) -> None:
+        """Has neighbours of each network, which stay inside of it and are others."""
+        for space, candidate in self._samples()[:5]:
+            with doing("neighbours"):
+                found = list(islice(space.neighbours(candidate, Random(1)), 40))
+            for other in found:
+                same = other.architecture.id == candidate.architecture.id
+                require(not same, f"a neighbour of {dict(candidate.choices)} is the same network")
+                check_candidate(space, other)
+
+    def _samples(self) -> list[tuple[SearchSpace, Candidate]]:
+        space = self.make()
+        with doing("sample"):
+            return [(space, space.sample(Random(seed))) for seed in range(self.draws)]
+
+
+class _Listener(Recorder):
+    """Remembers which question was asked under which name, over many builds."""
+
+    def __init__(self, rng: Random, asked: dict[str, tuple[object, ...]]) -> None:
+        super().__init__(rng)
+        self._asked = asked
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
+        """One of ``choices``, which are always the same (Optuna insists on it)."""
+        self._note(name, ("one of", *choices))
+        return super().suggest_categorical(name, choices)
+
+    def suggest_int(self, name: str, low: int, high: int, /, *, step: int = 1, log: bool = False) -> int:
+        """A whole number; the range may vary."""
+        self._note(name, ("a whole number",))
+        return super().suggest_int(name, low, high, step=step, log=log)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, /, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A number; the range may vary."""
+        self._note(name, ("a number",))
+        return super().suggest_float(name, low, high, step=step, log=log)
+
+    def _note(self, name: str, question: tuple[object, ...]) -> None:
+        before = self._asked.setdefault(name, question)
+        words = [f"{one[0]} {list(one[1:]) or ''}".strip() for one in (before, question)]
+        require(before == question, f"{name!r} asks once for {words[0]} and once for {words[1]}: use two names")
+
+
+def check_candidate(space: SearchSpace, candidate: Candidate) -> None:
+    """It fits, and its choices rebuild it."""
+    name = f"the candidate {candidate.architecture.id} ({candidate.origin or 'no origin'})"
+    try:
+        space.limits.check(candidate.architecture)
+    except ArchitectureError as error:
+        raise ContractError(f"{name} does not fit: {error}") from None
+    with doing(f"building {name} from its choices"):
+        again = space.replay(candidate.choices, Random(0))
+    require(
+        again.architecture == candidate.architecture,
+        f"{name} is not what its choices {dict(candidate.choices)} build: that is {again.architecture.id}",
+    )
+    require(
+        dict(again.choices) == dict(candidate.choices),
+        f"{name} has the choices {dict(candidate.choices)}, of which build asks for {dict(again.choices)}",
+    )

@@ -1,0 +1,68 @@
+"""Trains in this process, where a debugger can stop: ``nas search --evaluator inline``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.errors import ArchitectureError
+from nas.evaluation.evaluator import Evaluator
+from nas.trial import Job, Trial
+
+if TYPE_CHECKING:
+    from nas.data.dataset import Dataset
+    from nas.training.recipe import Recipe
+
+
+class Inline(Evaluator):
+    """Trains one job after the other in this very process, with the results of a worker.
+
+    Args:
+        dataset: what the networks learn from.
+        recipe: how.
+        device: where.
+        weights: a folder for the trained weights, if they are wanted.
+        until: the moment (``time.monotonic``) after which no further job is begun; None for never.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        device: str = "cpu",
+        weights: Path | None = None,
+        until: float | None = None,
+    ) -> None:
+        from nas.evaluation.worker import Task
+
+        self._dataset = dataset
+        self._task = Task(data="", recipe=asdict(recipe), device=device, weights=str(weights or ""))
+        self._until = until
+
+    def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+        """One trial for each job, in their order."""
+        for job in jobs:
+            if self._until is not None and time.monotonic() >= self._until:
+                return
+            yield self._train(job)
+
+    def _train(self, job: Job) -> Trial:
+        """The trial of a job; whatever goes wrong is a failure of this job alone."""
+        import torch
+
+        from nas.evaluation.worker import train_job
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in a worker: with two, other bits come out, and more slowly
+        try:
+            return train_job(job, self._dataset, self._task)
+        except ArchitectureError as error:
+            return Trial.failed(job, "invalid", str(error))
+        except Exception as error:  # noqa: BLE001
+            return Trial.failed(job, "crash", f"{type(error).__name__}: {error}")
+        finally:
+            torch.set_num_threads(threads)

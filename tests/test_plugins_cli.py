@@ -1,0 +1,147 @@
+"""``nas plugins``: what is there, a new one that works at once, and what is broken."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from nas import plugins
+from nas.cli.main import cli
+
+STRATEGY = '''
+from nas.strategies.strategy import Strategy
+
+class Mine(Strategy):
+    """Mine."""
+
+    def ask(self, count):
+        return [self.space.sample(self.rng) for _ in range(count + EXTRA)]
+'''
+
+
+def nas(*words: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(cli, ["plugins", *words])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture(autouse=True)
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_list_shows_what_is_there_and_what_is_wrong_with_it(empty: Path) -> None:
+    folder = empty / "mine"
+    folder.mkdir()
+    (folder / "my_own.py").write_text(STRATEGY)
+    (folder / "evolve.py").write_text(STRATEGY)
+    (folder / "absent.py").write_text("import a_package_that_nobody_has\n" + STRATEGY)
+    (folder / "damaged.py").write_text("def (:")
+    (folder / "test_my_own.py").write_text("")
+    lines = nas("list", "--plugins", str(folder)).stdout.splitlines()
+    heads = [line for line in lines if line and "·" not in line]
+    assert heads == ["strategies", "spaces", "data sets", "evaluators", "files that do not say what they are"]
+
+    def line(*words: str) -> str:
+        [found] = [one for one in lines if all(word in one for word in words)]
+        return found
+
+    assert line("my-own").split() == ["my-own", "Mine.", "·", str(folder / "my_own.py")]
+    assert "broken: there is no package 'a_package_that_nobody_has'" in line("absent.py")
+    assert "broken: SyntaxError" in line("damaged.py")
+    assert "one of 2 of this name" in line("nas.strategies.evolve:Evolve")
+    assert "one of 2 of this name" in line("evolve.py")
+    assert "MNIST" in line("mnist-5k", "nas.data.mnist5k:Mnist5k")
+    assert not any("test_my_own" in one for one in lines)
+    assert not {name for name in sys.modules if name in ("nas_plugin_my_own", "nas_plugin_absent")}
+
+
+def test_the_list_is_readable_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", nas("list").stdout)
+    assert "evolve" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("kind", list(plugins.KINDS))
+def test_a_new_plugin_keeps_its_contract(kind: str) -> None:
+    told = nas("new", "my-own-one", "--kind", kind).stdout
+    assert "nas plugins check my-own-one\n" in told
+    assert f"nas search --{kind} my-own-one" in told
+    checked = nas("check", "my-own-one").stdout
+    assert checked.startswith(f"{kind} my-own-one: ")
+    assert "requirements hold" in checked
+    assert "my-plugin" not in Path("plugins/my_own_one.py").read_text()
+    assert "(this line is what `nas plugins list` shows)" in nas("list").stdout
+
+
+def test_the_test_of_a_new_plugin_passes() -> None:
+    nas("new", "my-own-one", "--folder", "elsewhere")
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "elsewhere/test_my_own_one.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "11 passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("../escape", "'../escape' cannot be the name of a plugin: write small letters"),
+        ("Mine", "'Mine' cannot be the name"),
+        ("class", "'class' cannot be the name"),
+        ("test-mine", "'test-mine' cannot be the name"),
+        ("evolve", "there is a strategy 'evolve' already"),
+        ("random", "'random' is the name of a Python module"),
+        ("taken", "taken.py is there already"),
+    ],
+)
+def test_a_name_that_will_not_do_is_refused_and_nothing_is_written(empty: Path, name: str, words: str) -> None:
+    (empty / "plugins").mkdir()
+    (empty / "plugins" / "taken.py").write_text(STRATEGY)
+    told = nas("new", name, code=2).stderr
+    assert words in told
+    assert told.count("\n") == 1
+    assert [path.relative_to(empty).as_posix() for path in empty.rglob("*.py")] == ["plugins/taken.py"]
+
+
+def test_the_check_says_what_is_broken(empty: Path) -> None:
+    (empty / "too_many.py").write_text(STRATEGY.replace("EXTRA", "1"))
+    told = nas("check", "too-many", "--plugins", str(empty), code=1).stdout
+    assert "  BROKEN  Returns a list of candidates, as many as were asked for or fewer\n" in told
+    assert "          asked for 1 candidates, it returned 2\n" in told
+    assert "  ok      Can be made, with its options\n" in told
+    assert "of 11 requirements are broken" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["check", "evolv"], "there is no plugin 'evolv'; did you mean 'evolve'?"),
+        (["check", "evolve", "--kind", "space"], "there is no space 'evolve'"),
+        (["check", "damaged"], "damaged.py cannot be imported: SyntaxError"),
+        (["check", "both"], "there is a strategy and a space 'both': say which with --kind"),
+        (["check", "evolve", "--set", "populaton=3"], "there is no option of Evolve 'populaton'"),
+        (["check", "evolve", "--set", "population=1"], "population must be 2 or more, not 1"),
+    ],
+)
+def test_what_cannot_be_checked_is_one_line(empty: Path, words: list[str], told: str) -> None:
+    (empty / "plugins").mkdir()
+    (empty / "plugins" / "damaged.py").write_text("def (:")
+    (empty / "plugins" / "both.py").write_text(STRATEGY)
+    (empty / "both.py").write_text(
+        "from nas.spaces.space import SearchSpace\n\nclass Other(SearchSpace):\n    build = None\n"
+    )
+    result = CliRunner().invoke(cli, ["plugins", *words, "--plugins", "."])
+    assert result.exit_code in (1, 2)
+    assert told in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
