@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def train(network: str, out: Path | None, as_json: bool, **options: Any) -> None:
     """Train one network, without a search, and test it.
 
-    NETWORK is lecture, lenet5, or the path of an architecture.json.
+    NETWORK is a known network (lecture, lenet5, mlp, all-cnn, small-vgg, small-resnet), a model of torchvision
+    (resnet18 …, with its ImageNet weights), or the path of an architecture.json.
     """
     from nas.cli.console import observer, show_result
 
@@ -48,14 +49,18 @@ def train(network: str, out: Path | None, as_json: bool, **options: Any) -> None
 
 def _network(text: str) -> tuple[str, Architecture]:
     from nas.architecture.architecture import Architecture
+    from nas.architecture.backbones import BACKBONES
     from nas.architecture.known import KNOWN
+    from nas.architecture.layers import Pretrained
     from nas.errors import ArchitectureError, UsageError, unknown
 
     if text in KNOWN:
         return text, KNOWN[text]
+    if text in BACKBONES:
+        return text, Architecture((Pretrained(text),))
     path = Path(text)
     if not path.is_file():
-        raise UsageError(f"{unknown('network', text, KNOWN)}, nor is there a file of that name")
+        raise UsageError(f"{unknown('network', text, (*KNOWN, *BACKBONES))}, nor is there a file of that name")
     try:
         return path.stem, Architecture.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ArchitectureError) as error:
