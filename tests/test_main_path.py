@@ -50,7 +50,7 @@ def result(place: Path) -> dict[str, object]:
 
 
 def test_the_result_is_one_object(result: dict[str, object]) -> None:
-    assert set(result) == {"search", "strategy", "dataset", "trials", "failed", "seconds", "winner"}
+    assert set(result) == {"search", "strategy", "dataset", "trials", "failed", "seconds", "front", "winner"}
     assert (result["strategy"], result["dataset"], result["trials"], result["failed"]) == (
         "evolve",
         "mnist-5k",
