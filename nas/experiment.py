@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from nas.errors import NasError, UsageError, unknown
 from nas.records.observer import Observer, Outcome
+from nas.trial import Objective
 
 Setting = None | bool | int | float | str
 
@@ -28,7 +29,8 @@ def seconds(value: object) -> object:
 
 
 def different(values: tuple[str, ...]) -> tuple[str, ...]:
-    """The values, of which no two may be equal."""
+    """Objectives in their usual spelling, of which no two may be equal."""
+    values = tuple(str(Objective.parse(value)) for value in values)
     if len(set(values)) < len(values):
         raise ValueError("each objective is given once")
     return values
@@ -42,7 +44,7 @@ class Experiment(BaseModel):
     strategy: str = "evolve"
     space: str = "cnn"
     dataset: str = "auto"
-    trials: Annotated[int, Field(ge=1)] | None = None  # candidates; 36 where there is no time limit either
+    trials: Annotated[int, Field(ge=1)] | None = None  # candidates; 40 where there is no time limit either
     time_limit: Annotated[float, Field(gt=0), BeforeValidator(seconds)] | None = None  # seconds, for everything
     objectives: Annotated[
         tuple[str, ...], Field(min_length=1, max_length=4, strict=False), AfterValidator(different)
@@ -80,6 +82,9 @@ class Experiment(BaseModel):
         """The name of the first setting that is wrong, and what is wrong with it."""
         first = error.errors()[0]
         name = str(first["loc"][0])
+        if name == "options" and len(first["loc"]) > 1:
+            name = f"options.{first['loc'][1]}"
+            return name, f"option {first['loc'][1]} = {first['input']!r}: should be a number, text, true or false"
         if first["type"] == "extra_forbidden":
             return name, unknown("setting", name, cls.model_fields)
         message = first["msg"].removeprefix("Value error, ")
@@ -101,14 +106,14 @@ class Experiment(BaseModel):
             raise NasError(f"{path} is no TOML: {error}") from None
         options = values.get("options", {})
         if isinstance(options, dict):
-            options = {**options, **changes.get("options", {})}
+            options = {**_flat(options), **changes.get("options", {})}
         try:
             experiment = cls(**{**values, **changes, **({"options": options} if options else {})})
         except ValidationError as error:
             name, message = cls._explain(error)
             raise UsageError(message if name in changes else f"{_place(path, text, name)}: {message}") from None
         for name in experiment.options.keys() - changes.get("options", {}).keys():
-            experiment._places[name] = _place(path, text, name)
+            experiment._places[name] = _place(path, text, f"options.{name}")
         return experiment
 
     def place(self, option: str) -> str:
@@ -146,11 +151,29 @@ class Experiment(BaseModel):
         return run_search(self, out, observers)
 
 
+def _flat(options: dict[str, Any]) -> dict[str, Any]:
+    """``space.filters = 2`` is a table in TOML, and an option called "space.filters" here."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        inner = value.items() if isinstance(value, dict) else ()
+        flat |= {f"{name}.{key}": one for key, one in inner} if isinstance(value, dict) else {name: value}
+    return flat
+
+
 def _place(path: Path, text: str, name: str) -> str:
-    """Where a key of a TOML file stands."""
-    key = re.compile(rf"""\s*["']?{re.escape(name)}["']?\s*=|\s*\[\s*["']?{re.escape(name)}["']?\s*[.\]]""")
-    numbers = [number for number, line in enumerate(text.splitlines(), 1) if key.match(line)]
-    return f"{path}, line {numbers[0]}" if numbers else str(path)
+    """Where a key of a TOML file stands; keys of tables are written with dots."""
+    table = ""
+    wanted = name.split(".")
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[([^\]]+)\]", line):
+            table = header[1]
+        key = re.match(r"""\s*([\w.'"-]+)\s*=""", line)
+        parts = [part.strip(" '\"") for part in f"{table}.{key[1] if key else ''}".split(".")]
+        found = [part for part in parts if part]
+        inline = key and found == wanted[:-1] and re.search(rf"\b{re.escape(wanted[-1])}\b", line)
+        if (found == wanted and (key or header)) or inline:
+            return f"{path}, line {number}"
+    return str(path)
 
 
 def _toml(value: Any) -> str:

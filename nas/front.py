@@ -12,8 +12,8 @@ from nas.trial import Objective, Trial, rank
 SPREAD = 16  # so many of a front are chosen one by one; the others follow by the first objective
 
 
-def best_first(trials: Iterable[Trial]) -> list[Trial]:
-    """The trials that did not fail: the longest trainings first, of these one Pareto front after the other.
+def best_first(trials: Iterable[Trial], count: int | None = None) -> list[Trial]:
+    """The best ``count`` trials that did not fail: the longest trainings first, of these front after front.
 
     Within a front, the best by the first objective is followed by those that add most to the hypervolume, so that
     any number of trials from the top stands for the front. With one objective this is the order of `rank`.
@@ -27,8 +27,9 @@ def best_first(trials: Iterable[Trial]) -> list[Trial]:
             continue
         ranks = _ranks(equals)
         for level in sorted(set(ranks)):
-            ordered += _spread([trial for trial, own in zip(equals, ranks, strict=True) if own == level])
-    return ordered
+            if count is None or len(ordered) < count:
+                ordered += _spread([trial for trial, own in zip(equals, ranks, strict=True) if own == level])
+    return ordered[:count]
 
 
 def front(trials: Iterable[Trial]) -> list[Trial]:
@@ -51,7 +52,8 @@ def hypervolume(trials: Iterable[Trial], objectives: Sequence[Objective], limits
 
     Along each objective a trial is as many orders of magnitude better than the worst as ``log10(worst / value)``;
     of an accuracy, it is the error that counts. The worst is that of a network that guesses, or has as many
-    parameters or operations as are allowed (a million, and a hundred million, where any number is).
+    parameters or operations as are allowed (a million, and a hundred million, where any number is). What was
+    stopped early counts with what it had reached.
     """
     import moocore
     import numpy as np
@@ -73,9 +75,9 @@ def _gains(trial: Trial, objectives: Sequence[Objective], limits: Limits) -> lis
     }
     gains = []
     for objective in objectives:
-        value = trial.metrics[objective.metric]
+        value = abs(objective.score(trial))
         if objective.metric == "validation_accuracy":
-            gains.append(-math.log10(max(1 - value, 1e-5)))
+            gains.append(math.log10((1 - 1 / limits.classes) / max(1 - value, 1e-5)))
         elif objective.metric == "images_per_second":
             gains.append(math.log10(max(value, 1.0)))
         else:

@@ -13,13 +13,13 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from nas.errors import NasError, OptionError, PluginError, UsageError, unknown
 
@@ -33,6 +33,7 @@ KINDS = {
 GROUPS = {kind: f"nas.{'strategies' if kind == 'strategy' else kind + 's'}" for kind in KINDS}
 
 Place = EntryPoint | Path
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,21 @@ def folders(extra: Sequence[Path] = ()) -> list[Path]:
 def names(kind: str, extra: Sequence[Path] = ()) -> dict[str, list[Place]]:
     """Every name that could be asked for, and all places where it is; imports nothing.
 
-    A file whose source does not say what it holds stands under every kind.
+    A file whose source does not say what it holds stands under every kind, unless somebody else has the name
+    there: a half-written file must not get in the way of a part that it has nothing to do with.
     """
     found: dict[str, list[Place]] = {}
     for point in entry_points(group=GROUPS[kind]):
         found.setdefault(canonical(point.name), []).append(point)
+    unclear = []
     for path in files(extra):
-        if kind in (describe(path).kinds or KINDS):
+        kinds = describe(path).kinds
+        if kind in kinds:
+            found.setdefault(canonical(path.stem), []).append(path)
+        elif not kinds:
+            unclear.append(path)
+    for path in unclear:
+        if canonical(path.stem) not in found or all(one in unclear for one in found[canonical(path.stem)]):
             found.setdefault(canonical(path.stem), []).append(path)
     return found
 
@@ -148,7 +157,8 @@ def find(kind: str, name: str, extra: Sequence[Path] = ()) -> type[Any]:
     """The class that a name stands for.
 
     Raises:
-        PluginError: nobody knows the name, or what is there cannot be imported or is of another kind.
+        UsageError: nobody knows the name.
+        PluginError: two have it, or what is there cannot be imported or is of another kind.
     """
     known = names(kind, extra)
     places = known.get(canonical(name), [])
@@ -162,7 +172,7 @@ def find(kind: str, name: str, extra: Sequence[Path] = ()) -> type[Any]:
     parent: type[Any] = getattr(importlib.import_module(module), attribute)
     if isinstance(place, Path):
         return _only_class(_import_file(place), parent, place)
-    loaded = _guarded(place.load, f"{kind} {name!r} ({place.value})")
+    loaded = _imported_by(place.load, f"{kind} {name!r} ({place.value})")
     if not (isinstance(loaded, type) and issubclass(loaded, parent)):
         raise PluginError(f"{kind} {name!r} ({place.value}) is not a subclass of {parent.__name__}")
     return loaded
@@ -179,37 +189,53 @@ def create(plugin: type[Any], options: Mapping[str, Any], **given: Any) -> Any:
     Raises:
         UsageError: an option that the constructor does not take, or a value of a wrong type.
     """
-    from pydantic import TypeAdapter, ValidationError
-
-    label = plugin.__name__
-    hints = _guarded(lambda: _hints(plugin, {name.replace("-", "_") for name in options}), label)
+    values = check_options(plugin, options, given)
     taken = inspect.signature(plugin).parameters
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
-    known = [n for n, p in taken.items() if n not in given and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     given = {name: value for name, value in given.items() if anything or name in taken}
+    return guarded(lambda: plugin(**given, **values), f"{plugin.__name__} cannot be made")
+
+
+def check_options(plugin: type[Any], options: Mapping[str, Any], given: Iterable[str]) -> dict[str, Any]:
+    """The options as the constructor wants them; nothing is made.
+
+    Args:
+        plugin: the class.
+        options: what the user set.
+        given: the names of what the search passes.
+
+    Raises:
+        UsageError: an option that the constructor does not take, or a value of a wrong type, or one is missing.
+    """
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+
+    label = plugin.__name__
+    hints = _imported_by(lambda: _hints(plugin, {name.replace("-", "_") for name in options}), label)
+    taken = inspect.signature(plugin).parameters
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    given = set(given)
+    known = [n for n, p in taken.items() if n not in given and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     values = {}
     for name, value in options.items():
         key = name.replace("-", "_")
         if key not in known and not anything:
             raise OptionError(unknown(f"option of {label}", name, known), name)
-        adapter: TypeAdapter[Any] = TypeAdapter(hints.get(key, Any))
+        default = taken[key].default if key in taken else None
+        kind = hints.get(key, Any if default in (None, inspect.Parameter.empty) else type(default))
         try:
+            adapter: TypeAdapter[Any] = TypeAdapter(kind)
             values[key] = (
                 adapter.validate_strings(value) if isinstance(value, str) else adapter.validate_python(value)
             )
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
+        except (ValueError, PydanticUserError) as error:  # ValueError: pydantic's ValidationError is one
+            reason = error.errors()[0]["msg"] if hasattr(error, "errors") else f"{kind} cannot be read from text"
             message = f"option {name}={value} of {label}: {reason[0].lower()}{reason[1:]}"
             raise OptionError(message, name) from None
     missing = [n for n in known if taken[n].default is inspect.Parameter.empty and n not in values]
     if missing:
         raise UsageError(f"{label} needs the option {missing[0]}: add --set {missing[0]}=VALUE")
-    try:
-        return plugin(**given, **values)
-    except NasError:
-        raise
-    except Exception as error:
-        raise PluginError(f"{label} cannot be made: {type(error).__name__}: {error}") from error
+    return values
 
 
 def _hints(plugin: type[Any], names: AbstractSet[str]) -> dict[str, Any]:
@@ -227,7 +253,7 @@ def _import_file(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     load = spec.loader.exec_module
-    _guarded(lambda: load(module), f"the plugin file {path}")
+    _imported_by(lambda: load(module), f"the plugin file {path}")
     return module
 
 
@@ -245,10 +271,26 @@ def _only_class(module: Any, parent: type[Any], path: Path) -> type[Any]:
     return own[0]
 
 
-def _guarded(action: Callable[[], Any], label: str) -> Any:
-    """Do something with a stranger's code; whatever it raises becomes one line."""
+def guarded(action: Callable[[], Result], what: str) -> Result:
+    """Do something with a stranger's code; whatever it raises becomes one line that begins with ``what``.
+
+    `SystemExit` is not caught: it is how a signal ends this program.
+
+    Raises:
+        PluginError: it raised something; a `NasError` is raised as it is.
+    """
     try:
         return action()
-    except (Exception, SystemExit) as error:
+    except NasError:
+        raise
+    except Exception as error:
         reason = " ".join(str(error).split())
-        raise PluginError(f"{label} cannot be imported: {type(error).__name__}: {reason}") from error
+        raise PluginError(f"{what}: {type(error).__name__}: {reason}") from error
+
+
+def _imported_by(action: Callable[[], Result], label: str) -> Result:
+    """Import something: what calls ``sys.exit`` then is broken, too."""
+    try:
+        return guarded(action, f"{label} cannot be imported")
+    except SystemExit as error:
+        raise PluginError(f"{label} cannot be imported: SystemExit: {error}") from error

@@ -6,14 +6,14 @@ Everything else in this package is one of the nouns in these thirty lines.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any
 
+from nas import plugins
 from nas.architecture.architecture import Limits
-from nas.errors import ArchitectureError, NasError, PluginError
+from nas.errors import ArchitectureError, PluginError
 from nas.evaluation.evaluator import Evaluator
 from nas.evaluation.halving import in_order
 from nas.records.observer import Observer
@@ -89,29 +89,21 @@ class Search:
             history += trials
             if len(trials) < len(jobs):
                 break  # time is up
-            self._guarded("tell", partial(self.strategy.tell, trials))
+            plugins.guarded(partial(self.strategy.tell, trials), f"the strategy {self.name} failed in tell")
         return history
 
+    @property
+    def name(self) -> str:
+        """What the strategy is called where it is to blame."""
+        return type(self.strategy).__name__
+
     def _ask(self, count: int) -> list[Candidate]:
-        candidates = self._guarded("ask", partial(self.strategy.ask, count))
+        candidates = plugins.guarded(partial(self.strategy.ask, count), f"the strategy {self.name} failed in ask")
         if not isinstance(candidates, list) or not all(isinstance(one, Candidate) for one in candidates):
-            name = type(self.strategy).__name__
             raise PluginError(
-                f"the strategy {name} must return a list of Candidates from ask, not {candidates!r:.80}"
+                f"the strategy {self.name} must return a list of Candidates from ask, not {candidates!r:.80}"
             )
         return candidates[:count]
-
-    def _guarded(self, method: str, call: Callable[[], Any]) -> Any:
-        """Call a stranger's code; what it raises names it."""
-        try:
-            return call()
-        except NasError:
-            raise
-        except Exception as error:
-            name = type(self.strategy).__name__
-            raise PluginError(
-                f"the strategy {name} failed in {method}: {type(error).__name__}: {error}"
-            ) from error
 
     def _evaluate(self, jobs: Sequence[Job]) -> list[Trial]:
         """Train what fits, show each candidate that is through; the trials in the order of their jobs."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 DEFAULT_TRIALS = 40
 SEARCH_ONLY = {"strategy", "space", "trials", "time_limit", "objectives", "max_parameters", "max_flops"}
 SEARCH_ONLY |= {"batch", "rungs", "options", "plugins"}
+EVALUATOR_GETS = ("dataset", "recipe", "workers", "device", "weights", "until")
 # A full training during the search sees at least so many images: one epoch of mnist, four of mnist-5k.
 IMAGES_PER_TRAINING = 14_000
 # Of a time limit: what the search may spend, and what the test, the records and the model take at the end.
@@ -171,11 +172,13 @@ def _session(
     processes.warm_up()
     objectives = tuple(Objective.parse(text) for text in experiment.objectives)
     recipe = recipe_named(experiment.recipe)
-    plugins.find("evaluator", experiment.evaluator, experiment.plugins)
+    kind_of_evaluator = plugins.find("evaluator", experiment.evaluator, experiment.plugins)
+    with _placed(experiment, "evaluator"):
+        plugins.check_options(kind_of_evaluator, experiment.options_of("evaluator"), EVALUATOR_GETS)
     with _placed(experiment, "dataset"):
         options = experiment.options_of("dataset")
         source = open_source(experiment.dataset, experiment.data_dir, options, experiment.plugins)
-    data = source.load()
+    data = plugins.guarded(source.load, f"the data set {source.name} cannot be loaded")
     limits = Limits(data.input_shape, len(data.classes))
     if not more:
         limits = replace(limits, max_parameters=experiment.max_parameters, max_flops=experiment.max_flops)

@@ -128,6 +128,11 @@ class Objective:
             raise UsageError(f"objective {text} would search for the worst; write {right}")
         return cls(metric, sign)
 
+    def score(self, trial: Trial) -> float:
+        """The trial's score: higher is better. Seconds of training count by the epoch, or the shortest wins."""
+        value = trial.metrics[self.metric]
+        return self.sign * (value / trial.job.epochs if self.metric == "train_seconds" else value)
+
     def __str__(self) -> str:
         """As `parse` reads it."""
         return ("-" if self.sign < 0 else "") + self.metric
@@ -153,4 +158,4 @@ def scored(trial: Trial, objectives: Sequence[Objective]) -> Trial:
     if bad:
         value = trial.metrics.get(bad[0], "missing")
         return replace(Trial.failed(trial.job, "not_finite", f"{bad[0]} is {value}"), curve=trial.curve)
-    return replace(trial, scores=tuple(o.sign * trial.metrics[o.metric] for o in objectives))
+    return replace(trial, scores=tuple(o.score(trial) for o in objectives))

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.errors import ArchitectureError
 from nas.evaluation.evaluator import Evaluator
 from nas.trial import Job, Trial
 
@@ -54,15 +53,11 @@ class Inline(Evaluator):
         """The trial of a job; whatever goes wrong is a failure of this job alone."""
         import torch
 
-        from nas.evaluation.worker import train_job
+        from nas.evaluation.worker import safely, train_job
 
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in a worker: with two, other bits come out, and more slowly
         try:
-            return train_job(job, self._dataset, self._task)
-        except ArchitectureError as error:
-            return Trial.failed(job, "invalid", str(error))
-        except Exception as error:  # noqa: BLE001
-            return Trial.failed(job, "crash", f"{type(error).__name__}: {error}")
+            return safely(train_job, job, self._dataset, self._task)
         finally:
             torch.set_num_threads(threads)

@@ -81,7 +81,7 @@ def test_heavy_packages_are_imported_where_they_belong(path: Path) -> None:
 
 
 def test_only_the_outcome_opens_the_test_images() -> None:
-    users = {p.relative_to(ROOT).as_posix() for p in FILES if ".load_test(" in p.read_text()}
+    users = {p.relative_to(ROOT).as_posix() for p in FILES if ".load_test" in p.read_text()}
     # The contract of data sets compares the splits' images with one another; no search imports it.
     assert users == {"outcome/handover.py", "testing/datasets.py"}
 

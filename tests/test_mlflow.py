@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,32 @@ def test_search_that_failed(store: Path) -> None:
     run = Record(store, view.run_id).search
     assert (run.info.status, run.data.tags["failure"]) == ("FAILED", "every trial failed")
     assert run.data.metrics["best_parameters"] == 34_826
+
+
+@pytest.mark.usefixtures("record")
+@pytest.mark.parametrize("more", [("-parameters",), ("-parameters", "-validation_loss")])
+def test_several_objectives_have_a_front_and_a_hypervolume(
+    store: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    objectives = (*ACCURACY, *(Objective.parse(text) for text in more))
+    header = make_header(store, f"objectives {len(objectives)}", objectives)
+    warnings: list[str] = []
+    view = MlflowView(warnings.append, folder=store)
+    view.started(header)
+    trials = [make_trial(LECTURE, 0.95), make_trial(LENET5, 0.99), make_trial(LECTURE, 0.3, 0.25)]
+    for trial in trials:
+        view.told(trial)
+    winner = trials[1]
+    view.finished(replace(make_outcome(header, winner), front=(winner, trials[0])))
+    view.close()
+    assert warnings == []
+    record = Record(store, view.run_id)
+    volumes = [value for _, value in record.history(record.search, "hypervolume")]
+    assert 0 < volumes[0] < volumes[1] == volumes[2]  # the third is worse than the first
+    folder = Path(record.client.download_artifacts(record.search.info.run_id, "", str(tmp_path)))
+    table = json.loads((folder / "pareto_front.json").read_text())
+    assert [row[0] for row in table["data"]] == [LENET5.id, LECTURE.id]
+    assert (folder / "pareto_front.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.usefixtures("record")

@@ -10,15 +10,17 @@ from random import Random
 
 import pytest
 from conftest import LOSS, Instant, Tiny, finished
+from optuna.trial import FrozenTrial
 
 from nas.architecture.architecture import Architecture, Limits, distance
 from nas.architecture.known import KNOWN, LECTURE, SMALL_VGG
-from nas.architecture.layers import Conv2d, Flatten, MaxPool
-from nas.errors import PluginError, UsageError
+from nas.architecture.layers import Conv2d, Dense, Dropout, Flatten, MaxPool
+from nas.errors import UsageError
 from nas.search import Budget, Search
 from nas.spaces.cnn import Cnn
 from nas.spaces.lecture import Lecture
-from nas.spaces.space import Candidate
+from nas.spaces.space import Candidate, Choose, SearchSpace
+from nas.strategies import trial_and_error
 from nas.strategies.evolve import Evolve
 from nas.strategies.reference import Reference
 from nas.strategies.strategy import Strategy
@@ -31,6 +33,12 @@ TWO = (Objective("validation_loss", -1), Objective("parameters", -1))
 def told(candidate: Candidate, loss: float, parameters: float = 100.0, epochs: float = 1.0) -> Trial:
     trial = finished(Job(candidate, epochs, 1), loss)
     return scored(replace(trial, metrics={**trial.metrics, "parameters": parameters}), LOSS)
+
+
+def shown(strategy: TrialAndError) -> list[FrozenTrial]:
+    """What its sampler learns from."""
+    strategy.ask(1)
+    return strategy._shown()
 
 
 def run(strategy: Strategy, trials: int, batch: int = 8) -> list[Trial]:
@@ -110,10 +118,10 @@ def test_trial_and_error_learns_where_the_good_networks_are() -> None:
     strategy = TrialAndError(Lecture(), objectives=LOSS, seed=0)
     for _ in range(8):
         strategy.tell([told(one, loss(one)) for one in strategy.ask(8)])
-    late = strategy.ask(8)
-    # By chance, one in six has the activation and one in four the units.
-    assert sum(one.choices["activation"] == "elu" for one in late) >= 5
-    assert sum(one.choices["dense"] == 64 for one in late) >= 4
+    late = [trial.job.candidate for trial in strategy.history[-32:]]
+    # By chance, one in six has the activation (5 of 32) and one in four the units (8 of 32).
+    assert sum(one.choices["activation"] == "elu" for one in late) >= 16
+    assert sum(one.choices["dense"] == 64 for one in late) >= 16
 
 
 def test_what_was_stopped_early_counts_for_less_than_what_was_trained_in_full() -> None:
@@ -122,7 +130,7 @@ def test_what_was_stopped_early_counts_for_less_than_what_was_trained_in_full() 
     some = [Lecture().sample(rng) for _ in range(6)]
     strategy.tell([told(one, 0.1, epochs=0.25) for one in some[:3]])
     strategy.tell([told(one, 0.5, epochs=1.0) for one in some[3:]])
-    states = [trial.state.name for trial in strategy._shown()]
+    states = [trial.state.name for trial in shown(strategy)]
     assert states == ["PRUNED"] * 3 + ["COMPLETE"] * 3
 
 
@@ -131,7 +139,7 @@ def test_nothing_that_is_not_finite_reaches_optuna() -> None:
     some = strategy.ask(3)
     good, *bad = (told(one, loss) for one, loss in zip(some, (0.5, math.nan, math.inf), strict=True))
     strategy.tell([good, *(replace(trial, scores=(-math.inf,), failure=None) for trial in bad)])
-    states = [trial.state.name for trial in strategy._shown()]
+    states = [trial.state.name for trial in shown(strategy)]
     assert states == ["COMPLETE", "FAIL", "FAIL"]
     assert len(strategy.ask(2)) == 2
 
@@ -141,10 +149,34 @@ def test_the_grid_is_every_network_once() -> None:
     assert len(trials) == len({trial.id for trial in trials}) == 3 + 9 + 27
 
 
-def test_a_sampler_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(PluginError, match="sampler cmaes needs the package cmaes: pip install cmaes"):
-        TrialAndError(Tiny(), sampler="cmaes")
+def test_stepped_numbers_are_the_same_for_optuna_and_for_us() -> None:
+    class Stepped(SearchSpace):
+        def build(self, choose: Choose) -> Architecture:
+            rate = choose.suggest_float("rate", 0.0, 0.5, step=0.1)
+            return Architecture((Flatten(), Dropout(rate), Dense(choose.suggest_int("units", 1, 64, step=4))))
+
+    space = Stepped()
+    strategy = TrialAndError(space, objectives=LOSS, startup=2)
+    rng = Random(0)
+    strategy.tell([told(space.sample(rng), 0.5) for _ in range(12)])
+    for _ in range(3):
+        asked = strategy.ask(8)
+        for one in asked:
+            assert space.replay(one.choices, rng).architecture == one.architecture
+            assert round(one.choices["rate"], 1) == one.choices["rate"]  # type: ignore[arg-type]
+        strategy.tell([told(one, 0.5) for one in asked])
+
+
+def test_what_a_stateful_sampler_remembers_stays_small() -> None:
+    strategy = TrialAndError(Lecture(), objectives=TWO, sampler="nsga2", startup=4)
+    rng = Random(0)
+    limit = 2 * (trial_and_error.BEST + trial_and_error.LATEST)
+    for _ in range(limit // 8 + 2):
+        strategy.tell(
+            [replace(told(Lecture().sample(rng), 0.5), scores=(rng.random(), rng.random())) for _ in range(8)]
+        )
+    assert len(strategy._replayed.trials) < limit
+    assert len(strategy.ask(4)) == 4
 
 
 # --- evolve

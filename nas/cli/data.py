@@ -27,19 +27,24 @@ def list_(data_dir: Path | None) -> None:
 
     from nas import plugins
     from nas.data import open_named
-    from nas.errors import PluginError
+    from nas.data.source import Source
+    from nas.errors import NasError
 
     known = sorted(name for name, places in plugins.names("dataset").items() if plugins.describe(places[0]).kinds)
     width = max(map(len, known))
     for name in known:
         try:
             source = open_named(name, data_dir)
-        except PluginError as error:
+            place = plugins.guarded(source.locate, f"{name} cannot be looked for")
+        except NasError as error:
             click.echo(f"{name:{width}}  {error}")
             continue
-        place = source.locate() or f"not on this machine: `nas data fetch {name}` downloads it"
+        if type(source).locate is Source.locate:
+            where = "needs no file"
+        else:
+            where = str(place or f"not on this machine: `nas data fetch {name}` downloads it")
         click.echo(f"{name:{width}}  {(inspect.getdoc(type(source)) or '').partition(chr(10))[0]}")
-        click.echo(f"{'':{width}}  {place}")
+        click.echo(f"{'':{width}}  {where}")
 
 
 @data.command()
@@ -58,7 +63,9 @@ def fetch(name: str, data_dir: Path | None) -> None:
 @data_dir_option
 def verify(name: str, data_dir: Path | None) -> None:
     """Compare the data set NAME with its known checksums."""
+    from nas import plugins
     from nas.data import open_named
 
-    for line in open_named(name, data_dir).verify():
+    source = open_named(name, data_dir)
+    for line in plugins.guarded(source.verify, f"{name} cannot be verified"):
         click.echo(line)

@@ -36,9 +36,8 @@ class SuccessiveHalving:
             short = [replace(job, epochs=job.epochs / self._reduction**rung) for job in running]
             trials = in_order(short, self._inner.evaluate(short))
             in_time = len(trials) == len(short)
-            good = best_first(trials)
             keep = math.ceil(len(short) / self._reduction) if rung and in_time else 0
-            promoted = {trial.id: trial for trial in good[:keep]}
+            promoted = {trial.id: trial for trial in best_first(trials, keep)}
             done = [trial for trial in trials if trial.id not in promoted]
             known = {trial.id for trial in trials}
             done += [trial for name, trial in shorter.items() if name not in known]  # time was up

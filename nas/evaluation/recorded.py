@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from nas import plugins
+from nas.errors import PluginError
 from nas.evaluation.evaluator import Evaluator
 from nas.records.journal import Journal
 from nas.trial import Job, Objective, Trial, scored
@@ -43,9 +45,19 @@ class Recorded:
                 yield scored(known, self._objectives)
             else:
                 unknown.setdefault(job.key, []).append(job)
-        for trial in self._inner.evaluate([same[0] for same in unknown.values()]):
+        for trial in self._trained([same[0] for same in unknown.values()]):
             kept = scored(trial, self._objectives)
             self._journal.append(kept)
             self._on_trial(kept)
             for job in unknown[trial.job.key]:
                 yield replace(kept, job=job)
+
+    def _trained(self, jobs: Sequence[Job]) -> Iterator[Trial]:
+        """What the inner evaluator makes of the jobs; if it is a stranger's and raises, that is one line."""
+        keys = {job.key for job in jobs}
+        name = f"the evaluator {type(self._inner).__name__}"
+        trials = plugins.guarded(lambda: iter(self._inner.evaluate(jobs)), f"{name} failed")
+        while (trial := plugins.guarded(lambda: next(trials, None), f"{name} failed")) is not None:
+            if trial.job.key not in keys:
+                raise PluginError(f"{name} returned a trial of a job that it was not given")
+            yield trial

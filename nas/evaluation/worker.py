@@ -65,10 +65,10 @@ def main(jobs: connection.Connection, task: Task) -> None:
             job = Job.from_dict(json.loads(jobs.recv_bytes()))
         except EOFError:
             return
-        jobs.send_bytes(json.dumps(_safely(work, job, dataset, task).to_dict()).encode())
+        jobs.send_bytes(json.dumps(safely(work, job, dataset, task).to_dict()).encode())
 
 
-def _safely(work: Callable[[Job, Dataset, Task], Trial], job: Job, dataset: Dataset, task: Task) -> Trial:
+def safely(work: Callable[[Job, Dataset, Task], Trial], job: Job, dataset: Dataset, task: Task) -> Trial:
     """The trial of a job; whatever goes wrong is a failure of this job alone."""
     try:
         return work(job, dataset, task)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas import plugins
 from nas.architecture.architecture import Architecture
 from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import show
@@ -61,7 +62,7 @@ def open_test(source: Source, network: Network) -> tuple[float, float, int]:
     """
     from nas.training.network import accuracy_and_loss
 
-    test = source.load_test()
+    test = plugins.guarded(source.load_test, f"the test images of {source.name} cannot be loaded")
     return *accuracy_and_loss(network, test.images, test.labels), len(test)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nas.architecture.known import lecture_parameters
 from nas.records.observer import Header
-from nas.trial import METRICS, Trial
+from nas.trial import METRICS, MORE_IS_BETTER, Trial
 
 UNITS = {
     "validation_accuracy": "validation accuracy (fraction)",
@@ -47,7 +47,11 @@ def pareto_front(path: Path, header: Header, trials: Iterable[Trial], front: Seq
                 [t.metrics[other] for t in some], [t.metrics[first] for t in some], 22, colour, label=label
             )
         points = sorted((trial.metrics[other], trial.metrics[first]) for trial in front)
-        axes.plot(*zip(*points, strict=True), "o-", color="#e45756", drawstyle="steps-post", label="Pareto front")
+        # Between two points of a front, what can be had is the one that asks for less. Of more than two
+        # objectives, the front seen from one side is no line.
+        steps = "steps-pre" if other in MORE_IS_BETTER else "steps-post"
+        line = "o-" if len(others) == 1 else "o"
+        axes.plot(*zip(*points, strict=True), line, color="#e45756", drawstyle=steps, label="Pareto front")
         lecture = lecture_parameters(header.limits)
         if other == "parameters" and lecture:
             axes.axvline(lecture, color="#888888", linestyle=":", label=f"the lecture's network ({lecture:,})")

@@ -203,14 +203,14 @@ class _Writer:
         points = {(name, self._told): (value, now) for name, value in scores.items()}
         self._log(self.run_id, points=points, tags=tags)
         self._client.log_table(self.run_id, leaderboard(self._trials.values()), "leaderboard.json")
-        if len(self._header.objectives) > 1:
-            self._log_front(outcome.front)
         self._client.log_text(self.run_id, pretty(outcome.architecture), "best/architecture.json")
         if outcome.weights.parent.is_dir():
             self._client.log_artifacts(self.run_id, str(outcome.weights.parent), "best")
         try:
             if log_model is not None:
                 log_model(outcome, self._uri, self.run_id)
+            if len(self._header.objectives) > 1:
+                self._log_front(outcome.front)
         finally:  # a search without a logged model has not failed
             self._end("FINISHED")
 

@@ -115,8 +115,13 @@ class Recorder:
             )
         else:
             count = math.floor((high - low) / step + 1e-9) + 1
-            options = tuple(float(low + i * step) for i in range(count))
+            # Rounded, because 3 · 0.1 is not 0.3: Optuna answers with the one, a person with the other.
+            options = tuple(min(float(high), round(low + i * step, 12)) for i in range(count))
             question = Question(lambda rng: rng.choice(options), _member(options), options)
+            if (known := self._answers.get(name)) is not None and type(known) is float:
+                near = min(options, key=lambda option: abs(option - known))
+                if abs(near - known) <= 1e-8 * step:
+                    self._answers = {**self._answers, name: near}
         return float(self._answer(name, question))
 
     def _answer(self, name: str, question: Question) -> Any:

@@ -53,7 +53,7 @@ class Evolve(Strategy):
         initial: how many candidates there are before there are children: 16, or the population if that is smaller.
         tournament: how many trials are drawn, of which the best becomes a parent: 20, or the population if that is
             smaller. (NSGA-II: always two.)
-        crossover: the fraction of children that have two parents.
+        crossover: where the tournaments find two different parents, the chance that the child is of both.
         mutation: one parent's child differs in one answer, and with this probability in one more, and one more …;
             a child of two parents does so only with this probability.
         selection: "aging" by the first objective, "nsga2", or "auto": aging where there is one objective.
@@ -150,6 +150,8 @@ class Evolve(Strategy):
         changed = child
         while self.mutation and rng.random() < self.mutation:
             changed = self.toolbox.mutate(changed, rng)
+        if child is first and changed is not first:  # no mixture of the two fits
+            return replace(changed, parents=(first.architecture.id,), origin="mutation")
         return replace(changed, parents=child.parents, origin=child.origin)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import optuna
@@ -17,7 +19,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler,
 from optuna.study import Study
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from nas.errors import ArchitectureError, PluginError, UsageError
+from nas.errors import ArchitectureError, UsageError
 from nas.front import best_first
 from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.strategy import Strategy
@@ -25,11 +27,12 @@ from nas.trial import Objective, Trial
 
 Sampler = Literal["tpe", "random", "grid", "cmaes", "gp", "nsga2"]
 
-NEEDS = {"cmaes": "cmaes", "gp": "scipy"}
 # They keep what they learn in attributes of Optuna's trials, so those have to be made by asking.
 STATEFUL = ("cmaes", "nsga2")
-# How often a sampler is asked again where it proposes what was seen or does not fit; then a candidate is drawn.
-AGAIN = 4
+# How often "random" is asked again where it draws what was seen or does not fit.
+AGAIN = 8
+# Where another sampler proposes what does not fit, its answers are mixed with those of one of so many.
+GOOD = 8
 # The sampler is shown the best trials and the latest: of 1,000 trials, TPE would take 0.1 s a candidate.
 BEST, LATEST = 24, 40
 
@@ -37,9 +40,11 @@ BEST, LATEST = 24, 40
 class TrialAndError(Strategy):
     """Samples with Optuna, by default with the tree-structured Parzen estimator (Bergstra et al., 2011).
 
-    The study is in memory and holds what was told; candidates that are still being trained count as bad ones, so
-    that a batch spreads out. A trial that successive halving stopped early is a pruned one. Candidates that were
-    proposed before are not proposed again while new ones can be found.
+    The study is in memory and holds what was told. For "tpe", candidates that are still being trained count as
+    bad ones, so that a batch spreads out, and a trial that successive halving stopped early is a pruned one, if
+    there is one objective; otherwise it counts with what it had reached. Candidates that were proposed before are
+    not proposed again while new ones can be found: what is not new, or does not fit, is replaced by something
+    like it.
 
     Args:
         space: where candidates come from.
@@ -67,15 +72,15 @@ class TrialAndError(Strategy):
             raise UsageError(
                 "sampler cmaes knows one objective only; use tpe, nsga2, gp, random or grid for several"
             )
-        if (package := NEEDS.get(sampler)) and importlib.util.find_spec(package) is None:
-            raise PluginError(f"sampler {sampler} needs the package {package}: pip install {package}")
         self.sampler = sampler
         self.startup = startup
         self._distributions: list[dict[str, BaseDistribution] | None] = []  # of each trial of the history
         self._replayed = self._study([])  # of the stateful samplers
+        self._best: list[Trial] = []  # of the history
 
     def ask(self, count: int) -> list[Candidate]:
         """What the sampler proposes, where it is new and fits."""
+        self._best = best_first(self.history, BEST)
         # Nothing that is asked here stays in what is known: it is told later, or never.
         study = copy.deepcopy(self._replayed) if self.sampler in STATEFUL else self._study(self._shown())
         study.sampler = self._new_sampler(self.rng.getrandbits(32))
@@ -95,7 +100,7 @@ class TrialAndError(Strategy):
         for trial in trials:
             fixed = FixedTrial(dict(trial.job.candidate.choices))
             try:
-                self.space.build(fixed)
+                self._build(fixed)
             except (ArchitectureError, ValueError):
                 self._distributions.append(None)  # not of this space: there is nothing to learn from it
                 continue
@@ -104,19 +109,39 @@ class TrialAndError(Strategy):
                 self._replay(trial)
 
     def _propose(self, study: Study, seen: set[str]) -> Candidate | None:
-        """The first of a few proposals that fits and is new; it goes on running in the study."""
-        for _ in range(AGAIN):
+        """What the sampler proposes, or what is like it where that is not new or does not fit."""
+        learns = self.sampler not in ("random", "grid")
+        for _ in range(1 if learns else AGAIN):
             trial = study.ask()
-            try:
-                architecture = self.space.build(trial)
-                self.space.limits.check(architecture)
-            except ArchitectureError:
-                study.tell(trial, state=TrialState.FAIL)
-                continue
-            if architecture.id not in seen:
-                return Candidate(architecture, trial.params, origin=self.sampler)
+            candidate = None
+            with suppress(ArchitectureError):
+                self._build(trial)
+                # Built again from its answers, as anybody can: the numbers of both are then the same.
+                candidate = self.space.replay(trial.params, self.rng, origin=self.sampler)
+            if candidate and candidate.architecture.id not in seen:
+                return candidate
             study.tell(trial, state=TrialState.FAIL)
+            if learns:  # asking again takes 5 ms, and often brings the same answer
+                return self._like(candidate, trial.params, seen)
         return None
+
+    def _like(self, candidate: Candidate | None, answers: Mapping[str, Any], seen: set[str]) -> Candidate | None:
+        """A neighbour of the candidate; if there is none that fits, its answers mixed with those of a good one."""
+        good = [trial.job.candidate for trial in self._best[:GOOD] if trial.job.candidate.choices]
+        if candidate:
+            found = self.unseen(partial(self.space.mutate, candidate, self.rng), seen)
+        elif good:
+            one = self.rng.choice(good)
+            found = self.unseen(partial(self.space.crossover, one, replace(one, choices=answers), self.rng), seen)
+        else:
+            return None
+        return found and replace(found, parents=(), origin=self.sampler)
+
+    def _build(self, trial: optuna.Trial | FixedTrial) -> None:
+        """Ask the trial everything that the space asks."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Optuna's, about a last step that is shorter
+            self.space.build(trial)
 
     def _other(self, seen: set[str]) -> Candidate | None:
         near = () if self.sampler == "grid" else [trial.job.candidate for trial in reversed(self.history)]
@@ -131,7 +156,7 @@ class TrialAndError(Strategy):
             return []
         chosen = self.history
         if len(chosen) > BEST + LATEST:
-            best = {id(trial) for trial in best_first(self.history)[:BEST]}
+            best = {id(trial) for trial in self._best}
             others = [trial for trial in self.history if id(trial) not in best][-LATEST:]
             best |= {id(trial) for trial in others}
             chosen = [trial for trial in self.history if id(trial) in best]
@@ -148,13 +173,15 @@ class TrialAndError(Strategy):
         study = self._replayed
         told = study.get_trials(deepcopy=False)
         if len(told) >= 2 * (BEST + LATEST):
-            ranked = sorted((t for t in told if t.values), key=lambda t: t.values[0], reverse=True)[:BEST]
-            kept = {t.number for t in (*ranked, *told[-LATEST:])}
+            good = [t for t in told if t.values]
+            one = len(study.directions) == 1
+            best = sorted(good, key=lambda t: t.values[0], reverse=True) if one else study.best_trials
+            kept = {t.number for t in (*best[:BEST], *told[-LATEST:])}
             self._replayed = study = self._study([t for t in told if t.number in kept])
         study.sampler = self._new_sampler(len(self._distributions))
         study.enqueue_trial(dict(trial.job.candidate.choices))
         asked = study.ask()
-        self.space.build(asked)
+        self._build(asked)
         study.tell(asked, trial.scores) if _is_finite(trial) else study.tell(asked, state=TrialState.FAIL)
 
     def _study(self, trials: Sequence[FrozenTrial]) -> Study:

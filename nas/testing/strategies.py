@@ -95,11 +95,16 @@ class StrategyContract(Contract):
 
     def test_history(self) -> None:
         """Depends on nothing but the trials that it was told."""
-        asked = self.make()
-        trials = self._play(asked, [8] * 5)
+        self._check_history(LOSS)
+        with suppress(UsageError):  # one that takes one objective only
+            self._check_history(LOSS_AND_SIZE)
+
+    def _check_history(self, objectives: Sequence[Objective]) -> None:
+        asked = self.make(objectives=objectives)
+        trials = self._play(asked, [8] * 5, objectives, fails=lambda number: number % 5 == 4)
         expected = self._ask(asked, 8, len(trials))
         for portion, words in ((len(trials) or 1, "in one go"), (3, "three at a time")):
-            fresh = self.make()
+            fresh = self.make(objectives=objectives)
             for start in range(0, len(trials), portion):
                 self._tell(fresh, trials[start : start + portion])
             message = f"a new one that is told the same trials {words} proposes something else next"
