@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from conftest import LOSS, finished, job
 
 from nas import plugins
+from nas.architecture.known import LECTURE
+from nas.cli.main import cli
 from nas.errors import PluginError, UsageError
+from nas.evaluation.recorded import Recorded
+from nas.records.journal import Journal
 from nas.spaces.cnn import Cnn
 from nas.strategies.evolve import Evolve
+from nas.trial import Job, Trial
 
 GOOD = '''
 from nas.strategies.strategy import Strategy
@@ -130,3 +138,60 @@ def test_a_wrong_option_is_one_line(options: dict[str, str], words: str) -> None
     with pytest.raises(UsageError) as caught:
         plugins.create(Evolve, options, space=Cnn(), objectives=(), seed=0)
     assert words in str(caught.value)
+
+
+def test_a_file_that_does_not_say_what_it_is_never_disturbs_a_part_of_that_name(tmp_path: Path) -> None:
+    (tmp_path / "local.py").write_text("def (:")
+    (tmp_path / "cnn.py").write_text("from nas.strategies.evolve import Evolve\n\nclass Mine(Evolve):\n    pass\n")
+    assert plugins.find("evaluator", "local", [tmp_path]).__name__ == "LocalEvaluator"
+    assert plugins.find("space", "cnn", [tmp_path]) is Cnn
+    assert plugins.find("strategy", "cnn", [tmp_path]).__name__ == "Mine"
+    with pytest.raises(PluginError, match=r"local\.py cannot be imported: SyntaxError"):
+        plugins.find("strategy", "local", [tmp_path])
+
+
+def test_an_option_without_a_type_has_that_of_its_default(tmp_path: Path) -> None:
+    (tmp_path / "loose.py").write_text(
+        GOOD.replace("size: int = 3, ratio: float = 0.5, fast: bool = False", "size=3, ratio=0.5, fast=None")
+    )
+    loose = plugins.find("strategy", "loose", [tmp_path])
+    assert plugins.create(loose, {"size": "7", "ratio": "0.25"}, space=Cnn()).values == (7, 0.25, None)
+    with pytest.raises(UsageError, match="option size=many of Mine: input should be a valid integer"):
+        plugins.create(loose, {"size": "many"}, space=Cnn())
+
+
+def test_an_option_of_a_type_that_no_text_can_have_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text("import random\n" + GOOD.replace("size: int = 3", "size: random.Random = None"))
+    odd = plugins.find("strategy", "odd", [tmp_path])
+    with pytest.raises(UsageError, match="option size=3 of Mine: .*cannot be read from text"):
+        plugins.create(odd, {"size": "3"}, space=Cnn())
+
+
+def test_a_data_set_that_raises_is_one_line_and_does_not_end_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = "from nas.data.source import Source\n\nclass Mine(Source):\n    "
+    (tmp_path / "needy.py").write_text(f"{base}def __init__(self, folders, *, path: str): pass\n")
+    (tmp_path / "zzz.py").write_text(f"{base}def load(self): raise KeyError('x')\n    def load_test(self): pass\n")
+    monkeypatch.setenv("NAS_PLUGINS", str(tmp_path))
+    listed = CliRunner().invoke(cli, ["data", "list"])
+    assert listed.exit_code == 0
+    assert "Mine needs the option path" in listed.output
+    assert "needs no file" in listed.output.split("zzz")[1]
+    verified = CliRunner().invoke(cli, ["data", "verify", "zzz"])
+    assert verified.exit_code == 1
+    assert verified.output == "nas: zzz cannot be verified: KeyError: 'x'\n"
+
+
+def test_an_evaluator_that_raises_or_makes_up_trials_is_named(tmp_path: Path) -> None:
+    class Raising:
+        def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+            raise KeyError("x")
+
+    class Foreign:
+        def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+            yield finished(job(LECTURE, epochs=9))
+
+    for inner, words in ((Raising(), "evaluator Raising failed: KeyError"), (Foreign(), "that it was not given")):
+        with Journal(tmp_path / f"{type(inner).__name__}.jsonl") as journal, pytest.raises(PluginError, match=words):
+            list(Recorded(inner, journal, LOSS).evaluate([job(LECTURE)]))
