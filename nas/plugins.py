@@ -73,8 +73,9 @@ def names(kind: str, extra: Sequence[Path] = ()) -> dict[str, list[Place]]:
             found.setdefault(canonical(path.stem), []).append(path)
         elif not kinds:
             unclear.append(path)
+    taken = set(found)
     for path in unclear:
-        if canonical(path.stem) not in found or all(one in unclear for one in found[canonical(path.stem)]):
+        if canonical(path.stem) not in taken:
             found.setdefault(canonical(path.stem), []).append(path)
     return found
 

@@ -161,9 +161,10 @@ def test_an_option_without_a_type_has_that_of_its_default(tmp_path: Path) -> Non
 
 
 def test_an_option_of_a_type_that_no_text_can_have_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "odd.py").write_text("import random\n" + GOOD.replace("size: int = 3", "size: random.Random = None"))
+    odd_type = GOOD.replace("size: int = 3", "size: random.Random = None")
+    (tmp_path / "odd.py").write_text("import random\n" + odd_type)
     odd = plugins.find("strategy", "odd", [tmp_path])
-    with pytest.raises(UsageError, match="option size=3 of Mine: .*cannot be read from text"):
+    with pytest.raises(UsageError, match=r"option size=3 of Mine: .*cannot be read from text"):
         plugins.create(odd, {"size": "3"}, space=Cnn())
 
 
@@ -193,5 +194,7 @@ def test_an_evaluator_that_raises_or_makes_up_trials_is_named(tmp_path: Path) ->
             yield finished(job(LECTURE, epochs=9))
 
     for inner, words in ((Raising(), "evaluator Raising failed: KeyError"), (Foreign(), "that it was not given")):
-        with Journal(tmp_path / f"{type(inner).__name__}.jsonl") as journal, pytest.raises(PluginError, match=words):
-            list(Recorded(inner, journal, LOSS).evaluate([job(LECTURE)]))
+        with Journal(tmp_path / f"{type(inner).__name__}.jsonl") as journal:
+            recorded = Recorded(inner, journal, LOSS)
+            with pytest.raises(PluginError, match=words):
+                list(recorded.evaluate([job(LECTURE)]))
