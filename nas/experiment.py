@@ -155,8 +155,7 @@ def _flat(options: dict[str, Any]) -> dict[str, Any]:
     """``space.filters = 2`` is a table in TOML, and an option called "space.filters" here."""
     flat: dict[str, Any] = {}
     for name, value in options.items():
-        inner = value.items() if isinstance(value, dict) else ()
-        flat |= {f"{name}.{key}": one for key, one in inner} if isinstance(value, dict) else {name: value}
+        flat |= {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
     return flat
 
 

@@ -112,6 +112,7 @@ class Session:
     journal: Journal
     header: Header
     observers: Sequence[Observer]
+    trains: type[Any]  # the evaluator's class
 
     def tell(self, what: str, *told: Any) -> None:
         """Call a method of every observer."""
@@ -121,12 +122,10 @@ class Session:
     @contextmanager
     def evaluator(self, *, weights: Path | None = None, until: float | None = None) -> Iterator[Recorded]:
         """The evaluator behind the journal, for as long as the ``with`` block lasts."""
-        kind = plugins.find("evaluator", self.experiment.evaluator, self.experiment.plugins)
-        with _placed(self.experiment, "evaluator"):
-            made = plugins.create(
-                kind, self.experiment.options_of("evaluator"), dataset=self.data, recipe=self.recipe,
-                workers=self.workers, device=self.device, weights=weights, until=until,
-            )  # fmt: skip
+        made = plugins.create(
+            self.trains, self.experiment.options_of("evaluator"), dataset=self.data, recipe=self.recipe,
+            workers=self.workers, device=self.device, weights=weights, until=until,
+        )  # fmt: skip
         with made if hasattr(made, "__exit__") else nullcontext(made) as inner:
             yield Recorded(inner, self.journal, self.objectives, lambda trial: self.tell("trained", trial))
 
@@ -172,9 +171,9 @@ def _session(
     processes.warm_up()
     objectives = tuple(Objective.parse(text) for text in experiment.objectives)
     recipe = recipe_named(experiment.recipe)
-    kind_of_evaluator = plugins.find("evaluator", experiment.evaluator, experiment.plugins)
+    trains: type[Any] = plugins.find("evaluator", experiment.evaluator, experiment.plugins)
     with _placed(experiment, "evaluator"):
-        plugins.check_options(kind_of_evaluator, experiment.options_of("evaluator"), EVALUATOR_GETS)
+        plugins.check_options(trains, experiment.options_of("evaluator"), EVALUATOR_GETS)
     with _placed(experiment, "dataset"):
         options = experiment.options_of("dataset")
         source = open_source(experiment.dataset, experiment.data_dir, options, experiment.plugins)
@@ -204,7 +203,7 @@ def _session(
     with Journal(folder / "journal.jsonl", about) as journal:
         session = Session(
             begun, experiment, folder, source, data, limits, objectives, recipe, epochs, device, workers, journal,
-            header, everyone,
+            header, everyone, trains,
         )  # fmt: skip
         session.tell("started", header)
         try:

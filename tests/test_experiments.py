@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -68,8 +69,7 @@ def test_a_mistake_in_a_file_is_one_line_that_names_the_place(tmp_path: Path, li
     last = result.output.strip().splitlines()[-1]
     assert last.startswith("nas: ")
     assert f"{path}" in last
-    with pytest.raises(AssertionError, match=words):
-        raise AssertionError(last)
+    assert re.search(words, last), last
 
 
 def test_a_mistake_on_the_command_line_does_not_blame_the_file(tmp_path: Path) -> None:

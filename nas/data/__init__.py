@@ -38,9 +38,11 @@ def open_named(
     Raises:
         UsageError: there is no data set of that name.
     """
-    source = plugins.create(plugins.find("dataset", name, extra), options or {}, folders=search_folders(data_dir))
+    source: Source = plugins.create(
+        plugins.find("dataset", name, extra), options or {}, folders=search_folders(data_dir)
+    )
     source.name = plugins.canonical(name)
-    return source  # type: ignore[no-any-return]  # `plugins.find` has seen to it
+    return source
 
 
 def open_source(

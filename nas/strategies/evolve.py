@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from deap import base, tools
 
@@ -28,7 +29,7 @@ class Fitness(base.Fitness):  # type: ignore[misc]  # DEAP has no types
         super().__init__(scores)
 
 
-class Individual(list):  # type: ignore[type-arg]
+class Individual(list[Any]):
     """A genotype as DEAP wants it: a list with a ``fitness``. (``creator.create`` makes global classes.)"""
 
     def __init__(self, candidate: Candidate, scores: Sequence[float]) -> None:
@@ -122,7 +123,7 @@ class Evolve(Strategy):
         while len(candidates) < count:
             young = len(self.alive) + len(candidates) < self.initial and len(self.history) < 4 * self.initial
             make = self._sample if young or not self.alive else self._child
-            candidate = self.unseen(lambda make=make: make(rng), seen, near)  # type: ignore[misc]
+            candidate = self.unseen(partial(make, rng), seen, near)
             if candidate is None:
                 break
             seen.add(candidate.architecture.id)
@@ -162,5 +163,7 @@ def _youngest(individuals: list[Individual], k: int) -> list[Individual]:
 def _dominance_tournament(individuals: list[Individual]) -> list[Individual]:
     """Two parents; each wins by dominance, or by having more room around it, against one other."""
     if len(individuals) < 4:
-        return tools.selRandom(individuals, 2)  # type: ignore[no-any-return]
-    return tools.selTournamentDCD(individuals, 4)[:2]  # type: ignore[no-any-return]
+        parents: list[Individual] = tools.selRandom(individuals, 2)
+    else:
+        parents = tools.selTournamentDCD(individuals, 4)[:2]
+    return parents

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from random import Random
 
 from nas.errors import SpaceError
@@ -52,7 +53,7 @@ class Strategy(ABC):
         self.history.extend(trials)
 
     def unseen(
-        self, make: Callable[[], Candidate], seen: Iterable[str], near: Iterable[Candidate] = ()
+        self, make: Callable[[], Candidate], seen: AbstractSet[str], near: Iterable[Candidate] = ()
     ) -> Candidate | None:
         """A candidate that was not seen before, or None where none can be found.
 
@@ -64,7 +65,6 @@ class Strategy(ABC):
         Raises:
             SpaceError: nothing was seen, and yet nothing fits.
         """
-        seen = set(seen)
         for source in (make, lambda: self.space.sample(self.rng)):
             for _ in range(TRIES):
                 try:

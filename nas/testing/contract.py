@@ -31,7 +31,7 @@ class Contract:
     options: Mapping[str, Any] = {}
 
     def make(self) -> Any:
-        """An instance, as a search makes it."""
+        """An instance, as a search makes it; each kind has its own way."""
         raise NotImplementedError
 
     def test_is_made(self) -> None:

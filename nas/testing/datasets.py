@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nas import plugins
 from nas.testing.contract import Contract, doing, global_random, require
 
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset, Split
+    from nas.data.source import Source
 
 
 class DatasetContract(Contract):
     """What a search relies on in a data set."""
 
-    def make(self) -> Any:
+    def make(self) -> Source:
         """The source, which looks where `nas` does."""
         from nas.data import search_folders
 
         with doing("making it"):
-            source = plugins.create(self.plugin, self.options, folders=search_folders())
+            source: Source = plugins.create(self.plugin, self.options, folders=search_folders())
         source.name = getattr(source, "name", "") or plugins.canonical(self.plugin.__name__)
         return source
 
@@ -77,9 +78,9 @@ class DatasetContract(Contract):
     def _load(self) -> Dataset:
         source = self.make()
         with doing("load"):
-            return source.load()  # type: ignore[no-any-return]
+            return source.load()
 
     def _load_test(self) -> Split:
         source = self.make()
         with doing("load_test"):
-            return source.load_test()  # type: ignore[no-any-return]
+            return source.load_test()

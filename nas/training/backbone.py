@@ -51,7 +51,8 @@ class Backbone(nn.Module):
         """Features (N, features)."""
         if self.resizes:
             x = functional.interpolate(x, self.size, mode="bilinear", antialias=self.shrinks)
-        return self.body(x)  # type: ignore[no-any-return]
+        features: Tensor = self.body(x)
+        return features
 
     def train(self, mode: bool = True) -> Backbone:
         """As always; but a frozen one stays in evaluation mode, statistics and all."""
