@@ -6,7 +6,9 @@ Everything that a user can get wrong raises a `NasError`; the command line print
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class NasError(Exception):
@@ -46,7 +48,18 @@ class PluginError(NasError):
 
 
 class JournalError(NasError):
-    """A journal that cannot be read or written."""
+    """A journal that cannot be read, or that is not of this search."""
+
+
+class StorageError(NasError):
+    """A file that cannot be written: the disk is full, or may not be written to."""
+
+    @classmethod
+    def of(cls, path: Path, error: OSError) -> StorageError:
+        """What the system said, and what to do about it."""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        what = "free some space" if full else "make it writable"
+        return cls(f"{path} cannot be written ({error.strerror}): {what}, then go on with `nas resume`")
 
 
 MANY = 40  # names, too many for one line
