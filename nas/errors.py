@@ -62,6 +62,10 @@ class StorageError(NasError):
         return cls(f"{path} cannot be written ({error.strerror}): {what}, then go on with `nas resume`")
 
 
+class Interrupted(KeyboardInterrupt):
+    """Somebody ended a run; the message says how it goes on."""
+
+
 MANY = 40  # names, too many for one line
 
 

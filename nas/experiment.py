@@ -146,7 +146,7 @@ class Experiment(BaseModel):
         Raises:
             NasError: whatever the user can put right.
         """
-        from nas.session import run_search
+        from nas.run import run_search
 
         return run_search(self, out, observers)
 

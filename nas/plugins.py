@@ -8,6 +8,7 @@ folders: ``plugins/random_search.py`` is the plugin ``random-search``. In names,
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -177,6 +178,14 @@ def find(kind: str, name: str, extra: Sequence[Path] = ()) -> type[Any]:
     if not (isinstance(loaded, type) and issubclass(loaded, parent)):
         raise PluginError(f"{kind} {name!r} ({place.value}) is not a subclass of {parent.__name__}")
     return loaded
+
+
+def source_hash(plugin: type[Any]) -> str:
+    """The beginning of the SHA-256 of the file that a plugin's class stands in; empty where there is no file."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(plugin)).read_bytes()).hexdigest()[:16]
+    except (OSError, TypeError):  # made in a notebook, or its file has gone
+        return ""
 
 
 def create(plugin: type[Any], options: Mapping[str, Any], **given: Any) -> Any:

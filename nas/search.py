@@ -5,15 +5,17 @@ Everything else in this package is one of the nouns in these thirty lines.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from typing import Any
 
 from nas import plugins
 from nas.architecture.architecture import Limits
-from nas.errors import ArchitectureError, PluginError
+from nas.errors import ArchitectureError, NasError, PluginError
 from nas.evaluation.evaluator import Evaluator
 from nas.evaluation.halving import in_order
 from nas.records.observer import Observer
@@ -21,7 +23,7 @@ from nas.spaces.space import Candidate
 from nas.strategies.strategy import Strategy
 from nas.trial import Job, Trial, job_seed
 
-# A strategy that has proposed nothing new for so many batches has nothing left to propose.
+# A strategy that has proposed nothing new that fits for so many batches has nothing left to propose.
 MAX_STALE = 5
 
 
@@ -35,11 +37,16 @@ class Budget:
     trials: int | None = None
     until: float | None = None  # a moment of `time.monotonic`
     batch: int = 8
+    known: Sequence[int] = ()  # the batches of a search that goes on: what a clock decided is not decided again
+    _batches: int = field(default=0, init=False)
     _asked: float = field(default=0.0, init=False)
     _longest: float = field(default=0.0, init=False)
 
     def next(self, done: int) -> int:
         """How many candidates to ask for now; zero when the search is over."""
+        self._batches += 1
+        if self._batches <= len(self.known):
+            return self.known[self._batches - 1]
         now = time.monotonic()
         if self._asked:
             self._longest = max(self._longest, now - self._asked)
@@ -76,12 +83,13 @@ class Search:
         """Search until the budget is spent or nothing is left to propose; every candidate's trial, in order."""
         history: list[Trial] = []
         seen: set[str] = set()
-        stale = 0  # batches in a row without a new network
-        while stale < MAX_STALE and (count := self.budget.next(len(history))):
+        stale = 0  # batches in a row without a new network that fits
+        while count := self.budget.next(len(history)):
+            self._show("asked", count)
             candidates = self._ask(count)
             if not candidates:
                 break
-            ids = {candidate.architecture.id for candidate in candidates}
+            ids = {one.architecture.id for one in candidates if self.limits.allow(one.architecture)}
             stale = 0 if ids - seen else stale + 1
             seen |= ids
             jobs = [Job(c, self.epochs, job_seed(self.seed, c.architecture.id)) for c in candidates]
@@ -90,6 +98,10 @@ class Search:
             if len(trials) < len(jobs):
                 break  # time is up
             plugins.guarded(partial(self.strategy.tell, trials), f"the strategy {self.name} failed in tell")
+            if stale >= MAX_STALE:
+                words = f"the strategy {self.name} has proposed nothing new that fits in {MAX_STALE} batches"
+                self._show("warned", f"{words}: the search ends after {len(history)} candidates")
+                break
         return history
 
     @property
@@ -103,7 +115,19 @@ class Search:
             raise PluginError(
                 f"the strategy {self.name} must return a list of Candidates from ask, not {candidates!r:.80}"
             )
+        for one in candidates[:count]:
+            self._check(one)
         return candidates[:count]
+
+    def _check(self, candidate: Candidate) -> None:
+        """Whether the journal can keep the candidate, and bring it back as it is."""
+        try:
+            text = json.dumps(candidate.to_dict(), allow_nan=False)
+            same = Candidate.from_dict(json.loads(text)) == candidate
+        except (TypeError, ValueError, AttributeError, RecursionError, NasError) as error:
+            raise PluginError(f"the strategy {self.name} proposes what is no plain data: {error!r:.200}") from None
+        if not same:
+            raise PluginError(f"the strategy {self.name} proposes what is no plain data: {candidate!r:.200}")
 
     def _evaluate(self, jobs: Sequence[Job]) -> list[Trial]:
         """Train what fits, show each candidate that is through; the trials in the order of their jobs."""
@@ -117,6 +141,10 @@ class Search:
         trials = []
         for trial in chain(invalid, self.evaluator.evaluate(fitting)):
             trials.append(trial)
-            for observer in self.observers:
-                observer.told(trial)
+            self._show("told", trial)
         return in_order(jobs, trials)
+
+    def _show(self, what: str, shown: Any) -> None:
+        """Call a method of every observer."""
+        for observer in self.observers:
+            getattr(observer, what)(shown)

@@ -1,104 +1,58 @@
-"""One run, from its configuration to its winner. The parts are made and put together here, and nowhere else."""
+"""What a run has while it lasts. The parts are made and put together here, and nowhere else."""
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from datetime import datetime
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas import plugins
-from nas.architecture.architecture import Architecture, Limits
+from nas import plugins, searches
+from nas.architecture.architecture import Limits
 from nas.data import open_source
-from nas.errors import NasError, OptionError, UsageError
+from nas.errors import Interrupted, JournalError, OptionError, StorageError, UsageError
 from nas.evaluation import processes
-from nas.evaluation.halving import SuccessiveHalving
 from nas.evaluation.recorded import Recorded
 from nas.experiment import Experiment
-from nas.front import front
-from nas.outcome import handover, selection
+from nas.files import write_whole
+from nas.outcome import handover
 from nas.outcome.model import log_model
-from nas.records.journal import Journal
-from nas.records.mlflow import MlflowView
+from nas.records.journal import FILE, Journal
 from nas.records.observer import Header, Observer, Outcome
-from nas.search import Budget, Search
-from nas.spaces.space import Candidate
+from nas.records.view import MlflowView
 from nas.strategies.strategy import Strategy
 from nas.training.recipe import Recipe, recipe_named
-from nas.trial import Job, Objective, Trial, job_seed, scored
+from nas.trial import Objective, Trial
 
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset
     from nas.data.source import Source
 
-DEFAULT_TRIALS = 40
 SEARCH_ONLY = {"strategy", "space", "trials", "time_limit", "objectives", "max_parameters", "max_flops"}
 SEARCH_ONLY |= {"batch", "rungs", "options", "plugins"}
 EVALUATOR_GETS = ("dataset", "recipe", "workers", "device", "weights", "until")
 # A full training during the search sees at least so many images: one epoch of mnist, four of mnist-5k.
 IMAGES_PER_TRAINING = 14_000
-# Of a time limit: what the search may spend, and what the test, the records and the model take at the end.
-SEARCH_SHARE = 0.45
-CLOSING_SECONDS = 15.0
 
 
-def run_search(experiment: Experiment, out: Path | None, observers: Sequence[Observer]) -> Outcome:
-    """Search, select, test once, hand over (see `Experiment.run`)."""
-    limit = experiment.time_limit
-    trials = experiment.trials or (None if limit else DEFAULT_TRIALS)
-    experiment = experiment.model_copy(update={"trials": trials})
-    make_strategy = _strategy(experiment)
-    with _session(experiment, plugins.canonical(experiment.strategy), out, observers) as session:
-        until = session.begun + SEARCH_SHARE * limit if limit else None
-        with session.evaluator(until=until) as evaluator:
-            search = Search(
-                make_strategy(session),
-                SuccessiveHalving(evaluator, rungs=experiment.rungs),
-                Budget(trials, until, experiment.batch),
-                session.epochs,
-                experiment.seed,
-                session.limits,
-                session.observers,
-            )
-            history = search.run()
-        known = [scored(trial, session.objectives) for trial in session.journal]
-        best = selection.best_trials(known, 3)
-        left = max(1.0, session.begun + limit - time.monotonic() - CLOSING_SECONDS) if limit else None
-        plan = selection.plan(best, session.epochs, session.workers, left)
-        session.tell("selecting", plan.finalists * plan.seeds, plan.epochs)
-        end = session.begun + limit - CLOSING_SECONDS / 2 if limit else None
-        with session.evaluator(weights=session.folder / "retrained", until=end) as evaluator:
-            finalists = selection.retrain(evaluator, best, plan, experiment.seed)
-        winner = next(trial for trial in best if trial.id == finalists[0][0].id)
-        failed = sum(trial.failure is not None for trial in history)
-        return session.conclude(winner, finalists, len(history), failed, front(known))
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: in a new folder, or in the middle of a search whose journal is open."""
 
-
-def run_training(
-    experiment: Experiment, architecture: Architecture, name: str, out: Path | None, observers: Sequence[Observer]
-) -> Outcome:
-    """Train one network, without a search, and hand it over (see ``nas train``)."""
-    with _session(experiment, "train", out, observers, network=name) as session:
-        session.limits.check(architecture)
-        job = Job(Candidate(architecture, origin=name), session.epochs, job_seed(experiment.seed, architecture.id))
-        with session.evaluator(weights=session.folder / "retrained") as evaluator:
-            trials = list(evaluator.evaluate([job]))
-        for trial in trials:
-            session.tell("told", trial)
-        winner = selection.best_trials(trials, 1)[0]
-        return session.conclude(winner, [(winner,)], 1, 0, [winner])
+    folder: Path | None = None
+    journal: Journal | None = None
+    more: bool = False  # there is more budget than before
+    force: bool = False  # whatever has changed
 
 
 @dataclass
 class Session:
     """What a run has while it lasts."""
 
-    begun: float  # a moment of `time.monotonic`
     experiment: Experiment
     folder: Path
     source: Source
@@ -127,7 +81,8 @@ class Session:
             workers=self.workers, device=self.device, weights=weights, until=until,
         )  # fmt: skip
         with made if hasattr(made, "__exit__") else nullcontext(made) as inner:
-            yield Recorded(inner, self.journal, self.objectives, lambda trial: self.tell("trained", trial))
+            shown: Callable[[Trial], None] = lambda trial: self.tell("trained", trial)  # noqa: E731
+            yield Recorded(inner, self.journal, self.objectives, shown, until=until, weights=weights)
 
     def conclude(
         self,
@@ -147,7 +102,7 @@ class Session:
             header=self.header,
             trials=trials,
             failed=failed,
-            seconds=time.monotonic() - self.begun,
+            seconds=time.monotonic() - self.journal.begun,
             winner=winner,
             retrained=finalists[0],
             finalists=tuple(finalists),
@@ -155,6 +110,7 @@ class Session:
             test_loss=loss,
             test_images=images,
             front=tuple(best),
+            opened=self.journal.record.outcomes + 1,
             weights=folder / "weights.safetensors",
         )
         handover.write_card(outcome)
@@ -163,8 +119,8 @@ class Session:
 
 
 @contextmanager
-def _session(
-    experiment: Experiment, kind: str, out: Path | None, observers: Sequence[Observer], **more: str
+def open_session(
+    experiment: Experiment, kind: str, start: Start, observers: Sequence[Observer], **more: str
 ) -> Iterator[Session]:
     """Everything that a run needs, checked before any training; afterwards nothing is left running."""
     begun = time.monotonic()
@@ -184,41 +140,98 @@ def _session(
     device = _device(experiment.device)
     workers = _workers(experiment, device)
     epochs = experiment.epochs or float(max(1, IMAGES_PER_TRAINING // len(data.train)))
-    folder = _new_folder(out, kind)
-    config = {**experiment.model_dump(mode="json"), "dataset": source.name, "epochs": epochs, **more}
+    settled = experiment.model_copy(update={"dataset": source.name, "epochs": epochs, "device": device})
+    config = {**settled.model_dump(mode="json"), **more}
     if more:  # a training: what only a search has stays out of its record
         config = {name: value for name, value in config.items() if name not in SEARCH_ONLY}
     sizes = {"train": len(data.train), "validation": len(data.validation)}
-    dataset = {"name": source.name, "fingerprint": data.fingerprint, **sizes}
-    header = Header(folder, config, dataset, limits, objectives, source.note)
-    if not more:
-        settled = experiment.model_copy(update={"dataset": source.name, "epochs": epochs})
-        (folder / "search.toml").write_text(settled.to_toml(), encoding="utf-8")
-    everyone = [*observers]
-    if experiment.mlflow != "off":
-        log = partial(log_model, data.validation.images[:4])
-        uri = None if experiment.mlflow == "auto" else experiment.mlflow
-        everyone.append(MlflowView(_warner(observers), uri, log_model=log))
-    about = {"config": config, "dataset": header.dataset, "note": source.note}
-    with Journal(folder / "journal.jsonl", about) as journal:
+    about = {
+        "config": {**config, "objectives": list(experiment.objectives)},
+        "dataset": {"name": source.name, "fingerprint": data.fingerprint, **sizes},
+        "limits": {**asdict(limits), "input_shape": list(limits.input_shape)},
+        "note": source.note,
+        "plugins": _sources(experiment, trains, type(source), search=not more),
+        "versions": {package: version(package) for package in ("nas", "torch")},
+    }
+    with _journal(start, kind, about, settled, begun, observers) as journal:
+        header = journal.record.header
+        everyone: list[Observer] = [journal, *observers]
+        if experiment.mlflow != "off":
+            everyone.append(_view(experiment, journal, data, observers))
         session = Session(
-            begun, experiment, folder, source, data, limits, objectives, recipe, epochs, device, workers, journal,
+            experiment, header.folder, source, data, limits, objectives, recipe, epochs, device, workers, journal,
             header, everyone, trains,
         )  # fmt: skip
         session.tell("started", header)
+        if start.journal:
+            known = journal.record
+            session.tell("resumed", len(known.told), frozenset(known.trials), known.seconds)
         try:
             yield session
         except Exception as error:
-            session.tell("failed", str(error) or type(error).__name__)
+            message = str(error) or type(error).__name__
+            with suppress(StorageError):  # of which the first one is on its way
+                journal.stopped("failed", message)
+            session.tell("failed", message)
             raise
         except KeyboardInterrupt:
-            session.tell("warned", "interrupted; writing the record (Ctrl-C again to leave at once)")
-            raise
+            session.tell("interrupted")
+            with suppress(StorageError):
+                journal.stopped("interrupted", "")
+            command = searches.resume_command(header.folder, experiment.plugins)
+            raise Interrupted(f"interrupted; go on with: {command}" if not more else "interrupted") from None
         finally:
             session.tell("close")
 
 
-def _strategy(experiment: Experiment) -> Callable[[Session], Strategy]:
+@contextmanager
+def _journal(
+    start: Start,
+    kind: str,
+    about: dict[str, Any],
+    settled: Experiment,
+    begun: float,
+    observers: Sequence[Observer],
+) -> Iterator[Journal]:
+    """The journal of a run, in which this process has begun its work; its folder holds the configuration."""
+    if start.journal is not None:
+        before = start.journal.record.about
+        if (found := searches.differences(before, about)) and not start.force:
+            name, words = start.journal.path.parent.name, "; ".join(found)
+            raise JournalError(f"{name} is not what it was: {words}. --force goes on all the same")
+        found += [
+            f"{package} was {old}, and is {about['versions'][package]}: the last digits may differ"
+            for package, old in before.get("versions", {}).items()
+            if about["versions"].get(package) != old
+        ]
+        for line in found:
+            warner(observers)(f"going on, but {line}")
+        opened: Any = nullcontext(start.journal)
+    else:
+        folder = searches.new_folder(start.folder, kind)
+        opened = Journal(folder / FILE, begun=begun)
+    with opened as journal:
+        if kind != "train":  # first, so that whatever has a journal can go on
+            write_whole(journal.path.parent / searches.TOML, settled.to_toml())
+        journal.begin(about, more=start.more, lenient=start.force)
+        yield journal
+
+
+def _sources(experiment: Experiment, trains: type[Any], source: type[Any], *, search: bool) -> dict[str, str]:
+    """The hashes of the files in which the plugins stand: with another source, another result."""
+    kinds = {"evaluator": trains, "dataset": source}
+    if search:
+        for kind, name in (("strategy", experiment.strategy), ("space", experiment.space)):
+            kinds[kind] = plugins.find(kind, name, experiment.plugins)
+    return {kind: plugins.source_hash(found) for kind, found in kinds.items()}
+
+
+def _view(experiment: Experiment, journal: Journal, data: Dataset, observers: Sequence[Observer]) -> MlflowView:
+    uri = searches.store(journal.path.parent, experiment.mlflow)
+    return MlflowView(journal.record, warner(observers), uri, partial(log_model, data.validation.images[:4]))
+
+
+def make_strategy(experiment: Experiment) -> Callable[[Session], Strategy]:
     """What makes the strategy, once there is a session; its name, space and options are checked now."""
     extra = experiment.plugins
     kind = plugins.find("strategy", experiment.strategy, extra)
@@ -247,7 +260,9 @@ def _placed(experiment: Experiment, kind: str) -> Iterator[None]:
         raise UsageError(f"{experiment.place(name)}{error}") from None
 
 
-def _warner(observers: Sequence[Observer]) -> Callable[[str], None]:
+def warner(observers: Sequence[Observer]) -> Callable[[str], None]:
+    """What gives every observer a line."""
+
     def warn(message: str) -> None:
         for observer in observers:
             observer.warned(message)
@@ -282,21 +297,3 @@ def _workers(experiment: Experiment, device: str) -> int:
     if experiment.workers != "auto":
         return experiment.workers
     return processes.cores() if device == "cpu" else 1
-
-
-def _new_folder(out: Path | None, kind: str) -> Path:
-    """A new or empty folder for a run.
-
-    Raises:
-        NasError: it cannot be made or written, or is not empty.
-    """
-    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    folder = (out or Path("runs") / f"{stamp}-{kind}-{secrets.token_hex(2)}").absolute()
-    try:
-        if folder.exists() and any(folder.iterdir()):
-            raise UsageError(f"{folder} is not empty; choose another folder with --out")
-        (folder / "retrained").mkdir(parents=True, exist_ok=True)
-        (folder / "journal.jsonl").touch()
-    except OSError as error:
-        raise NasError(f"{folder} cannot be written: {error.strerror}; choose another folder with --out") from None
-    return folder

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,8 +21,10 @@ from nas.architecture.architecture import Limits
 from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import show
 from nas.records.observer import Header, Observer, Outcome, deviation
+from nas.searches import resume_command
 from nas.trial import Trial, rank
 
+SHOWN = ("parameters", "validation_accuracy", "validation_loss")
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -69,6 +71,13 @@ class View(Observer):
             self.live = Live(get_renderable=self.draw, console=self.console, refresh_per_second=2, transient=True)
             self.live.start()
 
+    def resumed(self, told: int, trained: Collection[str], seconds: float) -> None:
+        """Say what is known from before, and do not show it again."""
+        self.begun -= seconds
+        self.shown |= set(trained)
+        known = f"{told} candidates and {len(trained)} trainings are known, {clock(seconds)} of work"
+        self.console.print(f"going on: {known}", soft_wrap=True)
+
     def trained(self, trial: Trial) -> None:
         """Count a training, and show it."""
         self.trained_count += 1
@@ -97,6 +106,18 @@ class View(Observer):
     def warned(self, message: str) -> None:
         """Show a warning above everything else."""
         self.console.print(f"warning: {message}", style="yellow", soft_wrap=True)
+
+    def interrupted(self) -> None:
+        """Answer the person's Ctrl-C."""
+        self.close()
+        self.console.print("interrupted: writing the record (again: leave at once)", style="yellow")
+
+    def failed(self, message: str) -> None:
+        """Say what is left; the message itself is the last line."""
+        self.close()
+        if self.header and self.header.kind != "train" and self.trained_count + len(self.shown):
+            command = resume_command(self.header.folder)
+            self.console.print(f"every finished training is kept; when it is put right: {command}", soft_wrap=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -190,7 +211,7 @@ def show_result(outcome: Outcome) -> None:
     else:
         scores.add_row("validation", f"{accuracies[0]:.2f} %")
     test = f"{100 * outcome.test_accuracy:.2f} % (loss {outcome.test_loss:.4f})"
-    scores.add_row(f"test, {outcome.test_images:,} images, opened once", test, style="bold")
+    scores.add_row(f"test, {outcome.test_images:,} images, {outcome.opened_words}", test, style="bold")
     if not train:
         scores.add_row("selection bias (first less third)", f"{100 * outcome.selection_bias:+.2f} points")
     console.print(scores)
@@ -201,6 +222,20 @@ def show_result(outcome: Outcome) -> None:
     )
     if outcome.header.config.get("mlflow") == "auto" and "MLFLOW_TRACKING_URI" not in os.environ:
         console.print("Look at it in the dashboard: nas ui")
+
+
+def show_leaders(trials: Sequence[Trial]) -> None:
+    """The best networks of a search so far."""
+    if not trials:
+        return
+    table = Table(title="The best of the search", title_justify="left")
+    table.add_column("network")
+    for metric in ("parameters", "validation accuracy", "validation loss", "epochs"):
+        table.add_column(metric, justify="right")
+    for trial in trials:
+        shown = (number(name, trial.metrics[name]) for name in SHOWN)
+        table.add_row(name_of(trial), *shown, f"{trial.job.epochs:g}")
+    QuietConsole(highlight=False).print(table)
 
 
 def _front(outcome: Outcome) -> Table:

@@ -12,7 +12,8 @@ import click
 from nas import __version__
 from nas.cli.data import data
 from nas.cli.plugins import plugins
-from nas.cli.search import search
+from nas.cli.search import resume, search
+from nas.cli.searches import list_, repair, show, sync
 from nas.cli.train import train
 from nas.cli.ui import ui
 from nas.errors import NasError
@@ -30,9 +31,15 @@ class Commands(click.Group):
                 raise
             click.echo(f"nas: {error}", err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("nas: interrupted", err=True)
+        except KeyboardInterrupt as error:
+            click.echo(f"nas: {error or 'interrupted'}", err=True)
             ctx.exit(130)
+        except OSError as error:  # no space, no more open files, no right to write: the machine's, not a bug's
+            if os.environ.get("NAS_DEBUG") or isinstance(error, BrokenPipeError):
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            click.echo(f"nas: {place}{error.strerror or error}", err=True)
+            ctx.exit(1)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,19 +51,27 @@ def cli() -> None:
     """
 
 
-for command in (search, train, ui, plugins, data):
+for command in (search, resume, list_, show, train, ui, sync, repair, plugins, data):
     cli.add_command(command)
 
 
 def main() -> None:
     """The console script."""
-    for name in ("SIGTERM", "SIGHUP"):  # leave through every `finally`, as Ctrl-C does
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):  # Windows has no SIGHUP
-            signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
+            signal.signal(getattr(signal, name), _interrupt)
     try:
         cli()
     finally:
         _hush()
+
+
+def _interrupt(*_: object) -> None:
+    """The first signal leaves through every `finally`; the second one leaves at once, and the workers follow."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: os._exit(130))
+    raise KeyboardInterrupt
 
 
 def _hush() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.cli.options import given, pairs, print_json, training_options
+from nas.cli.options import FOLDER, given, pairs, print_json, training_options
+
+if TYPE_CHECKING:
+    from nas.records.observer import Outcome
 
 
 @click.command()
@@ -56,7 +59,7 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, workers: st
 
     EXPERIMENT is a TOML file of settings; options override it.
     """
-    from nas.cli.console import observer, show_result
+    from nas.cli.console import observer
 
     with observer() as view:
         view.hello("search")
@@ -65,6 +68,47 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, workers: st
         changes = given(**options, workers=_workers(workers))
         settings = Experiment.read(experiment, **changes) if experiment else Experiment.of(**changes)
         outcome = settings.run(out, [view])
+    _print(outcome, as_json=as_json)
+
+
+@click.command()
+@click.argument("search", required=False)
+@click.option("--trials", type=click.IntRange(min=1), help="How many candidates in all, those before included.")
+@click.option("--time-limit", metavar="TIME", help="For everything, what was spent before included.")
+@click.option("--workers", help="Processes that train side by side.")
+@click.option("--data-dir", type=FOLDER, help="Where data sets lie.")
+@click.option("--mlflow", metavar="URI|off", help="The tracking store.")
+@click.option(
+    "--plugins",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="A folder of plugin files, besides NAS_PLUGINS and ./plugins.",
+)
+@click.option("--force", is_flag=True, help="Go on even if something has changed that changes the result.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, as the last line.")
+def resume(search: str | None, as_json: bool, force: bool, workers: str | None, **options: Any) -> None:
+    """Go on with a search that was killed or interrupted, or give a finished one more.
+
+    SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one. What is known is not
+    trained again, and the result is that of a search that was never ended.
+    """
+    from nas.cli.console import observer
+
+    with observer() as view:
+        view.hello("resume")
+        from nas.run import resume_search
+        from nas.searches import named
+
+        folder = named(search)
+        changes = given(**options, workers=_workers(workers))
+        outcome = resume_search(folder, [view], force=force, **changes)
+    _print(outcome, as_json=as_json)
+
+
+def _print(outcome: Outcome, *, as_json: bool) -> None:
+    """The result, for people or for programs."""
+    from nas.cli.console import show_result
+
     if not as_json:
         show_result(outcome)
         return

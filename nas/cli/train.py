@@ -27,7 +27,7 @@ def train(network: str, out: Path | None, as_json: bool, **options: Any) -> None
     with observer() as view:
         view.hello("train")
         from nas.experiment import Experiment
-        from nas.session import run_training
+        from nas.run import run_training
 
         name, architecture = _network(network)
         settings = Experiment.of(**given(**options), workers=1)

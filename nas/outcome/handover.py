@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,8 @@ from nas import plugins
 from nas.architecture.architecture import Architecture
 from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import show
-from nas.errors import ArchitectureError, NasError
+from nas.errors import ArchitectureError, NasError, StorageError
+from nas.files import write_whole
 from nas.records.observer import Outcome, deviation, mean
 
 if TYPE_CHECKING:
@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 def write_best(best: Path, architecture: Architecture, weights: Path, data: Dataset) -> Network:
     """Write architecture.json and weights.safetensors, and load the network from them."""
-    best.mkdir(parents=True, exist_ok=True)
+    try:
+        best.mkdir(parents=True, exist_ok=True)
+        trained = weights.read_bytes()
+    except OSError as error:
+        raise StorageError.of(best, error) from None
     about = {"input_shape": list(data.input_shape), "classes": list(data.classes)}
     text = json.dumps({**architecture.to_dict(), **about}, indent=2, ensure_ascii=False)
-    (best / "architecture.json").write_text(text + "\n", encoding="utf-8")
-    shutil.copyfile(weights, best / "weights.safetensors")
+    write_whole(best / "architecture.json", text + "\n")
+    write_whole(best / "weights.safetensors", trained)
     return load_network(best)
 
 
@@ -92,7 +96,7 @@ def write_card(outcome: Outcome) -> None:
         "",
         "| score | value |",
         "|---|---|",
-        f"| **test accuracy** ({outcome.test_images:,} images, opened once) | {test} |",
+        f"| **test accuracy** ({outcome.test_images:,} images, {outcome.opened_words}) | {test} |",
         f"| test loss | {outcome.test_loss:.4f} nats |",
         *scores,
         f"| parameters | {outcome.parameters:,}{beside} |",
@@ -114,4 +118,4 @@ def write_card(outcome: Outcome) -> None:
         "logits = network(images)  # (N, C, H, W), uint8 or float",
         "```",
     ]
-    (outcome.weights.parent / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_whole(outcome.weights.parent / "README.md", "\n".join(lines) + "\n")

@@ -6,10 +6,11 @@ seeds are not chosen for their luck, so the winner is chosen among them, by its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from nas.errors import NasError
+from nas.errors import JournalError, NasError
 from nas.evaluation.evaluator import Evaluator
 from nas.records.observer import mean
 from nas.trial import Job, Trial, job_seed, rank
@@ -28,6 +29,19 @@ class Plan:
     finalists: int = 3
     seeds: int = 2
     epochs: float = 1.0
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any] | None) -> Plan:
+        """The plan that a journal keeps.
+
+        Raises:
+            JournalError: this is none.
+        """
+        try:
+            said = dict(said or {})
+            return cls(int(said["finalists"]), int(said["seeds"]), float(said["epochs"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise JournalError(f"the journal's plan of the final selection is none ({error!r:.80})") from None
 
 
 def best_trials(trials: Sequence[Trial], count: int) -> list[Trial]:

@@ -1,127 +1,271 @@
-"""The truth about a search: one line of JSON per finished training, checksummed and on the disk.
+"""The truth about a search, on the disk: a line of JSON for whatever happens, checksummed (see `record`).
 
-A line is ``{"check": CRC-32 of the rest, "trial": …}``. The first line is the header. A last line that was
-torn by a kill is cut off when the journal is opened; a damaged line before it is an error that names it.
+One process writes it at a time. It is the first observer of a search: what the others are told is on the disk.
 """
 
 from __future__ import annotations
 
-import json
+import errno
 import os
-import zlib
+import platform
+import secrets
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from nas.errors import JournalError
+from filelock import FileLock, Timeout
+
+from nas.errors import JournalError, StorageError
+from nas.files import write_whole
+from nas.records.observer import Observer, Outcome
+from nas.records.record import VERSION, Record, entry_of, line_of, lines, read, told_entry
 from nas.trial import Job, Trial
 
-VERSION = 1
+FILE = "journal.jsonl"
+LOCK = ".lock"
+PATIENCE = 1.0  # seconds; `nas list` holds the lock for a moment to see whether anybody else does
 
 
-class Journal:
-    """The journal of one search, open for appending. Use it in a ``with`` block.
+class Journal(Observer):
+    """The journal of one search, open for writing. Use it in a ``with`` block.
+
+    A last line that was torn by a kill is cut off; a journal of an older version is written anew.
 
     Args:
         path: the file; it is made if it is not there.
-        header: what the search is, for a new journal.
+        about: what the search is, for a new journal that no session begins.
+        begun: the moment (``time.monotonic``) at which a new search began.
 
     Raises:
-        JournalError: the file cannot be written, is damaged, or is of another version.
+        JournalError: it is damaged, of a newer version, or another process writes it.
+        StorageError: it cannot be written.
     """
 
-    def __init__(self, path: Path, header: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, about: Mapping[str, Any] | None = None, begun: float | None = None) -> None:
         self.path = path
-        self._trials: dict[str, Trial] = {}
+        self.begun = time.monotonic() if begun is None else begun
+        self.lenient = False  # whether other candidates than before may be told
+        self._asked = self._told = 0  # of what this process was told
+        self.record = Record(path)
+        self._lock = FileLock(path.with_name(LOCK), timeout=PATIENCE)
         try:
-            self._file = path.open("a+b", buffering=0)
+            self._lock.acquire()
+        except Timeout:
+            raise JournalError(f"{path.parent} is being searched by {holder(path)}: wait, or end that") from None
         except OSError as error:
-            raise JournalError(f"{path} cannot be opened: {error.strerror}") from None
+            raise StorageError.of(path, error) from None
         try:
-            self.header, whole = self._read()
-            self._file.truncate(whole)
+            self._open(about)
         except BaseException:
-            self._file.close()
+            self._lock.release()
             raise
-        if whole == 0:
-            self.header = {"version": VERSION, **(header or {})}
-            self._write({"header": self.header})
+
+    def _open(self, about: Mapping[str, Any] | None) -> None:
+        whole = 0
+        if self.path.exists():
+            self.record, whole = read(self.path)
+            if whole and self.record.about["version"] != VERSION:
+                self._upgrade()
+                self.record, whole = read(self.path)
+        try:
+            self._file = self.path.open("ab", buffering=0)
+            self._file.truncate(whole)
+        except OSError as error:
+            raise StorageError.of(self.path, error) from None
+        if whole:
+            self.begun = time.monotonic() - self.record.seconds
+        elif about is not None:
+            self._write({"header": {"version": VERSION, "note": "", **about}})
+
+    def _upgrade(self) -> None:
+        """Write an older journal anew, as this version does: its lines are good, its header gets the version."""
+        entries = [entry for line in lines(self.path) if (entry := entry_of(line)) is not None]
+        entries[0]["header"] = {"note": "", **entries[0]["header"], "version": VERSION}
+        write_whole(self.path, b"".join(line_of(entry) for entry in entries))
 
     def __enter__(self) -> Self:
         """The journal."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file."""
+        """Close the file; another process may write it."""
         self._file.close()
+        self._lock.release()
 
     def __len__(self) -> int:
         """How many trainings it holds."""
-        return len(self._trials)
+        return len(self.record.trials)
 
     def __iter__(self) -> Iterator[Trial]:
-        """Its trials, in the order in which they were finished."""
-        return iter(self._trials.values())
+        """Its trainings, in the order in which they were finished."""
+        return iter(self.record.trials.values())
 
     def find(self, job: Job) -> Trial | None:
         """What is known of this job: a trial without scores, or None."""
-        trial = self._trials.get(job.key)
+        trial = self.record.trials.get(job.key)
         return replace(trial, job=job) if trial else None
 
+    def begin(self, about: Mapping[str, Any], *, more: bool = False, lenient: bool = False) -> None:
+        """This process begins to work on the search.
+
+        Args:
+            about: what the search is; kept as far as it is not what it was.
+            more: there is more budget than before: what was decided about the end is void.
+            lenient: the strategy may propose other candidates than it did before.
+        """
+        self.lenient = more or lenient
+        if not self.record.about:
+            self._write({"header": {"version": VERSION, "id": secrets.token_hex(8), "note": "", **about}})
+        changes = {name: value for name, value in about.items() if self.record.about.get(name) != value}
+        process = {"process": os.getpid(), "host": platform.node()}
+        self._write({"session": {**process, "changes": changes, "more": more}})
+
     def append(self, trial: Trial) -> None:
-        """Keep a trial; it is on the disk when this returns.
+        """Keep a training; it is on the disk when this returns.
 
         Raises:
-            JournalError: the disk does not take it.
+            StorageError: the disk does not take it.
         """
         self._write({"trial": trial.to_dict()})
-        self._trials[trial.job.key] = trial
 
-    def _write(self, entry: dict[str, Any]) -> None:
-        line = json.dumps({"check": _check(entry), **entry}, separators=(",", ":"))
+    def asked(self, count: int) -> None:
+        """Keep how many candidates the strategy is asked for, unless it is known."""
+        number, self._asked = self._asked, self._asked + 1
+        if number >= len(self.record.asked):
+            self._write({"asked": count}, sync=False)
+
+    def told(self, trial: Trial) -> None:
+        """Keep that a candidate is through, unless it is known.
+
+        Raises:
+            JournalError: another one was in its place before.
+        """
+        number, self._told = self._told, self._told + 1
+        if number < len(self.record.told):
+            before = self.record.told[number].trial.job.key
+            if before == trial.job.key:
+                return
+            if not self.lenient:
+                raise JournalError(
+                    f"{self.path.parent.name} cannot go on: candidate {number + 1} was {before}, and now it is "
+                    f"{trial.job.key}: the strategy or the space is not what it was, or does not follow from its "
+                    "history alone; --force goes on all the same"
+                )
+            self._write({"retold": number}, sync=False)
+        # Like `asked`, it goes to the disk with the next training: what a power cut takes is told again.
+        self._write({"told": told_entry(self.record, trial)}, sync=False)
+
+    def searched(self, plan: Mapping[str, Any]) -> None:
+        """Keep that the search is over, and the plan of the final selection."""
+        self._write({"searched": dict(plan)})
+
+    def finished(self, outcome: Outcome) -> None:
+        """Keep the winner."""
+        said = {
+            "trials": outcome.trials,
+            "failed": outcome.failed,
+            "seconds": round(outcome.seconds, 3),
+            "winner": outcome.winner.job.key,
+            "finalists": [[trial.job.key for trial in group] for group in outcome.finalists],
+            "front": [trial.job.key for trial in outcome.front],
+            "test_accuracy": outcome.test_accuracy,
+            "test_loss": outcome.test_loss,
+            "test_images": outcome.test_images,
+        }
+        self._write({"outcome": said})
+
+    def stopped(self, status: str, message: str) -> None:
+        """Keep that this process stops without a winner: ``interrupted`` or ``failed``."""
+        self._write({"ended": {"status": status, "message": message}})
+
+    def _write(self, entry: dict[str, Any], *, sync: bool = True) -> None:
+        seconds = round(time.monotonic() - self.begun, 3)
+        if not self.record.about and "header" not in entry:
+            self._write({"header": {"version": VERSION, "note": ""}})
+        entry = {"at": round(time.time(), 3), "seconds": seconds, **entry}
+        data = line_of(entry)
         try:
-            data = line.encode() + b"\n"
-            whole = self._file.write(data) == len(data)
-            os.fsync(self._file.fileno())
+            if self._file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301  # why the rest was not taken
+            if sync:
+                os.fsync(self._file.fileno())
         except OSError as error:
-            raise JournalError(f"{self.path} cannot be written: {error.strerror}") from None
-        if not whole:
-            raise JournalError(f"{self.path} cannot be written: the disk is full")
+            raise StorageError.of(self.path, error) from None
+        self.record.take(entry)
 
-    def _read(self) -> tuple[dict[str, Any], int]:
-        """The header, and how many bytes are whole lines; fills the trials."""
-        self._file.seek(0)
-        header: dict[str, Any] = {}
-        whole = 0
-        for number, line in enumerate(self._file, 1):
-            if not line.endswith(b"\n"):
-                break  # torn by a kill: nobody was told of it
-            entry = self._entry(line, number)
-            if number == 1:
-                header = self._header(entry)
-            else:
-                trial = Trial.from_dict(entry["trial"])
-                self._trials[trial.job.key] = trial
-            whole += len(line)
-        return header, whole
 
-    def _header(self, entry: Mapping[str, Any]) -> dict[str, Any]:
-        header: dict[str, Any] = entry.get("header", {})
-        if header.get("version") != VERSION:
-            raise JournalError(f"{self.path} is of version {header.get('version')}; this nas reads {VERSION}")
-        return header
+def is_running(folder: Path) -> bool:
+    """Whether a process is writing the journal of this search."""
+    lock = folder / LOCK
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0.05):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # we may not write there, and so cannot know
+        return False
 
-    def _entry(self, line: bytes, number: int) -> dict[str, Any]:
+
+def holder(path: Path) -> str:
+    """The process that writes a journal, as its latest session says."""
+    try:
+        sessions = read(path)[0].sessions
+    except JournalError:
+        sessions = []
+    return f"process {sessions[-1].process} on {sessions[-1].host}" if sessions else "another process"
+
+
+def repair(folder: Path) -> tuple[int, int]:
+    """Write a damaged journal anew with all that is whole; the old one is kept beside it.
+
+    Trainings stay. What was told after the first damage is left out: it is told again when the search goes on.
+
+    Returns:
+        How many lines were kept, and how many were not.
+
+    Raises:
+        JournalError: it has no header that is whole, or a process is writing it.
+    """
+    path = folder / FILE
+    try:
+        with FileLock(folder / LOCK, timeout=PATIENCE):
+            every = list(lines(path))
+            kept = _whole(every, path)
+            if len(kept) < len(every):
+                number = 1
+                while (old := path.with_name(f"{FILE}.damaged-{number}")).exists():
+                    number += 1
+                write_whole(old, b"".join(every))
+                write_whole(path, b"".join(kept))
+            read(path)
+            return len(kept), len(every) - len(kept)
+    except Timeout:
+        raise JournalError(f"{folder} is being searched by {holder(path)}: wait, or end that") from None
+    except OSError as error:
+        raise StorageError.of(path, error) from None
+
+
+def _whole(every: list[bytes], path: Path) -> list[bytes]:
+    """The lines to keep: those that are whole and say what can be said after those before them."""
+    record, damaged = Record(path), False
+    kept: list[bytes] = []
+    for line in every:
+        entry = entry_of(line) if line.endswith(b"\n") else None
+        if entry is None or ("header" in entry) != (not kept):
+            damaged = True
+            continue
+        if damaged and entry.keys() & {"told", "retold", "searched", "outcome"}:
+            continue
         try:
-            entry: dict[str, Any] = json.loads(line)
-            if entry.pop("check") == _check(entry):
-                return entry
-        except (ValueError, KeyError, AttributeError, TypeError):
-            pass
-        raise JournalError(f"{self.path}, line {number}: damaged (its checksum is wrong)")
-
-
-def _check(entry: Mapping[str, Any]) -> str:
-    text = json.dumps(entry, sort_keys=True, separators=(",", ":"))
-    return f"{zlib.crc32(text.encode()):08x}"
+            record.take(entry)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            damaged = True
+            continue
+        kept.append(line)
+    if not kept:
+        raise JournalError(f"{path} has no header that is whole: what was searched cannot be known any more")
+    return kept

@@ -1,7 +1,7 @@
-"""MLflow as a view of a search: one run for the search, and in it one nested run for every candidate.
+"""MLflow as a projection of a record: one run for the search, and in it one nested run for every candidate.
 
-A projection of what an observer is told; the journal is the truth. MLflow is imported and called by one thread of
-its own, so that neither its import (5 s) nor its writes (0.05 s a trial) nor its death costs a trial.
+Nothing is written twice: a run says in its tags whose it is, and whoever writes looks first. So a `Writer` may be
+killed or thrown away at any moment, and the next one goes on where it was.
 """
 
 from __future__ import annotations
@@ -13,163 +13,153 @@ import os
 import re
 import secrets
 import shutil
-import sqlite3
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from nas.errors import NasError
 from nas.front import hypervolume
 from nas.records.figures import pareto_front
-from nas.records.observer import Header, Observer, Outcome, deviation
+from nas.records.observer import Header, Outcome, deviation
+from nas.records.record import Record, Told
 from nas.records.texts import layers, leaderboard, pretty, run_name, story
-from nas.trial import Trial
+from nas.records.view import SETTINGS, LogModel, probe, sqlite_file
+from nas.trial import Trial, scored
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput
+    from mlflow.entities import DatasetInput, Run
 
 EXPERIMENT = "nas"
 METRICS, PARAMS = 900, 100  # so many MLflow takes in one call: 1,000 of everything, and 100 parameters
-PATIENCE = 120.0  # seconds without a call that returns, after which `close` gives up
+PAGE = 1_000  # runs in one answer
 
-LogModel = Callable[[Outcome, str, str], None]  # outcome, tracking URI, run id
 Points = dict[tuple[str, int], tuple[float, float]]  # (metric, step) → value, and when, in seconds since 1970
 
-# MLflow reads them when it is imported. With its own defaults a dead server holds up every call for 246 s.
-SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is for --json
-    "MLFLOW_DISABLE_AGENT_HINT": "true",
-}
 
-
-def store_uri(folder: Path) -> str:
-    """The store of the searches in ``folder``: MLFLOW_TRACKING_URI if it is set, else ``mlflow.db`` in there."""
-    path = (folder.absolute() / "mlflow.db").as_posix().replace("%", "%25").replace("?", "%3F")
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{path}"
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file of an SQLite store; None for any other store."""
-    path = unquote(uri.removeprefix("sqlite:///").partition("?")[0])
-    return Path(path) if uri.startswith("sqlite:///") and path else None
-
-
-class MlflowView(Observer):
-    """Shows a search in MLflow. Its methods return at once; `close` waits until everything is written.
+class Writer:
+    """Brings a store up to a record.
 
     Args:
-        warn: is given one line, once, if MLflow cannot be written; called from another thread.
-        tracking_uri: the store; by default that of ``folder`` (see `store_uri`).
-        folder: holds ``mlflow.db`` and ``mlartifacts``; by default the current one.
+        record: what there is to show; it may grow.
+        tracking_uri: the store.
+        artifacts: the folder for artifacts, where the store has none of its own.
         log_model: logs the winner as a model, given the outcome, the store and the run.
+        alive: is called after each step, so that somebody who waits knows that there is progress.
+
+    Raises:
+        Exception: whatever MLflow raises; the same from `write`.
     """
 
     def __init__(
         self,
-        warn: Callable[[str], None],
-        tracking_uri: str | None = None,
-        folder: Path | None = None,
+        record: Record,
+        tracking_uri: str,
+        artifacts: Path,
         log_model: LogModel | None = None,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
-        self._folder = (folder or Path.cwd()).absolute()
-        self.tracking_uri = tracking_uri or store_uri(self._folder)
-        self.run_id: str | None = None  # the search's run: known after `close`, None if it could not be written
-        self._warn = warn
-        self._log_model = log_model
-        self._calls: SimpleQueue[Callable[[_Writer], None] | None] = SimpleQueue()
-        self._done = 0
-        self._thread: Thread | None = None
-
-    def started(self, header: Header) -> None:
-        """Remember when the search began; its run is created with its first trial."""
-        self._thread = Thread(target=self._write, args=(header, time.time()), name="mlflow", daemon=True)
-
-    def told(self, trial: Trial) -> None:
-        """Create a nested run."""
-        now = time.time()
-        self._put(lambda writer: writer.told(trial, now))
-
-    def finished(self, outcome: Outcome) -> None:
-        """Show the winner; the search's run has ended well."""
-        self._put(lambda writer: writer.finished(outcome, self._log_model))
-
-    def failed(self, message: str) -> None:
-        """The search's run has failed."""
-        self._put(lambda writer: writer.failed(message))
-
-    def close(self) -> None:
-        """Wait until everything is written, for as long as the store takes something now and then."""
-        self._put(lambda writer: writer.close())
-        self._put(None)
-        while self._thread and self._thread.is_alive():
-            done = self._done
-            self._thread.join(PATIENCE)
-            if self._thread.is_alive() and self._done == done:
-                self._warn(f"MLflow has not answered for {PATIENCE:g} s; what it lacks is in the journal")
-                return
-
-    def _put(self, call: Callable[[_Writer], None] | None) -> None:
-        if self._thread is None:
-            return
-        # The thread begins with the first trial: importing MLflow beside the workers' start delays that by 5 s.
-        if self._thread.ident is None:
-            self._thread.start()
-        if self._thread.is_alive():
-            self._calls.put(call)
-
-    def _write(self, header: Header, now: float) -> None:
-        try:
-            writer = _Writer(self.tracking_uri, self._folder, header, now)
-            self.run_id = writer.run_id
-            while call := self._calls.get():
-                call(writer)
-                self._done += 1
-        except Exception as error:  # noqa: BLE001  # whatever MLflow raises, the search goes on
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            self._warn(f"MLflow cannot be written ({reason}); the search goes on, the journal has everything")
-
-
-class _Writer:
-    """Makes the calls, in the view's thread."""
-
-    def __init__(self, tracking_uri: str, folder: Path, header: Header, now: float) -> None:
-        self._header = header
+        self.written = 0  # runs of candidates
+        self._record = record
         self._uri = tracking_uri
+        self._log_model = log_model
+        self._alive = alive
+        self._header = record.header
         self._client = _client(tracking_uri)
-        self._experiment = _experiment(self._client, tracking_uri, folder)
+        self._experiment = _experiment(self._client, tracking_uri, artifacts)
+        search, self._nested = self._found()
         self._told = self._failed = 0
         self._best: dict[str, float] = {}
         self._trials: dict[str, Trial] = {}  # those that did not fail, by the key of their job
-        self._ended = False
-        tags = {
-            "nas.note": header.note,
-            "space": header.config.get("space", ""),
-            "dataset": header.dataset["name"],
-            "dataset_fingerprint": header.dataset["fingerprint"],
-        }
-        self.run_id = self._create(header.name, now, tags)
-        self._client.log_inputs(self.run_id, [_dataset(header)])
-        self._log(self.run_id, params=dict(_flat(header.config)))
+        self._generation = record.retold
+        self._status = ""
+        self._tags: dict[str, str] = dict(search.data.tags) if search else {}
+        self.run_id = search.info.run_id if search else self._create_search()
+        self._describe(search)
+        self._shown = self._last_step()
 
-    def told(self, trial: Trial, now: float) -> None:
-        self._told += 1
-        start = now - trial.metrics.get("train_seconds", 0.0)
-        candidate = trial.job.candidate
+    @property
+    def is_stale(self) -> bool:
+        """Whether something that was told before is void: another writer has to look what is there."""
+        return self._generation != self._record.retold
+
+    def write(self, *, ended: bool) -> None:
+        """Write what the store lacks.
+
+        Args:
+            ended: whether nothing more will come from the process that searches.
+        """
+        if self._told == len(self._record.told) and not ended:
+            return
+        if self._status != "RUNNING" and not (ended and self._tags.get("nas.outcome") == self._outcome_tag()):
+            self._client.update_run(self.run_id, status="RUNNING")
+            self._status = "RUNNING"
+        while self._told < len(self._record.told):
+            self._write_told(self._record.told[self._told])
+            self._alive()
+        if ended:
+            self._end()
+
+    def _found(self) -> tuple[Run | None, dict[int, Run]]:
+        """The search's run, and those of its candidates by their number, as far as they are there."""
+        search, nested, token = None, {}, None
+        while True:
+            where = f"tags.`nas.id` = '{self._record.id}'"
+            runs = self._client.search_runs([self._experiment], where, max_results=PAGE, page_token=token)
+            for run in runs:
+                if "mlflow.parentRunId" not in run.data.tags:
+                    search = run
+                elif (number := run.data.tags.get("nas.trial", "")).isdigit():
+                    nested[int(number)] = run
+            token = runs.token
+            if not token:
+                return search, nested
+
+    def _create_search(self) -> str:
+        tags = {
+            "nas.note": self._header.note,
+            "space": self._header.config.get("space", ""),
+            "dataset": self._header.dataset["name"],
+            "dataset_fingerprint": self._header.dataset["fingerprint"],
+        }
+        begun = self._record.sessions[0].at if self._record.sessions else self._record.at
+        self._status = "RUNNING"
+        return self._create(self._record.name, begun, tags)
+
+    def _describe(self, search: Run | None) -> None:
+        """The configuration and the data. What has changed since the run was made is a tag: parameters stay."""
+        params = {_key(name): str(value)[:6000] for name, value in _flat(self._header.config)}
+        there = search.data.params if search else {}
+        self._log(self.run_id, params={name: value for name, value in params.items() if name not in there})
+        for name, value in params.items():
+            if there.get(name, value) != value:
+                self._client.set_tag(self.run_id, f"changed.{name}", value)
+        self._client.log_inputs(self.run_id, [_dataset(self._header)])
+
+    def _last_step(self) -> int:
+        """Up to which candidate the search's own curves are there."""
+        return max((m.step for m in self._client.get_metric_history(self.run_id, "failed_trials")), default=0)
+
+    def _write_told(self, told: Told) -> None:
+        number = self._told + 1
+        known = self._nested.pop(number, None)
+        if known is not None and known.data.tags.get("nas.job") != told.trial.job.key:
+            self._client.delete_run(known.info.run_id)  # what was told there has become void
+            known = None
+        if known is None or known.info.status == "RUNNING":  # not there, or a kill came in between
+            self._write_candidate(number, told, known)
+        self._progress(scored(told.trial, self._header.objectives), number, told.at)
+        self._told = number
+
+    def _write_candidate(self, number: int, told: Told, known: Run | None) -> None:
+        trial, candidate = scored(told.trial, self._header.objectives), told.trial.job.candidate
+        start = told.at - trial.metrics.get("train_seconds", 0.0)
         tags = {
             "mlflow.parentRunId": self.run_id,
+            "nas.trial": str(number),
+            "nas.job": trial.job.key,
             "architecture_id": trial.id,
             "origin": candidate.origin,
             "parents": ",".join(candidate.parents),
@@ -177,17 +167,35 @@ class _Writer:
             "failure": trial.failure.kind if trial.failure else "",
             "failure_message": trial.failure.message if trial.failure else "",
         }
-        run_id = self._create(run_name(self._header.kind, self._told, trial), start, tags)
+        name = run_name(self._header.kind, number, trial)
+        run_id = known.info.run_id if known else self._create(name, start, tags)
         self._log(run_id, params=candidate.choices, points=_curve(trial, start))
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "architecture.json").write_text(pretty(candidate.architecture), encoding="utf-8")
             table = layers(candidate.architecture, self._header.limits)
             Path(folder, "layers.txt").write_text(table, encoding="utf-8")
             self._client.log_artifacts(run_id, folder)
-        self._client.set_terminated(run_id, "FAILED" if trial.failure else "FINISHED", int(now * 1000))
-        self._progress(trial, now)
+        self._client.set_terminated(run_id, "FAILED" if trial.failure else "FINISHED", int(told.at * 1000))
+        self.written += 1
 
-    def finished(self, outcome: Outcome, log_model: LogModel | None) -> None:
+    def _end(self) -> None:
+        """The winner, or why there is none; the search's run is closed."""
+        for void in self._nested.values():  # of more candidates than there are
+            self._client.delete_run(void.info.run_id)
+        self._nested = {}
+        outcome, ended = self._record.result(), self._record.ended
+        if outcome is None:
+            failed = ended is not None and ended["status"] == "failed"
+            if ended and failed:
+                self._log(self.run_id, tags={"failure": ended["message"]})
+            self._close("FAILED" if failed else "KILLED", self._record.at)
+        elif self._tags.get("nas.outcome") != self._outcome_tag():
+            self._write_outcome(outcome)
+
+    def _outcome_tag(self) -> str:
+        return str((self._record.outcome or {}).get("at", "none"))
+
+    def _write_outcome(self, outcome: Outcome) -> None:
         spread = deviation([trial.metrics["validation_accuracy"] for trial in outcome.retrained])
         scores = {
             "winner_validation_accuracy_search": outcome.winner.metrics["validation_accuracy"],
@@ -199,42 +207,54 @@ class _Writer:
             "selection_bias": outcome.selection_bias,
         }
         tags = {"winner": outcome.winner.id, "mlflow.note.content": story(outcome, spread)}
-        now = time.time()
+        now = float((self._record.outcome or {})["at"])
         points = {(name, self._told): (value, now) for name, value in scores.items()}
         self._log(self.run_id, points=points, tags=tags)
-        self._client.log_table(self.run_id, leaderboard(self._trials.values()), "leaderboard.json")
+        self._log_table("leaderboard.json", leaderboard(self._trials.values()))
         self._client.log_text(self.run_id, pretty(outcome.architecture), "best/architecture.json")
         if outcome.weights.parent.is_dir():
             self._client.log_artifacts(self.run_id, str(outcome.weights.parent), "best")
+        self._alive()
         try:
-            if log_model is not None:
-                log_model(outcome, self._uri, self.run_id)
+            if self._log_model is not None and self._tags.get("nas.model") != outcome.winner.job.key:
+                self._log_model(outcome, self._uri, self.run_id)
+                self._tags["nas.model"] = outcome.winner.job.key
+                self._client.set_tag(self.run_id, "nas.model", outcome.winner.job.key)
             if len(self._header.objectives) > 1:
                 self._log_front(outcome.front)
         finally:  # a search without a logged model has not failed
-            self._end("FINISHED")
-
-    def failed(self, message: str) -> None:
-        self._log(self.run_id, tags={"failure": message})
-        self._end("FAILED")
-
-    def close(self) -> None:
-        if not self._ended:  # no winner and no failure: it was interrupted
-            self._end("KILLED")
+            if "failure" in self._tags:  # of an earlier process
+                self._client.delete_tag(self.run_id, "failure")
+            self._close("FINISHED", now)
+        self._tags["nas.outcome"] = self._outcome_tag()
+        self._client.set_tag(self.run_id, "nas.outcome", self._outcome_tag())
 
     def _log_front(self, front: Sequence[Trial]) -> None:
         """The Pareto front, as a table and as a figure."""
         metrics = [objective.metric for objective in self._header.objectives]
         columns = {metric: [trial.metrics[metric] for trial in front] for metric in metrics}
-        table = {"id": [trial.id for trial in front], **columns}
-        self._client.log_table(self.run_id, table, "pareto_front.json")
+        self._log_table("pareto_front.json", {"id": [trial.id for trial in front], **columns})
         with tempfile.TemporaryDirectory() as folder:
             picture = Path(folder, "pareto_front.png")
             pareto_front(picture, self._header, self._trials.values(), front)
             self._client.log_artifact(self.run_id, str(picture))
 
+    def _log_table(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """A table as MLflow shows it. (Its own ``log_table`` adds to what is there.)"""
+        rows = [list(row) for row in zip(*columns.values(), strict=True)]
+        self._client.log_text(self.run_id, json.dumps({"columns": list(columns), "data": rows}), name)
+        tables = json.loads(self._tags.get("mlflow.loggedArtifacts", "[]"))
+        if (entry := {"path": name, "type": "table"}) not in tables:
+            self._tags["mlflow.loggedArtifacts"] = json.dumps([*tables, entry])
+            self._client.set_tag(self.run_id, "mlflow.loggedArtifacts", self._tags["mlflow.loggedArtifacts"])
+
     def _create(self, name: str, start: float, tags: Mapping[str, Any]) -> str:
-        common = {"nas.search": self._header.name, "strategy": self._header.kind, "mlflow.source.name": "nas"}
+        common = {
+            "nas.id": self._record.id,
+            "nas.search": self._record.name,
+            "strategy": self._header.kind,
+            "mlflow.source.name": "nas",
+        }
         given = {key: str(value) for key, value in {**common, **tags}.items() if value != ""}
         return str(self._client.create_run(self._experiment, int(start * 1000), given, name).info.run_id)
 
@@ -259,7 +279,7 @@ class _Writer:
         for start in range(0, len(rest[1]), PARAMS):
             self._client.log_batch(run_id, params=rest[1][start : start + PARAMS])
 
-    def _progress(self, trial: Trial, now: float) -> None:
+    def _progress(self, trial: Trial, number: int, at: float) -> None:
         """The search's own curves, over the trials told so far."""
         self._failed += trial.failure is not None
         if trial.failure is None:
@@ -273,33 +293,30 @@ class _Writer:
                 value = trial.metrics.get(metric, math.nan)
                 if math.isfinite(value) and sign * value >= sign * self._best.get(metric, value):
                     self._best[metric] = value
+        if number <= self._shown:
+            return
         curves = {"failed_trials": self._failed, **{f"best_{name}": best for name, best in self._best.items()}}
         if len(self._header.objectives) > 1:
             curves["hypervolume"] = hypervolume(
                 self._trials.values(), self._header.objectives, self._header.limits
             )
-        self._log(self.run_id, points={(name, self._told): (value, now) for name, value in curves.items()})
+        self._log(self.run_id, points={(name, number): (value, at) for name, value in curves.items()})
 
-    def _end(self, status: str) -> None:
+    def _close(self, status: str, at: float) -> None:
         configuration = self._header.folder / "search.toml"
         if configuration.is_file():
             self._client.log_artifact(self.run_id, str(configuration))
-        self._client.set_terminated(self.run_id, status)
-        self._ended = True
+        self._client.set_terminated(self.run_id, status, int(at * 1000))
+        self._status = status
 
 
 def _client(tracking_uri: str) -> MlflowClient:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of every retry
-    if file := sqlite_file(tracking_uri):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if not file.exists():
-            _make_database(file)
-        # What is no database or cannot be written fails here at once; MLflow tries again and again for 102 s.
-        with closing(sqlite3.connect(file, timeout=20)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")  # persists; whoever reads waits for nobody who writes
-            connection.execute("BEGIN IMMEDIATE")
+    if (file := sqlite_file(tracking_uri)) and not file.exists():
+        _make_database(file)
+        probe(tracking_uri)
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri)
@@ -324,7 +341,7 @@ def _make_database(file: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _experiment(client: MlflowClient, tracking_uri: str, folder: Path) -> str:
+def _experiment(client: MlflowClient, tracking_uri: str, artifacts: Path) -> str:
     """The id of the experiment; makes it if it is not there."""
     from mlflow.exceptions import MlflowException
 
@@ -332,7 +349,7 @@ def _experiment(client: MlflowClient, tracking_uri: str, folder: Path) -> str:
     if known is None:
         served = tracking_uri.startswith(("http:", "https:", "databricks"))  # the server says where artifacts go
         try:
-            return str(client.create_experiment(EXPERIMENT, None if served else (folder / "mlartifacts").as_uri()))
+            return str(client.create_experiment(EXPERIMENT, None if served else artifacts.as_uri()))
         except MlflowException:
             known = client.get_experiment_by_name(EXPERIMENT)  # another process was faster
             if known is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Outcome:
     test_loss: float
     test_images: int
     weights: Path  # best/weights.safetensors
+    opened: int = 1  # how often the test images were opened: once, or again for a search that was given more
 
     @property
     def architecture(self) -> Architecture:
@@ -64,6 +65,11 @@ class Outcome:
     def validation_accuracy(self) -> float:
         """The winner's mean over the seeds, after it was trained again."""
         return mean([trial.metrics["validation_accuracy"] for trial in self.retrained])
+
+    @property
+    def opened_words(self) -> str:
+        """How often the test images were opened, in words."""
+        return "opened once" if self.opened == 1 else f"opened {self.opened} times"
 
     @property
     def selection_bias(self) -> float:
@@ -88,7 +94,13 @@ class Observer:
     """Is told what happens; does nothing by itself. It returns at once and does not raise."""
 
     def started(self, header: Header) -> None:
-        """A search begins."""
+        """A search begins, or goes on."""
+
+    def resumed(self, told: int, trained: Collection[str], seconds: float) -> None:
+        """The search goes on: what is known, candidates and trainings (keys of jobs), and its seconds so far."""
+
+    def asked(self, count: int) -> None:
+        """The strategy is asked for so many candidates."""
 
     def trained(self, trial: Trial) -> None:
         """A training ended, at whatever fidelity: it is in the journal."""
@@ -106,7 +118,10 @@ class Observer:
         """There is a winner."""
 
     def failed(self, message: str) -> None:
-        """The search ended without a winner."""
+        """The run ended without a winner: it can go on when what is wrong was put right."""
+
+    def interrupted(self) -> None:
+        """Somebody ended the run."""
 
     def close(self) -> None:
         """Everything was told: write what is still to be written."""

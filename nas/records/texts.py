@@ -86,7 +86,7 @@ def story(outcome: Outcome, spread: float) -> str:
 | on the validation images, during the search | {outcome.winner.metrics["validation_accuracy"] * 100:.2f} % |
 | there, trained again with {seeds} seed{"s" * (seeds > 1)} | \
 {outcome.validation_accuracy * 100:.2f} ± {spread * 100:.2f} % |
-| on the {outcome.test_images:,} test images, opened once | {outcome.test_accuracy * 100:.2f} % |
+| on the {outcome.test_images:,} test images, {outcome.opened_words} | {outcome.test_accuracy * 100:.2f} % |
 
 Selection bias (the first less the last): {outcome.selection_bias * 100:+.2f} points. {header.note}
 """.rstrip()

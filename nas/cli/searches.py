@@ -1,0 +1,177 @@
+"""``nas list``, ``nas show``, ``nas sync``, ``nas repair``: what there is of searches, and keeping it in order."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nas.cli.options import print_json, print_out
+
+if TYPE_CHECKING:
+    from nas.searches import State
+    from nas.trial import Trial
+
+SHOWN = 10  # of the best networks
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def list_(as_json: bool) -> None:
+    """List the searches under runs/: running, interrupted, finished."""
+    from nas import searches
+
+    states = [searches.State.of(folder) for folder in searches.every()]
+    if as_json:
+        print_json({"searches": [_plain(state) for state in states]})
+        return
+    if not states:
+        print_out(f"there are no searches in {searches.RUNS.absolute()}: `nas search` makes one")
+    for state in states:
+        words = f" ({state.words})" if state.words else ""
+        print_out(f"{state.folder.name:38} {state.word}{words}")
+        if state.record.about:
+            print_out(f"    {_summary(state)}")
+
+
+@click.command()
+@click.argument("search", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show(search: str | None, as_json: bool) -> None:
+    """Show a search: its state, its best, its winner.
+
+    SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one.
+    """
+    from nas import searches
+
+    state = searches.State.of(searches.named(search))
+    if as_json:
+        print_json({**_plain(state), "config": state.record.about.get("config", {}), "best": _leaders(state)})
+        return
+    print_out(f"{state.folder.name}: {state.word}{f' ({state.words})' if state.words else ''}")
+    if not state.record.about:
+        return
+    print_out(_summary(state))
+    if state.word not in ("finished", "running"):
+        print_out(f"go on with: {searches.resume_command(state.folder)}")
+    _show_details(state)
+
+
+@click.command()
+@click.argument("search", required=False)
+@click.option("--store", metavar="URI", help="The tracking store.  [default: the search's own]")
+def sync(search: str | None, store: str | None) -> None:
+    """Write to MLflow what it lacks of a search.
+
+    SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one.
+    """
+    from nas import searches
+    from nas.errors import NasError
+
+    state = searches.State.of(searches.named(search))
+    if state.word == "running":
+        raise NasError(f"{state.folder.name} is running ({state.words}) and writes its record itself")
+    if state.word == "damaged":
+        raise NasError(state.words)
+    from nas.outcome.model import log_model_of
+    from nas.records import view
+
+    chosen = state.record.about.get("config", {}).get("mlflow", "auto")
+    uri = store or searches.store(state.folder, "auto" if chosen == "off" else chosen)
+    written = view.sync(state.record, uri, log_model_of(state.record.header))
+    print_out(
+        f"{uri} has all of {state.folder.name} now: {written} of {len(state.record.told)} candidates were new"
+    )
+
+
+@click.command()
+@click.argument("search", required=False)
+def repair(search: str | None) -> None:
+    """Keep all that is whole of a damaged journal.
+
+    The old one stays beside it. What is lost is trained again when the search goes on.
+
+    SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one.
+    """
+    from nas import searches
+    from nas.records import journal
+
+    folder = searches.named(search)
+    kept, lost = journal.repair(folder)
+    if not lost:
+        print_out(f"{folder.name}: all {kept} lines are whole, nothing was changed")
+        return
+    print_out(f"{folder.name}: {kept} lines are kept and {lost} are not; the old journal is beside it")
+    print_out(f"go on with: {searches.resume_command(folder)}")
+
+
+def _best(state: State) -> list[Trial]:
+    """The best trials that were told, each network once, the best first."""
+    from nas.trial import rank, scored
+
+    try:
+        objectives = state.record.header.objectives
+    except Exception:  # noqa: BLE001  # a header that does not say it: there is no best
+        return []
+    known = [scored(told.trial, objectives) for told in state.record.told]
+    good = sorted((trial for trial in known if trial.failure is None), key=rank, reverse=True)
+    return list({trial.id: trial for trial in reversed(good)}.values())[::-1]
+
+
+def _plain(state: State) -> dict[str, Any]:
+    record = state.record
+    config = record.about.get("config", {})
+    best = _best(state)
+    return {
+        "search": str(state.folder),
+        "state": state.word,
+        "words": state.words,
+        "begun": record.sessions[0].at if record.sessions else None,
+        "strategy": config.get("strategy", "train"),
+        "dataset": record.about.get("dataset", {}).get("name"),
+        "trials": len(record.told),
+        "failed": sum(told.trial.failure is not None for told in record.told),
+        "trainings": len(record.trials),
+        "seconds": record.seconds,
+        "best_validation_accuracy": best[0].metrics.get("validation_accuracy") if best else None,
+        "test_accuracy": (record.outcome or {}).get("test_accuracy"),
+        "process": record.sessions[-1].process if state.word == "running" and record.sessions else None,
+    }
+
+
+def _leaders(state: State) -> list[dict[str, Any]]:
+    return [
+        {"id": trial.id, "epochs": trial.job.epochs, "origin": trial.job.candidate.origin, **trial.metrics}
+        for trial in _best(state)[:SHOWN]
+    ]
+
+
+def _summary(state: State) -> str:
+    """When, what, how far, how good: one line."""
+    plain = _plain(state)
+    when = datetime.fromtimestamp(plain["begun"]).astimezone() if plain["begun"] else None
+    total = state.record.about.get("config", {}).get("trials")
+    failed = f", {plain['failed']} failed" if plain["failed"] else ""
+    words = [
+        f"{when:%Y-%m-%d %H:%M}" if when else "",
+        f"{plain['strategy']} on {plain['dataset']}",
+        f"{plain['trials']}{f' of {total}' if total else ''} trials{failed}",
+        _percent("best", plain["best_validation_accuracy"]),
+        _percent("test", plain["test_accuracy"]),
+    ]
+    return " · ".join(word for word in words if word)
+
+
+def _percent(what: str, fraction: float | None) -> str:
+    return "" if fraction is None else f"{what} {100 * fraction:.2f} %"
+
+
+def _show_details(state: State) -> None:
+    """The best networks of the search, and how it ended if it did."""
+    from nas.cli import console
+
+    console.show_leaders(_best(state)[:SHOWN])
+    outcome = state.record.result()
+    if outcome is not None:
+        console.show_result(outcome)

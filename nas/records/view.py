@@ -1,0 +1,200 @@
+"""MLflow while a search goes on: a thread that keeps the store up to the record, and is never in the way.
+
+MLflow is imported and called by that thread alone, so that neither its import (5 s) nor its writes (0.05 s a
+trial) nor its death costs a trial. What a store does not take is tried again later, from what is there.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from nas.errors import NasError
+from nas.records.observer import Observer, Outcome
+from nas.records.record import Record
+from nas.trial import Trial
+
+if TYPE_CHECKING:
+    from nas.records.mlflow import Writer
+
+PATIENCE = 120.0  # seconds without progress after which `close` gives up; to export the winner takes 20
+SHORT_PATIENCE = 2.0  # the same, for a store that has already failed
+PROBE = 1.0  # seconds in which a store has to show that it is there
+PAUSES = (5.0, 10.0, 20.0, 40.0, 60.0)  # seconds after a failure until the next attempt
+
+LogModel = Callable[[Outcome, str, str], None]  # outcome, tracking URI, run id
+
+# MLflow reads them when it is imported. With its own defaults a dead server holds up every call for 246 s.
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is for --json
+    "MLFLOW_DISABLE_AGENT_HINT": "true",
+}
+
+
+def store_uri(folder: Path) -> str:
+    """The store of the searches in ``folder``: MLFLOW_TRACKING_URI if it is set, else ``mlflow.db`` in there."""
+    path = (folder.absolute() / "mlflow.db").as_posix().replace("%", "%25").replace("?", "%3F")
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{path}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite store; None for any other store."""
+    path = unquote(uri.removeprefix("sqlite:///").partition("?")[0])
+    return Path(path) if uri.startswith("sqlite:///") and path else None
+
+
+def artifacts_of(uri: str) -> Path:
+    """Where the artifacts of a store go that has no place of its own for them."""
+    file = sqlite_file(uri)
+    return (file.absolute().parent if file else Path.cwd()) / "mlartifacts"
+
+
+def probe(uri: str) -> None:
+    """Return at once if a store is there and takes something.
+
+    MLflow itself would try again and again: for 20 s and more with a server, for 102 s with a file.
+
+    Raises:
+        Exception: it does not.
+    """
+    if file := sqlite_file(uri):
+        if file.exists():
+            with closing(sqlite3.connect(file, timeout=PROBE)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")  # persists; readers wait for no writer
+                connection.execute("BEGIN IMMEDIATE")
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+    elif uri.startswith(("http:", "https:")):
+        try:
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE).close()  # noqa: S310
+        except urllib.error.HTTPError as error:  # something answers
+            error.close()
+
+
+class MlflowView(Observer):
+    """Shows a search in MLflow. Its methods return at once; `close` waits until everything is written.
+
+    Args:
+        record: what there is to show.
+        warn: is given one line, once, if MLflow cannot be written; called from another thread.
+        tracking_uri: the store.
+        log_model: logs the winner as a model, given the outcome, the store and the run.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        warn: Callable[[str], None],
+        tracking_uri: str,
+        log_model: LogModel | None = None,
+    ) -> None:
+        self.tracking_uri = tracking_uri
+        self.run_id: str | None = None  # the search's run, when there is one
+        self._record = record
+        self._warn = warn
+        self._log_model = log_model
+        self._news = Event()
+        self._closing = Event()
+        self._steps = 0
+        self._trouble = ""
+        self._warned = False
+        # It begins with the first candidate: importing MLflow beside the workers' start delays that by 5 s.
+        self._thread = Thread(target=self._run, name="mlflow", daemon=True)
+
+    def told(self, trial: Trial) -> None:
+        """There is something to show."""
+        if self._thread.ident is None:
+            self._thread.start()
+        self._news.set()
+
+    def close(self) -> None:
+        """Wait until everything is written, for as long as the store takes something now and then."""
+        if self._closing.is_set() or not self._record.told:
+            return
+        self._closing.set()
+        self.told(self._record.told[-1].trial)
+        while self._thread.is_alive():
+            steps = self._steps
+            self._thread.join(SHORT_PATIENCE if self._trouble else PATIENCE)
+            if self._thread.is_alive() and self._steps == steps:
+                self._fail(f"no answer for {PATIENCE:g} s")
+                return
+
+    def _run(self) -> None:
+        writer = None
+        failures = 0
+        while True:
+            last = self._closing.is_set()
+            self._news.clear()
+            try:
+                writer = self._write(writer, ended=last)
+                self._trouble, failures = "", 0
+            except Exception as error:  # noqa: BLE001  # whatever MLflow raises, the search goes on
+                writer = None
+                self._fail((str(error).strip() or type(error).__name__).splitlines()[0][:200])
+                failures += 1
+            if last:
+                return
+            if self._trouble:
+                self._closing.wait(PAUSES[min(failures, len(PAUSES)) - 1])
+            else:
+                self._news.wait()
+
+    def _write(self, writer: Writer | None, *, ended: bool) -> Writer:
+        """Bring the store up to the record; with a new writer if there is none, or if it is no good any more."""
+        if writer is None or writer.is_stale:
+            probe(self.tracking_uri)
+            from nas.records.mlflow import Writer
+
+            artifacts = artifacts_of(self.tracking_uri)
+            writer = Writer(self._record, self.tracking_uri, artifacts, self._log_model, self._step)
+            self.run_id = writer.run_id
+            self._step()
+        writer.write(ended=ended)
+        return writer
+
+    def _step(self) -> None:
+        self._steps += 1
+
+    def _fail(self, reason: str) -> None:
+        self._trouble = reason
+        if not self._warned:
+            self._warned = True
+            self._warn(
+                f"MLflow cannot be written ({reason}); the search goes on. It is tried again now and then, and "
+                f"`nas sync {self._record.name}` writes what it lacks"
+            )
+
+
+def sync(record: Record, tracking_uri: str, log_model: LogModel | None = None) -> int:
+    """Write what a store lacks of a search that nobody works on; how many candidates these were.
+
+    Raises:
+        NasError: the store cannot be written.
+    """
+    try:
+        probe(tracking_uri)
+        from nas.records.mlflow import Writer
+
+        writer = Writer(record, tracking_uri, artifacts_of(tracking_uri), log_model)
+        writer.write(ended=True)
+    except NasError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise NasError(f"MLflow cannot be written at {tracking_uri}: {reason}") from error
+    return writer.written

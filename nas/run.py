@@ -1,0 +1,144 @@
+"""The runs: a new search, one that goes on, one training. Each reads from its configuration to its winner."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nas import plugins, searches
+from nas.architecture.architecture import Architecture
+from nas.errors import NasError, UsageError
+from nas.evaluation.halving import SuccessiveHalving
+from nas.experiment import Experiment
+from nas.front import front
+from nas.outcome import selection
+from nas.outcome.model import log_model_of
+from nas.records import view
+from nas.records.journal import FILE, Journal
+from nas.records.observer import Observer, Outcome
+from nas.records.record import Record
+from nas.search import Budget, Search
+from nas.session import Start, make_strategy, open_session, warner
+from nas.spaces.space import Candidate
+from nas.trial import Job, job_seed
+
+DEFAULT_TRIALS = 40
+# Of a time limit: what the search may spend, and what the test, the records and the model take at the end.
+SEARCH_SHARE = 0.45
+CLOSING_SECONDS = 15.0
+
+
+def run_search(experiment: Experiment, out: Path | None, observers: Sequence[Observer]) -> Outcome:
+    """Search, select, test once, hand over (see `Experiment.run`)."""
+    trials = experiment.trials or (None if experiment.time_limit else DEFAULT_TRIALS)
+    experiment = experiment.model_copy(update={"trials": trials})
+    return _search(experiment, Start(out), observers)
+
+
+def resume_search(folder: Path, observers: Sequence[Observer], *, force: bool = False, **changes: Any) -> Outcome:
+    """Go on with a search: it is run again, and what its journal knows is answered from there.
+
+    Args:
+        folder: of the search.
+        observers: are told what happens.
+        force: go on even if something has changed that changes the result.
+        changes: settings (see `Experiment`) that are not what they were: more trials, more time, other workers.
+
+    Raises:
+        NasError: it cannot go on; says why.
+    """
+    if not (folder / searches.TOML).is_file():
+        raise UsageError(
+            f"{folder} has no {searches.TOML}: it is a training, or it was ended before it began; start it again"
+        )
+    with Journal(folder / FILE) as journal:
+        experiment = Experiment.read(folder / searches.TOML, **changes)
+        _check_budget(experiment, journal.record)
+        more = _has_more(experiment, journal.record)
+        if not more and (known := journal.record.result()) is not None:
+            warn = warner(observers)
+            warn("this search has come to its end; more --trials or --time-limit goes on with it")
+            if experiment.mlflow != "off":  # a kill may have come between the winner and its record there
+                try:
+                    view.sync(
+                        journal.record, searches.store(folder, experiment.mlflow), log_model_of(known.header)
+                    )
+                except NasError as error:
+                    warn(str(error))
+            return known
+        return _search(experiment, Start(folder, journal, more, force), observers)
+
+
+def _search(experiment: Experiment, start: Start, observers: Sequence[Observer]) -> Outcome:
+    limit = experiment.time_limit
+    made = make_strategy(experiment)
+    with open_session(experiment, plugins.canonical(experiment.strategy), start, observers) as session:
+        record, begun = session.journal.record, session.journal.begun
+        until = begun + SEARCH_SHARE * limit if limit else None
+        if record.plan is not None:  # the search was over before this process began
+            until = time.monotonic()
+        with session.evaluator(until=until) as evaluator:
+            search = Search(
+                made(session),
+                SuccessiveHalving(evaluator, rungs=experiment.rungs),
+                Budget(experiment.trials, until, experiment.batch, tuple(record.asked)),
+                session.epochs,
+                experiment.seed,
+                session.limits,
+                session.observers,
+            )
+            history = search.run()
+        best = selection.best_trials(history, 3)
+        end = None  # of a final selection that was planned before: what a kill has cost is added to the limit
+        if record.plan is None:
+            left = max(1.0, begun + limit - time.monotonic() - CLOSING_SECONDS) if limit else None
+            end = begun + limit - CLOSING_SECONDS / 2 if limit else None
+            session.journal.searched(asdict(selection.plan(best, session.epochs, session.workers, left)))
+        plan = selection.Plan.of(record.plan)
+        session.tell("selecting", plan.finalists * plan.seeds, plan.epochs)
+        with session.evaluator(weights=session.folder / "retrained", until=end) as evaluator:
+            finalists = selection.retrain(evaluator, best, plan, experiment.seed)
+        winner = next(trial for trial in best if trial.id == finalists[0][0].id)
+        failed = sum(trial.failure is not None for trial in history)
+        return session.conclude(winner, finalists, len(history), failed, front(history))
+
+
+def _check_budget(experiment: Experiment, record: Record) -> None:
+    """Whether there is something left to spend.
+
+    Raises:
+        UsageError: the search has had more than that.
+    """
+    told, limit = len(record.told), experiment.time_limit
+    if experiment.trials is not None and experiment.trials < told:
+        raise UsageError(f"it has {told} trials already: --trials {experiment.trials} would be fewer")
+    over = record.plan is not None and not _has_more(experiment, record)
+    if limit is not None and not over and record.seconds >= limit - CLOSING_SECONDS:
+        raise UsageError(
+            f"it has taken {record.seconds:.0f} s of its {limit:g} s: give it more time with --time-limit"
+        )
+
+
+def _has_more(experiment: Experiment, record: Record) -> bool:
+    """Whether the budget is another than the one for which the end of the search was decided."""
+    config = record.about.get("config", {})
+    before = (config.get("trials"), config.get("time_limit"))
+    return record.plan is not None and (experiment.trials, experiment.time_limit) != before
+
+
+def run_training(
+    experiment: Experiment, architecture: Architecture, name: str, out: Path | None, observers: Sequence[Observer]
+) -> Outcome:
+    """Train one network, without a search, and hand it over (see ``nas train``)."""
+    with open_session(experiment, "train", Start(out), observers, network=name) as session:
+        session.limits.check(architecture)
+        job = Job(Candidate(architecture, origin=name), session.epochs, job_seed(experiment.seed, architecture.id))
+        with session.evaluator(weights=session.folder / "retrained") as evaluator:
+            trials = list(evaluator.evaluate([job]))
+        for trial in trials:
+            session.tell("told", trial)
+        winner = selection.best_trials(trials, 1)[0]
+        return session.conclude(winner, [(winner,)], 1, 0, [winner])

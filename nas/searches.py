@@ -1,0 +1,135 @@
+"""The searches of a folder: a new folder for one, one by its name, what differs from what it was."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from nas.errors import JournalError, NasError, UsageError, unknown
+from nas.records.journal import FILE, is_running
+from nas.records.record import Record, read
+from nas.records.view import store_uri
+
+RUNS = Path("runs")
+TOML = "search.toml"
+# What may change between two sessions of a search without changing what it finds.
+FREE = frozenset({"trials", "time_limit", "workers", "mlflow", "data_dir", "plugins"})
+
+
+def new_folder(out: Path | None, kind: str) -> Path:
+    """A new or empty folder for a run.
+
+    Raises:
+        NasError: it cannot be made or written, or is not empty.
+    """
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    folder = (out or RUNS / f"{stamp}-{kind}-{secrets.token_hex(2)}").absolute()
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise UsageError(f"{folder} is not empty; choose another folder with --out, or `nas resume` it")
+        (folder / "retrained").mkdir(parents=True, exist_ok=True)
+        (folder / FILE).touch()
+    except OSError as error:
+        raise NasError(f"{folder} cannot be written: {error.strerror}; choose another folder with --out") from None
+    return folder
+
+
+def named(search: str | None) -> Path:
+    """The folder of a search: by its path, by its name under runs/, or the latest one.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if search is None:
+        known = every()
+        if not known:
+            raise UsageError(f"there are no searches in {RUNS.absolute()}: run `nas search`, or name a folder")
+        return max(known, key=lambda folder: (folder / FILE).stat().st_mtime)
+    path = Path(search)
+    for folder in (RUNS / path if path.name == search else path, path):
+        if (folder / FILE).is_file():
+            return folder.absolute()
+    if path.is_dir():
+        raise UsageError(f"{path} is not the folder of a search: there is no {FILE} in it")
+    raise UsageError(unknown("search", search, [folder.name for folder in every()]))
+
+
+def store(folder: Path, chosen: str = "auto") -> str:
+    """The address of the MLflow store of a search.
+
+    Args:
+        folder: of the search; ``auto`` is the store beside the folder ``runs`` that it is in, or of this folder.
+        chosen: ``auto``, or an address.
+    """
+    if chosen != "auto":
+        return chosen
+    return store_uri(folder.parent.parent if folder.parent.name == RUNS.name else Path())
+
+
+def every() -> list[Path]:
+    """The folders of all searches under runs/, by name."""
+    return sorted(path.parent.absolute() for path in RUNS.glob(f"*/{FILE}"))
+
+
+@dataclass(frozen=True)
+class State:
+    """A search as it stands."""
+
+    folder: Path
+    record: Record  # as far as it can be read
+    word: str  # running, interrupted, finished, failed, damaged
+    words: str = ""  # what else there is to say
+
+    @classmethod
+    def of(cls, folder: Path) -> State:
+        """The state of one search; nothing is written."""
+        running = is_running(folder)
+        try:
+            record = read(folder / FILE)[0]
+        except JournalError as error:
+            return cls(folder, Record(folder / FILE), "damaged", str(error))
+        latest = record.sessions[-1] if record.sessions else None
+        process = f"process {latest.process} on {latest.host}" if latest else ""
+        if running:
+            return cls(folder, record, "running", process)
+        if record.outcome is not None:
+            return cls(folder, record, "finished")
+        if record.ended and record.ended["status"] == "failed":
+            return cls(folder, record, "failed", record.ended["message"])
+        return cls(folder, record, "interrupted", "" if record.ended else f"{process or 'its process'} was killed")
+
+
+def resume_command(folder: Path, plugins: Iterable[Path] = ()) -> str:
+    """What to type to go on with a search."""
+    try:
+        place = folder.name if folder.parent == RUNS.absolute() else str(folder)
+    except OSError:  # the current folder has gone
+        place = str(folder)
+    words = ["nas", "resume", place, *(word for path in plugins for word in ("--plugins", str(path)))]
+    return shlex.join(words)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between what a search was and what it would be, in words; of each, only what can change it.
+
+    Args:
+        before: the header of its journal.
+        now: what the header would be.
+    """
+    then, own = before.get("config", {}), now["config"]
+    found = [
+        f"{name} was {then.get(name)!r:.60}, and is {own.get(name)!r:.60}"
+        for name in sorted({*then, *own} - FREE)
+        if then.get(name) not in (own.get(name), "auto")  # which decided nothing
+    ]
+    old = before.get("dataset", {}).get("fingerprint")
+    if old and old != now["dataset"]["fingerprint"]:
+        found.append(f"the images of {now['dataset']['name']} are others (their fingerprint was {old})")
+    sources = before.get("plugins", {})
+    changed = [kind for kind, source in now["plugins"].items() if sources.get(kind, source) != source]
+    return found + [f"the source of the {kind} has changed" for kind in changed]
