@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,19 +22,22 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from nas.architecture.architecture import Architecture, Limits
+from nas.architecture.architecture import Architecture
 from nas.architecture.known import LECTURE, LENET5
 from nas.architecture.layers import Conv2d
 from nas.cli.ui import ui
 from nas.errors import NasError, UsageError
-from nas.records import mlflow as view_module
-from nas.records.mlflow import MlflowView, sqlite_file, store_uri
+from nas.records.journal import FILE, Journal
 from nas.records.observer import Header, Outcome
+from nas.records.record import read
+from nas.records.view import LogModel, MlflowView, sqlite_file, store_uri, sync
+from nas.searches import store as store_of
 from nas.spaces.space import Candidate
 from nas.trial import Job, Objective, Trial, scored
 
 ACCURACY = (Objective("validation_accuracy"),)
 CONFIG = {"strategy": "evolve", "space": "cnn", "options": {"population": 8, "sizes": [3, 5]}, "seed": 0}
+ODD_NAMES: dict[str, Any] = {"depth": 2, "conv[0]/filters": 32, "..": None}
 TOO_SMALL = Architecture((Conv2d(8, 99),))  # fits no image
 
 
@@ -43,14 +46,50 @@ def _no_other_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def make_header(folder: Path, name: str = "one", objectives: tuple[Objective, ...] = ACCURACY) -> Header:
-    dataset = {"name": "mnist-5k", "fingerprint": "0123456789abcdef", "train": 3500, "validation": 1500}
-    path = folder / "runs" / name
-    path.mkdir(parents=True, exist_ok=True)
-    return Header(path, CONFIG, dataset, Limits(), objectives, "a sample of 5,000 images")
+class Shown:
+    """A search without any training: whatever happens is kept in its journal and shown by its view."""
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str = "one",
+        objectives: tuple[Objective, ...] = ACCURACY,
+        *,
+        warn: Callable[[str], None] = pytest.fail,
+        uri: str | None = None,
+        log_model: LogModel | None = None,
+    ) -> None:
+        path = folder / "runs" / name
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path / FILE
+        self.journal = Journal(self.path)
+        config = {**CONFIG, "objectives": [str(one) for one in objectives]}
+        dataset = {"name": "mnist-5k", "fingerprint": "0123456789abcdef", "train": 3500, "validation": 1500}
+        self.journal.begin({"config": config, "dataset": dataset, "note": "a sample of 5,000 images"})
+        self.header = self.journal.record.header
+        self.view = MlflowView(self.journal.record, warn, uri or store_uri(folder), log_model)
+
+    def told(self, *trials: Trial) -> None:
+        for trial in trials:
+            if trial.failure is None:
+                self.journal.append(trial)
+            self.journal.told(trial)
+            self.view.told(trial)
+
+    def finished(self, outcome: Outcome) -> None:
+        for trial in outcome.retrained:
+            self.journal.append(trial)
+        self.journal.finished(outcome)
+        self.view.finished(outcome)
+
+    def close(self) -> None:
+        self.view.close()
+        self.journal.__exit__()
 
 
-def make_trial(architecture: Architecture, accuracy: float, epochs: float = 3.0, **choices: Any) -> Trial:
+def make_trial(
+    architecture: Architecture, accuracy: float, epochs: float = 3.0, seed: int = 7, **choices: Any
+) -> Trial:
     whole = [*range(1, int(epochs) + 1)] or [epochs]
     curve = tuple(
         {"epoch": float(e), "train_loss": 1 / e, "validation_loss": 0.5 / e, "validation_accuracy": accuracy / 2}
@@ -62,7 +101,7 @@ def make_trial(architecture: Architecture, accuracy: float, epochs: float = 3.0,
         "parameters": float(architecture.parameters((1, 28, 28), 10)),
         "train_seconds": 2.0,
     }
-    job = Job(Candidate(architecture, choices, ("aaa", "bbb"), "crossover"), epochs, 7)
+    job = Job(Candidate(architecture, choices, ("aaa", "bbb"), "crossover"), epochs, seed)
     return scored(Trial(job, metrics, curve), ACCURACY)
 
 
@@ -73,7 +112,7 @@ def make_outcome(header: Header, winner: Trial) -> Outcome:
     weights.write_bytes(b"weights")
     (best / "README.md").write_text("card", encoding="utf-8")
     (header.folder / "search.toml").write_text("seed = 0\n", encoding="utf-8")
-    again = (make_trial(LENET5, 0.97), make_trial(LENET5, 0.98))
+    again = (make_trial(LENET5, 0.97, seed=8), make_trial(LENET5, 0.98, seed=9))
     return Outcome(header, 5, 2, 61.0, winner, again, (again,), (winner,), 0.96, 0.1, 10_000, weights)
 
 
@@ -107,21 +146,19 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def record(store: Path) -> Record:
-    header = make_header(store)
-    warnings: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        view = MlflowView(warnings.append, folder=store)
-        view.started(header)
-        view.told(make_trial(LECTURE, 0.90, 0.25, **{"depth": 2, "conv[0]/filters": 32, "..": None}))
-        view.told(make_trial(LENET5, 0.99))
-        view.told(Trial.failed(make_trial(LECTURE, 0).job, "timeout", "it took longer than 60 s"))
-        view.told(make_trial(LECTURE, 0.95))
-        view.told(Trial.failed(Job(Candidate(TOO_SMALL), 1.0, 7), "invalid", "the window is too large"))
-        view.finished(make_outcome(header, make_trial(LENET5, 0.99)))
-        view.close()
-        assert warnings == []
-        return Record(store, view.run_id)
+        shown = Shown(store)
+        shown.told(
+            make_trial(LECTURE, 0.90, 0.25, **ODD_NAMES),
+            make_trial(LENET5, 0.99),
+            Trial.failed(make_trial(LECTURE, 0, seed=6).job, "timeout", "it took longer than 60 s"),
+            make_trial(LECTURE, 0.95),
+            Trial.failed(Job(Candidate(TOO_SMALL), 1.0, 7), "invalid", "the window is too large"),
+        )
+        shown.finished(make_outcome(shown.header, make_trial(LENET5, 0.99)))
+        shown.close()
+        return Record(store, shown.view.run_id)
 
 
 def test_search_is_a_run_with_its_configuration(record: Record, store: Path) -> None:
@@ -129,7 +166,8 @@ def test_search_is_a_run_with_its_configuration(record: Record, store: Path) -> 
     assert run.info.run_name == "one"
     assert run.info.status == "FINISHED"
     assert run.data.params == {
-        "strategy": "evolve", "space": "cnn", "options.population": "8", "options.sizes": "3, 5", "seed": "0"
+        "strategy": "evolve", "space": "cnn", "options.population": "8", "options.sizes": "3, 5", "seed": "0",
+        "objectives": "validation_accuracy",
     }  # fmt: skip
     tags = run.data.tags
     assert tags["nas.search"] == "one"
@@ -225,19 +263,13 @@ def test_candidate_keeps_its_architecture_and_its_layers(record: Record) -> None
     assert lines[-1] == ["34,826"]
 
 
-def run_search(view: MlflowView, header: Header, trials: int = 1) -> None:
-    view.started(header)
-    for _ in range(trials):
-        view.told(make_trial(LECTURE, 0.9))
-
-
 @pytest.mark.usefixtures("record")
 def test_search_that_failed(store: Path) -> None:
-    view = MlflowView(pytest.fail, folder=store)
-    run_search(view, make_header(store, "two", (Objective("parameters", -1),)))
-    view.failed("every trial failed")
-    view.close()
-    run = Record(store, view.run_id).search
+    shown = Shown(store, "two", (Objective("parameters", -1),))
+    shown.told(make_trial(LECTURE, 0.9))
+    shown.journal.stopped("failed", "every trial failed")
+    shown.close()
+    run = Record(store, shown.view.run_id).search
     assert (run.info.status, run.data.tags["failure"]) == ("FAILED", "every trial failed")
     assert run.data.metrics["best_parameters"] == 34_826
 
@@ -248,18 +280,12 @@ def test_several_objectives_have_a_front_and_a_hypervolume(
     store: Path, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
     objectives = (*ACCURACY, *(Objective.parse(text) for text in more))
-    header = make_header(store, f"objectives {len(objectives)}", objectives)
-    warnings: list[str] = []
-    view = MlflowView(warnings.append, folder=store)
-    view.started(header)
+    shown = Shown(store, f"objectives {len(objectives)}", objectives)
     trials = [make_trial(LECTURE, 0.95), make_trial(LENET5, 0.99), make_trial(LECTURE, 0.3, 0.25)]
-    for trial in trials:
-        view.told(trial)
-    winner = trials[1]
-    view.finished(replace(make_outcome(header, winner), front=(winner, trials[0])))
-    view.close()
-    assert warnings == []
-    record = Record(store, view.run_id)
+    shown.told(*trials)
+    shown.finished(replace(make_outcome(shown.header, trials[1]), front=(trials[1], trials[0])))
+    shown.close()
+    record = Record(store, shown.view.run_id)
     volumes = [value for _, value in record.history(record.search, "hypervolume")]
     assert 0 < volumes[0] < volumes[1] == volumes[2]  # the third is worse than the first
     folder = Path(record.client.download_artifacts(record.search.info.run_id, "", str(tmp_path)))
@@ -270,11 +296,11 @@ def test_several_objectives_have_a_front_and_a_hypervolume(
 
 @pytest.mark.usefixtures("record")
 def test_search_that_was_interrupted(store: Path) -> None:
-    view = MlflowView(pytest.fail, folder=store)
-    run_search(view, make_header(store, "three"))
-    view.close()
-    view.close()
-    assert Record(store, view.run_id).search.info.status == "KILLED"
+    shown = Shown(store, "three")
+    shown.told(make_trial(LECTURE, 0.9))
+    shown.close()
+    shown.close()
+    assert Record(store, shown.view.run_id).search.info.status == "KILLED"
 
 
 @pytest.mark.usefixtures("record")
@@ -288,23 +314,22 @@ def test_model_of_the_winner_is_logged_and_may_fail(store: Path, works: bool) ->
         if not works:
             raise ValueError("this network cannot be exported\nand more")
 
-    view = MlflowView(warnings.append, folder=store, log_model=log_model)
-    header = make_header(store, "four")
-    run_search(view, header)
-    outcome = make_outcome(header, make_trial(LENET5, 0.99))
-    view.finished(outcome)
-    view.close()
-    assert given == [outcome, view.tracking_uri, view.run_id]
-    assert Record(store, view.run_id).search.info.status == "FINISHED"
+    shown = Shown(store, f"four {works}", warn=warnings.append, log_model=log_model)
+    shown.told(make_trial(LENET5, 0.99))
+    outcome = make_outcome(shown.header, make_trial(LENET5, 0.99))
+    shown.finished(outcome)
+    shown.close()
+    assert given[0].test_accuracy == outcome.test_accuracy
+    assert given[1:] == [shown.view.tracking_uri, shown.view.run_id]
+    assert Record(store, shown.view.run_id).search.info.status == "FINISHED"
     assert [("cannot be exported" in line, "\n" in line) for line in warnings] == [(True, False)] * (not works)
 
 
 def test_close_without_a_search(tmp_path: Path) -> None:
-    view = MlflowView(pytest.fail, folder=tmp_path)
-    view.told(make_trial(LECTURE, 0.9))
-    view.close()
-    assert view.run_id is None
-    assert not list(tmp_path.iterdir())
+    shown = Shown(tmp_path)
+    shown.close()
+    assert shown.view.run_id is None
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 @pytest.mark.parametrize("store_kind", ["damaged", "a folder", "nobody listens"])
@@ -315,47 +340,106 @@ def test_dead_store_costs_one_line(tmp_path: Path, store_kind: str, capfd: pytes
         (tmp_path / "mlflow.db").mkdir()
     warnings: list[str] = []
     uri = "http://127.0.0.1:9" if store_kind == "nobody listens" else None
-    view = MlflowView(warnings.append, uri, tmp_path)
-    header = make_header(tmp_path)
     began = time.monotonic()
-    run_search(view, header, 20)
-    view.finished(make_outcome(header, make_trial(LENET5, 0.99)))
-    view.close()
-    assert time.monotonic() - began < 30
+    shown = Shown(tmp_path, warn=warnings.append, uri=uri)
+    shown.told(*[make_trial(LENET5, 0.9)] * 20)
+    shown.finished(make_outcome(shown.header, make_trial(LENET5, 0.99)))
+    shown.close()
+    assert time.monotonic() - began < 5
     assert len(warnings) == 1
     assert warnings[0].startswith("MLflow cannot be written (")
+    assert warnings[0].endswith("`nas sync one` writes what it lacks")
     assert "\n" not in warnings[0]
-    assert view.run_id is None
+    assert shown.view.run_id is None
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.usefixtures("record")
-def test_slow_store_does_not_hold_up_the_search(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_locked_store_lacks_is_written_once_when_it_is_free(store: Path) -> None:
     warnings: list[str] = []
-    view = MlflowView(warnings.append, folder=store)
+    shown = Shown(store, "five", warn=warnings.append)
     with closing(sqlite3.connect(store / "mlflow.db")) as other:
         other.execute("BEGIN IMMEDIATE")  # nobody else can write
         began = time.monotonic()
-        run_search(view, make_header(store, "five"), 50)
+        shown.told(*[make_trial(LENET5, 0.9)] * 50)
         assert time.monotonic() - began < 1
-        with monkeypatch.context() as impatient:
-            impatient.setattr(view_module, "PATIENCE", 0.3)
-            view.close()
-        assert time.monotonic() - began < 2
-        assert len(warnings) == 1
-        assert "has not answered" in warnings[0]
+        shown.close()
+        assert time.monotonic() - began < 5
+    assert ["locked" in line for line in warnings] == [True]
+    for new in (50, 0):
+        assert sync(read(shown.path)[0], store_uri(store)) == new
+    record = Record(store, newest(store, "five"))
+    assert len(record.nested) == 50
+    assert len(record.history(record.search, "best_validation_accuracy")) == 50
+    assert record.search.info.status == "KILLED"
+
+
+def newest(store: Path, name: str) -> str:
+    """The id of the run of a search."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store_uri(store))
+    [experiment] = [one.experiment_id for one in client.search_experiments() if one.name == "nas"]
+    where = f"tags.`nas.search` = '{name}' and attributes.run_name = '{name}'"
+    [run] = client.search_runs([experiment], where)
+    return str(run.info.run_id)
+
+
+@pytest.mark.usefixtures("record")
+def test_whoever_goes_on_writes_what_is_missing_and_nothing_twice(store: Path) -> None:
+    """A process is killed while it writes a candidate: the next one finishes that run, and closes the search's."""
+    from mlflow import MlflowClient
+
+    shown = Shown(store, "six")
+    shown.told(make_trial(LENET5, 0.9), make_trial(LECTURE, 0.8))
+    shown.close()
+    client = MlflowClient(store_uri(store))
+    first = Record(store, newest(store, "six"))
+    for run_id in (first.search.info.run_id, first.nested[1].info.run_id):
+        client.update_run(run_id, status="RUNNING")
+    journal = Journal(shown.path)
+    journal.begin({})
+    view = MlflowView(journal.record, pytest.fail, store_uri(store))
+    for trial in (make_trial(LENET5, 0.9), make_trial(LECTURE, 0.8), make_trial(LENET5, 0.95, seed=3)):
+        journal.told(trial)
+        view.told(trial)
+    outcome = make_outcome(shown.header, make_trial(LENET5, 0.9))
+    for trial in outcome.retrained:
+        journal.append(trial)
+    journal.finished(outcome)
     view.close()
-    assert len(Record(store, view.run_id).nested) == 50
-    assert len(warnings) == 1
+    again = Record(store, newest(store, "six"))
+    assert [run.info.status for run in again.nested] == ["FINISHED"] * 3
+    assert [run.info.run_id for run in again.nested[:2]] == [run.info.run_id for run in first.nested]
+    assert again.search.info.run_id == first.search.info.run_id
+    assert again.history(again.search, "best_validation_accuracy") == [(1, 0.9), (2, 0.9), (3, 0.95)]
+    assert again.history(again.nested[1], "train_loss") == first.history(first.nested[1], "train_loss")
+    journal.__exit__()
+
+
+@pytest.mark.usefixtures("record")
+def test_what_was_told_anew_replaces_what_it_was(store: Path) -> None:
+    shown = Shown(store, "seven")
+    shown.told(make_trial(LENET5, 0.9), make_trial(LENET5, 0.8, seed=2), make_trial(LENET5, 0.7, seed=3))
+    shown.close()
+    with Journal(shown.path) as journal:
+        journal.begin({}, lenient=True)
+        view = MlflowView(journal.record, pytest.fail, store_uri(store))
+        for trial in (make_trial(LENET5, 0.9), make_trial(LECTURE, 0.85, seed=5)):
+            journal.told(trial)
+            view.told(trial)
+        view.close()
+    record = Record(store, newest(store, "seven"))
+    assert [run.data.tags["architecture_id"] for run in record.nested] == [LENET5.id, LECTURE.id]
 
 
 def test_two_searches_may_make_the_store_at_once(tmp_path: Path) -> None:
-    views = [MlflowView(pytest.fail, folder=tmp_path) for _ in range(2)]
-    for number, view in enumerate(views):
-        run_search(view, make_header(tmp_path, f"at once {number}"))
-    for view in views:
-        view.close()
-    records = [Record(tmp_path, view.run_id) for view in views]
+    searches = [Shown(tmp_path, f"at once {number}") for number in range(2)]
+    for shown in searches:
+        shown.told(make_trial(LECTURE, 0.9))
+    for shown in searches:
+        shown.close()
+    records = [Record(tmp_path, shown.view.run_id) for shown in searches]
     assert [len(record.nested) for record in records] == [1, 1]
     assert len({record.search.info.experiment_id for record in records}) == 1
     assert not list(tmp_path.glob(".*"))
@@ -371,9 +455,9 @@ def test_deleted_experiment_is_named_with_the_way_back(store: Path, tmp_path: Pa
     assert experiment is not None
     client.delete_experiment(experiment.experiment_id)
     warnings: list[str] = []
-    view = MlflowView(warnings.append, folder=tmp_path)
-    run_search(view, make_header(tmp_path))
-    view.close()
+    shown = Shown(tmp_path, warn=warnings.append)
+    shown.told(make_trial(LECTURE, 0.9))
+    shown.close()
     assert len(warnings) == 1
     assert "mlflow experiments restore" in warnings[0]
 
@@ -381,9 +465,12 @@ def test_deleted_experiment_is_named_with_the_way_back(store: Path, tmp_path: Pa
 def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("plain", "with space", "50%20?"):
         assert sqlite_file(store_uri(tmp_path / name)) == tmp_path / name / "mlflow.db"
+    monkeypatch.chdir(tmp_path)
+    assert store_of(tmp_path / "there" / "runs" / "one") == store_uri(tmp_path / "there")
+    assert store_of(tmp_path / "there" / "one") == store_uri(tmp_path)
+    assert store_of(tmp_path, "sqlite:////a/b.db") == "sqlite:////a/b.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    assert MlflowView(pytest.fail, folder=tmp_path).tracking_uri == "http://127.0.0.1:9"
-    assert MlflowView(pytest.fail, "sqlite:////a/b.db", tmp_path).tracking_uri == "sqlite:////a/b.db"
+    assert store_of(tmp_path) == "http://127.0.0.1:9"
     assert sqlite_file("http://127.0.0.1:9") is None
 
 
