@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -14,24 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from command import NAS, QUICK, found, nas
 
 from nas.architecture.architecture import Architecture
 from nas.data import open_source
 from nas.outcome.handover import load_network
-from nas.records.journal import Journal
+from nas.records.record import read
 from nas.training.network import accuracy_and_loss
-
-NAS = [sys.executable, "-c", "from nas.cli.main import main; main()"]
-QUICK = ["--dataset", "mnist-5k", "--epochs", "0.25", "--max-parameters", "20000", "--max-flops", "1500000"]
-
-
-def nas(*words: str, cwd: Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [*NAS, *words], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}, check=False
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -92,22 +80,9 @@ def test_one_worker_finds_the_same_bit_for_bit(place: Path, result: dict[str, ob
     other = json.loads(done.stdout.splitlines()[-1])
     assert other["winner"] == result["winner"]
 
-    def content(folder: Path) -> dict[str, object]:
-        with Journal(folder / "journal.jsonl") as journal:
-            return {
-                trial.job.key: (
-                    trial.job,
-                    {k: v for k, v in trial.metrics.items() if k not in TIMES},
-                    [{k: v for k, v in point.items() if k != "seconds"} for point in trial.curve],
-                )
-                for trial in journal
-            }
-
-    assert content(place / "one worker") == content(Path(str(result["search"])))
+    one, two = found(place / "one worker"), found(Path(str(result["search"])))
+    assert one == two
     assert not (place / "one worker" / "mlflow.db").exists()
-
-
-TIMES = {"train_seconds", "images_per_second", "latency_ms"}
 
 
 def test_the_dashboard_has_the_search_its_trials_and_the_model(place: Path, result: dict[str, object]) -> None:
@@ -168,8 +143,7 @@ def test_ctrl_c_ends_a_search_and_its_workers(tmp_path: Path) -> None:
     assert "Traceback" not in rest
     alive = psutil.wait_procs(children, timeout=5)[1]
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
-    with Journal(tmp_path / "stopped" / "journal.jsonl") as journal:
-        assert len(journal) >= 1
+    assert read(tmp_path / "stopped" / "journal.jsonl")[0].trials
 
 
 def test_a_time_limit_holds_for_everything(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -145,17 +147,17 @@ class Slow(Instant):
 def test_a_batch_that_a_clock_cut_is_cut_again(tmp_path: Path) -> None:
     """What a clock decided is read from the journal: whoever goes on does not train the rest of the batch."""
     path = tmp_path / FILE
-    make = lambda: Evolve(SPACE, objectives=LOSS)  # noqa: E731
     with Journal(path) as journal:
-        evaluator = SuccessiveHalving(Recorded(Slow(), journal, LOSS, until=1e9 + 1e9))
-        first = Search(make(), evaluator, Budget(), epochs=1.0, observers=[journal]).run()
+        evaluator = SuccessiveHalving(Recorded(Slow(), journal, LOSS, until=math.inf))
+        first = Search(Evolve(SPACE, objectives=LOSS), evaluator, Budget(), epochs=1.0, observers=[journal]).run()
         journal.searched({"finalists": 1, "seeds": 1, "epochs": 1.0})
     assert len(first) == 3
     with Journal(path) as journal:
         unused = Instant()
         evaluator = SuccessiveHalving(Recorded(unused, journal, LOSS, until=0.0))
         budget = Budget(until=0.0, known=tuple(journal.record.asked))
-        assert Search(make(), evaluator, budget, epochs=1.0, observers=[journal]).run() == first
+        again = Search(Evolve(SPACE, objectives=LOSS), evaluator, budget, epochs=1.0, observers=[journal]).run()
+        assert again == first
         assert unused.jobs == []
 
 
@@ -189,8 +191,6 @@ def test_an_evaluator_that_returns_too_few_or_too_many_is_named(tmp_path: Path, 
 
 
 def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
-    import os
-
     with Journal(tmp_path / FILE) as journal:
         journal.begin({"config": {}})
         assert is_running(tmp_path)
@@ -380,7 +380,7 @@ class Fruitless(Strategy):
 def test_a_strategy_that_proposes_only_what_does_not_fit_comes_to_an_end(tmp_path: Path) -> None:
     with Journal(tmp_path / FILE) as journal:
         said: list[str] = []
-        journal.warned = said.append  # type: ignore[method-assign]
+        journal.warned = said.append  # type: ignore[method-assign, assignment]
         search = Search(
             Fruitless(Cnn()), Instant(), Budget(), 1.0, limits=Limits(max_parameters=1), observers=[journal]
         )

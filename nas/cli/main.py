@@ -32,7 +32,7 @@ class Commands(click.Group):
             click.echo(f"nas: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as error:
-            click.echo(f"nas: {error or 'interrupted'}", err=True)
+            click.echo(f"nas: {str(error) or 'interrupted'}", err=True)
             ctx.exit(130)
         except OSError as error:  # no space, no more open files, no right to write: the machine's, not a bug's
             if os.environ.get("NAS_DEBUG") or isinstance(error, BrokenPipeError):

@@ -18,6 +18,9 @@ class Evaluator(Protocol):
     it is a context manager, it is left when the session has no more jobs.
     """
 
+    def __init__(self) -> None:
+        """Nothing is needed."""
+
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
         """One trial for each job, as they finish, in any order.
 

@@ -1,0 +1,65 @@
+"""The real command, as tests use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from nas.records.journal import FILE
+from nas.records.record import read
+
+NAS = [sys.executable, "-c", "from nas.cli.main import main; main()"]
+QUICK = ["--dataset", "mnist-5k", "--epochs", "0.25", "--max-parameters", "20000", "--max-flops", "1500000"]
+TIMES = ("train_seconds", "images_per_second", "latency_ms")
+
+
+def nas(*words: str, cwd: Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; a traceback is never right."""
+    done = subprocess.run(
+        [*NAS, *words], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line in which a command says what is wrong."""
+    [line] = [text for text in done.stderr.splitlines() if text.startswith("nas: ")]
+    return line
+
+
+def found(folder: Path) -> dict[str, Any]:
+    """Everything that a search has found, times aside: two equal searches have found the same, bit for bit.
+
+    No training is in the journal twice.
+    """
+    lines = [json.loads(line) for line in (folder / FILE).read_bytes().splitlines()]
+    record = read(folder / FILE)[0]
+    assert sum("trial" in line for line in lines) == len(record.trials), "a training was done twice"
+    trials = {}
+    for key, trial in record.trials.items():
+        data = trial.to_dict()
+        data["metrics"] = {name: value for name, value in data["metrics"].items() if name not in TIMES}
+        data["curve"] = [{name: value for name, value in p.items() if name != "seconds"} for p in data["curve"]]
+        trials[key] = data
+    return {
+        "trials": trials,
+        "told": [told.trial.job.key for told in record.told],
+        "plan": record.plan,
+        "outcome": {k: v for k, v in (record.outcome or {}).items() if k not in ("at", "seconds")},
+        "weights": {path.name: path.read_bytes() for path in folder.rglob("*.safetensors")},
+        "architecture": (folder / "best" / "architecture.json").read_text(),
+    }
+
+
+def left(processes: list[psutil.Process], seconds: float = 2.0) -> list[psutil.Process]:
+    """Those that are still alive after so many seconds."""
+    alive = psutil.wait_procs(processes, timeout=seconds)[1]
+    return [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]

@@ -1,0 +1,57 @@
+"""The headline: a search that is killed fifty times finds what it would have found, bit for bit, once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import QUICK, found
+
+from nas.records.record import read
+from nas.records.view import store_uri
+
+KILLS = 50
+LONGEST = 1.5  # seconds from the start of an attempt to its kill
+
+
+def run(place: Path, kills: int, out: str) -> dict[str, int]:
+    words = ["search", *QUICK, "--trials", "40", "--workers", "2", "--mlflow", store_uri(place), "--out", out]
+    command = [sys.executable, str(Path(__file__).with_name("kills.py")), str(kills), str(LONGEST), *words]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True)
+    assert "Traceback" not in (place / "log.txt").read_text()
+    result: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+@pytest.mark.faults
+def test_fifty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    assert run(tmp_path, 0, "undisturbed") == {"kills": 0, "code": 0}
+    assert run(tmp_path, KILLS, "killed") == {"kills": KILLS, "code": 0}
+    assert found(tmp_path / "killed") == found(tmp_path / "undisturbed")
+    assert len(read(tmp_path / "killed" / "journal.jsonl")[0].sessions) > KILLS / 2
+    compare_with_mlflow(tmp_path, tmp_path / "killed")
+
+
+def compare_with_mlflow(place: Path, folder: Path) -> None:
+    """MLflow has each candidate once, closed, with the journal's numbers; the search's curves, and one model."""
+    from mlflow import MlflowClient
+
+    client, record = MlflowClient(store_uri(place)), read(folder / "journal.jsonl")[0]
+    [experiment] = [one.experiment_id for one in client.search_experiments() if one.name == "nas"]
+    runs = client.search_runs([experiment], f"tags.`nas.id` = '{record.id}'", max_results=1000)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    [search] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    nested = {int(run.data.tags["nas.trial"]): run for run in runs if run is not search}
+    assert sorted(nested) == list(range(1, len(record.told) + 1))
+    assert len(runs) == len(nested) + 1
+    for number, told in enumerate(record.told, 1):
+        run = nested[number]
+        assert run.data.tags["nas.job"] == told.trial.job.key
+        assert run.data.metrics.items() >= told.trial.metrics.items()
+    losses = client.get_metric_history(search.info.run_id, "best_validation_loss")
+    assert sorted(point.step for point in losses) == sorted(nested)
+    models = client.search_logged_models([experiment], filter_string=f"source_run_id='{search.info.run_id}'")
+    assert len(models) == 1
