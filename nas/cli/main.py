@@ -15,7 +15,7 @@ from nas.cli.plugins import plugins
 from nas.cli.search import search
 from nas.cli.train import train
 from nas.cli.ui import ui
-from nas.errors import NasError
+from nas.errors import NasError, plain
 
 
 class Commands(click.Group):
@@ -28,7 +28,7 @@ class Commands(click.Group):
         except NasError as error:
             if os.environ.get("NAS_DEBUG"):
                 raise
-            click.echo(f"nas: {error}", err=True)
+            click.echo(plain(f"nas: {error}"), err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("nas: interrupted", err=True)
