@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-from nas.errors import quoted
+from nas.errors import label, quoted
 
 LONGEST = 1_000  # characters of a name or a message
 MOST = 10_000  # entries of a list or an object
@@ -60,20 +60,22 @@ def number(value: Any, what: str) -> float:
             turned = math.inf
         if math.isfinite(turned):
             return value if kind is int else turned
-    raise ValueError(f"{what} is {quoted(value)}, which is no finite number")
+    raise ValueError(f"{label(what)} is {quoted(value)}, which is no finite number")
 
 
 def whole(value: object, what: str, below: int) -> int:
     """A whole number from 0 to ``below``."""
     if type(value) is int and 0 <= value < below:
         return value
-    raise ValueError(f"{what} is {quoted(value)}, and should be a whole number from 0 to {below - 1}")
+    raise ValueError(f"{label(what)} is {quoted(value)}, and should be a whole number from 0 to {below - 1}")
 
 
 def text(value: object, what: str, longest: int = LONGEST) -> str:
     """A text that can be written down: of at most ``longest`` characters, without halves of characters."""
     if not isinstance(value, str) or len(value) > longest:
-        raise ValueError(f"{what} is {quoted(value)}, and should be a text of at most {longest:,} characters")
+        raise ValueError(
+            f"{label(what)} is {quoted(value)}, and should be a text of at most {longest:,} characters"
+        )
     if not value.isascii():
         value.encode()  # UnicodeEncodeError is a ValueError
     return value
@@ -89,14 +91,14 @@ def scalar(value: object, what: str) -> bool | int | float | str | None:
 def several(value: object, what: str, most: int = MOST) -> list[Any]:
     """A list of at most ``most`` entries."""
     if not isinstance(value, list | tuple) or len(value) > most:
-        raise ValueError(f"{what} is {quoted(value)}, and should be a list of at most {most:,}")
+        raise ValueError(f"{label(what)} is {quoted(value)}, and should be a list of at most {most:,}")
     return list(value)
 
 
 def named(value: object, what: str) -> dict[str, Any]:
     """An object of at most `MOST` entries, whose keys are texts."""
     if not isinstance(value, Mapping) or len(value) > MOST:
-        raise ValueError(f"{what} is {quoted(value)}, and should be an object of at most {MOST:,} entries")
+        raise ValueError(f"{label(what)} is {quoted(value)}, and should be an object of at most {MOST:,} entries")
     return {text(name, f"a name in {what}"): one for name, one in value.items()}
 
 

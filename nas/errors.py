@@ -77,8 +77,13 @@ def quoted(value: object) -> str:
     try:
         text = plain(_SHORT.repr(value))
     except (ValueError, RecursionError):
-        return f"a {type(value).__name__} that is too long to show"
+        return f"something of type {type(value).__name__}, too long to show"
     return text if len(text) <= LONG else f"{text[: LONG - 1]}…"
+
+
+def label(name: str) -> str:
+    """A name from outside in a message: as it is where that is short and plain."""
+    return name if len(name) <= LONG and name.isprintable() else quoted(name)
 
 
 def plain(text: str) -> str:

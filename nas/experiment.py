@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from nas import plugins as installed
-from nas.errors import NasError, UsageError, plain, quoted, unknown
+from nas.errors import NasError, UsageError, label, plain, quoted, unknown
 from nas.files import read_small
 from nas.records.observer import Observer, Outcome
 from nas.trial import Objective
@@ -126,7 +126,7 @@ class Experiment(BaseModel):
             name = f"options.{first['loc'][1]}"
             if first["type"] != "value_error":  # it is none of the five kinds; pydantic names one of them
                 message = "should be a number, text, true or false"
-            return name, f"option {_key(name[8:])} = {found}: {message}"
+            return name, f"option {label(name[8:])} = {found}: {message}"
         if first["type"] == "extra_forbidden":
             return name, unknown("setting", name, cls.model_fields)
         return name, f"{name} = {found}: {message}"
@@ -153,9 +153,10 @@ class Experiment(BaseModel):
         trusted = installed.folders(changes.get("plugins", ()))
         for folder in cls.of(plugins=values.get("plugins", ())).plugins:
             if Path(os.path.realpath(folder)) not in trusted:  # resolve() raises for a loop of links
+                place, name = _place(path, text, "plugins"), plain(str(folder))
                 raise UsageError(
-                    f"{_place(path, text, 'plugins')}: it names the plugin folder {_key(str(folder))}, whose code "
-                    f"would run: add --plugins {_key(str(folder))} if you trust it"
+                    f"{place}: it names the plugin folder {name}, whose code would run: add --plugins {name} if "
+                    "you trust it"
                 )
         experiment._file = path, text, frozenset(experiment.options.keys() - changes.get("options", {}).keys())
         return experiment
@@ -212,14 +213,9 @@ def _table(path: Path, text: str) -> dict[str, Any]:
     except RecursionError:
         raise NasError(f"{path} is no TOML that can be read: its lists are too deep") from None
     except ValueError as error:
-        reason = plain(str(error))  # it ends in the place, and may begin with a whole key
+        reason = " ".join(plain(str(error)).split())  # it ends in the place, and may begin with a whole key
         reason = reason if len(reason) <= 200 else f"{reason[:100]}…{reason[-99:]}"
         raise NasError(f"{path} is no TOML: {reason}") from None
-
-
-def _key(name: str) -> str:
-    """A name from a file, in a message."""
-    return name if len(name) <= 100 and name.isprintable() else quoted(name)
 
 
 def _flat(options: dict[str, Any]) -> dict[str, Any]:

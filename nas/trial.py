@@ -26,6 +26,7 @@ METRICS = {
     "latency_ms": "milliseconds for one image in one thread, median",
 }
 MORE_IS_BETTER = frozenset({"validation_accuracy", "images_per_second"})
+SHOWN = ("validation_accuracy", "validation_loss", "parameters")  # of every trial, whatever is searched for
 
 MAX_EPOCHS = 1e6
 MAX_POINTS = 100_000  # of a curve
@@ -108,12 +109,16 @@ class Trial:
         return self.job.candidate.architecture.id
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON. Scores follow from the metrics and the objectives; they are not written."""
-        failure = {"kind": self.failure.kind, "message": self.failure.message} if self.failure else None
+        """Plain data, for JSON. Scores follow from the metrics and the objectives; they are not written.
+
+        JSON has no NaN, so a trial that holds one is written as the failure that it is (see `scored`).
+        """
+        kept = scored(self, ())
+        failure = {"kind": kept.failure.kind, "message": kept.failure.message} if kept.failure else None
         return {
             "job": self.job.to_dict(),
-            "metrics": dict(self.metrics),
-            "curve": [dict(point) for point in self.curve],
+            "metrics": dict(kept.metrics),
+            "curve": [dict(point) for point in kept.curve],
             "failure": failure,
         }
 
@@ -192,17 +197,18 @@ def scored(trial: Trial, objectives: Sequence[Objective]) -> Trial:
     evaluator measured, the trial that comes back can be written down as JSON and read again.
     """
     curve: list[dict[str, float]] = []
-    failure = trial.failure
+    failure: Any = trial.failure  # a stranger's evaluator made it
     try:
         for point in _points(trial.curve):
             curve.append(point)  # noqa: PERF402  what stands before a bad one is kept
         metrics = checks.numbers(trial.metrics, "metrics")
         if failure is None:
-            checks.record(metrics, "trial", *(o.metric for o in objectives))
+            checks.record(metrics, "trial", *(SHOWN if objectives else ()), *(o.metric for o in objectives))
             finite = replace(trial, metrics=metrics, curve=tuple(curve))
             scores = tuple(checks.number(o.score(finite), f"the score of {o}") for o in objectives)
             return replace(finite, scores=scores)
     except ValueError as error:
         failure = failure or Failure("not_finite", str(error))
-    kind: Kind = failure.kind if failure.kind in get_args(Kind) else "crash"
-    return replace(Trial.failed(trial.job, kind, str(failure.message)), curve=tuple(curve))
+    said: Any = getattr(failure, "kind", None)
+    kind: Kind = said if said in get_args(Kind) else "crash"
+    return replace(Trial.failed(trial.job, kind, str(getattr(failure, "message", failure))), curve=tuple(curve))

@@ -12,7 +12,7 @@ from nas import checks, plugins
 from nas.architecture.architecture import Architecture, read_dict
 from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import Pretrained, Shape, show
-from nas.errors import NasError, plain, quoted
+from nas.errors import NasError, StorageError, plain, quoted
 from nas.files import write_whole
 from nas.records.observer import Outcome, deviation, mean
 
@@ -34,15 +34,15 @@ METADATA = 2**16
 
 def write_best(best: Path, architecture: Architecture, weights: Path, data: Dataset) -> Network:
     """Write architecture.json and weights.safetensors, and load the network from them."""
-    about = {"input_shape": list(data.input_shape), "classes": list(data.classes)}
-    text = json.dumps({**architecture.to_dict(), **about}, indent=2, ensure_ascii=False)
     try:
         best.mkdir(parents=True, exist_ok=True)
         trained = weights.read_bytes()
     except OSError as error:
-        raise NasError(f"{error.filename or weights} cannot be handed over: {error.strerror}") from None
-    write_whole(best / "weights.safetensors", trained)
+        raise StorageError.of(best, error) from None
+    about = {"input_shape": list(data.input_shape), "classes": list(data.classes)}
+    text = json.dumps({**architecture.to_dict(), **about}, indent=2, ensure_ascii=False)
     write_whole(best / "architecture.json", text + "\n")
+    write_whole(best / "weights.safetensors", trained)
     return load_network(best)
 
 
@@ -117,7 +117,8 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
     except OSError as error:
         raise ValueError(f"{path.name} cannot be read: {error.strerror or error}") from None
     except SafetensorError as error:
-        raise ValueError(f"{path.name} is damaged, or no safetensors file: {plain(str(error))[:150]}") from None
+        reason = " ".join(plain(str(error)).split())[:150]  # it may hold the name of a tensor
+        raise ValueError(f"{path.name} is damaged, or no safetensors file: {reason}") from None
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"{path.name}: {name} holds NaN or infinity")
