@@ -320,23 +320,23 @@ def test_what_a_trained_network_says_of_its_images_is_checked(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is limited as Linux does it")
 def test_nothing_is_allocated_for_what_is_refused(best: Path) -> None:
-    """A gibibyte more than torch itself takes is enough to refuse what describes 4 and 400, in a moment."""
+    """A gibibyte more than torch itself takes is enough to refuse what describes 400, 4 and 2.6, in a moment."""
     wide = {
         "layers": [{"type": "Flatten"}, {"type": "Dense", "units": 65_536}, {"type": "Dense", "units": 14_000}]
     }
-    (best / "wide").mkdir()
     about = json.loads((best / "architecture.json").read_text())
-    (best / "wide" / "architecture.json").write_text(
-        json.dumps({**about, **wide})
-    )  # 9.2 · 10⁸ parameters: allowed
-    (best / "wide" / "weights.safetensors").write_bytes((best / "weights.safetensors").read_bytes())
+    allowed = {"wide": wide, "regnet": {"layers": [{"type": "Pretrained", "model": "regnet_y_128gf"}]}}
+    for name, layers in allowed.items():  # of 9.2 and 6.4 · 10⁸ parameters
+        (best / name).mkdir()
+        (best / name / "architecture.json").write_text(json.dumps({**about, **layers}))
+        (best / name / "weights.safetensors").write_bytes((best / "weights.safetensors").read_bytes())
     huge = {"layers": [{"type": "Flatten"}, *[{"type": "Dense", "units": 65_536}] * 900]}
     (best / "architecture.json").write_text(json.dumps({**about, **huge}))
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
         "from nas.outcome.handover import load_network\n"
-        "import nas.training.network\n"
+        "import nas.training.network, torchvision.models\n"
         "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
         "limit = pages * resource.getpagesize() + 2**30\n"
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
@@ -344,13 +344,14 @@ def test_nothing_is_allocated_for_what_is_refused(best: Path) -> None:
         "    try: load_network(Path(best))\n"
         "    except Exception as error: print(type(error).__name__, error)\n"
     )
-    words = [sys.executable, "-c", code, str(best), str(best / "wide")]
+    words = [sys.executable, "-c", code, str(best), *(str(best / name) for name in allowed)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
-    first, second = done.stdout.splitlines()
+    first, second, third = done.stdout.splitlines()
     assert first.startswith("NasError")
     assert "parameters; 1,000,000,000 are the most" in first
     assert second.startswith("NasError")
     assert f"{DENSE} as F32 [4, 64], and it should be F32 [65536, 64]" in second
+    assert "the weights lack layers.1_backbone" in third
 
 
 # Experiments

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nas import checks, plugins
 from nas.architecture.architecture import Architecture, read_dict
 from nas.architecture.known import lecture_parameters
-from nas.architecture.layers import Pretrained, Shape, show
+from nas.architecture.layers import Shape, show
 from nas.errors import NasError, StorageError, plain, quoted
 from nas.files import write_whole
 from nas.records.observer import Outcome, deviation, mean
@@ -61,7 +62,7 @@ def load_network(best: Path) -> Network:
     try:
         architecture, shape, classes = described(best / "architecture.json")
         made = partial(Network, architecture, shape, len(classes), mean=[0.0] * shape[0], std=[0.0] * shape[0])
-        with torch.device(_weightless(architecture)):
+        with _weightless():
             expected = made().state_dict()
         weights = read_weights(best / "weights.safetensors", expected)
         network = made()
@@ -72,10 +73,24 @@ def load_network(best: Path) -> Network:
     return network.eval().to(memory_format=torch.channels_last)
 
 
-def _weightless(architecture: Architecture) -> str:
-    """The device where a network is shapes without memory; but regnet computes its widths with tensors."""
-    regnet = any(isinstance(one, Pretrained) and one.model.startswith("regnet") for one in architecture.layers)
-    return "cpu" if regnet else "meta"
+@contextmanager
+def _weightless() -> Iterator[None]:
+    """What is built inside has parameters of any shape without memory.
+
+    Not on the device "meta" altogether: swin and regnet compute with small tensors while they are built.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Meta(TorchFunctionMode):
+        def __torch_function__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = dict(kwargs or {})
+            if function is torch.empty:  # as every layer makes its parameters, before it draws them
+                kwargs["device"] = "meta"
+            return function(*args, **kwargs)
+
+    with Meta():
+        yield
 
 
 def described(path: Path) -> tuple[Architecture, Shape, tuple[str, ...]]:
