@@ -325,7 +325,10 @@ def test_nothing_is_allocated_for_what_is_refused(best: Path) -> None:
         "layers": [{"type": "Flatten"}, {"type": "Dense", "units": 65_536}, {"type": "Dense", "units": 14_000}]
     }
     about = json.loads((best / "architecture.json").read_text())
-    allowed = {"wide": wide, "regnet": {"layers": [{"type": "Pretrained", "model": "regnet_y_128gf"}]}}
+    allowed: dict[str, dict[str, Any]] = {
+        "wide": wide,
+        "regnet": {"layers": [{"type": "Pretrained", "model": "regnet_y_128gf"}]},
+    }
     for name, layers in allowed.items():  # of 9.2 and 6.4 · 10⁸ parameters
         (best / name).mkdir()
         (best / name / "architecture.json").write_text(json.dumps({**about, **layers}))
@@ -664,6 +667,18 @@ def test_a_message_from_elsewhere_is_neither_markup_nor_obeyed_by_the_terminal()
     shown = screen.getvalue()
     assert shown.count("[/bold] [red]x :smile: ") == 4
     assert not set(shown) & set("\x1b\x07\x9b\u202e")
+
+
+def test_the_list_of_plugins_shows_what_a_file_says_and_does_not_obey_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugins").mkdir()
+    text = EVIL.replace("(Strategy):", '(Strategy):\n    """[red] \\x1b[31m\\x07"""')
+    (tmp_path / "plugins" / "evil.py").write_text(text)
+    result = CliRunner().invoke(cli, ["plugins", "list"])
+    assert "[red] \ufffd[31m\ufffd" in result.output
+    assert not (tmp_path / "plugins" / "evil.ran").exists()
 
 
 def test_quoted_is_short_and_plain() -> None:

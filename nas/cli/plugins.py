@@ -72,6 +72,7 @@ def _tables(folders: Sequence[Path], between: str) -> Iterator[Table]:
     from rich.table import Table
     from rich.text import Text
 
+    from nas.errors import plain
     from nas.plugins import KINDS, describe, names
 
     found = {kind: names(kind, folders) for kind in KINDS}
@@ -90,9 +91,9 @@ def _tables(folders: Sequence[Path], between: str) -> Iterator[Table]:
             shown = [place for place in places if (str(place) in unclear) == (kind == "?")]
             for place in shown:
                 about = describe(place)
-                what = Text(about.summary or "(it has no docstring)")
+                what = Text(plain(about.summary) or "(it has no docstring)")
                 if about.broken:
-                    what = Text(f"broken: {about.broken}", style="red")
+                    what = Text(plain(f"broken: {about.broken}"), style="red")
                 elif len(places) > 1:
                     what = Text(f"one of {len(places)} of this name: rename or remove the others", style="red")
                 table.add_row(name, what + Text(between + about.place, style="dim"))
