@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -66,15 +67,42 @@ class Interrupted(KeyboardInterrupt):
     """Somebody ended a run; the message says how it goes on."""
 
 
-MANY = 40  # names, too many for one line
+MANY = 40  # names, too many for one line; letters that are compared of one: the time grows with them
+LONG = 120  # characters of a value in a message
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong, _SHORT.maxother = 2, LONG, LONG, LONG
+
+
+def quoted(value: object) -> str:
+    """A value from outside as a message shows it: short, in one line, without control characters.
+
+    `repr` alone may be a megabyte, and raises for a whole number of more than 4,300 digits.
+    """
+    try:
+        text = plain(_SHORT.repr(value))
+    except (ValueError, RecursionError):
+        return f"something of type {type(value).__name__}, too long to show"
+    return text if len(text) <= LONG else f"{text[: LONG - 1]}…"
+
+
+def label(name: str) -> str:
+    """A name from outside in a message: as it is where that is short and plain."""
+    return name if len(name) <= LONG and name.isprintable() else quoted(name)
+
+
+def plain(text: str) -> str:
+    """A text that a terminal only shows: what would be obeyed there (ANSI escapes, bells) becomes �."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in "\n\t" else "\ufffd" for one in text)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """One line about a name that nobody knows: the nearest one, and all that are known or the five nearest."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name[:MANY], known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     if len(known) > MANY:
-        nearest = difflib.get_close_matches(name, known, n=5, cutoff=0.0)
-        return f"there is no {kind} {name!r}{hint} (the nearest of {len(known)}: {', '.join(nearest)})"
-    return f"there is no {kind} {name!r}{hint} (known: {', '.join(known) or 'none'})"
+        nearest = difflib.get_close_matches(name[:MANY], known, n=5, cutoff=0.0)
+        return f"there is no {kind} {quoted(name)}{hint} (the nearest of {len(known)}: {', '.join(nearest)})"
+    return f"there is no {kind} {quoted(name)}{hint} (known: {', '.join(known) or 'none'})"

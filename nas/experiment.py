@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import tomllib
 from collections.abc import Sequence
@@ -10,18 +12,22 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
-from nas.errors import NasError, UsageError, unknown
+from nas import plugins as installed
+from nas.errors import NasError, UsageError, label, plain, quoted, unknown
+from nas.files import read_small
 from nas.records.observer import Observer, Outcome
 from nas.trial import Objective
 
 Setting = None | bool | int | float | str
+LARGEST = 2**63 - 1  # whole number, as TOML has them; it takes hexadecimal ones of any length
+MAX_PARTS = 100  # of a key with dots: the time to read one grows with their square (4,000: 0.16 s)
 
 
 def seconds(value: object) -> object:
     """``90``, ``"90s"``, ``"10m"`` or ``"1h30m"`` as seconds; anything else comes back as it is."""
     if not isinstance(value, str):
         return value
-    number = r"(\d+(?:\.\d+)?)"
+    number = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
     match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", value.strip().lower())
     if match is None or not any(match.groups()):
         raise ValueError("a time is written like 90s, 10m or 1h30m")
@@ -36,34 +42,66 @@ def different(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def ordinary(value: object) -> object:
+    """An option that can be written down, and read again by anybody."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("should be a finite number")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError("should be a number of at most 64 bits")
+    return value
+
+
+def usable(path: Path) -> Path:
+    """A path that a system can have: of names of at most 255 bytes, 4,096 in all, none of them zero."""
+    if "\0" in str(path) or len(str(path).encode()) > 4096 or any(len(part.encode()) > 255 for part in path.parts):
+        raise ValueError("no path can be like this")
+    return path
+
+
+def numbered(device: str) -> str:
+    """A device whose number, if it has one, is a number."""
+    if ":" in device and not re.fullmatch(r"[a-z]+:[0-9]{1,4}", device):
+        raise ValueError("a device is written like cuda:1")
+    return device
+
+
+Name = Annotated[str, Field(max_length=200)]
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
+Ordinary = Annotated[Setting, BeforeValidator(ordinary)]
+Usable = Annotated[Path, Field(strict=False), AfterValidator(usable)]
+
+
 class Experiment(BaseModel):
     """Everything that decides what a search does. The defaults are those of the command line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    strategy: str = "evolve"
-    space: str = "cnn"
-    dataset: str = "auto"
-    trials: Annotated[int, Field(ge=1)] | None = None  # candidates; 40 where there is no time limit either
-    time_limit: Annotated[float, Field(gt=0), BeforeValidator(seconds)] | None = None  # seconds, for everything
+    strategy: Name = "evolve"
+    space: Name = "cnn"
+    dataset: Name = "auto"
+    trials: Count | None = None  # candidates; 40 where there is no time limit either
+    time_limit: Annotated[float, Field(gt=0, le=1e9), BeforeValidator(seconds)] | None = None  # s, for everything
     objectives: Annotated[
         tuple[str, ...], Field(min_length=1, max_length=4, strict=False), AfterValidator(different)
     ] = ("-validation_loss",)  # the first one chooses the winner; several have a Pareto front
-    max_parameters: Annotated[int, Field(ge=1)] | None = None
-    max_flops: Annotated[int, Field(ge=1)] | None = None  # of one forward pass; None: the space's own limit
+    max_parameters: Count | None = None
+    max_flops: Count | None = None  # of one forward pass; None: the space's own limit
     batch: Annotated[int, Field(ge=1, le=10_000)] = 8  # candidates that are asked for, and compete, at a time
     rungs: Annotated[int, Field(ge=1, le=4)] = 2  # of successive halving; 1: every candidate is trained in full
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None  # of a full training during the search
-    recipe: str = "default"
-    evaluator: str = "local"
+    recipe: Name = "default"
+    evaluator: Name = "local"
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
-    device: str = "auto"
+    device: Annotated[Name, AfterValidator(numbered)] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    options: dict[str, Setting] = {}  # of the strategy; "space.NAME", "dataset.NAME", "evaluator.NAME": of those
-    data_dir: Annotated[Path, Field(strict=False)] | None = None
-    mlflow: str = "auto"  # the address of a tracking server, or "off"; "auto" is a file in this folder
-    plugins: Annotated[tuple[Annotated[Path, Field(strict=False)], ...], Field(strict=False)] = ()
-    _places: dict[str, str] = PrivateAttr(default_factory=dict)  # of the file's options: file and line, for errors
+    options: dict[str, Ordinary] = {}  # of the strategy; "space.NAME", "dataset.NAME", "evaluator.NAME": of those
+    data_dir: Usable | None = None
+    mlflow: Annotated[str, Field(max_length=2_000)] = (
+        "auto"  # the address of a tracking server, or "off"; "auto" is a file in this folder
+    )
+    plugins: Annotated[tuple[Usable, ...], Field(strict=False)] = ()
+    # The file, its text, and which of its options hold: an error says in which line one stands.
+    _file: tuple[Path, str, frozenset[str]] | None = PrivateAttr(default=None)
 
     @classmethod
     def of(cls, **values: Any) -> Self:
@@ -80,30 +118,30 @@ class Experiment(BaseModel):
     @classmethod
     def _explain(cls, error: ValidationError) -> tuple[str, str]:
         """The name of the first setting that is wrong, and what is wrong with it."""
-        first = error.errors()[0]
-        name = str(first["loc"][0])
+        first = error.errors(include_url=False)[0]
+        name, found = str(first["loc"][0]), quoted(first["input"])
+        message = first["msg"].removeprefix("Value error, ")
+        message = f"{message[0].lower()}{message[1:]}"
         if name == "options" and len(first["loc"]) > 1:
             name = f"options.{first['loc'][1]}"
-            return name, f"option {first['loc'][1]} = {first['input']!r}: should be a number, text, true or false"
+            if first["type"] != "value_error":  # it is none of the five kinds; pydantic names one of them
+                message = "should be a number, text, true or false"
+            return name, f"option {label(name[8:])} = {found}: {message}"
         if first["type"] == "extra_forbidden":
             return name, unknown("setting", name, cls.model_fields)
-        message = first["msg"].removeprefix("Value error, ")
-        return name, f"{name} = {first['input']!r}: {message[0].lower()}{message[1:]}"
+        return name, f"{name} = {found}: {message}"
 
     @classmethod
     def read(cls, path: Path, **changes: Any) -> Self:
         """The experiment in a TOML file, with ``changes`` on top of it.
 
+        The file may be a stranger's: it can name a folder of plugins only where ``changes``, or NAS_PLUGINS, does.
+
         Raises:
             NasError: the file cannot be read, or something in it is unknown or out of range.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-            values = tomllib.loads(text)
-        except OSError as error:
-            raise NasError(f"{path} cannot be read: {error.strerror}") from None
-        except ValueError as error:
-            raise NasError(f"{path} is no TOML: {error}") from None
+        text = read_small(path)
+        values = _table(path, text)
         options = values.get("options", {})
         if isinstance(options, dict):
             options = {**_flat(options), **changes.get("options", {})}
@@ -112,13 +150,23 @@ class Experiment(BaseModel):
         except ValidationError as error:
             name, message = cls._explain(error)
             raise UsageError(message if name in changes else f"{_place(path, text, name)}: {message}") from None
-        for name in experiment.options.keys() - changes.get("options", {}).keys():
-            experiment._places[name] = _place(path, text, f"options.{name}")
+        trusted = installed.folders(changes.get("plugins", ()))
+        for folder in cls.of(plugins=values.get("plugins", ())).plugins:
+            if Path(os.path.realpath(folder)) not in trusted:  # resolve() raises for a loop of links
+                place, name = _place(path, text, "plugins"), plain(str(folder))
+                raise UsageError(
+                    f"{place}: it names the plugin folder {name}, whose code would run: add --plugins {name} if "
+                    "you trust it"
+                )
+        experiment._file = path, text, frozenset(experiment.options.keys() - changes.get("options", {}).keys())
         return experiment
 
     def place(self, option: str) -> str:
         """File and line of an option that came from a file, with a colon; empty for any other."""
-        return f"{self._places[option]}: " if option in self._places else ""
+        if self._file is None or option not in self._file[2]:
+            return ""
+        path, text, _ = self._file
+        return f"{_place(path, text, f'options.{option}')}: "
 
     def options_of(self, kind: str) -> dict[str, Setting]:
         """The options of a kind of plugin, without their prefix ("space.", "dataset.", "evaluator.")."""
@@ -151,6 +199,25 @@ class Experiment(BaseModel):
         return run_search(self, out, observers)
 
 
+def _table(path: Path, text: str) -> dict[str, Any]:
+    """The settings in a TOML file.
+
+    Raises:
+        NasError: it is no TOML.
+    """
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > MAX_PARTS:
+            raise NasError(f"{path}, line {number} has {line.count('.'):,} dots, and {MAX_PARTS} are the most")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise NasError(f"{path} is no TOML that can be read: its lists are too deep") from None
+    except ValueError as error:
+        reason = " ".join(plain(str(error)).split())  # it ends in the place, and may begin with a whole key
+        reason = reason if len(reason) <= 200 else f"{reason[:100]}…{reason[-99:]}"
+        raise NasError(f"{path} is no TOML: {reason}") from None
+
+
 def _flat(options: dict[str, Any]) -> dict[str, Any]:
     """``space.filters = 2`` is a table in TOML, and an option called "space.filters" here."""
     flat: dict[str, Any] = {}
@@ -176,7 +243,7 @@ def _place(path: Path, text: str, name: str) -> str:
 
 
 def _toml(value: Any) -> str:
-    """One value; the strings of JSON are strings of TOML."""
+    """One value; the strings of JSON are strings of TOML, where DEL has to be escaped, too."""
     import json
 
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, get_type_hints
 
-from nas.errors import NasError, OptionError, PluginError, UsageError, unknown
+from nas.errors import NasError, OptionError, PluginError, UsageError, plain, unknown
 
 # Kind → what a plugin of it is a subclass of (an evaluator has only to look like one).
 KINDS = {
@@ -240,7 +240,7 @@ def check_options(plugin: type[Any], options: Mapping[str, Any], given: Iterable
             )
         except (ValueError, PydanticUserError) as error:  # ValueError: pydantic's ValidationError is one
             reason = error.errors()[0]["msg"] if hasattr(error, "errors") else f"{kind} cannot be read from text"
-            message = f"option {name}={value} of {label}: {reason[0].lower()}{reason[1:]}"
+            message = f"option {name}={plain(str(value)[:100])} of {label}: {reason[0].lower()}{reason[1:]}"
             raise OptionError(message, name) from None
     missing = [n for n in known if taken[n].default is inspect.Parameter.empty and n not in values]
     if missing:

@@ -6,12 +6,12 @@ Plain data. A trial is a function of its job: (architecture, recipe, data set, e
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from nas.errors import UsageError, unknown
+from nas import checks
+from nas.errors import UsageError, plain, quoted, unknown
 from nas.spaces.space import Candidate
 
 # What is measured of every trial. Less is better of all but the accuracy and the images per second. Objectives of
@@ -26,6 +26,10 @@ METRICS = {
     "latency_ms": "milliseconds for one image in one thread, median",
 }
 MORE_IS_BETTER = frozenset({"validation_accuracy", "images_per_second"})
+SHOWN = ("validation_accuracy", "validation_loss", "parameters")  # of every trial, whatever is searched for
+
+MAX_EPOCHS = 1e6
+MAX_POINTS = 100_000  # of a curve
 
 
 @dataclass(frozen=True)
@@ -38,17 +42,26 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Names this job among those of a search: equal jobs have equal keys."""
-        return f"{self.candidate.architecture.id}-{self.epochs:g}-{self.seed}"
+        """Names this job among those of a search, and its files: equal jobs have equal keys, others do not."""
+        epochs = repr(float(self.epochs)).removesuffix(".0")  # every digit, and 1 as 1.0
+        return f"{self.candidate.architecture.id}-{epochs}-{self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         return {"candidate": self.candidate.to_dict(), "epochs": self.epochs, "seed": self.seed}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Job:
-        """The job that `to_dict` wrote down."""
-        return cls(Candidate.from_dict(data["candidate"]), data["epochs"], data["seed"])
+    def from_dict(cls, data: object) -> Job:
+        """The job that `to_dict` wrote down.
+
+        Raises:
+            ValueError: something is missing, or of a wrong kind, or out of range.
+            ArchitectureError: its network cannot be.
+        """
+        candidate, epochs, seed = checks.record(data, "job", "candidate", "epochs", "seed")
+        if not 0 < checks.number(epochs, "epochs") <= MAX_EPOCHS:
+            raise ValueError(f"epochs is {quoted(epochs)}, and should be above 0 and at most {MAX_EPOCHS:,.0f}")
+        return cls(Candidate.from_dict(candidate), epochs, checks.whole(seed, "seed", 2**64))
 
 
 def job_seed(search_seed: int, architecture_id: str, repeat: int = 0) -> int:
@@ -67,6 +80,18 @@ class Failure:
     kind: Kind
     message: str
 
+    @classmethod
+    def from_dict(cls, data: object) -> Failure:
+        """The failure that `Trial.to_dict` wrote down.
+
+        Raises:
+            ValueError: something is missing, or of a wrong kind.
+        """
+        kind, message = checks.record(data, "failure", "kind", "message")
+        if kind not in get_args(Kind):
+            raise ValueError(f"there is no failure of the kind {quoted(kind)}")
+        return cls(kind, checks.text(message, "the message of a failure"))
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -84,25 +109,44 @@ class Trial:
         return self.job.candidate.architecture.id
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON. Scores follow from the metrics and the objectives; they are not written."""
-        failure = {"kind": self.failure.kind, "message": self.failure.message} if self.failure else None
+        """Plain data, for JSON. Scores follow from the metrics and the objectives; they are not written.
+
+        JSON has no NaN, so a trial that holds one is written as the failure that it is (see `scored`).
+        """
+        kept = scored(self, ())
+        failure = {"kind": kept.failure.kind, "message": kept.failure.message} if kept.failure else None
         return {
             "job": self.job.to_dict(),
-            "metrics": dict(self.metrics),
-            "curve": [dict(point) for point in self.curve],
+            "metrics": dict(kept.metrics),
+            "curve": [dict(point) for point in kept.curve],
             "failure": failure,
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Trial:
-        """The trial that `to_dict` wrote down, without scores."""
-        failure = Failure(**data["failure"]) if data["failure"] else None
-        return cls(Job.from_dict(data["job"]), data["metrics"], tuple(data["curve"]), (), failure)
+    def from_dict(cls, data: object) -> Trial:
+        """The trial that `to_dict` wrote down, without scores. Nothing in it is taken on trust.
+
+        Raises:
+            ValueError: something is missing, or of a wrong kind, or out of range.
+            ArchitectureError: its network cannot be.
+        """
+        job, metrics, curve, failure = checks.record(data, "trial", "job", "metrics", "curve", "failure")
+        return cls(
+            Job.from_dict(job),
+            checks.numbers(metrics, "metrics"),
+            tuple(_points(curve)),
+            failure=None if failure is None else Failure.from_dict(failure),
+        )
 
     @classmethod
     def failed(cls, job: Job, kind: Kind, message: str) -> Trial:
         """A trial that came to nothing."""
-        return cls(job, failure=Failure(kind, " ".join(message.split())[:500]))
+        return cls(job, failure=Failure(kind, plain(" ".join(message.split()))[:500]))
+
+
+def _points(curve: object) -> Iterator[dict[str, float]]:
+    for point in checks.several(curve, "the curve", MAX_POINTS):
+        yield checks.numbers(point, "a point of the curve")
 
 
 @dataclass(frozen=True)
@@ -147,15 +191,24 @@ def rank(trial: Trial) -> tuple[float, tuple[float, ...], str]:
 
 
 def scored(trial: Trial, objectives: Sequence[Objective]) -> Trial:
-    """The trial with its scores; one that claims success without finite numbers has failed.
+    """The trial with its scores; one that claims success without finite numbers, in its curve too, has failed.
 
-    Not a number here never reaches a strategy: NaN compares with nothing and would win any tournament.
+    Not a number here never reaches a strategy: NaN compares with nothing and would win any tournament. Whatever an
+    evaluator measured, the trial that comes back can be written down as JSON and read again.
     """
-    if trial.failure is not None:
-        return replace(trial, scores=())
-    bad = [name for name, value in trial.metrics.items() if not math.isfinite(value)]
-    bad += [o.metric for o in objectives if o.metric not in trial.metrics]
-    if bad:
-        value = trial.metrics.get(bad[0], "missing")
-        return replace(Trial.failed(trial.job, "not_finite", f"{bad[0]} is {value}"), curve=trial.curve)
-    return replace(trial, scores=tuple(o.score(trial) for o in objectives))
+    curve: list[dict[str, float]] = []
+    failure: Any = trial.failure  # a stranger's evaluator made it
+    try:
+        for point in _points(trial.curve):
+            curve.append(point)  # noqa: PERF402  what stands before a bad one is kept
+        metrics = checks.numbers(trial.metrics, "metrics")
+        if failure is None:
+            checks.record(metrics, "trial", *(SHOWN if objectives else ()), *(o.metric for o in objectives))
+            finite = replace(trial, metrics=metrics, curve=tuple(curve))
+            scores = tuple(checks.number(o.score(finite), f"the score of {o}") for o in objectives)
+            return replace(finite, scores=scores)
+    except ValueError as error:
+        failure = failure or Failure("not_finite", str(error))
+    said: Any = getattr(failure, "kind", None)
+    kind: Kind = said if said in get_args(Kind) else "crash"
+    return replace(Trial.failed(trial.job, kind, str(getattr(failure, "message", failure))), curve=tuple(curve))

@@ -52,7 +52,7 @@ def test_every_fault_costs_its_own_job_only(blobs: Dataset, capfd: pytest.Captur
         blobs, jobs, work="work:misbehave", seconds_allowed=lambda one: 3.0 if one.seed == 3 else 60.0
     )
     kinds = {seed: trial.failure.kind for seed, trial in trials.items() if trial.failure}
-    assert kinds == {1: "crash", 2: "crash", 3: "timeout", 4: "oom", 5: "crash"}
+    assert kinds == {1: "crash", 2: "crash", 3: "timeout", 4: "oom", 5: "crash", 7: "not_finite"}
     messages = {seed: trial.failure.message for seed, trial in trials.items() if trial.failure}
     assert "SIGKILL" in messages[1]
     assert messages[2] == "ValueError: the candidate's own fault"

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from nas import checks
 from nas.architecture.layers import Dense, Layer, Shape, layer_from_dict, show
-from nas.errors import ArchitectureError
+from nas.errors import ArchitectureError, NasError, quoted
+from nas.files import read_small
 
 FORMAT = 1  # the version of the JSON, written into every file
 MAX_LAYERS = 1_000
+LARGEST_FILE = 4 * 2**20  # bytes; 1,000 layers and 65,536 classes with names of 30 letters have 3 · 10⁶
+# What no network may exceed: settings that are harmless one by one (`count`) describe terabytes together.
+# The largest of torchvision's models has 6.4 · 10⁸ parameters (regnet_y_128gf), the slowest does 2.0 · 10¹² flops
+# (vit_h_14, on 518×518). VGG-16 on 224×224 computes 1.4 · 10⁷ values an image; 2²⁶ are 256 MiB.
+MAX_PARAMETERS = 10**9
+MAX_FLOPS = 10**13
+MAX_VALUES = 2**26
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,30 @@ class Row:
     shape: Shape  # its output
     parameters: int
     flops: int  # of one forward pass over one image
+
+
+class Totals:
+    """What the layers of a network come to, up to the one that is too many."""
+
+    def __init__(self) -> None:
+        self.parameters = self.flops = self.values = 0
+
+    def add(self, row: Row) -> None:
+        """Count a layer.
+
+        Raises:
+            ArchitectureError: with it, the network is larger than any may be.
+        """
+        self.parameters += row.parameters
+        self.flops += row.flops
+        self.values += math.prod(row.shape)
+        for what, found, limit in (
+            ("parameters", self.parameters, MAX_PARAMETERS),
+            ("flops", self.flops, MAX_FLOPS),
+            ("output values for one image", self.values, MAX_VALUES),
+        ):
+            if found > limit:
+                raise ArchitectureError(f"up to here the network has {found:,} {what}; {limit:,} are the most")
 
 
 @dataclass(frozen=True)
@@ -39,7 +74,7 @@ class Architecture:
         object.__setattr__(self, "layers", tuple(self.layers))
         for position, layer in enumerate(self.layers, 1):
             if not isinstance(layer, Layer):
-                raise ArchitectureError(f"layer {position} is not a layer but {layer!r}")
+                raise ArchitectureError(f"layer {position} is not a layer but {quoted(layer)}")
         if len(self.layers) > MAX_LAYERS:
             raise ArchitectureError(f"{len(self.layers)} layers are more than {MAX_LAYERS}")
 
@@ -51,15 +86,20 @@ class Architecture:
     def table(self, input_shape: Shape, classes: int) -> list[Row]:
         """Every layer with its output shape, parameters and operations, the implied last one included.
 
+        Nothing is allocated: whoever builds a network, or trains it, asks here first.
+
         Raises:
-            ArchitectureError: a layer does not fit; names its position, its input and the rule.
+            ArchitectureError: a layer does not fit, or is one too many for any machine; names its position, its
+                input and the rule.
         """
         rows = []
         shape = input_shape
+        totals = Totals()
         for position, layer in enumerate((*self.layers, Dense(classes)), 1):
             try:
                 output = layer.output_shape(shape)
                 row = Row(layer, output, layer.parameters(shape), layer.flops(shape))
+                totals.add(row)
             except ArchitectureError as error:
                 raise ArchitectureError(f"layer {position} ({layer}) on {show(shape)}: {error}") from None
             rows.append(row)
@@ -92,7 +132,9 @@ class Architecture:
         if not isinstance(data, dict) or not isinstance(data.get("layers"), list):
             raise ArchitectureError('an architecture is a JSON object with a list of "layers"')
         if data.get("format", FORMAT) != FORMAT:
-            raise ArchitectureError(f"format {data['format']!r} is not known here; this version reads {FORMAT}")
+            raise ArchitectureError(
+                f"format {quoted(data['format'])} is not known here; this version reads {FORMAT}"
+            )
         if len(data["layers"]) > MAX_LAYERS:
             raise ArchitectureError(f"{len(data['layers'])} layers are more than {MAX_LAYERS}")
         layers = []
@@ -111,10 +153,37 @@ class Architecture:
             ArchitectureError: not JSON, or not an architecture.
         """
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ArchitectureError(f"this is no JSON: {error}") from None
+            data = checks.parse(text)
+        except ValueError as error:
+            raise ArchitectureError(str(error)) from None
         return cls.from_dict(data)
+
+    @classmethod
+    def read(cls, path: Path) -> Architecture:
+        """The architecture in a file, whoever it is from.
+
+        Raises:
+            ArchitectureError: it cannot be read, or is not an architecture.
+        """
+        data = read_dict(path)
+        try:
+            return cls.from_dict(data)
+        except ArchitectureError as error:
+            raise ArchitectureError(f"{path}: {error}") from None
+
+
+def read_dict(path: Path) -> Any:
+    """What an architecture's file says, which may be more than `Architecture.from_dict` wants to know.
+
+    Raises:
+        ArchitectureError: it cannot be read, is too large, or is not JSON.
+    """
+    try:
+        return checks.parse(read_small(path, LARGEST_FILE))
+    except NasError as error:
+        raise ArchitectureError(str(error)) from None
+    except ValueError as error:
+        raise ArchitectureError(f"{path}: {error}") from None
 
 
 def distance(first: Architecture, second: Architecture) -> float:

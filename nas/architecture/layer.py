@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from nas.errors import ArchitectureError
+from nas.errors import ArchitectureError, quoted
 
 Shape = tuple[int, ...]
 
@@ -59,7 +59,7 @@ class Layer(ABC):
             value = getattr(self, one.name)
             if not one.metadata["allows"](value):
                 raise ArchitectureError(
-                    f"{type(self).__name__}: {one.name} must be {one.metadata['words']}, not {value!r}"
+                    f"{type(self).__name__}: {one.name} must be {one.metadata['words']}, not {quoted(value)}"
                 )
 
     @abstractmethod

@@ -16,7 +16,7 @@ from nas.architecture.layer import Layer as Layer
 from nas.architecture.layer import Shape as Shape
 from nas.architecture.layer import channels_of, count, one_of, setting, switch
 from nas.architecture.layer import show as show
-from nas.errors import ArchitectureError, unknown
+from nas.errors import ArchitectureError, quoted, unknown
 
 ACTIVATIONS = ("linear", "sigmoid", "tanh", "relu", "leaky_relu", "maxout", "elu", "gelu", "silu")
 LEAKY_SLOPE = 0.1  # the lecture's; PyTorch's own default is 0.01
@@ -385,7 +385,7 @@ def layer_from_dict(data: object) -> Layer:
         ArchitectureError: not a layer, an unknown type or setting, or a value that is out of range.
     """
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
-        raise ArchitectureError(f'a layer is an object with a "type", not {str(data)[:60]}')
+        raise ArchitectureError(f'a layer is an object with a "type", not {quoted(data)}')
     settings = {str(key): value for key, value in data.items() if key != "type"}
     kind = LAYERS.get(data["type"])
     if kind is None:

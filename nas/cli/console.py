@@ -20,6 +20,7 @@ from rich.text import Text
 from nas.architecture.architecture import Limits
 from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import show
+from nas.errors import plain
 from nas.records.observer import Header, Observer, Outcome, deviation
 from nas.searches import resume_command
 from nas.trial import Trial, rank
@@ -29,7 +30,13 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 class QuietConsole(Console):
-    """A console that falls silent when its reader has gone; a search goes on without an audience."""
+    """A console that falls silent when its reader has gone; a search goes on without an audience.
+
+    It prints texts as they are: "[red]" in the name of a network, or in a message, is no markup.
+    """
+
+    def __init__(self, *, stderr: bool = False, highlight: bool = True) -> None:
+        super().__init__(stderr=stderr, highlight=highlight, markup=False, emoji=False)
 
     def on_broken_pipe(self) -> None:
         """Write nothing any more."""
@@ -59,7 +66,7 @@ class View(Observer):
         self.header = header
         config, data = header.config, header.dataset
         if header.note:
-            self.console.print(f"note: {header.note}", style="yellow", soft_wrap=True)
+            self.console.print(f"note: {plain(header.note)}", style="yellow", soft_wrap=True)
         what = f"{header.kind} on {config['space']}" if header.kind != "train" else f"training {config['network']}"
         self.console.print(
             f"{what}, {data['name']} ({data['train']:,} images to train, {data['validation']:,} to validate)",
@@ -105,7 +112,7 @@ class View(Observer):
 
     def warned(self, message: str) -> None:
         """Show a warning above everything else."""
-        self.console.print(f"warning: {message}", style="yellow", soft_wrap=True)
+        self.console.print(f"warning: {plain(message)}", style="yellow", soft_wrap=True)
 
     def interrupted(self) -> None:
         """Answer the person's Ctrl-C."""
@@ -256,7 +263,7 @@ def _front(outcome: Outcome) -> Table:
 def name_of(trial: Trial) -> str:
     """The network's name where somebody gave it one, otherwise its id."""
     candidate = trial.job.candidate
-    return candidate.origin if candidate.origin and not candidate.choices else trial.id
+    return plain(candidate.origin) if candidate.origin and not candidate.choices else trial.id
 
 
 def number(metric: str, value: float) -> str:
@@ -270,7 +277,7 @@ def words(trial: Trial, limits: Limits) -> str:
     """One trial in one line."""
     name = name_of(trial)
     if trial.failure is not None:
-        return f"{name} failed ({trial.failure.kind}): {trial.failure.message}"
+        return f"{name} failed ({trial.failure.kind}): {plain(trial.failure.message)}"
     metrics = trial.metrics
     return (
         f"{name} · {metrics['parameters']:,.0f} parameters · {100 * metrics['validation_accuracy']:.2f} % · "

@@ -16,7 +16,7 @@ from nas.cli.search import resume, search
 from nas.cli.searches import list_, repair, show, sync
 from nas.cli.train import train
 from nas.cli.ui import ui
-from nas.errors import NasError
+from nas.errors import NasError, plain
 
 
 class Commands(click.Group):
@@ -29,7 +29,7 @@ class Commands(click.Group):
         except NasError as error:
             if os.environ.get("NAS_DEBUG"):
                 raise
-            click.echo(f"nas: {error}", err=True)
+            click.echo(plain(f"nas: {error}"), err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as error:
             click.echo(f"nas: {str(error) or 'interrupted'}", err=True)

@@ -72,6 +72,7 @@ def _tables(folders: Sequence[Path], between: str) -> Iterator[Table]:
     from rich.table import Table
     from rich.text import Text
 
+    from nas.errors import plain
     from nas.plugins import KINDS, describe, names
 
     found = {kind: names(kind, folders) for kind in KINDS}
@@ -90,9 +91,9 @@ def _tables(folders: Sequence[Path], between: str) -> Iterator[Table]:
             shown = [place for place in places if (str(place) in unclear) == (kind == "?")]
             for place in shown:
                 about = describe(place)
-                what = Text(about.summary or "(it has no docstring)")
+                what = Text(plain(about.summary) or "(it has no docstring)")
                 if about.broken:
-                    what = Text(f"broken: {about.broken}", style="red")
+                    what = Text(plain(f"broken: {about.broken}"), style="red")
                 elif len(places) > 1:
                     what = Text(f"one of {len(places)} of this name: rename or remove the others", style="red")
                 table.add_row(name, what + Text(between + about.place, style="dim"))
@@ -111,18 +112,22 @@ def _plural(kind: str) -> str:
 @click.option("--folder", type=FOLDER, default=Path("plugins"), show_default=True, help="Where to write it.")
 def new(name: str, kind: str, folder: Path) -> None:
     """Write a plugin that works, and its test, to begin with."""
-    from nas.errors import NasError, UsageError
+    from nas.errors import NasError, UsageError, quoted
     from nas.plugins import canonical
     from nas.plugins import names as known
 
     module = name.replace("-", "_")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", module) or keyword.iskeyword(module) or module.startswith("test_"):
+    if (
+        not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", module)
+        or keyword.iskeyword(module)
+        or module.startswith("test_")
+    ):
         raise UsageError(
-            f"{name!r} cannot be the name of a plugin: write small letters, digits and -, as my-{kind}"
+            f"{quoted(name)} cannot be the name of a plugin: write small letters, digits and -, as my-{kind}"
         )
     path, test = folder / f"{module}.py", folder / f"test_{module}.py"
     for one in (path, test):
-        if one.exists():
+        if one.exists() or one.is_symlink():  # a link to nothing would be written through
             raise UsageError(f"{one} is there already; choose another name")
     if canonical(name) in known(kind, [folder]):
         raise UsageError(f"there is a {kind} {name!r} already; choose another name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,18 +53,13 @@ def _network(text: str) -> tuple[str, Architecture]:
     from nas.architecture.backbones import BACKBONES
     from nas.architecture.known import KNOWN
     from nas.architecture.layers import Pretrained
-    from nas.errors import ArchitectureError, UsageError, unknown
+    from nas.errors import UsageError, plain, unknown
 
     if text in KNOWN:
         return text, KNOWN[text]
     if text in BACKBONES:
         return text, Architecture((Pretrained(text),))
     path = Path(text)
-    if not path.is_file():
+    if not os.path.lexists(text):
         raise UsageError(f"{unknown('network', text, (*KNOWN, *BACKBONES))}, nor is there a file of that name")
-    try:
-        return path.stem, Architecture.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ArchitectureError) as error:
-        raise ArchitectureError(f"{path}: {error}") from None
-    except UnicodeDecodeError:
-        raise ArchitectureError(f"{path} is not a text file") from None
+    return plain(path.stem), Architecture.read(path)

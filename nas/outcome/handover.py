@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nas import plugins
-from nas.architecture.architecture import Architecture
+from nas import checks, plugins
+from nas.architecture.architecture import Architecture, read_dict
 from nas.architecture.known import lecture_parameters
-from nas.architecture.layers import show
-from nas.errors import ArchitectureError, NasError, StorageError
+from nas.architecture.layers import Shape, show
+from nas.errors import NasError, StorageError, plain, quoted
 from nas.files import write_whole
 from nas.records.observer import Outcome, deviation, mean
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nas.data.dataset import Dataset
     from nas.data.source import Source
     from nas.training.network import Network
+
+# Of the images of a trained network from a file; ImageNet has 1,000 classes, its full version 21,841.
+MAX_CHANNELS = 1_000
+MAX_SIDE = 4_096
+MAX_CLASSES = 65_536
+# Bytes of a safetensors header: what a tensor takes (86 to 130, by its name), and what is said about all of them.
+ENTRY = 256
+METADATA = 2**16
 
 
 def write_best(best: Path, architecture: Architecture, weights: Path, data: Dataset) -> Network:
@@ -37,26 +50,134 @@ def write_best(best: Path, architecture: Architecture, weights: Path, data: Data
 def load_network(best: Path) -> Network:
     """The trained network in a best/ folder, in evaluation mode; it takes raw images (N, C, H, W), 0 to 255.
 
+    The folder may be a stranger's: everything is compared with the architecture before the network is allocated.
+
     Raises:
         NasError: a file is missing or damaged, or the weights are not those of the architecture.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     from nas.training.network import Network
 
     try:
-        about = json.loads((best / "architecture.json").read_text(encoding="utf-8"))
-        architecture = Architecture.from_dict(about)
-        shape, classes = tuple(int(size) for size in about["input_shape"]), len(about["classes"])
-        zeros = [0.0] * shape[0]
-        network = Network(architecture, shape, classes, mean=zeros, std=zeros)
-        network.load_state_dict(load_file(best / "weights.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ArchitectureError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise NasError(f"{best} does not hold a trained network: {reason}") from None
+        architecture, shape, classes = described(best / "architecture.json")
+        made = partial(Network, architecture, shape, len(classes), mean=[0.0] * shape[0], std=[0.0] * shape[0])
+        with _weightless():
+            expected = made().state_dict()
+        weights = read_weights(best / "weights.safetensors", expected)
+        network = made()
+        _check_positions(network, weights)
+        network.load_state_dict(weights)
+    except (ValueError, NasError) as error:
+        raise NasError(f"{best} does not hold a trained network: {error}") from None
     return network.eval().to(memory_format=torch.channels_last)
+
+
+@contextmanager
+def _weightless() -> Iterator[None]:
+    """What is built inside has parameters of any shape without memory.
+
+    Not on the device "meta" altogether: swin and regnet compute with small tensors while they are built.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Meta(TorchFunctionMode):
+        def __torch_function__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = dict(kwargs or {})
+            if function is torch.empty:  # as every layer makes its parameters, before it draws them
+                kwargs["device"] = "meta"
+            return function(*args, **kwargs)
+
+    with Meta():
+        yield
+
+
+def described(path: Path) -> tuple[Architecture, Shape, tuple[str, ...]]:
+    """What best/architecture.json says: the architecture, the shape of its images, and the names of the classes.
+
+    Raises:
+        ValueError: something is missing or out of range.
+        ArchitectureError: the network cannot be, or does not fit its images.
+    """
+    about = read_dict(path)
+    architecture = Architecture.from_dict(about)
+    sizes, names = checks.record(about, "trained network", "input_shape", "classes")
+    right = isinstance(sizes, list) and len(sizes) == 3 and all(type(size) is int and size > 0 for size in sizes)
+    if not right or sizes[0] > MAX_CHANNELS or max(sizes[1:]) > MAX_SIDE:
+        raise ValueError(
+            f"input_shape is {quoted(sizes)}, and should be channels (at most {MAX_CHANNELS:,}), height and width "
+            f"(at most {MAX_SIDE:,})"
+        )
+    classes = tuple(checks.text(name, "a class") for name in checks.several(names, "classes", MAX_CLASSES))
+    if not classes:
+        raise ValueError("there are no classes")
+    architecture.table(tuple(sizes), len(classes))
+    return architecture, tuple(sizes), classes
+
+
+def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in a safetensors file, if they are those that are expected, on whatever device these are.
+
+    Raises:
+        ValueError: the file is damaged, or another network's, or holds numbers that are not finite.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        _check_size(path, expected)
+        with safe_open(path, framework="pt") as file:
+            _check_header(file, expected)
+            weights = {name: file.get_tensor(name) for name in expected}
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read: {error.strerror or error}") from None
+    except SafetensorError as error:
+        reason = " ".join(plain(str(error)).split())[:150]  # it may hold the name of a tensor
+        raise ValueError(f"{path.name} is damaged, or no safetensors file: {reason}") from None
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{path.name}: {name} holds NaN or infinity")
+    return weights
+
+
+def _check_positions(network: Network, weights: Mapping[str, Tensor]) -> None:
+    """Compare whole numbers that are positions in tables, and follow from the architecture (swin has such)."""
+    for name, known in network.state_dict().items():
+        counts = name.endswith("num_batches_tracked")
+        if not (known.is_floating_point() or counts or known.equal(weights[name])):
+            raise ValueError(f"the weights have other positions in {name} than the architecture")
+
+
+def _check_size(path: Path, expected: Mapping[str, Tensor]) -> None:
+    """Refuse a file that is larger than it should be; safetensors itself would parse a header of 100 MB."""
+    if not path.is_file():
+        path.stat()  # raises where there is nothing
+        raise ValueError(f"{path.name} is not a file")
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    size, room = path.stat().st_size, METADATA + ENTRY * len(expected)
+    if size < 8 or header > room:
+        raise ValueError(f"{path.name} is damaged, or no safetensors file: its header would have {header:,} bytes")
+    content = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
+    if size > 8 + header + content:
+        raise ValueError(
+            f"{path.name} has {size - 8 - header:,} bytes of numbers, and the architecture needs {content:,}"
+        )
+
+
+def _check_header(file: Any, expected: Mapping[str, Tensor]) -> None:
+    """Compare names, kinds and shapes; the numbers are not read. 1 KB may declare 10⁹ of them."""
+    names = set(file.keys())
+    for name, tensor in expected.items():
+        if name not in names:
+            raise ValueError(f"the weights lack {name}")
+        part = file.get_slice(name)
+        found = f"{part.get_dtype()} {part.get_shape()}"
+        wanted = f"{'F32' if tensor.is_floating_point() else 'I64'} {list(tensor.shape)}"
+        if found != wanted:
+            raise ValueError(f"the weights have {name} as {found[:100]}, and it should be {wanted}")
+    if more := sorted(names - expected.keys()):
+        raise ValueError(f"the weights have {quoted(more[0])}, which the architecture does not have")
 
 
 def open_test(source: Source, network: Network) -> tuple[float, float, int]:

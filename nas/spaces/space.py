@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Protocol, Self
 
+from nas import checks
 from nas.architecture.architecture import Architecture, Limits, distance
 from nas.errors import ArchitectureError, SpaceError
 
@@ -46,10 +47,21 @@ class Candidate:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Candidate:
-        """The candidate that `to_dict` wrote down."""
-        architecture = Architecture.from_dict(data["architecture"])
-        return cls(architecture, dict(data["choices"]), tuple(data["parents"]), data["origin"])
+    def from_dict(cls, data: object) -> Candidate:
+        """The candidate that `to_dict` wrote down.
+
+        Raises:
+            ValueError: something is missing, or of a wrong kind.
+            ArchitectureError: its network cannot be.
+        """
+        names = ("architecture", "choices", "parents", "origin")
+        architecture, choices, parents, origin = checks.record(data, "candidate", *names)
+        return cls(
+            Architecture.from_dict(architecture),
+            {name: checks.scalar(value, name) for name, value in checks.named(choices, "choices").items()},
+            tuple(checks.text(one, "a parent") for one in checks.several(parents, "parents")),
+            checks.text(origin, "origin"),
+        )
 
 
 class Choose(Protocol):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from nas.architecture.architecture import Architecture
 from nas.architecture.backbones import BACKBONES, FAMILIES
 from nas.architecture.known import KNOWN
 from nas.architecture.layers import Pretrained
-from nas.errors import ArchitectureError, UsageError, unknown
+from nas.errors import ArchitectureError, UsageError, plain, unknown
 from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.strategy import Strategy
 from nas.trial import Objective
+
+MOST_FILES = 10_000  # each is read before the first network is trained
 
 
 class Reference(Strategy):
@@ -76,14 +79,16 @@ def _named(kind: str, text: str, every: Iterable[str], known: Iterable[str]) -> 
 
 
 def _files(folder: Path, pattern: str, option: str) -> list[Path]:
-    paths = sorted(folder.glob(pattern))
+    paths = sorted(islice(folder.glob(pattern), MOST_FILES + 1))
     if not paths:
         raise UsageError(f"{option}={folder}: there is no {pattern} in it")
+    if len(paths) > MOST_FILES:
+        raise UsageError(f"{option}={folder}: there are more than {MOST_FILES:,} {pattern} in it")
     return paths
 
 
 def _read(path: Path, origin: str) -> Candidate:
     try:
-        return Candidate(Architecture.from_json(path.read_text(encoding="utf-8")), origin=origin)
-    except (OSError, UnicodeDecodeError, ArchitectureError) as error:
-        raise UsageError(f"{path} is no architecture: {error}") from None
+        return Candidate(Architecture.read(path), origin=plain(origin))
+    except ArchitectureError as error:
+        raise UsageError(str(error)) from None

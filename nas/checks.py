@@ -1,0 +1,107 @@
+"""Plain data from outside, checked: what is not of its kind raises `ValueError`, with a message of one short line.
+
+In plain Python, because a journal of 1,000 trainings holds 50,000 numbers and is read whenever a search goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+from nas.errors import label, quoted
+
+LONGEST = 1_000  # characters of a name or a message
+MOST = 10_000  # entries of a list or an object
+
+
+def parse(text: str | bytes) -> Any:
+    """What JSON says, and only JSON: without NaN and Infinity, and no key twice in an object."""
+    try:
+        return json.loads(text, parse_constant=_constant, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"this is no JSON: {' '.join(str(error).split())[:200]}") from None
+
+
+def _constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{quoted(name)} is there twice")
+        found[name] = value
+    return found
+
+
+def record(data: object, what: str, *names: str) -> list[Any]:
+    """The values of some keys of an object, in the order of ``names``; others are left alone."""
+    if not isinstance(data, Mapping):
+        raise ValueError(f"a {what} is an object with {', '.join(names)}, not {quoted(data)}")  # noqa: TRY004
+    for name in names:
+        if name not in data:
+            raise ValueError(f"a {what} needs {name!r}")
+    return [data[name] for name in names]
+
+
+def number(value: Any, what: str) -> float:
+    """A finite number, as Python has it: those of NumPy are turned into Python's."""
+    kind: Any = type(value)
+    if kind is float and math.isfinite(value):
+        return value  # type: ignore[no-any-return]
+    if kind is not bool and issubclass(kind, Real):
+        try:
+            turned = float(value)
+        except OverflowError:  # a whole number of more than 308 digits
+            turned = math.inf
+        if math.isfinite(turned):
+            return value if kind is int else turned
+    raise ValueError(f"{label(what)} is {quoted(value)}, which is no finite number")
+
+
+def whole(value: object, what: str, below: int) -> int:
+    """A whole number from 0 to ``below``."""
+    if type(value) is int and 0 <= value < below:
+        return value
+    raise ValueError(f"{label(what)} is {quoted(value)}, and should be a whole number from 0 to {below - 1}")
+
+
+def text(value: object, what: str, longest: int = LONGEST) -> str:
+    """A text that can be written down: of at most ``longest`` characters, without halves of characters."""
+    if not isinstance(value, str) or len(value) > longest:
+        raise ValueError(
+            f"{label(what)} is {quoted(value)}, and should be a text of at most {longest:,} characters"
+        )
+    if not value.isascii():
+        value.encode()  # UnicodeEncodeError is a ValueError
+    return value
+
+
+def scalar(value: object, what: str) -> bool | int | float | str | None:
+    """Nothing, true or false, a finite number, or a text."""
+    if value is None or isinstance(value, bool):
+        return value
+    return text(value, what) if isinstance(value, str) else number(value, what)
+
+
+def several(value: object, what: str, most: int = MOST) -> list[Any]:
+    """A list of at most ``most`` entries."""
+    if not isinstance(value, list | tuple) or len(value) > most:
+        raise ValueError(f"{label(what)} is {quoted(value)}, and should be a list of at most {most:,}")
+    return list(value)
+
+
+def named(value: object, what: str) -> dict[str, Any]:
+    """An object of at most `MOST` entries, whose keys are texts."""
+    if not isinstance(value, Mapping) or len(value) > MOST:
+        raise ValueError(f"{label(what)} is {quoted(value)}, and should be an object of at most {MOST:,} entries")
+    return {text(name, f"a name in {what}"): one for name, one in value.items()}
+
+
+def numbers(value: object, what: str) -> dict[str, float]:
+    """An object of finite numbers."""
+    return {name: number(one, name) for name, one in named(value, what).items()}
