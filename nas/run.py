@@ -23,6 +23,7 @@ from nas.records.record import Record
 from nas.search import Budget, Search
 from nas.session import Start, make_strategy, open_session, warner
 from nas.spaces.space import Candidate
+from nas.strategies.recalled import Recalled
 from nas.trial import Job, job_seed
 
 DEFAULT_TRIALS = 40
@@ -80,11 +81,12 @@ def _search(experiment: Experiment, start: Start, observers: Sequence[Observer])
         until = begun + SEARCH_SHARE * limit if limit else None
         if record.plan is not None:  # the search was over before this process began
             until = time.monotonic()
+        known = {number: batch.wanted for number, batch in record.asked.items()}
         with session.evaluator(until=until) as evaluator:
             search = Search(
-                made(session),
+                Recalled(lambda: made(session), record.asked, trusting=start.force),
                 SuccessiveHalving(evaluator, rungs=experiment.rungs),
-                Budget(experiment.trials, until, experiment.batch, tuple(record.asked)),
+                Budget(experiment.trials, until, experiment.batch, known),
                 session.epochs,
                 experiment.seed,
                 session.limits,

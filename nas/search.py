@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -37,16 +37,16 @@ class Budget:
     trials: int | None = None
     until: float | None = None  # a moment of `time.monotonic`
     batch: int = 8
-    known: Sequence[int] = ()  # the batches of a search that goes on: what a clock decided is not decided again
+    known: Mapping[int, int] = field(default_factory=dict)  # the sizes of batches, of a search that goes on
     _batches: int = field(default=0, init=False)
     _asked: float = field(default=0.0, init=False)
     _longest: float = field(default=0.0, init=False)
 
     def next(self, done: int) -> int:
         """How many candidates to ask for now; zero when the search is over."""
-        self._batches += 1
-        if self._batches <= len(self.known):
-            return self.known[self._batches - 1]
+        number, self._batches = self._batches, self._batches + 1
+        if number <= max(self.known, default=-1):  # what a clock decided is not decided again
+            return self.known.get(number, self.batch)
         now = time.monotonic()
         if self._asked:
             self._longest = max(self._longest, now - self._asked)
@@ -85,8 +85,8 @@ class Search:
         seen: set[str] = set()
         stale = 0  # batches in a row without a new network that fits
         while count := self.budget.next(len(history)):
-            self._show("asked", count)
             candidates = self._ask(count)
+            self._show("asked", count, candidates)
             if not candidates:
                 break
             ids = {one.architecture.id for one in candidates if self.limits.allow(one.architecture)}
@@ -107,7 +107,7 @@ class Search:
     @property
     def name(self) -> str:
         """What the strategy is called where it is to blame."""
-        return type(self.strategy).__name__
+        return str(getattr(self.strategy, "label", type(self.strategy).__name__))
 
     def _ask(self, count: int) -> list[Candidate]:
         candidates = plugins.guarded(partial(self.strategy.ask, count), f"the strategy {self.name} failed in ask")
@@ -144,7 +144,7 @@ class Search:
             self._show("told", trial)
         return in_order(jobs, trials)
 
-    def _show(self, what: str, shown: Any) -> None:
+    def _show(self, what: str, *shown: Any) -> None:
         """Call a method of every observer."""
         for observer in self.observers:
-            getattr(observer, what)(shown)
+            getattr(observer, what)(*shown)

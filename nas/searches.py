@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -104,13 +104,18 @@ class State:
         return cls(folder, record, "interrupted", "" if record.ended else f"{process or 'its process'} was killed")
 
 
-def resume_command(folder: Path, plugins: Iterable[Path] = ()) -> str:
-    """What to type to go on with a search."""
+def resume_command(folder: Path, config: Mapping[str, Any]) -> str:
+    """What to type to go on with a search. Folders of plugins have to be named again, as their code will run."""
     try:
         place = folder.name if folder.parent == RUNS.absolute() else str(folder)
     except OSError:  # the current folder has gone
         place = str(folder)
-    words = ["nas", "resume", place, *(word for path in plugins for word in ("--plugins", str(path)))]
+    words = [
+        "nas",
+        "resume",
+        place,
+        *(word for path in config.get("plugins", ()) for word in ("--plugins", str(path))),
+    ]
     return shlex.join(words)
 
 

@@ -178,7 +178,7 @@ def open_session(
             session.tell("interrupted")
             with suppress(StorageError):
                 journal.stopped("interrupted", "")
-            command = searches.resume_command(header.folder, experiment.plugins)
+            command = searches.resume_command(header.folder, header.config)
             raise Interrupted(f"interrupted; go on with: {command}" if not more else "interrupted") from None
         finally:
             session.tell("close")
@@ -287,7 +287,7 @@ def _device(name: str) -> str:
     }
     kind, _, index = name.partition(":")
     many = torch.cuda.device_count() if kind == "cuda" else 1
-    if not available.get(kind, False) or (index and not (index.isdigit() and int(index) < many)):
+    if not available.get(kind, False) or (index and not (index.isdecimal() and int(index) < many)):
         here = ", ".join(device for device, there in available.items() if there)
         raise UsageError(f"there is no device {name!r} here (there is: {here}); choose one of them with --device")
     return name

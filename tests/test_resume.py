@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from nas.searches import State, differences
 from nas.spaces.cnn import Cnn
 from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.evolve import Evolve
+from nas.strategies.recalled import Recalled
 from nas.strategies.strategy import Strategy
 from nas.strategies.trial_and_error import TrialAndError
 from nas.trial import Job, Trial
@@ -59,8 +61,10 @@ def run(
         journal.begin({"config": {"trials": trials}}, **how)
         journal.lives = lives
         wrapped = SuccessiveHalving(Recorded(evaluator, journal, LOSS))
-        budget = Budget(trials, known=tuple(journal.record.asked))
-        history = Search(make(), wrapped, budget, epochs=1.0, observers=[journal]).run()
+        known = dict(journal.record.asked)
+        budget = Budget(trials, known={number: one.wanted for number, one in known.items()})
+        strategy = Recalled(make, known, trusting=how.get("lenient", False))
+        history = Search(strategy, wrapped, budget, epochs=1.0, observers=[journal]).run()
         assert [one.trial.id for one in journal.record.told] == [one.id for one in told_order(history, journal)]
         return history, len(evaluator.jobs)
 
@@ -128,12 +132,34 @@ def test_a_finished_search_that_is_given_more_is_what_it_would_have_been(tmp_pat
 
 def test_a_strategy_that_is_not_what_it_was_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / FILE
-    run(path, lambda: Evolve(SPACE, objectives=LOSS, seed=1), 24)
-    with pytest.raises(JournalError, match=r"cannot go on: candidate 1 was \w+.*, and now it is .*--force"):
+    before, _ = run(path, lambda: Evolve(SPACE, objectives=LOSS, seed=1), 24)
+    with pytest.raises(
+        JournalError, match=r"cannot go on: of batch 1, the strategy Evolve proposes other.*--force"
+    ):
         run(path, lambda: Evolve(SPACE, objectives=LOSS, seed=2), 24)
-    history, _ = run(path, lambda: Evolve(SPACE, objectives=LOSS, seed=2), 24, lenient=True)
-    told = [one.trial.id for one in read(path)[0].told]
-    assert sorted(told) == sorted(trial.id for trial in history)
+    history, _ = run(path, lambda: Evolve(SPACE, objectives=LOSS, seed=2), 40, lenient=True)
+    assert [trial.id for trial in history[:24]] == [trial.id for trial in before]
+    assert len({trial.id for trial in history}) == 40
+
+
+class Queue(Strategy):
+    """Keeps what it will propose, which a strategy should not."""
+
+    def __init__(self) -> None:
+        super().__init__(SPACE)
+        rng = Random(7)
+        self.queue = [self.space.sample(rng) for _ in range(100)]
+
+    def ask(self, count: int) -> list[Candidate]:
+        return [self.queue.pop() for _ in range(count)]
+
+
+def test_a_strategy_that_keeps_more_than_its_history_goes_on_all_the_same(tmp_path: Path) -> None:
+    whole, _ = run(mkdir(tmp_path / "whole") / FILE, Queue, 40)
+    path = mkdir(tmp_path / "killed") / FILE
+    with pytest.raises(Killed):
+        run(path, Queue, 40, lives=50)
+    assert run(path, Queue, 40)[0] == whole
 
 
 class Slow(Instant):
@@ -155,7 +181,7 @@ def test_a_batch_that_a_clock_cut_is_cut_again(tmp_path: Path) -> None:
     with Journal(path) as journal:
         unused = Instant()
         evaluator = SuccessiveHalving(Recorded(unused, journal, LOSS, until=0.0))
-        budget = Budget(until=0.0, known=tuple(journal.record.asked))
+        budget = Budget(until=0.0, known={0: journal.record.asked[0].wanted})
         again = Search(Evolve(SPACE, objectives=LOSS), evaluator, budget, epochs=1.0, observers=[journal]).run()
         assert again == first
         assert unused.jobs == []
@@ -209,7 +235,7 @@ def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) ->
 def journal_of(path: Path, count: int = 3) -> Path:
     with Journal(path) as journal:
         journal.begin({"config": {"objectives": ["-validation_loss"]}, "dataset": {"name": "made up"}})
-        journal.asked(count)
+        journal.asked(count, [Candidate(LECTURE)])
         for seed in range(count):
             journal.append(finished(job(LECTURE, 1, seed)))
             journal.told(finished(job(LECTURE, 1, seed)))
@@ -284,7 +310,7 @@ def test_what_is_no_journal_of_ours_is_refused(tmp_path: Path, entry: dict[str, 
     "entry",
     [
         {"trial": 3}, {"trial": {"job": 1}}, {"told": "nobody knows it"}, {"told": 5}, {"session": []},
-        {"asked": "x"}, {"retold": None}, {"searched": 3}, {"ended": "so"}, {"outcome": 7}, {"new": 1},
+        {"asked": 8}, {"retold": None}, {"searched": 3}, {"ended": "so"}, {"outcome": 7}, {"new": 1},
         {"at": "never", "asked": 1}, {"seconds": [], "asked": 1}, {"header": {"version": 2}},
     ],
     ids=json.dumps,

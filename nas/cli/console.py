@@ -123,7 +123,7 @@ class View(Observer):
         """Say what is left; the message itself is the last line."""
         self.close()
         if self.header and self.header.kind != "train" and self.trained_count + len(self.shown):
-            command = resume_command(self.header.folder)
+            command = resume_command(self.header.folder, self.header.config)
             self.console.print(f"every finished training is kept; when it is put right: {command}", soft_wrap=True)
 
     def close(self) -> None:

@@ -142,4 +142,4 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
 
 def _workers(value: str | None) -> int | str | None:
     """A number, or what else was said (`Experiment` knows what is allowed)."""
-    return int(value) if value is not None and value.isdigit() else value
+    return int(value) if value is not None and value.isdecimal() else value

@@ -54,7 +54,7 @@ def show(search: str | None, as_json: bool) -> None:
         return
     print_out(_summary(state))
     if state.word not in ("finished", "running"):
-        print_out(f"go on with: {searches.resume_command(state.folder)}")
+        print_out(f"go on with: {searches.resume_command(state.folder, state.record.about.get('config', {}))}")
     _show_details(state)
 
 
@@ -103,7 +103,8 @@ def repair(search: str | None) -> None:
         print_out(f"{folder.name}: all {kept} lines are whole, nothing was changed")
         return
     print_out(f"{folder.name}: {kept} lines are kept and {lost} are not; the old journal is beside it")
-    print_out(f"go on with: {searches.resume_command(folder)}")
+    config = searches.State.of(folder).record.about.get("config", {})
+    print_out(f"go on with: {searches.resume_command(folder, config)}")
 
 
 def _best(state: State) -> list[Trial]:

@@ -10,17 +10,18 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from nas.errors import JournalError, StorageError
+from nas.errors import JournalError, NasError, StorageError
 from nas.files import write_whole
 from nas.records.observer import Observer, Outcome
 from nas.records.record import VERSION, Record, entry_of, line_of, lines, read, told_entry
+from nas.spaces.space import Candidate
 from nas.trial import Job, Trial
 
 FILE = "journal.jsonl"
@@ -130,11 +131,12 @@ class Journal(Observer):
         """
         self._write({"trial": trial.to_dict()})
 
-    def asked(self, count: int) -> None:
-        """Keep how many candidates the strategy is asked for, unless it is known."""
+    def asked(self, count: int, candidates: Sequence[Candidate]) -> None:
+        """Keep what the strategy proposed, unless it is known."""
         number, self._asked = self._asked, self._asked + 1
-        if number >= len(self.record.asked):
-            self._write({"asked": count}, sync=False)
+        if number not in self.record.asked:
+            said = {"batch": number, "count": count, "candidates": [one.to_dict() for one in candidates]}
+            self._write({"asked": said}, sync=False)
 
     def told(self, trial: Trial) -> None:
         """Keep that a candidate is through, unless it is known.
@@ -149,9 +151,8 @@ class Journal(Observer):
                 return
             if not self.lenient:
                 raise JournalError(
-                    f"{self.path.parent.name} cannot go on: candidate {number + 1} was {before}, and now it is "
-                    f"{trial.job.key}: the strategy or the space is not what it was, or does not follow from its "
-                    "history alone; --force goes on all the same"
+                    f"this search cannot go on: candidate {number + 1} was {before}, and is {trial.job.key} now; "
+                    "--force goes on all the same"
                 )
             self._write({"retold": number}, sync=False)
         # Like `asked`, it goes to the disk with the next training: what a power cut takes is told again.
@@ -262,7 +263,7 @@ def _whole(every: list[bytes], path: Path) -> list[bytes]:
             continue
         try:
             record.take(entry)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, NasError):
             damaged = True
             continue
         kept.append(line)

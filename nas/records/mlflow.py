@@ -111,7 +111,7 @@ class Writer:
             for run in runs:
                 if "mlflow.parentRunId" not in run.data.tags:
                     search = run
-                elif (number := run.data.tags.get("nas.trial", "")).isdigit():
+                elif (number := run.data.tags.get("nas.trial", "")).isdecimal():
                     nested[int(number)] = run
             token = runs.token
             if not token:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.architecture.architecture import Architecture, Limits
+from nas.spaces.space import Candidate
 from nas.trial import Objective, Trial
 
 
@@ -99,8 +100,8 @@ class Observer:
     def resumed(self, told: int, trained: Collection[str], seconds: float) -> None:
         """The search goes on: what is known, candidates and trainings (keys of jobs), and its seconds so far."""
 
-    def asked(self, count: int) -> None:
-        """The strategy is asked for so many candidates."""
+    def asked(self, count: int, candidates: Sequence[Candidate]) -> None:
+        """The strategy was asked for ``count`` candidates, and proposed these."""
 
     def trained(self, trial: Trial) -> None:
         """A training ended, at whatever fidelity: it is in the journal."""

@@ -6,7 +6,7 @@ A line is ``{"check": CRC-32 of the rest, "at": seconds since 1970, "seconds": o
 |---|---|
 | header | what the search is; the first line |
 | session | a process begins to work on it: which one, and what has changed since the last |
-| asked | the strategy is asked for so many candidates |
+| asked | the strategy proposed a batch: its number, how many were wanted, the candidates |
 | trial | a training has ended |
 | told | a candidate is through: the key of its training, or the whole trial where no training has it |
 | retold | from this number on, what was told is void: it is told anew |
@@ -26,14 +26,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nas import checks
 from nas.architecture.architecture import Limits
 from nas.errors import JournalError, NasError
 from nas.records.observer import Header, Outcome
+from nas.spaces.space import Candidate
 from nas.trial import Objective, Trial, scored
 
 VERSION = 2  # 1 had the header and the trials only
 LONGEST = 1 << 24  # bytes of a line; a trial of a hundred layers has 10,000
 KINDS = ("header", "session", "asked", "trial", "told", "retold", "searched", "outcome", "ended")
+
+
+class Asked(NamedTuple):
+    """A batch."""
+
+    wanted: int  # for how many the strategy was asked
+    candidates: tuple[Candidate, ...]  # in its order
 
 
 class Told(NamedTuple):
@@ -58,7 +67,7 @@ class Record:
     path: Path
     about: dict[str, Any] = field(default_factory=dict)  # the header, with what later sessions changed
     trials: dict[str, Trial] = field(default_factory=dict)  # every training by the key of its job, without scores
-    asked: list[int] = field(default_factory=list)
+    asked: dict[int, Asked] = field(default_factory=dict)  # by the number of the batch, from 0
     told: list[Told] = field(default_factory=list)
     retold: int = 0  # how often what was told has become void
     plan: dict[str, Any] | None = None
@@ -157,7 +166,8 @@ class Record:
                 trial = Trial.from_dict(said)
                 self.trials[trial.job.key] = trial
             case "asked":
-                self.asked.append(int(said))
+                candidates = tuple(Candidate.from_dict(one) for one in said["candidates"])
+                self.asked[int(said["batch"])] = Asked(int(said["count"]), candidates)
             case "told":
                 trial = self.trials[said] if isinstance(said, str) else Trial.from_dict(said)
                 self.told.append(Told(trial, self.at))
@@ -194,7 +204,7 @@ def line_of(entry: Mapping[str, Any]) -> bytes:
 def entry_of(line: bytes) -> dict[str, Any] | None:
     """The entry in a line; None if it is damaged."""
     try:
-        entry: dict[str, Any] = json.loads(line)
+        entry: dict[str, Any] = checks.parse(line)
         return entry if entry.pop("check") == _check(entry) else None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
