@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import LOSS, job, with_epochs
+from work import FullDisk, KilledOnce, Misbehaving, Slow
 
+from nas import plugins
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Conv2d, Dense, Flatten, GlobalAveragePool
 from nas.data.dataset import Dataset
+from nas.errors import NasError, StorageError, UsageError
 from nas.evaluation.local import LocalEvaluator
 from nas.evaluation.recorded import Recorded
 from nas.records.journal import Journal
+from nas.session import EVALUATOR_GETS
 from nas.training.recipe import Recipe
 from nas.trial import Job, Trial
 
@@ -26,9 +34,13 @@ DENSE = Architecture((Flatten(), Dense(4)))
 RECIPE = Recipe(batch_size=16, shift=0)
 
 
-def evaluate(data: Dataset, jobs: list[Job], **options: object) -> dict[int, Trial]:
-    with LocalEvaluator(data, RECIPE, **{"workers": 2, **options}) as evaluator:  # type: ignore[arg-type]
-        return {trial.job.seed: trial for trial in evaluator.evaluate(jobs)}
+def evaluate(
+    data: Dataset, jobs: list[Job], kind: type[LocalEvaluator] = LocalEvaluator, **options: object
+) -> dict[int, Trial]:
+    with kind(data, RECIPE, **{"workers": 2, **options}) as evaluator:  # type: ignore[arg-type]
+        trials = list(evaluator.evaluate(jobs))
+    assert len({trial.job.seed for trial in trials}) == len(trials)
+    return {trial.job.seed: trial for trial in trials}
 
 
 def test_the_number_of_workers_does_not_change_a_bit(blobs: Dataset) -> None:
@@ -46,27 +58,73 @@ def test_the_number_of_workers_does_not_change_a_bit(blobs: Dataset) -> None:
     assert len(set(results[0])) == len(jobs)
 
 
-def test_every_fault_costs_its_own_job_only(blobs: Dataset, capfd: pytest.CaptureFixture[str]) -> None:
-    jobs = [job(DENSE, 1, seed) for seed in range(12)]
-    trials = evaluate(
-        blobs, jobs, work="work:misbehave", seconds_allowed=lambda one: 3.0 if one.seed == 3 else 60.0
-    )
-    kinds = {seed: trial.failure.kind for seed, trial in trials.items() if trial.failure}
-    assert kinds == {1: "crash", 2: "crash", 3: "timeout", 4: "oom", 5: "crash", 7: "not_finite"}
-    messages = {seed: trial.failure.message for seed, trial in trials.items() if trial.failure}
-    assert "SIGKILL" in messages[1]
-    assert messages[2] == "ValueError: the candidate's own fault"
-    assert "exit code 3" in messages[5]
-    assert sorted(trials) == list(range(12))
+def test_every_fault_costs_its_own_job_only(
+    blobs: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [job(DENSE, 1, seed) for seed in range(20)]
+    trials = evaluate(blobs, jobs, Misbehaving, workers=4, weights=tmp_path, memory=1.0)
+    failures = {seed: trial.failure for seed, trial in trials.items() if trial.failure}
+    crashes = dict.fromkeys((1, 2, 5, 8, 9, 10, 11, 12, 13), "crash")
+    timeouts = dict.fromkeys((3, 15, 16), "timeout")
+    assert {seed: failure.kind for seed, failure in failures.items()} == {
+        **crashes,
+        **timeouts,
+        4: "oom",
+        7: "not_finite",
+        14: "oom",
+    }
+    assert failures[2].message == "ValueError: the candidate's own fault"
+    for seed, words in {
+        1: "SIGKILL", 5: "exit code 3", 8: "SIGSEGV", 9: "closed", 10: "something else", 11: "SIGTERM",
+        12: "something else", 13: "exit code 4", 14: "more than the 1.0 GiB",
+    }.items():  # fmt: skip
+        assert words in failures[seed].message
+    assert sorted(trials) == list(range(20))
     printed = capfd.readouterr()
     assert "xxx" not in printed.out + printed.err
+
+    tries = {seed: (tmp_path / f"{seed}.tries").stat().st_size for seed in trials}
+    assert {seed for seed, count in tries.items() if count > 1} == {1, 4, 11}  # the cause may have been elsewhere
+    assert max(tries.values()) == 2
+    assert all(("tried twice" in failure.message) == (tries[seed] == 2) for seed, failure in failures.items())
+
+    children = [int(path.read_text()) for path in tmp_path.glob("*.child")]
+    assert len(children) == 2
+    assert not any(_lives(child) for child in children)
     assert not _workers_of(os.getpid())
+
+
+def test_a_worker_that_is_killed_costs_time_only(blobs: Dataset, tmp_path: Path) -> None:
+    jobs = [job(Architecture((Conv2d(n, 3), GlobalAveragePool())), 1, seed=n) for n in (1, 2, 3, 4)]
+    undisturbed = evaluate(blobs, jobs)
+    killed = evaluate(blobs, jobs, KilledOnce, weights=tmp_path)
+    assert all(trial.failure is None for trial in killed.values())
+    assert _losses(killed) == _losses(undisturbed)
+
+
+def test_workers_are_replaced_with_the_server_that_they_come_from(blobs: Dataset) -> None:
+    jobs = [job(DENSE, 1.5, seed) for seed in (1, 2)]
+    with Slow(blobs, RECIPE, workers=3) as evaluator:
+        list(evaluator.evaluate([job(DENSE, 0.1, seed) for seed in (5, 6, 7)]))
+        idle = _workers_of(os.getpid())
+        for one in idle:
+            one.kill()
+        psutil.wait_procs(idle, timeout=2)
+        trials = []
+        for trial in evaluator.evaluate([job(DENSE, 0.1, 0), *jobs]):
+            trials.append(trial)
+            if trial.job.seed == 0:
+                workers = _workers_of(os.getpid())
+                for server in {worker.parent() for worker in workers} - {None}:
+                    server.kill()
+    assert {trial.job.seed: trial.failure for trial in trials} == {0: None, 1: None, 2: None}
+    assert not psutil.wait_procs(workers, timeout=2)[1]
 
 
 def test_a_loss_that_is_not_finite_is_a_failure(blobs: Dataset, tmp_path: Path) -> None:
     with (
         Journal(tmp_path / "journal.jsonl") as journal,
-        LocalEvaluator(blobs, RECIPE, workers=1, work="work:misbehave") as evaluator,
+        Misbehaving(blobs, RECIPE, workers=1, weights=tmp_path) as evaluator,
     ):
         [trial] = Recorded(evaluator, journal, LOSS).evaluate([job(DENSE, 1, 7)])
     assert trial.failure is not None
@@ -87,15 +145,21 @@ def test_an_architecture_that_does_not_fit_is_invalid(blobs: Dataset) -> None:
 
 def test_when_time_is_up_the_rest_is_given_up(blobs: Dataset) -> None:
     jobs = [with_epochs(job(DENSE, 1, seed), seconds) for seed, seconds in ((1, 0.1), (2, 300.0), (3, 300.0))]
-    evaluate(blobs, jobs[:1], work="work:slow")  # the server that workers come from has started
+    evaluate(blobs, jobs[:1], Slow)  # the server that workers come from has started
     start = time.monotonic()
-    trials = evaluate(blobs, jobs, workers=3, work="work:slow", until=start + 5)
+    trials = evaluate(blobs, jobs, Slow, workers=3, until=start + 2)
     assert list(trials) == [1]
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 30
+
+
+def test_when_time_is_up_already_no_process_is_started(blobs: Dataset) -> None:
+    with Slow(blobs, RECIPE, workers=2, until=time.monotonic()) as evaluator:
+        assert list(evaluator.evaluate([job(DENSE, 1, 1)])) == []
+        assert not _workers_of(os.getpid())
 
 
 def test_leaving_early_ends_the_workers(blobs: Dataset) -> None:
-    with LocalEvaluator(blobs, RECIPE, workers=2, work="work:slow") as evaluator:
+    with Slow(blobs, RECIPE, workers=2) as evaluator:
         running = evaluator.evaluate([job(DENSE, seconds, seed) for seed, seconds in ((1, 0.1), (2, 300.0))])
         assert next(running).job.seed == 1
         running.close()  # type: ignore[attr-defined]
@@ -103,43 +167,159 @@ def test_leaving_early_ends_the_workers(blobs: Dataset) -> None:
         assert [trial.job.seed for trial in again] == [5]
 
 
+def test_an_interruption_ends_the_workers(blobs: Dataset) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with Slow(blobs, RECIPE, workers=3) as evaluator:
+            running = evaluator.evaluate([job(DENSE, s, seed) for seed, s in ((1, 0.1), (2, 300.0), (3, 300.0))])
+            next(running)
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
+            with pytest.raises(KeyboardInterrupt):
+                next(running)
+            start = time.monotonic()
+            assert len(_workers_of(os.getpid())) == 1  # the idle one
+        assert not _workers_of(os.getpid())
+        assert time.monotonic() - start < 2
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_weights_that_cannot_be_written_end_the_search(blobs: Dataset, tmp_path: Path) -> None:
+    """The candidate has not failed: its trial would stand in the journal for ever."""
+    with (
+        FullDisk(blobs, RECIPE, workers=1, weights=tmp_path) as evaluator,
+        pytest.raises(StorageError, match=r"safetensors cannot be written \(File too large\): free some space"),
+    ):
+        list(evaluator.evaluate([job(DENSE)]))
+    assert list(tmp_path.iterdir()) == []
+    assert not _workers_of(os.getpid())
+
+
+def test_in_this_process_too(blobs: Dataset, tmp_path: Path) -> None:
+    inline = plugins.find("evaluator", "inline", [Path(__file__).parents[1] / "plugins"])
+    with pytest.raises(StorageError, match="nowhere"):
+        list(inline(blobs, RECIPE, weights=tmp_path / "nowhere").evaluate([job(DENSE)]))
+
+
+def test_a_full_folder_of_temporary_files_is_one_line(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with _limit(resource.RLIMIT_FSIZE, 2000), pytest.raises(StorageError, match="TMPDIR") as raised:
+        LocalEvaluator(blobs, RECIPE, workers=1)
+    assert str(tmp_path) in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_file_descriptors_are_one_line(blobs: Dataset) -> None:
+    with Slow(blobs, RECIPE, workers=40) as evaluator:
+        list(evaluator.evaluate([job(DENSE, 0.1, 99)]))
+        with Path(os.devnull).open() as first_free:
+            limit = first_free.fileno() + 40
+        with _limit(resource.RLIMIT_NOFILE, limit), pytest.raises(NasError, match="ulimit -n"):
+            list(evaluator.evaluate([job(DENSE, 60.0, seed) for seed in range(40)]))
+        assert [trial.job.seed for trial in evaluator.evaluate([job(DENSE, 0.1, 5)])] == [5]
+    assert not _workers_of(os.getpid())
+
+
+def test_only_the_memory_can_be_set(blobs: Dataset) -> None:
+    """What else a worker does would be code that comes with a file of options."""
+    assert plugins.check_options(LocalEvaluator, {"memory": "1.5"}, EVALUATOR_GETS) == {"memory": 1.5}
+    with pytest.raises(UsageError, match="known: memory"):
+        plugins.check_options(LocalEvaluator, {"work": "os:system"}, EVALUATOR_GETS)
+    with pytest.raises(UsageError, match="memory=-1"):
+        LocalEvaluator(blobs, RECIPE, workers=1, memory=-1.0)
+
+
 SCRIPT = """
 import sys
-sys.path.insert(0, {tests!r})
 from conftest import *
+from work import Misbehaving
 import numpy as np
 from nas.data.dataset import Dataset, Split
-from nas.evaluation.local import LocalEvaluator
+from nas.session import EVALUATOR_GETS
 from nas.training.recipe import Recipe
 from nas.architecture.layers import Dense, Flatten
 print("main", flush=True)
+class Patient(Misbehaving):
+    def seconds_allowed(self, job):
+        return 600.0
 split = Split.of(np.zeros((6, 1, 4, 4), np.uint8), np.arange(6) % 2)
 data = Dataset.of("zeros", split, split, ("0", "1"))
-with LocalEvaluator(data, Recipe(), workers=3, work="work:slow") as evaluator:
-    jobs = [job(Architecture((Flatten(), Dense(1))), seconds, i) for i, seconds in enumerate((0.1, 600.0, 600.0))]
-    for trial in evaluator.evaluate(jobs):
+with Patient(data, Recipe(), workers=4, weights=Path(sys.argv[1])) as evaluator:
+    network = Architecture((Flatten(), Dense(1)))
+    for trial in evaluator.evaluate([job(network, 1.0, seed) for seed in (3, 15, 16, 0)]):
         print("trained", flush=True)
 """
 
 
-def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    """And the parent's script, which has no ``if __name__ == "__main__"``, is not run again by its workers."""
-    tests = str(Path(__file__).parent)
+def test_nothing_survives_a_parent_that_is_killed(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the parent's script, which has no ``if __name__ == "__main__"``, is not run again by its workers.
+
+    One worker sleeps, one has a child, one computes in C and never lets another thread run.
+    """
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(tests=tests))
-    environment = {**os.environ, "PYTHONPATH": tests}
+    script.write_text(SCRIPT)
+    tests = str(Path(__file__).parent)
+    path = os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     with subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, str(script), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary)},
     ) as parent:
         try:
             assert parent.stdout is not None
             assert [parent.stdout.readline(), parent.stdout.readline()] == ["main\n", "trained\n"]
+            while not all((tmp_path / f"{name}").exists() for name in ("3.tries", "15.child", "16.tries")):
+                time.sleep(0.05)
+            time.sleep(0.2)
+            helpers = psutil.Process(parent.pid).children()
             workers = _workers_of(parent.pid)
-            assert len(workers) >= 2
+            assert len(workers) == 4 + 1  # with the child
         finally:
             os.kill(parent.pid, signal.SIGKILL)
-    alive = psutil.wait_procs(workers, timeout=2)[1]
-    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+    assert not [one for one in psutil.wait_procs(workers, timeout=2)[1] if _lives(one.pid)]
+    assert not [one for one in psutil.wait_procs(helpers, timeout=10)[1] if _lives(one.pid)]
+
+    def folders() -> set[Path]:
+        return set(temporary.glob("nas-*"))
+
+    left = folders()
+    assert len(left) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with LocalEvaluator(blobs, RECIPE, workers=1):
+        first = folders()
+        assert len(first) == 1
+        assert first != left
+        with LocalEvaluator(blobs, RECIPE, workers=1):
+            assert len(folders()) == 2  # what is in use stays
+    assert folders() == set()
+
+
+@contextmanager
+def _limit(resource_: int, value: int) -> Iterator[None]:
+    before = resource.getrlimit(resource_)
+    resource.setrlimit(resource_, (value, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource_, before)
+
+
+def _losses(trials: dict[int, Trial]) -> dict[int, float]:
+    return {seed: trial.metrics["validation_loss"] for seed, trial in trials.items()}
+
+
+def _lives(pid: int) -> bool:
+    return psutil.pid_exists(pid) and bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
 
 
 def _workers_of(pid: int) -> list[psutil.Process]:

@@ -2,44 +2,139 @@
 
 from __future__ import annotations
 
+import collections
+import ctypes
+import gc
+import itertools
 import os
+import resource
 import signal
+import socket
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 from conftest import finished
 
 from nas.data.dataset import Dataset
-from nas.evaluation.worker import Task
+from nas.evaluation.local import LocalEvaluator
+from nas.evaluation.worker import Task, train_job
 from nas.trial import Job, Trial
 
-FAULTS = {1: "killed", 2: "raises", 3: "hangs", 4: "memory", 5: "exits", 6: "prints", 7: "nan"}
+FAULTS = {
+    1: "is killed", 2: "raises", 3: "hangs", 4: "asks for too much memory", 5: "exits", 6: "prints", 7: "nan",
+    8: "segfaults", 9: "hangs up", 10: "sends garbage", 11: "is terminated", 12: "answers twice",
+    13: "leaves a child", 14: "eats memory", 15: "has a child and hangs", 16: "holds the lock of Python",
+}  # fmt: skip
+
+
+class Misbehaving(LocalEvaluator):
+    """Every seed that is not in FAULTS is well behaved. Tries and children are written down in ``weights``."""
+
+    work = "work:misbehave"
+
+    def seconds_allowed(self, job: Job) -> float:
+        """Little for those that hang."""
+        return 2.0 if job.seed in (3, 15, 16) else 60.0
+
+
+class Slow(LocalEvaluator):
+    """A job takes as many seconds as it has epochs."""
+
+    work = "work:slow"
+
+
+class KilledOnce(LocalEvaluator):
+    """Trains when a job is tried the second time, and is killed the first time."""
+
+    work = "work:train_when_tried_again"
+
+
+class FullDisk(LocalEvaluator):
+    """Trains, and finds that no file may be longer than a hundred bytes."""
+
+    work = "work:train_on_a_full_disk"
 
 
 def misbehave(job: Job, dataset: Dataset, task: Task) -> Trial:
-    """Every seed that is not in FAULTS is well behaved."""
+    _tries(job, task)
     match FAULTS.get(job.seed):
-        case "killed":
+        case "is killed":
             os.kill(os.getpid(), signal.SIGKILL)
         case "raises":
             raise ValueError("the candidate's own fault")
         case "hangs":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(600)
-        case "memory":
+        case "asks for too much memory":
             torch.empty(2**60, dtype=torch.uint8)
         case "exits":
             os._exit(3)
         case "prints":
-            print("x" * 3_000_000)
-            print("y" * 3_000_000, file=sys.stderr)
+            for _ in range(50):
+                print("x" * 1_000_000)
+                print("y" * 1_000_000, file=sys.stderr)
         case "nan":
             return finished(job, float("nan"))
+        case "segfaults":
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            ctypes.string_at(0)
+        case "hangs up":
+            os.close(_connection().fileno())
+            time.sleep(600)
+        case "sends garbage":
+            _connection().sendall(b"\x00\xff garbage")
+            _connection().sendall(b"[" * 100_000 + b"\n")
+        case "is terminated":
+            os.kill(os.getpid(), signal.SIGTERM)
+        case "answers twice":
+            _connection().sendall(b'{"trial": {}}\n')
+        case "leaves a child":
+            _start_child(job, task)
+            os._exit(4)
+        case "eats memory":
+            pieces = [torch.ones(2**24)]
+            while True:
+                pieces.append(torch.ones(2**24))
+        case "has a child and hangs":
+            _start_child(job, task)
+            time.sleep(600)
+        case "holds the lock of Python":
+            collections.deque(itertools.repeat(None), maxlen=0)
     return finished(job)
 
 
 def slow(job: Job, dataset: Dataset, task: Task) -> Trial:
-    """Takes as many seconds as the job has epochs."""
     time.sleep(job.epochs)
     return finished(job)
+
+
+def train_when_tried_again(job: Job, dataset: Dataset, task: Task) -> Trial:
+    if _tries(job, task) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train_job(job, dataset, task)
+
+
+def train_on_a_full_disk(job: Job, dataset: Dataset, task: Task) -> Trial:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    return train_job(job, dataset, task)
+
+
+def _tries(job: Job, task: Task) -> int:
+    """How often the job has been tried, this time included."""
+    path = Path(task.weights, f"{job.seed}.tries")
+    with path.open("a") as file:
+        file.write(".")
+    return path.stat().st_size
+
+
+def _start_child(job: Job, task: Task) -> None:
+    child = subprocess.Popen(["sleep", "600"])
+    Path(task.weights, f"{job.seed}.child").write_text(str(child.pid))
+
+
+def _connection() -> socket.socket:
+    """The worker's own, as a candidate could find it."""
+    return next(one for one in gc.get_objects() if isinstance(one, socket.socket) and one.fileno() >= 0)

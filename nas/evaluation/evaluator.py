@@ -24,6 +24,7 @@ class Evaluator(Protocol):
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
         """One trial for each job, as they finish, in any order.
 
-        A job that fails is a trial with a `Failure`. Fewer trials come back only when time is up. Leaving
-        the iterator early gives up what has not finished.
+        A job that fails is a trial with a `Failure`; what no job can help, such as a full disk, is raised as a
+        `NasError`. Fewer trials come back only when time is up. Leaving the iterator early gives up what has not
+        finished.
         """

@@ -6,21 +6,21 @@ Two threads in one process train these networks slower than one does (1,300–2,
 
 from __future__ import annotations
 
-import json
-import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from nas.architecture.layers import Pretrained
 from nas.data.download import WEIGHTS_SECONDS
-from nas.errors import ArchitectureError
-from nas.evaluation import processes, worker
+from nas.errors import ArchitectureError, UsageError
+from nas.evaluation import processes
+from nas.evaluation.process import Ending, Worker
+from nas.evaluation.processes import GIB
+from nas.evaluation.shared import SharedDataset
+from nas.evaluation.worker import Task
 from nas.trial import Job, Trial
 
 if TYPE_CHECKING:
@@ -31,11 +31,16 @@ if TYPE_CHECKING:
 # as long as that, and a minute more, before it is taken for hanging.
 SLOWEST_FLOPS = 1e9
 GRACE_SECONDS = 60.0
+# How often the memory of the workers is looked at: in that time one core fills 0.5 GiB.
+LOOK_SECONDS = 0.25
+MEMORY_SHARE = 0.8  # of the machine's memory is for the workers together
+LEAST_MEMORY = 2 * GIB
 
 
 class LocalEvaluator:
     """Trains jobs in worker processes. A crash, a hang or too much memory costs one job only.
 
+    A job whose worker was killed, or that found no memory, is tried once more: the cause may lie outside of it.
     Use it in a ``with`` block; afterwards no worker is left.
 
     Args:
@@ -45,9 +50,14 @@ class LocalEvaluator:
         device: where each of them trains.
         weights: a folder for the trained weights, ``<job key>.safetensors``, if they are wanted.
         until: the moment (``time.monotonic``) at which unfinished jobs are given up; None for never.
-        work: what does a job inside a worker, as ``module:function``.
-        seconds_allowed: after how long a job is taken for hanging.
+        memory: how many GiB a worker may use; its share of four fifths of the machine's unless told.
+
+    Raises:
+        StorageError: there is no room for the data set among the temporary files.
     """
+
+    # What does a job inside a worker. No option: a file of options comes from anywhere, and this runs code.
+    work: ClassVar[str] = "nas.evaluation.worker:train_job"
 
     def __init__(
         self,
@@ -58,18 +68,17 @@ class LocalEvaluator:
         device: str = "cpu",
         weights: Path | None = None,
         until: float | None = None,
-        work: str = "nas.evaluation.worker:train_job",
-        seconds_allowed: Callable[[Job], float] | None = None,
+        memory: float | None = None,
     ) -> None:
+        if memory is not None and not memory > 0:
+            raise UsageError(f"evaluator.memory={memory:g} leaves a worker nothing; give it 2 (GiB) or more")
+        limit = memory * GIB if memory else max(LEAST_MEMORY, MEMORY_SHARE * processes.memory() / workers)
         self._dataset = dataset
         self._until = until
-        self._allowed = seconds_allowed or self._seconds_allowed
-        self._folder = tempfile.TemporaryDirectory(prefix="nas-data-", ignore_cleanup_errors=True)
-        dataset.save(Path(self._folder.name))
-        self._task = worker.Task(
-            self._folder.name, asdict(recipe), device, str(weights.resolve()) if weights else "", work
-        )
-        self._workers = [Worker(self._task) for _ in range(workers)]
+        self._shared = SharedDataset(dataset)
+        folder = str(weights.resolve()) if weights else ""
+        task = Task(str(self._shared.folder), asdict(recipe), device, folder, self.work)
+        self._workers = [Worker(task, limit) for _ in range(workers)]
 
     def __enter__(self) -> Self:
         """The evaluator."""
@@ -77,36 +86,56 @@ class LocalEvaluator:
 
     def __exit__(self, *_: object) -> None:
         """End all workers."""
-        for one in self._workers:
-            one.end()
-        self._folder.cleanup()
+        _end(self._workers)
+        self._shared.remove()
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
-        """One trial for each job, as they finish; the longest jobs begin first."""
-        waiting = sorted(jobs, key=self._work_of)
-        running: list[Worker] = []
-        try:
-            while waiting or running:
-                idle = [one for one in self._workers if one.job is None]
-                while idle and waiting:
-                    job = waiting.pop()
-                    idle[-1].start(job, self._allowed(job))
-                    running.append(idle.pop())
-                for one in self._wait(running):
-                    running.remove(one)
-                    yield one.finish()
-                if self._until is not None and time.monotonic() >= self._until:
-                    return
-        finally:
-            for one in running:
-                one.end()
+        """One trial for each job, as they finish; the longest jobs begin first.
 
-    def _wait(self, running: Sequence[Worker]) -> list[Worker]:
-        """Those that have something to say, have died, or have taken too long."""
-        moments = [one.deadline for one in running] + ([self._until] if self._until is not None else [])
-        left = max(0.0, min(moments) - time.monotonic())
-        connection.wait([thing for one in running for thing in one.signs], timeout=left)
-        return [one for one in running if one.is_done]
+        Raises:
+            StorageError: the weights cannot be written.
+            NasError: no worker process can be started.
+        """
+        again: list[Job] = []
+        try:
+            for ending in self._run(jobs):
+                if ending.from_outside:
+                    again.append(ending.trial.job)
+                else:
+                    yield ending.trial
+            for ending in self._run(again):  # now that the others leave them the most memory
+                yield _tried_twice(ending.trial)
+        finally:
+            _end([one for one in self._workers if one.job is not None])
+
+    def seconds_allowed(self, job: Job) -> float:
+        """After how long a job is taken for hanging."""
+        layers = job.candidate.architecture.layers
+        downloads = any(isinstance(layer, Pretrained) and layer.weights for layer in layers)
+        return GRACE_SECONDS + downloads * WEIGHTS_SECONDS + self._work_of(job) / SLOWEST_FLOPS
+
+    def _run(self, jobs: Sequence[Job]) -> Iterator[Ending]:
+        waiting = sorted(jobs, key=self._work_of)
+        while self._until is None or time.monotonic() < self._until:
+            for one in self._workers:
+                if waiting and one.job is None:
+                    job = waiting.pop()
+                    one.start(job, self.seconds_allowed(job))
+            running = [one for one in self._workers if one.job is not None]
+            if not running:
+                return
+            self._wait(running)
+            for one in running:
+                if ending := one.ending():
+                    yield ending
+
+    def _wait(self, running: Sequence[Worker]) -> None:
+        """Until one may have ended, or their memory is to be looked at."""
+        now = time.monotonic()
+        moments = [now + LOOK_SECONDS, *(one.deadline for one in running)]
+        if self._until is not None:
+            moments.append(self._until)
+        connection.wait([sign for one in running for sign in one.signs], timeout=max(0.0, min(moments) - now))
 
     def _work_of(self, job: Job) -> float:
         """Floating-point operations of a job's whole training; a step costs three forward passes."""
@@ -117,87 +146,15 @@ class LocalEvaluator:
         images = job.epochs * len(self._dataset.train) + len(self._dataset.validation)
         return 3 * images * max(1e6, sum(row.flops for row in rows))
 
-    def _seconds_allowed(self, job: Job) -> float:
-        layers = job.candidate.architecture.layers
-        downloads = any(isinstance(layer, Pretrained) and layer.weights for layer in layers)
-        return GRACE_SECONDS + downloads * WEIGHTS_SECONDS + self._work_of(job) / SLOWEST_FLOPS
+
+def _end(workers: Sequence[Worker]) -> None:
+    for one in workers:  # all at once: the end of a process takes a few hundredths of a second
+        one.kill()
+    for one in workers:
+        one.end()
 
 
-class Worker:
-    """One process, which is started when it is first needed and again after it was ended."""
-
-    def __init__(self, task: worker.Task) -> None:
-        self._task = task
-        self._process: Any = None
-        self._connection: Any = None
-        self.job: Job | None = None
-        self.deadline = 0.0
-        self._started = 0.0
-
-    def start(self, job: Job, seconds: float) -> None:
-        """Give it a job."""
-        if self._process is None or not self._process.is_alive():
-            self.end()
-            self._begin()
-        self.job = job
-        self._started = time.monotonic()
-        self.deadline = self._started + seconds
-        with suppress(OSError):  # it died this moment; `finish` will find the connection closed
-            self._connection.send_bytes(json.dumps(job.to_dict()).encode())
-
-    @property
-    def signs(self) -> list[Any]:
-        """What becomes readable when it has something to say or dies."""
-        return [self._connection, self._process.sentinel]
-
-    @property
-    def is_done(self) -> bool:
-        """Whether `finish` has something to return."""
-        return bool(connection.wait(self.signs, timeout=0)) or time.monotonic() >= self.deadline
-
-    def finish(self) -> Trial:
-        """What came of its job."""
-        assert self.job is not None  # noqa: S101
-        job = self.job
-        try:
-            if self._connection.poll():
-                trial = Trial.from_dict(json.loads(self._connection.recv_bytes()))
-                self.job = None
-                return trial
-        except (EOFError, OSError):
-            pass
-        seconds = time.monotonic() - self._started
-        late = seconds >= self.deadline - self._started
-        self._process.join(0 if late else 5)
-        code = self._process.exitcode
-        self.end()
-        if late:
-            return Trial.failed(job, "timeout", f"still training after {seconds:.0f} s, far longer than expected")
-        return Trial.failed(job, "crash", f"the worker process died {_cause(code)}")
-
-    def end(self) -> None:
-        """End the process and forget its job."""
-        self.job = None
-        if self._process is None:
-            return
-        self._connection.close()
-        self._process.kill()
-        self._process.join()
-        self._process = self._connection = None
-
-    def _begin(self) -> None:
-        made_by = processes.context()
-        ours, theirs = made_by.Pipe()
-        self._process = made_by.Process(target=worker.main, args=(theirs, self._task), daemon=True)
-        with processes.no_main_module():
-            self._process.start()
-        theirs.close()
-        self._connection = ours
-
-
-def _cause(code: int | None) -> str:
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        hint = "; the system may have been out of memory" if name == "SIGKILL" else ""
-        return f"of {name}{hint}"
-    return f"with exit code {code}"
+def _tried_twice(trial: Trial) -> Trial:
+    if trial.failure is None:
+        return trial
+    return Trial.failed(trial.job, trial.failure.kind, f"{trial.failure.message} (tried twice)")

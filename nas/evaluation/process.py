@@ -1,0 +1,177 @@
+"""One worker process, seen from the outside: what it is given, what it says, how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing import connection
+from typing import Any
+
+from nas.errors import StorageError
+from nas.evaluation import processes, worker
+from nas.evaluation.processes import GIB, UNKNOWN
+from nas.trial import Job, Kind, Trial
+
+# What a person, another program or a machine that has no memory left does to a worker; no candidate does it to
+# itself. With UNKNOWN the server was killed, and the worker may be alive.
+FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, UNKNOWN)
+LONGEST = 2**24  # bytes of an answer; one of a thousand epochs has 0.2 MB
+DYING_SECONDS = 5.0  # between the end of a process and its exit code lie milliseconds
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What came of a job, and whether the cause of a failure may lie outside of it."""
+
+    trial: Trial
+    from_outside: bool = False
+
+
+class Worker:
+    """One process, which is started when it is first needed and again after it was ended.
+
+    Args:
+        task: what it has to know.
+        memory: how many bytes it may use.
+    """
+
+    def __init__(self, task: worker.Task, memory: float) -> None:
+        self._task = task
+        self._memory = memory
+        self._process: Any = None
+        self._socket: Any = None
+        self._heard = bytearray()
+        self.job: Job | None = None
+        self.deadline = 0.0
+        self._started = 0.0
+
+    def start(self, job: Job, seconds: float) -> None:
+        """Give it a job.
+
+        Raises:
+            NasError: no process can be started.
+        """
+        if self._process is None or connection.wait(self.signs, timeout=0):  # it died, or talks unasked
+            self.end()
+            self._process, self._socket = processes.start(worker.main, self._task)
+        self.job = job
+        self._started = time.monotonic()
+        self.deadline = self._started + seconds
+        with suppress(OSError):  # it died this moment; `ending` will find that
+            self._socket.sendall(json.dumps(job.to_dict()).encode() + b"\n")
+
+    @property
+    def signs(self) -> list[Any]:
+        """What becomes readable when it has something to say or dies."""
+        return [self._socket, self._process.sentinel]
+
+    def ending(self) -> Ending | None:
+        """What came of its job; None while it is at it.
+
+        Raises:
+            StorageError: its disk is full; this is not the job's fault.
+        """
+        is_dead = bool(connection.wait([self._process.sentinel], timeout=0))  # asked first: it may have answered
+        is_closed = self._listen()
+        line, is_whole, rest = bytes(self._heard).partition(b"\n")
+        if is_whole and not rest:
+            return self._answered(line)
+        if rest or len(line) > LONGEST:
+            return self._stop("crash", "the worker process sent something else than its trial")
+        if is_dead or is_closed:
+            return self._died()
+        seconds = time.monotonic() - self._started
+        if time.monotonic() >= self.deadline:
+            return self._stop("timeout", f"still training after {seconds:.0f} s, far longer than expected")
+        used, limit = processes.memory_of(self._process.pid) / GIB, self._memory / GIB
+        if used > limit:
+            what = f"it used {used:.1f} GiB, more than the {limit:.1f} GiB that a worker may use"
+            return self._stop("oom", f"{what}; `--set evaluator.memory=GIB` changes that")
+        return None
+
+    def kill(self) -> None:
+        """Kill the process and its children, and do not wait for their end."""
+        if self._process is not None:
+            processes.kill(self._process)
+
+    def end(self) -> None:
+        """End the process and its children, and forget its job."""
+        self.job = None
+        self._heard.clear()
+        if self._process is None:
+            return
+        self.kill()
+        self._socket.close()
+        self._process.join(DYING_SECONDS)
+        if self._process.exitcode is not None:
+            self._process.close()
+        self._process = self._socket = None
+
+    def _listen(self) -> bool:
+        """Take what it has said, up to a whole line, without waiting; whether it has hung up."""
+        while b"\n" not in self._heard and len(self._heard) <= LONGEST:
+            if not connection.wait([self._socket], timeout=0):
+                return False
+            try:
+                said = self._socket.recv(2**20)
+            except OSError:
+                return True
+            if not said:
+                return True
+            self._heard += said
+        return False
+
+    def _answered(self, line: bytes) -> Ending:
+        assert self.job is not None  # noqa: S101
+        trial = _trial(line, self.job)
+        if trial is None:
+            return self._stop("crash", "the worker process sent something else than its trial")
+        kind = trial.failure.kind if trial.failure else None
+        if kind in ("crash", "oom"):  # what has gone wrong there may go wrong for the next job, too
+            self.end()
+        self.job = None
+        self._heard.clear()
+        return Ending(trial, from_outside=kind == "oom")
+
+    def _died(self) -> Ending:
+        self._process.join(DYING_SECONDS)
+        code = self._process.exitcode
+        if code is None:
+            return self._stop("crash", "the worker process closed its connection")
+        return self._stop("crash", f"the worker process died {_cause(code)}", code in FROM_OUTSIDE)
+
+    def _stop(self, kind: Kind, message: str, from_outside: bool = False) -> Ending:
+        assert self.job is not None  # noqa: S101
+        job = self.job
+        self.end()
+        return Ending(Trial.failed(job, kind, message), from_outside)
+
+
+def _trial(line: bytes, job: Job) -> Trial | None:
+    """The trial of the job that a worker has sent, or None if it is something else.
+
+    Raises:
+        StorageError: the worker has sent that instead.
+    """
+    try:
+        message = json.loads(line)
+        error = message.get("error")
+        trial = None if error else Trial.from_dict(message["trial"])
+    except Exception:  # noqa: BLE001  # whatever a candidate sends, it does not end the search
+        return None
+    if error:
+        raise StorageError(error)
+    return replace(trial, job=job) if trial and trial.job.key == job.key else None
+
+
+def _cause(code: int) -> str:
+    if code >= 0:
+        return f"with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"of {name}" + ("; the system may have been out of memory" if name == "SIGKILL" else "")
