@@ -57,21 +57,24 @@ for command in (search, resume, list_, show, train, ui, sync, repair, plugins, d
 
 def main() -> None:
     """The console script."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows has no SIGHUP
-            signal.signal(getattr(signal, name), _interrupt)
+    _on_signals(_interrupt)
     try:
         cli()
     finally:
+        _on_signals(signal.SIG_IGN)  # while Python exits, which takes its handlers away, the exit code stays ours
         _hush()
 
 
 def _interrupt(*_: object) -> None:
     """The first signal leaves through every `finally`; the second one leaves at once, and the workers follow."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: os._exit(130))
+    _on_signals(lambda *_: os._exit(130))
     raise KeyboardInterrupt
+
+
+def _on_signals(handler: Any) -> None:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), handler)
 
 
 def _hush() -> None:

@@ -67,7 +67,7 @@ class Writer:
         self._log_model = log_model
         self._alive = alive
         self._header = record.header
-        self._client = _client(tracking_uri)
+        self._client = _client(tracking_uri, artifacts)
         self._experiment = _experiment(self._client, tracking_uri, artifacts)
         search, self._nested = self._found()
         self._told = self._failed = 0
@@ -310,30 +310,33 @@ class Writer:
         self._status = status
 
 
-def _client(tracking_uri: str) -> MlflowClient:
+def _client(tracking_uri: str, artifacts: Path) -> MlflowClient:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of every retry
     if (file := sqlite_file(tracking_uri)) and not file.exists():
-        _make_database(file)
+        _make_database(file, artifacts)
         probe(tracking_uri)
     from mlflow import MlflowClient
 
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it shows a traceback of what it raises
     return MlflowClient(tracking_uri)
 
 
-def _make_database(file: Path) -> None:
+def _make_database(file: Path, artifacts: Path) -> None:
     """Make an empty store, whole or not at all.
 
     MLflow makes one in some sixty steps without a lock: two searches that began together (measured: three of three
     failed) or a kill in between would leave a file that no MLflow can open again.
     """
-    from mlflow import MlflowClient
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            MlflowClient(f"sqlite:///{folder}/mlflow.db")
+            # Without a folder for artifacts it takes the current one, of which a ' ends up in its SQL.
+            SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", artifacts.as_uri())  # type: ignore[no-untyped-call]
             shutil.copyfile(Path(folder, "mlflow.db"), draft)
         with suppress(FileExistsError):  # another search was faster
             os.link(draft, file)
