@@ -393,6 +393,25 @@ def test_a_download_that_went_wrong_leaves_nothing_behind(
     assert packed.name in source.note
 
 
+FETCH = """
+import sys
+from pathlib import Path
+from nas.data import mnist
+mnist.MIRRORS = (sys.argv[1],)
+mnist.FILES = tuple(mnist.File(*about) for about in eval(sys.argv[2]))
+mnist.Mnist([Path(sys.argv[3])]).fetch()
+"""
+
+
+def test_two_processes_may_fetch_at_once(mirror: Path, tiny: Path, cache: Path) -> None:
+    about = repr([tuple(file) for file in mnist.FILES])
+    command = [sys.executable, "-c", FETCH, mnist.MIRRORS[1], about, str(cache)]
+    for process in [subprocess.Popen(command) for _ in range(3)]:
+        assert process.wait(60) == 0
+    assert contents(cache) == contents(tiny)
+    assert [path.name for path in cache.rglob("*") if path.name.startswith(".")] == []
+
+
 def test_a_cache_that_cannot_be_written_is_an_error_of_one_line(mirror: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=f"downloading mnist to {tmp_path / 'file'} failed: .*Not a directory"):

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from nas.architecture.known import LECTURE, LENET5
 from nas.architecture.layers import Conv2d
 from nas.cli.ui import ui
 from nas.errors import NasError, UsageError
+from nas.records import view as view_module
 from nas.records.journal import FILE, Journal
 from nas.records.observer import Header, Outcome
 from nas.records.record import read
@@ -558,3 +559,74 @@ def test_ui_shows_the_store_and_leaves_nothing_behind(
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 0
     assert not [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+# --- a server that dies, and comes back
+
+
+@contextmanager
+def serving(folder: Path, port: int) -> Iterator[str]:
+    """A real MLflow server, killed at the end."""
+    from nas.records.view import SETTINGS
+
+    uri = store_uri(folder)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", str(port)]
+    command += ["--workers", "1", "--artifacts-destination", (folder / "mlartifacts").as_uri()]
+    quiet = {**SETTINGS, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen(
+        command, env={**os.environ, **quiet}, start_new_session=True, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            wait_for(lambda: _answers(f"http://127.0.0.1:{port}"))
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _answers(address: str) -> bool:
+    try:
+        return bool(get(f"{address}/health"))
+    except OSError:
+        return False
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+@pytest.mark.faults
+def test_a_server_that_dies_and_comes_back_has_everything_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view_module, "PAUSES", (0.5,))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    warnings: list[str] = []
+    shown = Shown(tmp_path, uri=f"http://127.0.0.1:{port}", warn=warnings.append)
+
+    def nested() -> int:
+        from mlflow import MlflowClient
+
+        return len(MlflowClient(store_uri(tmp_path)).search_runs(["1"], "tags.`nas.trial` != '0'"))
+
+    with serving(tmp_path, port):
+        shown.told(*(make_trial(LENET5, 0.9, seed=seed) for seed in range(3)))
+        wait_for(lambda: nested() == 3)
+    shown.told(*(make_trial(LENET5, 0.9, seed=seed) for seed in range(3, 6)))
+    wait_for(lambda: bool(warnings))
+    with serving(tmp_path, port):
+        wait_for(lambda: nested() == 6)  # by itself, while the search goes on
+        shown.told(make_trial(LENET5, 0.95, seed=6))
+        shown.close()
+    assert len(warnings) == 1
+    record = Record(tmp_path, shown.view.run_id)
+    assert [run.data.tags["nas.trial"] for run in record.nested] == [str(number) for number in range(1, 8)]
+    assert record.history(record.search, "best_validation_accuracy") == [
+        *((n, 0.9) for n in range(1, 7)),
+        (7, 0.95),
+    ]
+    assert len(list((tmp_path / "mlartifacts").rglob("layers.txt"))) == 7
+    assert record.search.info.status == "KILLED"
