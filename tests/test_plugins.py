@@ -193,7 +193,10 @@ def test_an_evaluator_that_raises_or_makes_up_trials_is_named(tmp_path: Path) ->
         def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
             yield finished(job(LECTURE, epochs=9))
 
-    for inner, words in ((Raising(), "evaluator Raising failed: KeyError"), (Foreign(), "that it was not given")):
+    for inner, words in (
+        (Raising(), "evaluator Raising failed: KeyError"),
+        (Foreign(), "the evaluator Foreign returned what is no trial"),
+    ):
         with Journal(tmp_path / f"{type(inner).__name__}.jsonl") as journal:
             recorded = Recorded(inner, journal, LOSS)
             with pytest.raises(PluginError, match=words):

@@ -53,6 +53,7 @@ def log_model(example: Tensor, outcome: Outcome, tracking_uri: str, run_id: str)
                 name="model",
                 signature=signature,
                 input_example=images.numpy(),
+                tags={"nas.job": outcome.winner.job.key},
                 # Given, because finding them out takes longer than a training.
                 pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "torch")],
             )

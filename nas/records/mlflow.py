@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import NasError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "nas"
 METRICS, PARAMS = 900, 100  # so many MLflow takes in one call: 1,000 of everything, and 100 parameters
 PAGE = 1_000  # runs in one answer
+OPENING = Lock()  # Alembic, which makes and checks the tables, serves one thread of a process at a time
 
 Points = dict[tuple[str, int], tuple[float, float]]  # (metric, step) → value, and when, in seconds since 1970
 
@@ -67,7 +69,8 @@ class Writer:
         self._log_model = log_model
         self._alive = alive
         self._header = record.header
-        self._client = _client(tracking_uri, artifacts)
+        with OPENING:
+            self._client = _client(tracking_uri, artifacts)
         self._experiment = _experiment(self._client, tracking_uri, artifacts)
         search, self._nested = self._found()
         self._told = self._failed = 0
@@ -136,7 +139,13 @@ class Writer:
         for name, value in params.items():
             if there.get(name, value) != value:
                 self._client.set_tag(self.run_id, f"changed.{name}", value)
-        self._client.log_inputs(self.run_id, [_dataset(self._header)])
+        from mlflow.exceptions import MlflowException
+
+        data = [_dataset(self._header)]
+        try:
+            self._client.log_inputs(self.run_id, data)
+        except MlflowException:  # another search has entered the same data in this moment
+            self._client.log_inputs(self.run_id, data)
 
     def _last_step(self) -> int:
         """Up to which candidate the search's own curves are there."""
@@ -216,10 +225,8 @@ class Writer:
             self._client.log_artifacts(self.run_id, str(outcome.weights.parent), "best")
         self._alive()
         try:
-            if self._log_model is not None and self._tags.get("nas.model") != outcome.winner.job.key:
+            if self._log_model is not None and not self._has_model(outcome):
                 self._log_model(outcome, self._uri, self.run_id)
-                self._tags["nas.model"] = outcome.winner.job.key
-                self._client.set_tag(self.run_id, "nas.model", outcome.winner.job.key)
             if len(self._header.objectives) > 1:
                 self._log_front(outcome.front)
         finally:  # a search without a logged model has not failed
@@ -228,6 +235,16 @@ class Writer:
             self._close("FINISHED", now)
         self._tags["nas.outcome"] = self._outcome_tag()
         self._client.set_tag(self.run_id, "nas.outcome", self._outcome_tag())
+
+    def _has_model(self, outcome: Outcome) -> bool:
+        """Whether the winner is logged as a model; what a kill has left of one is removed."""
+        where = f"source_run_id = '{self.run_id}'"
+        for model in self._client.search_logged_models([self._experiment], where):
+            if model.status != "READY":
+                self._client.delete_logged_model(model.model_id)
+            elif model.tags.get("nas.job") == outcome.winner.job.key:
+                return True
+        return False
 
     def _log_front(self, front: Sequence[Trial]) -> None:
         """The Pareto front, as a table and as a figure."""
