@@ -21,7 +21,7 @@ from nas.records.journal import FILE, Journal
 from nas.records.observer import Observer, Outcome
 from nas.records.record import Record
 from nas.search import Budget, Search
-from nas.session import Start, make_strategy, open_session, warner
+from nas.session import Start, find_strategy, open_session, warner
 from nas.spaces.space import Candidate
 from nas.strategies.recalled import Recalled
 from nas.trial import Job, job_seed
@@ -75,8 +75,8 @@ def resume_search(folder: Path, observers: Sequence[Observer], *, force: bool = 
 
 def _search(experiment: Experiment, start: Start, observers: Sequence[Observer]) -> Outcome:
     limit = experiment.time_limit
-    made = make_strategy(experiment)
-    with open_session(experiment, plugins.canonical(experiment.strategy), start, observers) as session:
+    made, parts = find_strategy(experiment)
+    with open_session(experiment, plugins.canonical(experiment.strategy), start, observers, parts) as session:
         record, begun = session.journal.record, session.journal.begun
         until = begun + SEARCH_SHARE * limit if limit else None
         if record.plan is not None:  # the search was over before this process began
@@ -84,7 +84,7 @@ def _search(experiment: Experiment, start: Start, observers: Sequence[Observer])
         known = {number: batch.wanted for number, batch in record.asked.items()}
         with session.evaluator(until=until) as evaluator:
             search = Search(
-                Recalled(lambda: made(session), record.asked, trusting=start.force),
+                Recalled(lambda: made(session), record.asked, trusting=record.forced),
                 SuccessiveHalving(evaluator, rungs=experiment.rungs),
                 Budget(experiment.trials, until, experiment.batch, known),
                 session.epochs,
@@ -118,7 +118,7 @@ def _check_budget(experiment: Experiment, record: Record) -> None:
     if experiment.trials is not None and experiment.trials < told:
         raise UsageError(f"it has {told} trials already: --trials {experiment.trials} would be fewer")
     over = record.plan is not None and not _has_more(experiment, record)
-    if limit is not None and not over and record.seconds >= limit - CLOSING_SECONDS:
+    if limit is not None and not over and record.seconds >= limit - min(CLOSING_SECONDS, limit / 2):
         raise UsageError(
             f"it has taken {record.seconds:.0f} s of its {limit:g} s: give it more time with --time-limit"
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from nas import plugins, searches
@@ -120,9 +121,23 @@ class Session:
 
 @contextmanager
 def open_session(
-    experiment: Experiment, kind: str, start: Start, observers: Sequence[Observer], **more: str
+    experiment: Experiment,
+    kind: str,
+    start: Start,
+    observers: Sequence[Observer],
+    parts: Mapping[str, type[Any]] = MappingProxyType({}),
+    **more: str,
 ) -> Iterator[Session]:
-    """Everything that a run needs, checked before any training; afterwards nothing is left running."""
+    """Everything that a run needs, checked before any training; afterwards nothing is left running.
+
+    Args:
+        experiment: the configuration.
+        kind: the strategy's name, or ``train``.
+        start: where it begins.
+        observers: are told what happens.
+        parts: the classes of the plugins that are found already.
+        more: what else the record says of a training, which is no search.
+    """
     begun = time.monotonic()
     processes.warm_up()
     objectives = tuple(Objective.parse(text) for text in experiment.objectives)
@@ -133,6 +148,7 @@ def open_session(
     with _placed(experiment, "dataset"):
         options = experiment.options_of("dataset")
         source = open_source(experiment.dataset, experiment.data_dir, options, experiment.plugins)
+    parts = {**parts, "evaluator": trains, "dataset": type(source)}
     data = plugins.guarded(source.load, f"the data set {source.name} cannot be loaded")
     limits = Limits(data.input_shape, len(data.classes))
     if not more:
@@ -150,7 +166,8 @@ def open_session(
         "dataset": {"name": source.name, "fingerprint": data.fingerprint, **sizes},
         "limits": {**asdict(limits), "input_shape": list(limits.input_shape)},
         "note": source.note,
-        "plugins": _sources(experiment, trains, type(source), search=not more),
+        # With another source, another result.
+        "plugins": {name: plugins.source_hash(part) for name, part in parts.items()},
         "versions": {package: version(package) for package in ("nas", "torch")},
     }
     with _journal(start, kind, about, settled, begun, observers) as journal:
@@ -196,7 +213,8 @@ def _journal(
     """The journal of a run, in which this process has begun its work; its folder holds the configuration."""
     if start.journal is not None:
         before = start.journal.record.about
-        if (found := searches.differences(before, about)) and not start.force:
+        found = searches.differences(before, about) if "config" in before else []  # it had not begun
+        if found and not start.force:
             name, words = start.journal.path.parent.name, "; ".join(found)
             raise JournalError(f"{name} is not what it was: {words}. --force goes on all the same")
         found += [
@@ -213,17 +231,8 @@ def _journal(
     with opened as journal:
         if kind != "train":  # first, so that whatever has a journal can go on
             write_whole(journal.path.parent / searches.TOML, settled.to_toml())
-        journal.begin(about, more=start.more, lenient=start.force)
+        journal.begin(about, more=start.more, forced=start.force)
         yield journal
-
-
-def _sources(experiment: Experiment, trains: type[Any], source: type[Any], *, search: bool) -> dict[str, str]:
-    """The hashes of the files in which the plugins stand: with another source, another result."""
-    kinds = {"evaluator": trains, "dataset": source}
-    if search:
-        for kind, name in (("strategy", experiment.strategy), ("space", experiment.space)):
-            kinds[kind] = plugins.find(kind, name, experiment.plugins)
-    return {kind: plugins.source_hash(found) for kind, found in kinds.items()}
 
 
 def _view(experiment: Experiment, journal: Journal, data: Dataset, observers: Sequence[Observer]) -> MlflowView:
@@ -231,23 +240,24 @@ def _view(experiment: Experiment, journal: Journal, data: Dataset, observers: Se
     return MlflowView(journal.record, warner(observers), uri, partial(log_model, data.validation.images[:4]))
 
 
-def make_strategy(experiment: Experiment) -> Callable[[Session], Strategy]:
-    """What makes the strategy, once there is a session; its name, space and options are checked now."""
+def find_strategy(experiment: Experiment) -> tuple[Callable[[Session], Strategy], dict[str, type[Any]]]:
+    """What makes the strategy, once there is a session; and the classes of the strategy and the space.
+
+    Their names and options are checked now.
+    """
     extra = experiment.plugins
-    kind = plugins.find("strategy", experiment.strategy, extra)
+    parts = {kind: plugins.find(kind, getattr(experiment, kind), extra) for kind in ("strategy", "space")}
     with _placed(experiment, "space"):
-        space = plugins.create(plugins.find("space", experiment.space, extra), experiment.options_of("space"))
+        space = plugins.create(parts["space"], experiment.options_of("space"))
 
     def make(limits: Limits, objectives: Sequence[Objective]) -> Strategy:
-        options = experiment.options_of("strategy")
+        given = {"space": space.within(limits), "objectives": objectives, "seed": experiment.seed}
         with _placed(experiment, "strategy"):
-            made: Strategy = plugins.create(
-                kind, options, space=space.within(limits), objectives=objectives, seed=experiment.seed
-            )
+            made: Strategy = plugins.create(parts["strategy"], experiment.options_of("strategy"), **given)
         return made
 
     make(Limits(), [Objective.parse(text) for text in experiment.objectives])
-    return lambda session: make(session.limits, session.objectives)
+    return lambda session: make(session.limits, session.objectives), parts
 
 
 @contextmanager

@@ -424,7 +424,7 @@ def test_what_was_told_anew_replaces_what_it_was(store: Path) -> None:
     shown.told(make_trial(LENET5, 0.9), make_trial(LENET5, 0.8, seed=2), make_trial(LENET5, 0.7, seed=3))
     shown.close()
     with Journal(shown.path) as journal:
-        journal.begin({}, lenient=True)
+        journal.begin({}, forced=True)
         view = MlflowView(journal.record, pytest.fail, store_uri(store))
         for trial in (make_trial(LENET5, 0.9), make_trial(LECTURE, 0.85, seed=5)):
             journal.told(trial)

@@ -63,7 +63,7 @@ def run(
         wrapped = SuccessiveHalving(Recorded(evaluator, journal, LOSS))
         known = dict(journal.record.asked)
         budget = Budget(trials, known={number: one.wanted for number, one in known.items()})
-        strategy = Recalled(make, known, trusting=how.get("lenient", False))
+        strategy = Recalled(make, known, trusting=how.get("forced", False))
         history = Search(strategy, wrapped, budget, epochs=1.0, observers=[journal]).run()
         assert [one.trial.id for one in journal.record.told] == [one.id for one in told_order(history, journal)]
         return history, len(evaluator.jobs)
@@ -137,7 +137,7 @@ def test_a_strategy_that_is_not_what_it_was_is_noticed(tmp_path: Path) -> None:
         JournalError, match=r"cannot go on: of batch 1, the strategy Evolve proposes other.*--force"
     ):
         run(path, lambda: Evolve(SPACE, objectives=LOSS, seed=2), 24)
-    history, _ = run(path, lambda: Evolve(SPACE, objectives=LOSS, seed=2), 40, lenient=True)
+    history, _ = run(path, lambda: Evolve(SPACE, objectives=LOSS, seed=2), 40, forced=True)
     assert [trial.id for trial in history[:24]] == [trial.id for trial in before]
     assert len({trial.id for trial in history}) == 40
 
@@ -246,7 +246,7 @@ def test_an_empty_journal_is_a_search_that_has_not_begun(tmp_path: Path) -> None
     path = tmp_path / FILE
     path.touch()
     with Journal(path) as journal:
-        assert (len(journal), journal.record.about) == (0, {})
+        assert len(journal) == 0
     history, _ = run(path, lambda: Evolve(SPACE, objectives=LOSS), 8)
     assert len(history) == 8
 
@@ -263,13 +263,8 @@ def test_a_damaged_line_is_named_and_repair_keeps_all_the_others(tmp_path: Path,
             broken()
     assert State.of(tmp_path).word == "damaged"
     before = path.read_bytes()
-    if where == 0:
-        with pytest.raises(JournalError, match="no header that is whole"):
-            repair(tmp_path)
-        assert path.read_bytes() == before
-        return
     kept, lost = repair(tmp_path)
-    assert kept + lost == 9
+    assert kept + lost == 9 + (where == 0)  # which gets a new header
     assert path.with_name(f"{FILE}.damaged-1").read_bytes() == before
     trainings = [number for number in (3, 5, 7) if number != where]
     assert [one.job.seed for one in read(path)[0].trials.values()] == [(number - 3) // 2 for number in trainings]

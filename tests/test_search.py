@@ -330,7 +330,8 @@ def test_a_trial_is_on_the_disk_before_the_strategy_is_told(tmp_path: Path) -> N
 def test_the_journal_brings_back_what_was_written(tmp_path: Path) -> None:
     good = scored(finished(job(LECTURE, 0.25, 7)), LOSS)
     bad = Trial.failed(job(LECTURE, 1.0, 8), "oom", "out  of\nmemory")
-    with Journal(tmp_path / "j", {"config": {"seed": 1}}) as journal:
+    with Journal(tmp_path / "j") as journal:
+        journal.begin({"config": {"seed": 1}})
         journal.append(good)
         journal.append(bad)
     with Journal(tmp_path / "j") as journal:

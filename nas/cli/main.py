@@ -73,8 +73,9 @@ def _interrupt(*_: object) -> None:
 
 def _on_signals(handler: Any) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows has no SIGHUP
-            signal.signal(getattr(signal, name), handler)
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # `nohup` has a reason
+            signal.signal(number, handler)
 
 
 def _hush() -> None:

@@ -53,7 +53,7 @@ def show(search: str | None, as_json: bool) -> None:
     if not state.record.about:
         return
     print_out(_summary(state))
-    if state.word not in ("finished", "running"):
+    if state.word not in ("finished", "running") and "strategy" in state.record.about.get("config", {}):
         print_out(f"go on with: {searches.resume_command(state.folder, state.record.about.get('config', {}))}")
     _show_details(state)
 

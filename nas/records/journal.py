@@ -11,6 +11,7 @@ import platform
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -36,7 +37,6 @@ class Journal(Observer):
 
     Args:
         path: the file; it is made if it is not there.
-        about: what the search is, for a new journal that no session begins.
         begun: the moment (``time.monotonic``) at which a new search began.
 
     Raises:
@@ -44,46 +44,39 @@ class Journal(Observer):
         StorageError: it cannot be written.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any] | None = None, begun: float | None = None) -> None:
+    def __init__(self, path: Path, begun: float | None = None) -> None:
         self.path = path
         self.begun = time.monotonic() if begun is None else begun
-        self.lenient = False  # whether other candidates than before may be told
         self._asked = self._told = 0  # of what this process was told
-        self.record = Record(path)
-        self._lock = FileLock(path.with_name(LOCK), timeout=PATIENCE)
+        self._lock = _lock(path)
         try:
-            self._lock.acquire()
-        except Timeout:
-            raise JournalError(f"{path.parent} is being searched by {holder(path)}: wait, or end that") from None
-        except OSError as error:
-            raise StorageError.of(path, error) from None
-        try:
-            self._open(about)
-        except BaseException:
+            self.record, self._whole = self._read()
+            self._file = self.path.open("ab", buffering=0)
+            self._file.truncate(self._whole)
+            if self._whole:
+                self.begun = time.monotonic() - self.record.seconds
+            else:
+                self._write({"header": {"version": VERSION, "id": secrets.token_hex(8)}})
+        except BaseException as error:
             self._lock.release()
+            if isinstance(error, OSError):
+                raise StorageError.of(path, error) from None
             raise
 
-    def _open(self, about: Mapping[str, Any] | None) -> None:
-        whole = 0
-        if self.path.exists():
-            self.record, whole = read(self.path)
-            if whole and self.record.about["version"] != VERSION:
-                self._upgrade()
-                self.record, whole = read(self.path)
-        try:
-            self._file = self.path.open("ab", buffering=0)
-            self._file.truncate(whole)
-        except OSError as error:
-            raise StorageError.of(self.path, error) from None
-        if whole:
-            self.begun = time.monotonic() - self.record.seconds
-        elif about is not None:
-            self._write({"header": {"version": VERSION, "note": "", **about}})
+    def _read(self) -> tuple[Record, int]:
+        """What the file says, and how many bytes of it are whole lines."""
+        if not self.path.exists():
+            return Record(self.path), 0
+        record, whole = read(self.path)
+        if whole and record.about["version"] != VERSION:
+            self._upgrade()
+            return read(self.path)
+        return record, whole
 
     def _upgrade(self) -> None:
         """Write an older journal anew, as this version does: its lines are good, its header gets the version."""
         entries = [entry for line in lines(self.path) if (entry := entry_of(line)) is not None]
-        entries[0]["header"] = {"note": "", **entries[0]["header"], "version": VERSION}
+        entries[0]["header"] = {**entries[0]["header"], "version": VERSION}
         write_whole(self.path, b"".join(line_of(entry) for entry in entries))
 
     def __enter__(self) -> Self:
@@ -108,20 +101,17 @@ class Journal(Observer):
         trial = self.record.trials.get(job.key)
         return replace(trial, job=job) if trial else None
 
-    def begin(self, about: Mapping[str, Any], *, more: bool = False, lenient: bool = False) -> None:
+    def begin(self, about: Mapping[str, Any], *, more: bool = False, forced: bool = False) -> None:
         """This process begins to work on the search.
 
         Args:
-            about: what the search is; kept as far as it is not what it was.
+            about: what the search is, section by section; kept where it is not what it was.
             more: there is more budget than before: what was decided about the end is void.
-            lenient: the strategy may propose other candidates than it did before.
+            forced: something has changed that changes the result.
         """
-        self.lenient = more or lenient
-        if not self.record.about:
-            self._write({"header": {"version": VERSION, "id": secrets.token_hex(8), "note": "", **about}})
         changes = {name: value for name, value in about.items() if self.record.about.get(name) != value}
         process = {"process": os.getpid(), "host": platform.node()}
-        self._write({"session": {**process, "changes": changes, "more": more}})
+        self._write({"session": {**process, "changes": changes, "more": more, "forced": forced}})
 
     def append(self, trial: Trial) -> None:
         """Keep a training; it is on the disk when this returns.
@@ -149,7 +139,7 @@ class Journal(Observer):
             before = self.record.told[number].trial.job.key
             if before == trial.job.key:
                 return
-            if not self.lenient:
+            if not (self.record.more or self.record.forced):
                 raise JournalError(
                     f"this search cannot go on: candidate {number + 1} was {before}, and is {trial.job.key} now; "
                     "--force goes on all the same"
@@ -183,8 +173,6 @@ class Journal(Observer):
 
     def _write(self, entry: dict[str, Any], *, sync: bool = True) -> None:
         seconds = round(time.monotonic() - self.begun, 3)
-        if not self.record.about and "header" not in entry:
-            self._write({"header": {"version": VERSION, "note": ""}})
         entry = {"at": round(time.time(), 3), "seconds": seconds, **entry}
         data = line_of(entry)
         try:
@@ -193,8 +181,28 @@ class Journal(Observer):
             if sync:
                 os.fsync(self._file.fileno())
         except OSError as error:
+            with suppress(OSError):  # half a line would spoil the next one
+                self._file.truncate(self._whole)
             raise StorageError.of(self.path, error) from None
+        self._whole += len(data)
         self.record.take(entry)
+
+
+def _lock(path: Path) -> FileLock:
+    """The lock of a journal, held.
+
+    Raises:
+        JournalError: another process holds it.
+        StorageError: it cannot be written.
+    """
+    lock = FileLock(path.with_name(LOCK), timeout=PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise JournalError(f"{path.parent} is being searched by {holder(path)}: wait, or end that") from None
+    except OSError as error:
+        raise StorageError.of(path, error) from None
+    return lock
 
 
 def is_running(folder: Path) -> bool:
@@ -226,40 +234,39 @@ def repair(folder: Path) -> tuple[int, int]:
     Trainings stay. What was told after the first damage is left out: it is told again when the search goes on.
 
     Returns:
-        How many lines were kept, and how many were not.
+        How many lines it has now, and how many were not kept.
 
     Raises:
-        JournalError: it has no header that is whole, or a process is writing it.
+        JournalError: nothing in it is whole, or a process is writing it.
     """
     path = folder / FILE
-    try:
-        with FileLock(folder / LOCK, timeout=PATIENCE):
+    with _lock(path):
+        try:
             every = list(lines(path))
-            kept = _whole(every, path)
-            if len(kept) < len(every):
-                number = 1
-                while (old := path.with_name(f"{FILE}.damaged-{number}")).exists():
-                    number += 1
-                write_whole(old, b"".join(every))
-                write_whole(path, b"".join(kept))
-            read(path)
-            return len(kept), len(every) - len(kept)
-    except Timeout:
-        raise JournalError(f"{folder} is being searched by {holder(path)}: wait, or end that") from None
-    except OSError as error:
-        raise StorageError.of(path, error) from None
+        except OSError as error:
+            raise JournalError(f"{path} cannot be read: {error.strerror}") from None
+        kept = _whole(every, path)
+        if kept != every:
+            number = 1
+            while (old := path.with_name(f"{FILE}.damaged-{number}")).exists():
+                number += 1
+            write_whole(old, b"".join(every))
+            write_whole(path, b"".join(kept))
+        lost = sum(line not in kept for line in every)
+        return len(kept), lost
 
 
 def _whole(every: list[bytes], path: Path) -> list[bytes]:
     """The lines to keep: those that are whole and say what can be said after those before them."""
     record, damaged = Record(path), False
     kept: list[bytes] = []
-    for line in every:
+    for number, line in enumerate(every):
         entry = entry_of(line) if line.endswith(b"\n") else None
-        if entry is None or ("header" in entry) != (not kept):
+        if number == 0 and (entry is None or "header" not in entry):
+            damaged, entry = True, {"header": {"version": VERSION, "id": secrets.token_hex(8)}}
+            line = line_of(entry)
+        if entry is None or (damaged and entry.keys() & {"told", "retold", "searched", "outcome"}):
             damaged = True
-            continue
-        if damaged and entry.keys() & {"told", "retold", "searched", "outcome"}:
             continue
         try:
             record.take(entry)
@@ -267,6 +274,6 @@ def _whole(every: list[bytes], path: Path) -> list[bytes]:
             damaged = True
             continue
         kept.append(line)
-    if not kept:
-        raise JournalError(f"{path} has no header that is whole: what was searched cannot be known any more")
+    if len(kept) < 2:
+        raise JournalError(f"{path}: nothing in it is whole; start the search again")
     return kept

@@ -4,8 +4,8 @@ A line is ``{"check": CRC-32 of the rest, "at": seconds since 1970, "seconds": o
 
 | kind | says |
 |---|---|
-| header | what the search is; the first line |
-| session | a process begins to work on it: which one, and what has changed since the last |
+| header | the version, and an id that no other search has; the first line |
+| session | a process begins to work on it: which one, and what the search is where that has changed |
 | asked | the strategy proposed a batch: its number, how many were wanted, the candidates |
 | trial | a training has ended |
 | told | a candidate is through: the key of its training, or the whole trial where no training has it |
@@ -75,6 +75,8 @@ class Record:
     outcomes: int = 0  # how often the test images were opened
     ended: dict[str, Any] | None = None
     sessions: list[Session] = field(default_factory=list)
+    more: bool = False  # whether it was ever given more budget than the one for which its end was decided
+    forced: bool = False  # whether it ever went on although something had changed
     seconds: float = 0.0  # that the search has taken, over all sessions
     at: float = 0.0  # of the latest line
 
@@ -101,9 +103,8 @@ class Record:
             if shape := limits.get("input_shape"):
                 limits["input_shape"] = tuple(int(size) for size in shape)
             objectives = tuple(Objective.parse(text) for text in config["objectives"])
-            return Header(
-                self.path.parent, config, dict(about["dataset"]), Limits(**limits), objectives, str(about["note"])
-            )
+            note = str(about.get("note", ""))
+            return Header(self.path.parent, config, dict(about["dataset"]), Limits(**limits), objectives, note)
         except (KeyError, TypeError, ValueError, AttributeError, NasError) as error:
             raise JournalError(f"{self.path} does not say what was searched ({error!r:.100})") from None
 
@@ -160,7 +161,9 @@ class Record:
                 self.about = {**self.about, **said["changes"]}
                 self.sessions.append(Session(int(said["process"]), str(said["host"]), self.at))
                 self.ended = None
-                if said["more"]:  # more trials or time: the search goes on, and there will be another winner
+                self.forced |= bool(said["forced"])
+                if said["more"]:  # the search goes on, and there will be another winner
+                    self.more = True
                     self.plan = self.outcome = None
             case "trial":
                 trial = Trial.from_dict(said)
