@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PATIENCE = 120.0  # seconds without progress after which `close` gives up; to export the winner takes 20
 SHORT_PATIENCE = 2.0  # the same, for a store that has already failed
 PROBE = 1.0  # seconds in which a store has to show that it is there
+LAST_PROBE = 0.3  # the same at the end, for a store that has already failed: somebody is waiting
 PAUSES = (5.0, 10.0, 20.0, 40.0, 60.0)  # seconds after a failure until the next attempt
 
 LogModel = Callable[[Outcome, str, str], None]  # outcome, tracking URI, run id
@@ -63,7 +64,7 @@ def artifacts_of(uri: str) -> Path:
     return (file.absolute().parent if file else Path.cwd()) / "mlartifacts"
 
 
-def probe(uri: str) -> None:
+def probe(uri: str, seconds: float = PROBE) -> None:
     """Return at once if a store is there and takes something.
 
     MLflow itself would try again and again: for 20 s and more with a server, for 102 s with a file.
@@ -73,14 +74,14 @@ def probe(uri: str) -> None:
     """
     if file := sqlite_file(uri):
         if file.exists():
-            with closing(sqlite3.connect(file, timeout=PROBE)) as connection:
+            with closing(sqlite3.connect(file, timeout=seconds)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")  # persists; readers wait for no writer
                 connection.execute("BEGIN IMMEDIATE")
         else:
             file.parent.mkdir(parents=True, exist_ok=True)
     elif uri.startswith(("http:", "https:")):
         try:
-            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE).close()  # noqa: S310
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=seconds).close()  # noqa: S310
         except urllib.error.HTTPError as error:  # something answers
             error.close()
 
@@ -157,7 +158,7 @@ class MlflowView(Observer):
     def _write(self, writer: Writer | None, *, ended: bool) -> Writer:
         """Bring the store up to the record; with a new writer if there is none, or if it is no good any more."""
         if writer is None or writer.is_stale:
-            probe(self.tracking_uri)
+            probe(self.tracking_uri, LAST_PROBE if ended and self._trouble else PROBE)
             from nas.records.mlflow import Writer
 
             artifacts = artifacts_of(self.tracking_uri)
