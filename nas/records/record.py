@@ -19,7 +19,10 @@ What a clock decided (asked, searched) is written down, so that a search that go
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -87,8 +90,10 @@ class Record:
 
     @property
     def id(self) -> str:
-        """What no other search is called, wherever it is."""
-        return str(self.about.get("id", self.name))
+        """What no other search is called, wherever it is: sixteen hexadecimal digits."""
+        known = str(self.about.get("id", ""))  # version 1 had none
+        digits = hashlib.sha256(os.fsencode(self.path.parent)).hexdigest()[:16]
+        return known if re.fullmatch("[0-9a-f]{16}", known) else digits
 
     @property
     def header(self) -> Header:
