@@ -10,11 +10,10 @@ import json
 import logging
 import math
 import os
-import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -24,6 +23,7 @@ from nas.errors import NasError
 from nas.front import hypervolume
 from nas.records.figures import pareto_front
 from nas.records.observer import Header, Outcome, deviation
+from nas.records.points import Points, curve, flat, key
 from nas.records.record import Record, Told
 from nas.records.texts import layers, leaderboard, pretty, run_name, story
 from nas.records.view import SETTINGS, LogModel, probe, sqlite_file
@@ -37,8 +37,6 @@ EXPERIMENT = "nas"
 METRICS, PARAMS = 900, 100  # so many MLflow takes in one call: 1,000 of everything, and 100 parameters
 PAGE = 1_000  # runs in one answer
 OPENING = Lock()  # Alembic, which makes and checks the tables, serves one thread of a process at a time
-
-Points = dict[tuple[str, int], tuple[float, float]]  # (metric, step) → value, and when, in seconds since 1970
 
 
 class Writer:
@@ -133,7 +131,7 @@ class Writer:
 
     def _describe(self, search: Run | None) -> None:
         """The configuration and the data. What has changed since the run was made is a tag: parameters stay."""
-        params = {_key(name): str(value)[:6000] for name, value in _flat(self._header.config)}
+        params = {key(name): str(value)[:6000] for name, value in flat(self._header.config)}
         there = search.data.params if search else {}
         self._log(self.run_id, params={name: value for name, value in params.items() if name not in there})
         for name, value in params.items():
@@ -178,7 +176,7 @@ class Writer:
         }
         name = run_name(self._header.kind, number, trial)
         run_id = known.info.run_id if known else self._create(name, start, tags)
-        self._log(run_id, params=candidate.choices, points=_curve(trial, start))
+        self._log(run_id, params=candidate.choices, points=curve(trial, start))
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "architecture.json").write_text(pretty(candidate.architecture), encoding="utf-8")
             table = layers(candidate.architecture, self._header.limits)
@@ -286,8 +284,8 @@ class Writer:
         from mlflow.entities import Metric, Param, RunTag
 
         finite = {key: point for key, point in (points or {}).items() if math.isfinite(point[0])}
-        values = {_key(name): str(value)[:6000] for name, value in (params or {}).items()}
-        metrics = [Metric(_key(name), value, int(at * 1000), step) for (name, step), (value, at) in finite.items()]
+        values = {key(name): str(value)[:6000] for name, value in (params or {}).items()}
+        metrics = [Metric(key(name), value, int(at * 1000), step) for (name, step), (value, at) in finite.items()]
         given = [Param(name, value) for name, value in values.items()]
         first, rest = (metrics[:METRICS], given[:PARAMS]), (metrics[METRICS:], given[PARAMS:])
         self._client.log_batch(run_id, *first, [RunTag(name, value) for name, value in (tags or {}).items()])
@@ -398,31 +396,3 @@ def _dataset(header: Header) -> DatasetInput:
         profile=json.dumps({**header.dataset, "classes": header.limits.classes}, default=str),
     )
     return DatasetInput(data, [InputTag("mlflow.data.context", "training")])
-
-
-def _curve(trial: Trial, start: float) -> Points:
-    """The trial's curve by epoch, and its metrics at the end.
-
-    MLflow's steps are whole: epoch 0.25 is step 1, and of several points in one step the last one is shown.
-    """
-    points: Points = {}
-    for point in trial.curve:
-        for name in point.keys() - {"epoch", "seconds"}:
-            points[name, math.ceil(point["epoch"])] = point[name], start + point.get("seconds", 0.0)
-    end = start + trial.metrics.get("train_seconds", 0.0)
-    last = math.ceil(trial.job.epochs)
-    return points | {(name, last): (value, end) for name, value in trial.metrics.items()}
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-
-
-def _key(name: str) -> str:
-    """The name as MLflow takes it: letters, digits and ``_-. :/``, and no path that climbs."""
-    parts = (re.sub(r"[^\w\-. :]", "_", part).strip(".") for part in name.split("/"))
-    return "/".join(part for part in parts if part)[:250] or "_"
