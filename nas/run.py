@@ -78,7 +78,8 @@ def _search(experiment: Experiment, start: Start, observers: Sequence[Observer])
     made, parts = find_strategy(experiment)
     with open_session(experiment, plugins.canonical(experiment.strategy), start, observers, parts) as session:
         record, begun = session.journal.record, session.journal.begun
-        until = begun + SEARCH_SHARE * limit if limit else None
+        # Of what it was given more of, too, the final selection has its share.
+        until = begun + record.before_more + SEARCH_SHARE * (limit - record.before_more) if limit else None
         if record.plan is not None:  # the search was over before this process began
             until = time.monotonic()
         known = {number: batch.wanted for number, batch in record.asked.items()}
@@ -117,6 +118,8 @@ def _check_budget(experiment: Experiment, record: Record) -> None:
     told, limit = len(record.told), experiment.time_limit
     if experiment.trials is not None and experiment.trials < told:
         raise UsageError(f"it has {told} trials already: --trials {experiment.trials} would be fewer")
+    if experiment.trials == told and _has_more(experiment, record):  # its test images would be opened for nothing
+        raise UsageError(f"it has all of its {told} trials: give it more of them, too, with --trials")
     over = record.plan is not None and not _has_more(experiment, record)
     if limit is not None and not over and record.seconds >= limit - min(CLOSING_SECONDS, limit / 2):
         raise UsageError(

@@ -192,13 +192,17 @@ def open_session(
             session.tell("failed", message)
             raise
         except KeyboardInterrupt:
-            session.tell("interrupted")
             with suppress(StorageError):
                 journal.stopped("interrupted", "")
+            session.tell("interrupted")
             command = searches.resume_command(header.folder, header.config)
             raise Interrupted(f"interrupted; go on with: {command}" if not more else "interrupted") from None
         finally:
-            session.tell("close")
+            try:
+                session.tell("close")
+            except KeyboardInterrupt:  # everything is in the journal; what MLflow lacks can be written later
+                name = header.folder.name
+                raise Interrupted(f"interrupted; `nas show {name}` and `nas sync {name}` have the rest") from None
 
 
 @contextmanager

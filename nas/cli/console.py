@@ -42,6 +42,19 @@ class QuietConsole(Console):
         """Write nothing any more."""
         self.quiet = True
 
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print; a terminal that was closed, or a log on a full disk, is no reason to end a search."""
+        with _quiet(self):
+            super().print(*objects, **how)
+
+
+@contextmanager
+def _quiet(console: Console) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        console.quiet = True
+
 
 class View(Observer):
     """Counts what happens; tells it in plain lines, or in a few lines of a terminal that are drawn anew."""
@@ -129,8 +142,9 @@ class View(Observer):
     def close(self) -> None:
         """Leave the terminal as it was."""
         if self.live is not None:
-            self.live.stop()
-            self.live = None
+            live, self.live = self.live, None
+            with _quiet(self.console):
+                live.stop()
 
     @property
     def limits(self) -> Limits:

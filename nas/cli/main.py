@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -29,16 +30,16 @@ class Commands(click.Group):
         except NasError as error:
             if os.environ.get("NAS_DEBUG"):
                 raise
-            click.echo(plain(f"nas: {error}"), err=True)
+            _say(str(error))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as error:
-            click.echo(f"nas: {str(error) or 'interrupted'}", err=True)
+            _say(str(error) or "interrupted")
             ctx.exit(130)
         except OSError as error:  # no space, no more open files, no right to write: the machine's, not a bug's
             if os.environ.get("NAS_DEBUG") or isinstance(error, BrokenPipeError):
                 raise
             place = f"{error.filename}: " if error.filename else ""
-            click.echo(f"nas: {place}{error.strerror or error}", err=True)
+            _say(f"{place}{error.strerror or error}")
             ctx.exit(1)
 
 
@@ -63,6 +64,12 @@ def main() -> None:
     finally:
         _on_signals(signal.SIG_IGN)  # while Python exits, which takes its handlers away, the exit code stays ours
         _hush()
+
+
+def _say(message: str) -> None:
+    """The one line of an error; where nobody can read it, the exit code says enough."""
+    with suppress(OSError):
+        click.echo(plain(f"nas: {message}"), err=True)
 
 
 def _interrupt(*_: object) -> None:

@@ -75,11 +75,12 @@ def sync(search: str | None, store: str | None) -> None:
     if state.word == "damaged":
         raise NasError(state.words)
     from nas.outcome.model import log_model_of
-    from nas.records import view
+    from nas.records import journal, view
 
     chosen = state.record.about.get("config", {}).get("mlflow", "auto")
     uri = store or searches.store(state.folder, "auto" if chosen == "off" else chosen)
-    written = view.sync(state.record, uri, log_model_of(state.record.header))
+    with journal.locked(state.record.path):  # two that write at once would write everything twice
+        written = view.sync(state.record, uri, log_model_of(state.record.header))
     print_out(
         f"{uri} has all of {state.folder.name} now: {written} of {len(state.record.told)} candidates were new"
     )

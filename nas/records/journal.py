@@ -48,7 +48,7 @@ class Journal(Observer):
         self.path = path
         self.begun = time.monotonic() if begun is None else begun
         self._asked = self._told = 0  # of what this process was told
-        self._lock = _lock(path)
+        self._lock = locked(path)
         try:
             self.record, self._whole = self._read()
             self._file = self.path.open("ab", buffering=0)
@@ -188,7 +188,7 @@ class Journal(Observer):
         self.record.take(entry)
 
 
-def _lock(path: Path) -> FileLock:
+def locked(path: Path) -> FileLock:
     """The lock of a journal, held.
 
     Raises:
@@ -237,43 +237,45 @@ def repair(folder: Path) -> tuple[int, int]:
         How many lines it has now, and how many were not kept.
 
     Raises:
-        JournalError: nothing in it is whole, or a process is writing it.
+        JournalError: nothing in it is whole, it is of a newer version, or a process is writing it.
     """
     path = folder / FILE
-    with _lock(path):
+    with locked(path):
         try:
             every = list(lines(path))
         except OSError as error:
             raise JournalError(f"{path} cannot be read: {error.strerror}") from None
-        kept = _whole(every, path)
+        kept, lost = _whole(every, path)
         if kept != every:
             number = 1
             while (old := path.with_name(f"{FILE}.damaged-{number}")).exists():
                 number += 1
             write_whole(old, b"".join(every))
             write_whole(path, b"".join(kept))
-        lost = sum(line not in kept for line in every)
         return len(kept), lost
 
 
-def _whole(every: list[bytes], path: Path) -> list[bytes]:
-    """The lines to keep: those that are whole and say what can be said after those before them."""
-    record, damaged = Record(path), False
+def _whole(every: list[bytes], path: Path) -> tuple[list[bytes], int]:
+    """The lines to keep, which say what can be said after those before them; and how many others there are."""
+    record, lost = Record(path), 0
     kept: list[bytes] = []
     for number, line in enumerate(every):
         entry = entry_of(line) if line.endswith(b"\n") else None
         if number == 0 and (entry is None or "header" not in entry):
-            damaged, entry = True, {"header": {"version": VERSION, "id": secrets.token_hex(8)}}
+            lost, entry = 1, {"header": {"version": VERSION, "id": secrets.token_hex(8)}}
             line = line_of(entry)
-        if entry is None or (damaged and entry.keys() & {"told", "retold", "searched", "outcome"}):
-            damaged = True
+        misplaced = number > 0 and entry is not None and "header" in entry
+        if entry is None or misplaced or (lost and entry.keys() & {"told", "retold", "searched", "outcome"}):
+            lost += 1
             continue
         try:
             record.take(entry)
+        except JournalError as error:  # of a newer version
+            raise JournalError(f"{path} cannot be repaired: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, NasError):
-            damaged = True
+            lost += 1
             continue
         kept.append(line)
     if len(kept) < 2:
         raise JournalError(f"{path}: nothing in it is whole; start the search again")
-    return kept
+    return kept, lost

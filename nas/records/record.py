@@ -38,6 +38,8 @@ from nas.trial import Objective, Trial, scored
 
 VERSION = 2  # 1 had the header and the trials only
 LONGEST = 1 << 24  # bytes of a line; a trial of a hundred layers has 10,000
+SECTIONS = {"config", "dataset", "limits", "plugins", "versions"}
+LOST = 1_000  # so many batches may be missing from a journal that was repaired
 KINDS = ("header", "session", "asked", "trial", "told", "retold", "searched", "outcome", "ended")
 
 
@@ -79,6 +81,7 @@ class Record:
     ended: dict[str, Any] | None = None
     sessions: list[Session] = field(default_factory=list)
     more: bool = False  # whether it was ever given more budget than the one for which its end was decided
+    before_more: float = 0.0  # its seconds when that happened last
     forced: bool = False  # whether it ever went on although something had changed
     seconds: float = 0.0  # that the search has taken, over all sessions
     at: float = 0.0  # of the latest line
@@ -157,25 +160,27 @@ class Record:
         if kind is None:
             raise ValueError(f"an entry of no known kind: {', '.join(map(str, entry))[:80]}")
         said = entry[kind]
-        self.at = float(entry.get("at", self.at))
-        self.seconds = max(self.seconds, float(entry.get("seconds", 0.0)))
+        self.at = _within(entry.get("at", self.at), "at", 1e11)
+        self.seconds = max(self.seconds, _within(entry.get("seconds", 0.0), "seconds", 1e10))
         match kind:
             case "header":
                 self.about = _header(said)
             case "session":
-                self.about = {**self.about, **said["changes"]}
+                self.about = {**self.about, **_sections(said["changes"])}
                 self.sessions.append(Session(int(said["process"]), str(said["host"]), self.at))
                 self.ended = None
                 self.forced |= bool(said["forced"])
                 if said["more"]:  # the search goes on, and there will be another winner
                     self.more = True
+                    self.before_more = self.seconds
                     self.plan = self.outcome = None
             case "trial":
                 trial = Trial.from_dict(said)
                 self.trials[trial.job.key] = trial
             case "asked":
                 candidates = tuple(Candidate.from_dict(one) for one in said["candidates"])
-                self.asked[int(said["batch"])] = Asked(int(said["count"]), candidates)
+                batch = checks.whole(said["batch"], "batch", len(self.asked) + LOST)
+                self.asked[batch] = Asked(checks.whole(said["count"], "count", 10_001), candidates)
             case "told":
                 trial = self.trials[said] if isinstance(said, str) else Trial.from_dict(said)
                 self.told.append(Told(trial, self.at))
@@ -183,8 +188,10 @@ class Record:
                 self.told = self.told[: int(said)]
                 self.retold += 1
             case "searched":
-                self.plan = dict(said)
+                self.plan = {name: _within(said[name], name, 1e4) for name in ("finalists", "seeds", "epochs")}
             case "outcome":
+                scores = ("test_accuracy", "test_loss", "seconds", "trials", "failed", "test_images")
+                checks.numbers({name: said[name] for name in scores}, "outcome")
                 self.outcome = {**said, "at": self.at}
                 self.outcomes += 1
             case "ended":
@@ -195,7 +202,22 @@ def _header(said: Any) -> dict[str, Any]:
     version = said.get("version")
     if version not in (1, VERSION):
         raise JournalError(f"it is of version {version}, and this nas reads 1 to {VERSION}: use a newer nas")
-    return dict(said)
+    return _sections(said)
+
+
+def _within(value: Any, what: str, most: float) -> float:
+    number = checks.number(value, what)
+    if not 0 <= number <= most:
+        raise ValueError(f"{what} is {number}, and should be from 0 to {most:g}")
+    return number
+
+
+def _sections(said: Any) -> dict[str, Any]:
+    """The sections of a header, each of which is an object."""
+    sections = checks.named(said, "header")
+    for name in SECTIONS & sections.keys():
+        checks.named(sections[name], name)
+    return sections
 
 
 def told_entry(record: Record, trial: Trial) -> str | dict[str, Any]:

@@ -159,6 +159,8 @@ class MlflowView(Observer):
         """Bring the store up to the record; with a new writer if there is none, or if it is no good any more."""
         if writer is None or writer.is_stale:
             probe(self.tracking_uri, LAST_PROBE if ended and self._trouble else PROBE)
+            self._trouble = ""  # it is there: whoever waits may wait for it
+            self._step()
             from nas.records.mlflow import Writer
 
             artifacts = artifacts_of(self.tracking_uri)
