@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import JournalError, NasError, UsageError, unknown
-from nas.records.journal import FILE, is_running
-from nas.records.record import Record, read
+from nas.records.journal import FILE, LOCK, is_running
+from nas.records.record import RUNS, Record, place, read
 from nas.records.view import store_uri
 
-RUNS = Path("runs")
 TOML = "search.toml"
 # What may change between two sessions of a search without changing what it finds.
 FREE = frozenset({"trials", "time_limit", "workers", "mlflow", "data_dir", "plugins"})
@@ -30,7 +29,7 @@ def new_folder(out: Path | None, kind: str) -> Path:
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder = (out or RUNS / f"{stamp}-{kind}-{secrets.token_hex(2)}").absolute()
     try:
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(_is_work(path) for path in folder.iterdir()):
             raise UsageError(f"{folder} is not empty; choose another folder with --out, or `nas resume` it")
         (folder / "retrained").mkdir(parents=True, exist_ok=True)
         (folder / FILE).touch()
@@ -39,14 +38,25 @@ def new_folder(out: Path | None, kind: str) -> Path:
     return folder
 
 
-def named(search: str | None) -> Path:
+def _is_work(path: Path) -> bool:
+    """Whether something would be lost; what a run leaves that was ended before it began is nothing."""
+    if path.name == FILE:
+        return path.stat().st_size > 0
+    return path.name != LOCK and not (path.name == "retrained" and not any(path.iterdir()))
+
+
+def named(search: str | None, *, to_resume: bool = False) -> Path:
     """The folder of a search: by its path, by its name under runs/, or the latest one.
+
+    Args:
+        search: path, name, or None.
+        to_resume: the latest one is the latest search, not a training.
 
     Raises:
         UsageError: there is none.
     """
     if search is None:
-        known = every()
+        known = [folder for folder in every() if not to_resume or (folder / TOML).exists()]
         if not known:
             raise UsageError(f"there are no searches in {RUNS.absolute()}: run `nas search`, or name a folder")
         return max(known, key=lambda folder: (folder / FILE).stat().st_mtime)
@@ -106,10 +116,6 @@ class State:
 
 def resume_command(folder: Path, config: Mapping[str, Any]) -> str:
     """What to type to go on with a search. Folders of plugins have to be named again, as their code will run."""
-    try:
-        place = folder.name if folder.parent == RUNS.absolute() else str(folder)
-    except OSError:  # the current folder has gone
-        place = str(folder)
     words = [
         "nas",
         "resume",

@@ -357,6 +357,36 @@ class _Only(Instant):
         yield self.trial
 
 
+def test_a_newer_journal_is_not_repaired(tmp_path: Path) -> None:
+    path = journal_of(tmp_path / FILE)
+    every = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([line_of({"header": {"version": VERSION + 1}}), *every[1:]]))
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match=r"cannot be repaired: it is of version 3.*use a newer nas"):
+        repair(tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_a_second_header_is_damage_that_repair_takes_away(tmp_path: Path) -> None:
+    path = journal_of(tmp_path / FILE)
+    path.write_bytes(path.read_bytes() + path.read_bytes().splitlines(keepends=True)[0])
+    with pytest.raises(JournalError, match="a second header"):
+        read(path)
+    assert repair(tmp_path) == (9, 1)
+    assert len(read(path)[0].trials) == 3
+
+
+def test_a_strategy_that_forgets_its_base_class_is_a_strategy_all_the_same() -> None:
+    class Own(Strategy):
+        def __init__(self, space: SearchSpace) -> None:
+            self.history = []
+
+        def ask(self, count: int) -> list[Candidate]:
+            return [Candidate(LECTURE)]
+
+    assert Recalled(lambda: Own(SPACE), {}).ask(1) == [Candidate(LECTURE)]
+
+
 # --- what has changed
 
 

@@ -99,7 +99,7 @@ def resume(search: str | None, as_json: bool, force: bool, workers: str | None, 
         from nas.run import resume_search
         from nas.searches import named
 
-        folder = named(search)
+        folder = named(search, to_resume=True)
         changes = given(**options, workers=_workers(workers))
         outcome = resume_search(folder, [view], force=force, **changes)
     _print(outcome, as_json=as_json)

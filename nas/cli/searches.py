@@ -29,10 +29,10 @@ def list_(as_json: bool) -> None:
     if not states:
         print_out(f"there are no searches in {searches.RUNS.absolute()}: `nas search` makes one")
     for state in states:
-        words = f" ({state.words})" if state.words else ""
-        print_out(f"{state.folder.name:38} {state.word}{words}")
-        if state.record.about:
-            print_out(f"    {_summary(state)}")
+        print_out(f"{state.folder.name:38} {state.word}")
+        for line in (state.words, _summary(state) if "config" in state.record.about else ""):
+            if line:
+                print_out(f"    {line}")
 
 
 @click.command()
@@ -158,7 +158,7 @@ def _summary(state: State) -> str:
     words = [
         f"{when:%Y-%m-%d %H:%M}" if when else "",
         f"{plain['strategy']} on {plain['dataset']}",
-        f"{plain['trials']}{f' of {total}' if total else ''} trials{failed}",
+        f"{plain['trials']}{f'/{total}' if total else ''} trials{failed}",
         _percent("best", plain["best_validation_accuracy"]),
         _percent("test", plain["test_accuracy"]),
     ]

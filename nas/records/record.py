@@ -23,6 +23,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ from nas.records.observer import Header, Outcome
 from nas.spaces.space import Candidate
 from nas.trial import Objective, Trial, scored
 
+RUNS = Path("runs")
 VERSION = 2  # 1 had the header and the trials only
 LONGEST = 1 << 24  # bytes of a line; a trial of a hundred layers has 10,000
 SECTIONS = {"config", "dataset", "limits", "plugins", "versions"}
@@ -220,6 +222,14 @@ def _sections(said: Any) -> dict[str, Any]:
     return sections
 
 
+def place(folder: Path) -> str:
+    """What a command takes for a search: its name where it lies under runs/, else its path."""
+    try:
+        return folder.name if folder.parent == RUNS.absolute() else str(folder)
+    except OSError:  # the current folder has gone
+        return str(folder)
+
+
 def told_entry(record: Record, trial: Trial) -> str | dict[str, Any]:
     """How a told trial is written: by its key where its training is known and is the very same."""
     plain = replace(trial, scores=())
@@ -277,7 +287,7 @@ def _take(record: Record, line: bytes, number: int) -> None:
     entry = entry_of(line)
     if entry is None:
         raise JournalError(
-            f"{place}: damaged (its checksum is wrong); `nas repair {record.path.parent}` keeps all that is whole"
+            f"{place}: damaged (its checksum is wrong); `nas repair {shlex.quote(place(record.path.parent))}` keeps all that is whole"
         )
     if (number == 1) != ("header" in entry):
         raise JournalError(f"{place}: {'there is no header' if number == 1 else 'a second header'}")

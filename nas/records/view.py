@@ -7,6 +7,7 @@ trial) nor its death costs a trial. What a store does not take is tried again la
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import urllib.error
 import urllib.request
@@ -19,7 +20,7 @@ from urllib.parse import unquote
 
 from nas.errors import NasError
 from nas.records.observer import Observer, Outcome
-from nas.records.record import Record
+from nas.records.record import Record, place
 from nas.trial import Trial
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class MlflowView(Observer):
             self._warned = True
             self._warn(
                 f"MLflow cannot be written ({reason}); the search goes on. It is tried again now and then, and "
-                f"`nas sync {self._record.name}` writes what it lacks"
+                f"`nas sync {shlex.quote(place(self._record.path.parent))}` writes what it lacks"
             )
 
 
