@@ -283,17 +283,18 @@ def read(path: Path) -> tuple[Record, int]:
 
 
 def _take(record: Record, line: bytes, number: int) -> None:
-    place = f"{record.path}, line {number}"
+    where = f"{record.path}, line {number}"
     entry = entry_of(line)
     if entry is None:
         raise JournalError(
-            f"{place}: damaged (its checksum is wrong); `nas repair {shlex.quote(place(record.path.parent))}` keeps all that is whole"
+            f"{where}: damaged (its checksum is wrong); "
+            f"`nas repair {shlex.quote(place(record.path.parent))}` keeps all that is whole"
         )
     if (number == 1) != ("header" in entry):
-        raise JournalError(f"{place}: {'there is no header' if number == 1 else 'a second header'}")
+        raise JournalError(f"{where}: {'there is no header' if number == 1 else 'a second header'}")
     try:
         record.take(entry)
     except JournalError as error:
         raise JournalError(f"{record.path} cannot be read: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, NasError) as error:
-        raise JournalError(f"{place}: this is nothing that a journal says ({error!r:.100})") from None
+        raise JournalError(f"{where}: this is nothing that a journal says ({error!r:.100})") from None
