@@ -116,13 +116,8 @@ class State:
 
 def resume_command(folder: Path, config: Mapping[str, Any]) -> str:
     """What to type to go on with a search. Folders of plugins have to be named again, as their code will run."""
-    words = [
-        "nas",
-        "resume",
-        place,
-        *(word for path in config.get("plugins", ()) for word in ("--plugins", str(path))),
-    ]
-    return shlex.join(words)
+    again = [word for path in config.get("plugins", ()) for word in ("--plugins", str(path))]
+    return shlex.join(["nas", "resume", place(folder), *again])
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

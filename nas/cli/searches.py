@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,7 +28,7 @@ def list_(as_json: bool) -> None:
         print_json({"searches": [_plain(state) for state in states]})
         return
     if not states:
-        print_out(f"there are no searches in {searches.RUNS.absolute()}: `nas search` makes one")
+        print_out(f"there are no searches in {Path('runs').absolute()}: `nas search` makes one")
     for state in states:
         print_out(f"{state.folder.name:38} {state.word}")
         for line in (state.words, _summary(state) if "config" in state.record.about else ""):
