@@ -18,7 +18,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
     Raises:
         StorageError: the disk does not take it; the file is as it was before.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    draft = path.with_name(f".{path.name}.part")  # one writer a folder: what a kill left of it is written over
     try:
         with draft.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 
 import click
 
-from nas.errors import plain
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -62,7 +60,7 @@ def given(**values: Any) -> dict[str, Any]:
 def print_out(text: str) -> None:
     """Print a result; if nobody reads it any more, that is the reader's choice."""
     try:
-        sys.stdout.write(plain(text).encode(errors="replace").decode() + "\n")  # what a journal says is not obeyed
+        sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

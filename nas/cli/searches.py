@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nas.cli.options import print_json, print_out
+from nas.errors import plain
 
 if TYPE_CHECKING:
     from nas.searches import State
@@ -28,12 +29,12 @@ def list_(as_json: bool) -> None:
         print_json({"searches": [_plain(state) for state in states]})
         return
     if not states:
-        print_out(f"there are no searches in {Path('runs').absolute()}: `nas search` makes one")
+        _say(f"there are no searches in {Path('runs').absolute()}: `nas search` makes one")
     for state in states:
-        print_out(f"{state.folder.name:38} {state.word}")
+        _say(f"{state.folder.name:38} {state.word}")
         for line in (state.words, _summary(state) if "config" in state.record.about else ""):
             if line:
-                print_out(f"    {line}")
+                _say(f"    {line}")
 
 
 @click.command()
@@ -50,12 +51,12 @@ def show(search: str | None, as_json: bool) -> None:
     if as_json:
         print_json({**_plain(state), "config": state.record.about.get("config", {}), "best": _leaders(state)})
         return
-    print_out(f"{state.folder.name}: {state.word}{f' ({state.words})' if state.words else ''}")
+    _say(f"{state.folder.name}: {state.word}{f' ({state.words})' if state.words else ''}")
     if not state.record.about:
         return
-    print_out(_summary(state))
+    _say(_summary(state))
     if state.word not in ("finished", "running") and "strategy" in state.record.about.get("config", {}):
-        print_out(f"go on with: {searches.resume_command(state.folder, state.record.about.get('config', {}))}")
+        _say(f"go on with: {searches.resume_command(state.folder, state.record.about.get('config', {}))}")
     _show_details(state)
 
 
@@ -82,9 +83,7 @@ def sync(search: str | None, store: str | None) -> None:
     uri = store or searches.store(state.folder, "auto" if chosen == "off" else chosen)
     with journal.locked(state.record.path):  # two that write at once would write everything twice
         written = view.sync(state.record, uri, log_model_of(state.record.header))
-    print_out(
-        f"{uri} has all of {state.folder.name} now: {written} of {len(state.record.told)} candidates were new"
-    )
+    _say(f"{uri} has all of {state.folder.name} now: {written} of {len(state.record.told)} candidates were new")
 
 
 @click.command()
@@ -102,11 +101,16 @@ def repair(search: str | None) -> None:
     folder = searches.named(search)
     kept, lost = journal.repair(folder)
     if not lost:
-        print_out(f"{folder.name}: all {kept} lines are whole, nothing was changed")
+        _say(f"{folder.name}: all {kept} lines are whole, nothing was changed")
         return
-    print_out(f"{folder.name}: {kept} lines are kept and {lost} are not; the old journal is beside it")
+    _say(f"{folder.name}: {kept} lines are kept and {lost} are not; the old journal is beside it")
     config = searches.State.of(folder).record.about.get("config", {})
-    print_out(f"go on with: {searches.resume_command(folder, config)}")
+    _say(f"go on with: {searches.resume_command(folder, config)}")
+
+
+def _say(text: str) -> None:
+    """Print what a journal says, which may be a stranger's: a terminal only shows it."""
+    print_out(plain(text.encode(errors="replace").decode()))
 
 
 def _best(state: State) -> list[Trial]:

@@ -79,7 +79,7 @@ class Writer:
         self._tags: dict[str, str] = dict(search.data.tags) if search else {}
         self.run_id = search.info.run_id if search else self._create_search()
         self._describe(search)
-        self._shown = self._last_step()
+        self._shown = 0 if record.retold else self._last_step()  # steps that are void are written over
 
     @property
     def is_stale(self) -> bool:

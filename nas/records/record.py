@@ -187,8 +187,8 @@ class Record:
                 trial = self.trials[said] if isinstance(said, str) else Trial.from_dict(said)
                 self.told.append(Told(trial, self.at))
             case "retold":
+                self.retold += 1  # first, so that a thread that reads the rest knows that it is no good
                 self.told = self.told[: int(said)]
-                self.retold += 1
             case "searched":
                 self.plan = {name: _within(said[name], name, 1e4) for name in ("finalists", "seeds", "epochs")}
             case "outcome":
