@@ -99,7 +99,10 @@ def _search(experiment: Experiment, start: Start, observers: Sequence[Observer])
         if record.plan is None:
             left = max(1.0, begun + limit - time.monotonic() - CLOSING_SECONDS) if limit else None
             end = begun + limit - CLOSING_SECONDS / 2 if limit else None
-            session.journal.searched(asdict(selection.plan(best, session.epochs, session.workers, left)))
+            plan = selection.plan(best, session.epochs, session.workers, left)
+            if record.before_plan and (before := selection.Plan.of(record.before_plan)).epochs > plan.epochs:
+                plan, end = before, None  # a winner is not replaced by what was trained for less
+            session.journal.searched(asdict(plan))
         plan = selection.Plan.of(record.plan)
         session.tell("selecting", plan.finalists * plan.seeds, plan.epochs)
         with session.evaluator(weights=session.folder / "retrained", until=end) as evaluator:

@@ -233,6 +233,8 @@ def _journal(
         folder = searches.new_folder(start.folder, kind)
         opened = Journal(folder / FILE, begun=begun)
     with opened as journal:
+        if start.journal is None and not journal.is_new:  # in the same moment, another process took the folder
+            raise UsageError(f"{journal.path.parent} is not empty any more; choose another folder with --out")
         if kind != "train":  # first, so that whatever has a journal can go on
             write_whole(journal.path.parent / searches.TOML, settled.to_toml())
         journal.begin(about, more=start.more, forced=start.force)

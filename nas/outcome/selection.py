@@ -76,11 +76,12 @@ def plan(best: Sequence[Trial], epochs: float, workers: int, seconds: float | No
     affordable = Plan(1, 1, 0.0)
     for finalists, seeds in ((3, 2), (2, 2), (2, 1), (1, 1)):
         costs = [
-            (t.metrics["flops"], t.metrics["train_seconds"] / t.job.epochs)
+            (t.metrics.get("flops", 0.0), t.metrics.get("train_seconds", 0.0) / t.job.epochs)
             for t in best[:finalists]
             for _ in range(seeds)
         ]
-        affordable_epochs = SAFETY * seconds / _makespan(costs, workers)
+        # An evaluator that makes its results up takes no time.
+        affordable_epochs = SAFETY * seconds / max(1e-6, _makespan(costs, workers))
         affordable = Plan(min(finalists, len(best)), seeds, min(LONGEST * epochs, affordable_epochs))
         if affordable.epochs >= LONGER * epochs:
             break

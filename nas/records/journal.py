@@ -53,6 +53,9 @@ class Journal(Observer):
             self.record, self._whole = self._read()
             self._file = self.path.open("ab", buffering=0)
             self._file.truncate(self._whole)
+            batches = [len(batch.candidates) for batch in self.record.asked.values()]
+            self._settled = sum(batches[:-1])  # candidates that stay: a clock cuts the last batch only
+            self.is_new = not self._whole
             if self._whole:
                 self.begun = time.monotonic() - self.record.seconds
             else:
@@ -136,10 +139,11 @@ class Journal(Observer):
         """
         number, self._told = self._told, self._told + 1
         if number < len(self.record.told):
-            before = self.record.told[number].trial.job.key
-            if before == trial.job.key:
+            known = self.record.told[number].trial
+            before = known.job.key
+            if before == trial.job.key and (known.failure is None) == (trial.failure is None):
                 return
-            if not (self.record.more or self.record.forced):
+            if number < self._settled and not self.record.forced:
                 raise JournalError(
                     f"this search cannot go on: candidate {number + 1} was {before}, and is {trial.job.key} now; "
                     "--force goes on all the same"

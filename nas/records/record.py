@@ -82,8 +82,8 @@ class Record:
     outcomes: int = 0  # how often the test images were opened
     ended: dict[str, Any] | None = None
     sessions: list[Session] = field(default_factory=list)
-    more: bool = False  # whether it was ever given more budget than the one for which its end was decided
-    before_more: float = 0.0  # its seconds when that happened last
+    before_more: float = 0.0  # its seconds when it was last given more budget than the one of its plan
+    before_plan: dict[str, Any] | None = None  # the plan of then
     forced: bool = False  # whether it ever went on although something had changed
     seconds: float = 0.0  # that the search has taken, over all sessions
     at: float = 0.0  # of the latest line
@@ -173,8 +173,7 @@ class Record:
                 self.ended = None
                 self.forced |= bool(said["forced"])
                 if said["more"]:  # the search goes on, and there will be another winner
-                    self.more = True
-                    self.before_more = self.seconds
+                    self.before_more, self.before_plan = self.seconds, self.plan
                     self.plan = self.outcome = None
             case "trial":
                 trial = Trial.from_dict(said)

@@ -21,7 +21,7 @@ class Recalled(Strategy):
     Args:
         make: makes the strategy.
         known: what it was asked for before, by the number of the batch.
-        trusting: do not compare; the strategy is another one on purpose.
+        trusting: go on also where it answers otherwise; the strategy is another one on purpose.
     """
 
     def __init__(
@@ -39,9 +39,15 @@ class Recalled(Strategy):
         known = self._known.get(number)
         if known is None:
             return self._inner.ask(count)
-        is_last = number == max(self._known) and not self._trusting
+        is_last = number == max(self._known)
         if is_last and _ids(self._inner.ask(count)[:count]) != _ids(known.candidates):
-            self._ask_everything_again(number)
+            try:
+                self._ask_everything_again(number)
+            except JournalError:
+                if not self._trusting:
+                    raise
+                self._inner = self._make()
+                self._inner.tell(self.history)
         return list(known.candidates)
 
     def tell(self, trials: Sequence[Trial]) -> None:
