@@ -13,7 +13,6 @@ from nas.architecture.architecture import Architecture
 from nas.errors import NasError, UsageError
 from nas.evaluation.halving import SuccessiveHalving
 from nas.experiment import Experiment
-from nas.front import front
 from nas.outcome import selection
 from nas.outcome.model import log_model_of
 from nas.records import view
@@ -94,22 +93,21 @@ def _search(experiment: Experiment, start: Start, observers: Sequence[Observer])
                 session.observers,
             )
             history = search.run()
-        best = selection.best_trials(history, 3)
         end = None  # of a final selection that was planned before: what a kill has cost is added to the limit
         if record.plan is None:
             left = max(1.0, begun + limit - time.monotonic() - CLOSING_SECONDS) if limit else None
             end = begun + limit - CLOSING_SECONDS / 2 if limit else None
-            plan = selection.plan(best, session.epochs, session.workers, left)
+            plan = selection.plan(history, session.limits, session.epochs, session.workers, left)
             if record.before_plan and (before := selection.Plan.of(record.before_plan)).epochs > plan.epochs:
                 plan, end = before, None  # a winner is not replaced by what was trained for less
             session.journal.searched(asdict(plan))
         plan = selection.Plan.of(record.plan)
-        session.tell("selecting", plan.finalists * plan.seeds, plan.epochs)
+        best = selection.best_trials(history, plan.finalists)
+        session.tell("selecting", plan.trainings, plan.epochs)
         with session.evaluator(weights=session.folder / "retrained", until=end) as evaluator:
-            finalists = selection.retrain(evaluator, best, plan, experiment.seed)
+            finalists, lecture = selection.retrain(evaluator, best, plan, experiment.seed)
         winner = next(trial for trial in best if trial.id == finalists[0][0].id)
-        failed = sum(trial.failure is not None for trial in history)
-        return session.conclude(winner, finalists, len(history), failed, front(history))
+        return session.conclude(winner, finalists, history, lecture)
 
 
 def _check_budget(experiment: Experiment, record: Record) -> None:
@@ -149,4 +147,4 @@ def run_training(
         for trial in trials:
             session.tell("told", trial)
         winner = selection.best_trials(trials, 1)[0]
-        return session.conclude(winner, [(winner,)], 1, 0, [winner])
+        return session.conclude(winner, [(winner,)], trials)

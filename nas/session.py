@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from nas import plugins, searches
 from nas.architecture.architecture import Limits
 from nas.data import open_source
-from nas.errors import Interrupted, JournalError, OptionError, StorageError, UsageError
+from nas.errors import Interrupted, JournalError, NasError, OptionError, StorageError, UsageError
 from nas.evaluation import processes
 from nas.evaluation.recorded import Recorded
 from nas.experiment import Experiment
 from nas.files import write_whole
-from nas.outcome import handover
+from nas.front import front
+from nas.outcome import handover, selection
 from nas.outcome.model import log_model
 from nas.records.journal import FILE, Journal
 from nas.records.observer import Header, Observer, Outcome
@@ -32,6 +33,7 @@ from nas.trial import Objective, Trial
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset
     from nas.data.source import Source
+    from nas.training.network import Network
 
 SEARCH_ONLY = {"strategy", "space", "trials", "time_limit", "objectives", "max_parameters", "max_flops"}
 SEARCH_ONLY |= {"batch", "rungs", "options", "plugins"}
@@ -89,34 +91,56 @@ class Session:
         self,
         winner: Trial,
         finalists: Sequence[tuple[Trial, ...]],
-        trials: int,
-        failed: int,
-        best: Sequence[Trial],
+        history: Sequence[Trial],
+        lecture: Trial | None = None,
     ) -> Outcome:
-        """Hand the winner over and open the test images."""
-        chosen = max(finalists[0], key=lambda trial: trial.scores)
+        """Hand the winner over and open the test images.
+
+        Args:
+            winner: the search's trial of it.
+            finalists: all that were trained again, the winner first.
+            history: all trials of the search.
+            lecture: the training of the lecture's network beside them.
+        """
+        chosen, *others = (selection.best_seed(group) for group in finalists)
         folder = self.folder / "best"
-        weights = self.folder / "retrained" / f"{chosen.job.key}.safetensors"
-        network = handover.write_best(folder, winner.job.candidate.architecture, weights, self.data)
-        accuracy, loss, images = handover.open_test(self.source, network)
+        network = handover.write_best(folder, winner.job.candidate.architecture, self._weights(chosen), self.data)
+        beside = {"second": others[0]} if others else {}
+        if lecture is not None and lecture.id != winner.id:
+            beside = {what: trial for what, trial in beside.items() if trial.id != lecture.id}
+            beside["lecture"] = lecture
+        tested, *rest = handover.open_test(self.source, [network, *map(self._restored, beside.values())])
+        pairs = zip(beside.items(), rest, strict=True)
         outcome = Outcome(
             header=self.header,
-            trials=trials,
-            failed=failed,
+            trials=len(history),
+            failed=sum(trial.failure is not None for trial in history),
             seconds=time.monotonic() - self.journal.begun,
             winner=winner,
             retrained=finalists[0],
             finalists=tuple(finalists),
-            test_accuracy=accuracy,
-            test_loss=loss,
-            test_images=images,
-            front=tuple(best),
+            test_accuracy=tested.accuracy,
+            test_loss=tested.loss,
+            test_images=len(tested.right),
+            front=tuple(front(history)),
             opened=self.journal.record.outcomes + 1,
+            compared=tuple(tested.beside(other, what, trial) for (what, trial), other in pairs),
             weights=folder / "weights.safetensors",
         )
         handover.write_card(outcome)
         self.tell("finished", outcome)
         return outcome
+
+    def _weights(self, trial: Trial) -> Path:
+        """Where the evaluator has left the weights of a training of the final selection."""
+        return self.folder / "retrained" / f"{trial.job.key}.safetensors"
+
+    def _restored(self, trial: Trial) -> Network:
+        architecture, shape = trial.job.candidate.architecture, self.limits.input_shape
+        try:
+            return handover.restored(architecture, shape, self.limits.classes, self._weights(trial))
+        except ValueError as error:
+            raise NasError(f"{self.folder / 'retrained'}: {error}; `nas resume` trains it again") from None
 
 
 @contextmanager

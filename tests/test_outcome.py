@@ -12,13 +12,14 @@ import torch
 from conftest import LOSS, Instant, finished, job
 from safetensors.torch import save_file
 
-from nas.architecture.architecture import Architecture
+from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.known import LECTURE
 from nas.architecture.layers import Dense, Flatten
 from nas.data.dataset import Dataset
 from nas.errors import NasError
 from nas.outcome import handover
 from nas.outcome.selection import Plan, best_trials, plan, retrain
+from nas.statistics import difference_by_chance, interval
 from nas.training.network import Network
 from nas.trial import Job, Trial, scored
 
@@ -54,14 +55,89 @@ def test_a_search_of_failures_says_why_there_is_no_winner() -> None:
 
 def test_the_plan_fits_the_time_that_is_left() -> None:
     best = [trial(net, 1, 0.1, seconds=20.0) for net in NETS[:3]]
-    assert plan(best, 1.0, 2, None) == Plan(3, 2, 4.0)
-    rich, poor, poorest = plan(best, 1.0, 2, 350.0), plan(best, 1.0, 2, 100.0), plan(best, 1.0, 2, 5.0)
+    rich, poor, poorest = (plan(best, Limits(), 1.0, 2, seconds) for seconds in (350.0, 100.0, 5.0))
     assert rich == Plan(3, 2, 5.25)
     assert (poor.finalists, poor.seeds) == (2, 1)
     assert (poorest.finalists, poorest.seeds) == (1, 1)
     for chosen, seconds in ((rich, 350.0), (poor, 100.0), (poorest, 5.0)):
         rounds = -(-chosen.finalists * chosen.seeds // 2)
         assert rounds * chosen.epochs * 20.0 <= seconds
+
+
+@pytest.mark.parametrize(
+    ("trials", "expected"),
+    [
+        (4, Plan(1, 1, 2.5)),
+        (24, Plan(2, 2, 4.0)),
+        (40, Plan(3, 2, 4.25)),
+        (108, Plan(3, 2, 12.0)),
+        (162, Plan(3, 3, 12.0)),
+        (450, Plan(5, 5, 12.0)),
+        (1000, Plan(5, 5, 12.0)),
+    ],
+)
+def test_more_trials_are_selected_from_for_longer_then_with_more_seeds(trials: int, expected: Plan) -> None:
+    history = [trial(NETS[i % 8], 1, 0.1 + i / 1000) for i in range(trials)]
+    assert plan(history, Limits(), 1.0, 2, None) == expected
+
+
+def test_the_lecture_is_trained_beside_the_finalists_where_that_is_affordable() -> None:
+    def costing(flops: float, count: int = 40) -> list[Trial]:
+        made = [trial(NETS[i % 8], 1, 0.1 + i / 1000) for i in range(count)]
+        return [replace(one, metrics={**one.metrics, "flops": flops}) for one in made]
+
+    assert plan(costing(3e6), Limits(), 1.0, 2, None).lecture
+    assert plan(costing(3e6), Limits(), 1.0, 2, None).trainings == 7
+    assert not plan(costing(3e6, 4), Limits(), 1.0, 2, None).lecture  # one training, and as long a one beside it
+    assert not plan(costing(3e6), Limits((3, 224, 224), 10), 1.0, 2, None).lecture  # 100 times the operations
+    assert not plan(costing(3e6), Limits((1, 8, 8), 10), 1.0, 2, None).lecture  # it does not fit
+    with_it, without = (plan(costing(flops), Limits(), 1.0, 1, 90.0) for flops in (3e6, 1e3))
+    assert with_it.lecture
+    assert not without.lecture
+    assert with_it.epochs < without.epochs  # it takes time, and the plan knows
+
+
+def test_the_lecture_cannot_win() -> None:
+    class LectureIsBest(Instant):
+        def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+            for one in jobs:
+                loss = 0.01 if one.candidate.architecture == LECTURE else 0.5
+                yield scored(finished(one, loss), LOSS)
+
+    best = [trial(net, 1, 0.1) for net in NETS[:2]]
+    groups, lecture = retrain(LectureIsBest(), best, Plan(2, 2, 4.0, lecture=True), 0)
+    assert [len(group) for group in groups] == [2, 2]
+    assert LECTURE.id not in {group[0].id for group in groups}
+    assert lecture is not None
+    assert (lecture.id, lecture.job.epochs) == (LECTURE.id, 4.0)
+    # As a finalist it can; its training is not done twice.
+    groups, lecture = retrain(LectureIsBest(), [trial(LECTURE, 1, 0.1), *best], Plan(2, 2, 4.0, lecture=True), 0)
+    assert groups[0][0].id == LECTURE.id
+    assert lecture in groups[0]
+
+
+def test_the_interval_of_an_accuracy_is_wilsons() -> None:
+    low, high = interval(0.99, 1000)  # published: (990 + 1.92 ± 1.96 · √(9.9 + 0.96)) / 1003.84
+    assert (low, high) == pytest.approx((0.98170, 0.99455), abs=1e-4)
+    assert interval(1.0, 100)[1] == 1.0
+    assert 0.96 < interval(1.0, 100)[0] < 0.97  # where the usual ± says that there is no doubt at all
+
+
+def test_a_difference_by_chance_is_mcnemars() -> None:
+    assert difference_by_chance(0, 0) == 1.0
+    assert difference_by_chance(10, 10) == 1.0
+    assert difference_by_chance(8, 1) == pytest.approx(2 * (1 + 9) / 2**9)  # exact: both tails of nine coins
+    assert difference_by_chance(1, 8) == difference_by_chance(8, 1)
+    assert difference_by_chance(40, 10) < 0.001
+
+
+def test_networks_are_compared_image_by_image() -> None:
+    first, second = torch.tensor([True, True, True, False]), torch.tensor([True, False, False, True])
+    one = handover.Tested(first, 0.1).beside(handover.Tested(second, 0.2), "second", trial(NETS[0], 1, 0.1))
+    assert (one.accuracy, one.only_winner, one.only_other) == (0.5, 2, 1)
+    assert "may be chance" in one.verdict
+    assert "the winner is worse" in replace(one, only_winner=1, only_other=20).verdict
+    assert "the winner is better, by more than chance" in replace(one, only_winner=20, only_other=1).verdict
 
 
 def test_the_winner_has_the_best_mean_not_the_best_seed() -> None:
@@ -75,7 +151,7 @@ def test_the_winner_has_the_best_mean_not_the_best_seed() -> None:
 
     evaluator = Known()
     best = [trial(net, 1, 0.1) for net in NETS[:3]]
-    groups = retrain(evaluator, best, Plan(3, 2, 5.0), seed=0)
+    groups, _ = retrain(evaluator, best, Plan(3, 2, 5.0), seed=0)
     assert [group[0].id for group in groups] == [NETS[1].id, NETS[0].id, NETS[2].id]
     assert len({one.seed for one in evaluator.jobs}) == 6
     assert best[0].job.seed not in {one.seed for one in evaluator.jobs}
@@ -90,7 +166,7 @@ def test_a_finalist_that_fails_is_left_out() -> None:
                 yield Trial.failed(one, "oom", "too large") if first else scored(finished(one), LOSS)
 
     best = [trial(net, 1, 0.1) for net in NETS[:2]]
-    assert [group[0].id for group in retrain(Breaks(), best, Plan(2, 2, 1.0), 0)] == [NETS[1].id]
+    assert [group[0].id for group in retrain(Breaks(), best, Plan(2, 2, 1.0), 0)[0]] == [NETS[1].id]
     with pytest.raises(NasError, match="none of the finalists could be trained again: too large"):
         retrain(Breaks(), best[:1], Plan(1, 2, 1.0), 0)
 

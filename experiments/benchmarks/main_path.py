@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from nas.records.observer import deviation
+from nas.statistics import deviation
 
 COMMANDS = {
     "mnist-5k": "search --strategy evolve --dataset mnist-5k",

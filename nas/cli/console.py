@@ -21,7 +21,8 @@ from nas.architecture.architecture import Limits
 from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import show
 from nas.errors import plain
-from nas.records.observer import Header, Observer, Outcome, deviation
+from nas.records.observer import Header, Observer, Outcome
+from nas.records.texts import spread
 from nas.searches import resume_command
 from nas.trial import Trial, rank
 
@@ -226,16 +227,21 @@ def show_result(outcome: Outcome) -> None:
         seen = 100 * outcome.winner.metrics["validation_accuracy"]
         scores.add_row("validation, during the search", f"{seen:.2f} %")
         scores.add_row(
-            f"validation, trained again ({len(accuracies)} seeds)",
-            f"{sum(accuracies) / len(accuracies):.2f} % ± {deviation(accuracies):.2f}",
+            f"validation, trained again ({len(accuracies)} seed{'s' * (len(accuracies) > 1)})",
+            spread(outcome),
         )
     else:
         scores.add_row("validation", f"{accuracies[0]:.2f} %")
     test = f"{100 * outcome.test_accuracy:.2f} % (loss {outcome.test_loss:.4f})"
     scores.add_row(f"test, {outcome.test_images:,} images, {outcome.opened_words}", test, style="bold")
+    low, high = outcome.test_interval
+    scores.add_row("its 95 % interval", f"{100 * low:.2f} to {100 * high:.2f} %")
     if not train:
         scores.add_row("selection bias (first less third)", f"{100 * outcome.selection_bias:+.2f} points")
     console.print(scores)
+    for one in outcome.compared:
+        console.print(f"\n{one.name}, trained likewise, has {100 * one.accuracy:.2f} % on the same test images:")
+        console.print(f"{one.verdict}.")
     failed = f", {outcome.failed} failed" if outcome.failed else ""
     tried = "" if train else f"{outcome.trials} candidates{failed}; "
     console.print(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas import checks, plugins
 from nas.architecture.architecture import Architecture, read_dict
@@ -15,7 +15,9 @@ from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import Shape, show
 from nas.errors import NasError, StorageError, plain, quoted
 from nas.files import write_whole
-from nas.records.observer import Outcome, deviation, mean
+from nas.records.observer import Comparison, Outcome
+from nas.records.texts import spread
+from nas.trial import Trial
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,21 +57,30 @@ def load_network(best: Path) -> Network:
     Raises:
         NasError: a file is missing or damaged, or the weights are not those of the architecture.
     """
+    try:
+        architecture, shape, classes = described(best / "architecture.json")
+        return restored(architecture, shape, len(classes), best / "weights.safetensors")
+    except (ValueError, NasError) as error:
+        raise NasError(f"{best} does not hold a trained network: {error}") from None
+
+
+def restored(architecture: Architecture, shape: Shape, classes: int, path: Path) -> Network:
+    """The trained network of an architecture whose weights are in a file, in evaluation mode.
+
+    Raises:
+        ValueError: the file is damaged, or another network's, or holds numbers that are not finite.
+    """
     import torch
 
     from nas.training.network import Network
 
-    try:
-        architecture, shape, classes = described(best / "architecture.json")
-        made = partial(Network, architecture, shape, len(classes), mean=[0.0] * shape[0], std=[0.0] * shape[0])
-        with _weightless():
-            expected = made().state_dict()
-        weights = read_weights(best / "weights.safetensors", expected)
-        network = made()
-        _check_positions(network, weights)
-        network.load_state_dict(weights)
-    except (ValueError, NasError) as error:
-        raise NasError(f"{best} does not hold a trained network: {error}") from None
+    made = partial(Network, architecture, shape, classes, mean=[0.0] * shape[0], std=[0.0] * shape[0])
+    with _weightless():
+        expected = made().state_dict()
+    weights = read_weights(path, expected)
+    network = made()
+    _check_positions(network, weights)
+    network.load_state_dict(weights)
     return network.eval().to(memory_format=torch.channels_last)
 
 
@@ -180,15 +191,32 @@ def _check_header(file: Any, expected: Mapping[str, Tensor]) -> None:
         raise ValueError(f"the weights have {quoted(more[0])}, which the architecture does not have")
 
 
-def open_test(source: Source, network: Network) -> tuple[float, float, int]:
-    """Accuracy and loss (nats) of the winner on the test images, and how many there are.
+class Tested(NamedTuple):
+    """What the test images say of one network."""
+
+    right: Tensor  # (N,) bool: which of them it classifies right
+    loss: float  # nats
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction that it classifies right."""
+        return int(self.right.sum()) / len(self.right)
+
+    def beside(self, other: Tested, what: str, trial: Trial) -> Comparison:
+        """What the same images say of the other one, whose training was ``trial``."""
+        counts = (int((one.right & ~two.right).sum()) for one, two in ((self, other), (other, self)))
+        return Comparison(what, trial, other.accuracy, *counts)
+
+
+def open_test(source: Source, networks: Sequence[Network]) -> list[Tested]:
+    """What the test images say of the winner, and of those that it is compared with.
 
     The only place in the project that opens them; called once a search, after everything is decided.
     """
-    from nas.training.network import accuracy_and_loss
+    from nas.training.network import right_and_loss
 
     test = plugins.guarded(source.load_test, f"the test images of {source.name} cannot be loaded")
-    return *accuracy_and_loss(network, test.images, test.labels), len(test)
+    return [Tested(*right_and_loss(network, test.images, test.labels)) for network in networks]
 
 
 def write_card(outcome: Outcome) -> None:
@@ -198,14 +226,15 @@ def write_card(outcome: Outcome) -> None:
     retrained = [100 * trial.metrics["validation_accuracy"] for trial in outcome.retrained]
     beside = f" (the lecture: {lecture:,})" if (lecture := lecture_parameters(limits)) else ""
     test = f"**{100 * outcome.test_accuracy:.2f} %**"
+    low, high = outcome.test_interval
     if header.kind == "train":
         scores = [f"| validation accuracy | {retrained[0]:.2f} % |"]
     else:
         searched = 100 * outcome.winner.metrics["validation_accuracy"]
         scores = [
             f"| validation accuracy during the search | {searched:.2f} % |",
-            f"| validation accuracy, trained again ({len(retrained)} seeds) "
-            f"| {mean(retrained):.2f} % ± {deviation(retrained):.2f} |",
+            f"| validation accuracy, trained again ({len(retrained)} seed{'s' * (len(retrained) > 1)}) "
+            f"| {spread(outcome)} |",
             f"| selection bias (the first less the test accuracy) | {100 * outcome.selection_bias:+.2f} points |",
         ]
     lines = [
@@ -218,10 +247,15 @@ def write_card(outcome: Outcome) -> None:
         "| score | value |",
         "|---|---|",
         f"| **test accuracy** ({outcome.test_images:,} images, {outcome.opened_words}) | {test} |",
+        f"| its 95 % interval (Wilson) | {100 * low:.2f} to {100 * high:.2f} % |",
         f"| test loss | {outcome.test_loss:.4f} nats |",
         *scores,
         f"| parameters | {outcome.parameters:,}{beside} |",
         "",
+        *(
+            f"On the same images {one.name}, trained likewise, has {100 * one.accuracy:.2f} %: {one.verdict}.\n"
+            for one in outcome.compared
+        ),
         "| layer | output | parameters |",
         "|---|---|---|",
         *(f"| {row.layer} | {show(row.shape)} | {row.parameters:,} |" for row in rows),

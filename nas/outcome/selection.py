@@ -8,18 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+from nas.architecture.architecture import Limits
+from nas.architecture.known import LECTURE, lecture_parameters
 from nas.errors import JournalError, NasError
 from nas.evaluation.evaluator import Evaluator
-from nas.records.observer import mean
+from nas.spaces.space import Candidate
+from nas.statistics import mean
 from nas.trial import Job, Trial, job_seed, rank
 
 # Of the training during the search: what small networks still gain from (docs/benchmarks.md).
 LONGER = 4.0
 LONGEST = 12.0
+# What a budget is spent on, first come first served: finalists, seeds of each, and for how many times the search's
+# epochs they have to be trained. Longer trainings come first, then more seeds and finalists.
+CHOICES = ((5, 5, LONGEST), (4, 4, LONGEST), (3, 3, LONGEST), (3, 2, LONGER), (2, 2, LONGER), (2, 1, LONGER))
+# Without a time limit: full trainings of the search's length for each candidate that it tried.
+TRAININGS = 2 / 3
 # Of the time that is left, what may be planned: trainings take some percent longer or shorter than before.
 SAFETY = 0.92
+# The lecture's network is trained beside the finalists, unless it costs more than so many times the dearest one.
+DEAREST = 4.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,12 @@ class Plan:
     finalists: int = 3
     seeds: int = 2
     epochs: float = 1.0
+    lecture: bool = False  # whether the lecture's network is trained, too, to compare with; it cannot win
+
+    @property
+    def trainings(self) -> int:
+        """How many there are in all."""
+        return self.finalists * self.seeds + self.lecture
 
     @classmethod
     def of(cls, said: Mapping[str, Any] | None) -> Plan:
@@ -39,7 +55,8 @@ class Plan:
         """
         try:
             said = dict(said or {})
-            return cls(int(said["finalists"]), int(said["seeds"]), float(said["epochs"]))
+            counts = int(said["finalists"]), int(said["seeds"])
+            return cls(*counts, float(said["epochs"]), bool(said.get("lecture", False)))
         except (KeyError, TypeError, ValueError) as error:
             raise JournalError(f"the journal's plan of the final selection is none ({error!r:.80})") from None
 
@@ -62,43 +79,78 @@ def best_trials(trials: Sequence[Trial], count: int) -> list[Trial]:
     return list(first.values())[:count]
 
 
-def plan(best: Sequence[Trial], epochs: float, workers: int, seconds: float | None) -> Plan:
+def plan(history: Sequence[Trial], limits: Limits, epochs: float, workers: int, seconds: float | None) -> Plan:
     """What the final selection can afford.
 
     Args:
-        best: the trials that may be finalists, best first.
+        history: the trials of the search.
+        limits: what its networks have to fit.
         epochs: of a full training during the search.
         workers: how many train side by side.
-        seconds: how long it may take; None for as long as four times the search's epochs need.
+        seconds: how long it may take; None for what is in proportion to the number of trials.
+
+    Raises:
+        NasError: every trial failed.
     """
-    if seconds is None:
-        return Plan(min(3, len(best)), 2, LONGER * epochs)
-    affordable = Plan(1, 1, 0.0)
-    for finalists, seeds in ((3, 2), (2, 2), (2, 1), (1, 1)):
-        costs = [
-            (t.metrics.get("flops", 0.0), t.metrics.get("train_seconds", 0.0) / t.job.epochs)
-            for t in best[:finalists]
-            for _ in range(seeds)
-        ]
-        # An evaluator that makes its results up takes no time.
-        affordable_epochs = SAFETY * seconds / max(1e-6, _makespan(costs, workers))
-        affordable = Plan(min(finalists, len(best)), seeds, min(LONGEST * epochs, affordable_epochs))
-        if affordable.epochs >= LONGER * epochs:
+    best = best_trials(history, CHOICES[0][0])
+    lecture = _lecture(history, best, limits)
+    for finalists, seeds, times in (*CHOICES, (1, 1, 0.0)):
+        chosen = Plan(min(finalists, len(best)), seeds, lecture=lecture is not None and seeds > 1)
+        if seconds is None:
+            affordable = TRAININGS * len(history) * epochs / (chosen.finalists * seeds)
+        else:
+            costs = [_cost(trial) for trial in best[: chosen.finalists] for _ in range(seeds)]
+            costs += [lecture] if lecture and chosen.lecture else []
+            affordable = SAFETY * seconds / max(1e-6, _makespan(costs, workers))  # made-up results take no time
+        if affordable >= times * epochs:
             break
+    affordable = min(LONGEST * epochs, affordable)
     # Quarters of an epoch, where there is at least one.
-    return replace(affordable, epochs=int(4 * affordable.epochs) / 4 or max(0.05, round(affordable.epochs, 2)))
+    return replace(chosen, epochs=int(4 * affordable) / 4 or max(0.05, round(affordable, 2)))
 
 
-def _makespan(costs: Sequence[tuple[float, float]], workers: int) -> float:
-    """How long jobs of (operations, seconds) take, as `LocalEvaluator` begins them: most operations first."""
+class Cost(NamedTuple):
+    """What one training costs."""
+
+    flops: float  # of one forward pass over one image: the order in which trainings begin
+    seconds: float  # per epoch
+
+
+def _cost(trial: Trial) -> Cost:
+    return Cost(trial.metrics.get("flops", 0.0), trial.metrics.get("train_seconds", 0.0) / trial.job.epochs)
+
+
+def _lecture(history: Sequence[Trial], best: Sequence[Trial], limits: Limits) -> Cost | None:
+    """What the lecture's network costs: as measured, or at the best pace seen; None where it is too much.
+
+    On large images it has many times the operations of any network that is searched for.
+    """
+    known = [trial for trial in history if trial.id == LECTURE.id and trial.failure is None]
+    if known:
+        return _cost(known[0])
+    costs = [cost for trial in best if (cost := _cost(trial)).flops > 0]
+    flops = LECTURE.flops(limits.input_shape, limits.classes) if lecture_parameters(limits) else 0
+    if not flops or not costs or flops > DEAREST * max(cost.flops for cost in costs):
+        return None
+    return Cost(float(flops), flops * min(cost.seconds / cost.flops for cost in costs))
+
+
+def _makespan(costs: Sequence[Cost], workers: int) -> float:
+    """How long an epoch of all of them takes, as `LocalEvaluator` begins them: most operations first."""
     loads = [0.0] * workers
     for _, seconds in sorted(costs, reverse=True):
         loads[loads.index(min(loads))] += seconds
     return max(loads)
 
 
-def retrain(evaluator: Evaluator, best: Sequence[Trial], chosen: Plan, seed: int) -> list[tuple[Trial, ...]]:
-    """Train the finalists again; those that succeeded, best mean first, each with its trials by seed.
+def retrain(
+    evaluator: Evaluator, best: Sequence[Trial], chosen: Plan, seed: int
+) -> tuple[list[tuple[Trial, ...]], Trial | None]:
+    """Train the finalists again.
+
+    Returns:
+        Those that succeeded, best mean first, each with its trials by seed; and the trial of the lecture's
+        network, if it was trained beside them.
 
     Raises:
         NasError: none of them could be trained.
@@ -109,7 +161,9 @@ def retrain(evaluator: Evaluator, best: Sequence[Trial], chosen: Plan, seed: int
         for trial in finalists
         for repeat in range(1, chosen.seeds + 1)
     ]
-    done = {trial.job.key: trial for trial in evaluator.evaluate(jobs)}
+    compared = Job(Candidate(LECTURE, origin="lecture"), chosen.epochs, job_seed(seed, LECTURE.id, 1))
+    beside = [compared] if chosen.lecture and LECTURE.id not in {trial.id for trial in finalists} else []
+    done = {trial.job.key: trial for trial in evaluator.evaluate([*jobs, *beside])}
     by_network: dict[str, list[Trial]] = {}
     for job in jobs:
         trial = done.get(job.key)  # absent if time was up
@@ -121,4 +175,11 @@ def retrain(evaluator: Evaluator, best: Sequence[Trial], chosen: Plan, seed: int
         raise NasError(
             f"none of the finalists could be trained again: {reasons[0] if reasons else 'no time left'}"
         )
-    return sorted(groups, key=lambda group: mean([trial.scores[0] for trial in group]), reverse=True)
+    lecture = done.get(compared.key)
+    groups.sort(key=lambda group: mean([trial.scores[0] for trial in group]), reverse=True)
+    return groups, lecture if lecture is not None and lecture.failure is None else None
+
+
+def best_seed(group: Sequence[Trial]) -> Trial:
+    """Of the trainings of one network, the one that is handed over: the best on the validation images."""
+    return max(group, key=lambda trial: trial.scores)

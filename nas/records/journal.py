@@ -168,6 +168,16 @@ class Journal(Observer):
             "test_accuracy": outcome.test_accuracy,
             "test_loss": outcome.test_loss,
             "test_images": outcome.test_images,
+            "compared": [
+                {
+                    "what": one.what,
+                    "trial": one.trial.job.key,
+                    "accuracy": one.accuracy,
+                    "only_winner": one.only_winner,
+                    "only_other": one.only_other,
+                }
+                for one in outcome.compared
+            ],
         }
         self._write({"outcome": said})
 

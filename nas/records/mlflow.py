@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from nas.errors import NasError
 from nas.front import hypervolume
 from nas.records.figures import pareto_front
-from nas.records.observer import Header, Outcome, deviation
+from nas.records.observer import Header, Outcome
 from nas.records.points import Points, curve, flat, key
 from nas.records.record import Record, Told
 from nas.records.texts import layers, leaderboard, pretty, run_name, story
@@ -203,17 +203,19 @@ class Writer:
         return str((self._record.outcome or {}).get("at", "none"))
 
     def _write_outcome(self, outcome: Outcome) -> None:
-        spread = deviation([trial.metrics["validation_accuracy"] for trial in outcome.retrained])
+        low, high = outcome.test_interval
         scores = {
             "winner_validation_accuracy_search": outcome.winner.metrics["validation_accuracy"],
             "winner_validation_accuracy_retrained": outcome.validation_accuracy,
-            "winner_validation_accuracy_retrained_sd": spread,
+            "winner_validation_accuracy_retrained_sd": outcome.spread,
             "winner_parameters": outcome.parameters,
             "test_accuracy": outcome.test_accuracy,
+            "test_accuracy_low": low,
+            "test_accuracy_high": high,
             "test_loss": outcome.test_loss,
             "selection_bias": outcome.selection_bias,
         }
-        tags = {"winner": outcome.winner.id, "mlflow.note.content": story(outcome, spread)}
+        tags = {"winner": outcome.winner.id, "mlflow.note.content": story(outcome)}
         now = float((self._record.outcome or {})["at"])
         points = {(name, self._told): (value, now) for name, value in scores.items()}
         self._log(self.run_id, points=points, tags=tags)

@@ -9,6 +9,7 @@ from typing import Any
 
 from nas.architecture.architecture import Architecture, Limits
 from nas.spaces.space import Candidate
+from nas.statistics import CONFIDENCE, deviation, difference_by_chance, interval, mean
 from nas.trial import Objective, Trial
 
 
@@ -35,6 +36,37 @@ class Header:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """The winner beside another network, which was trained as it was, on the same test images."""
+
+    what: str  # "second": of the final selection; "lecture": the lecture's network
+    trial: Trial  # the other network's training
+    accuracy: float  # its accuracy on the test images, as a fraction
+    only_winner: int  # images that only the winner classifies right
+    only_other: int  # images that only the other one does
+
+    @property
+    def chance(self) -> float:
+        """How likely two equally good networks would differ by as much: McNemar's p-value."""
+        return difference_by_chance(self.only_winner, self.only_other)
+
+    @property
+    def name(self) -> str:
+        """What the other one is."""
+        known = {"second": "the second of the final selection", "lecture": "the lecture's network"}
+        return known.get(self.what, self.what)
+
+    @property
+    def verdict(self) -> str:
+        """Whether the two differ by more than chance, at the usual 5 %."""
+        likely = f"p = {self.chance:.2g}, McNemar"
+        if self.chance >= 1 - CONFIDENCE:
+            return f"the difference may be chance ({likely})"
+        better = "better" if self.only_winner > self.only_other else "worse"
+        return f"the winner is {better}, by more than chance ({likely})"
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a search ended: its winner, and the three scores that tell how honest the first one was."""
 
@@ -51,6 +83,7 @@ class Outcome:
     test_images: int
     weights: Path  # best/weights.safetensors
     opened: int = 1  # how often the test images were opened: once, or again for a search that was given more
+    compared: tuple[Comparison, ...] = ()  # after everything was decided: nothing was chosen by it
 
     @property
     def architecture(self) -> Architecture:
@@ -68,6 +101,16 @@ class Outcome:
         return mean([trial.metrics["validation_accuracy"] for trial in self.retrained])
 
     @property
+    def spread(self) -> float:
+        """The standard deviation of that over the seeds."""
+        return deviation([trial.metrics["validation_accuracy"] for trial in self.retrained])
+
+    @property
+    def test_interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the test accuracy."""
+        return interval(self.test_accuracy, self.test_images)
+
+    @property
     def opened_words(self) -> str:
         """How often the test images were opened, in words."""
         return "opened once" if self.opened == 1 else f"opened {self.opened} times"
@@ -76,19 +119,6 @@ class Outcome:
     def selection_bias(self) -> float:
         """The score during the search less the test score: what was won by choosing, as a fraction."""
         return self.winner.metrics["validation_accuracy"] - self.test_accuracy
-
-
-def mean(values: Sequence[float]) -> float:
-    """The arithmetic mean."""
-    return sum(values) / len(values)
-
-
-def deviation(values: Sequence[float]) -> float:
-    """The standard deviation of a sample; zero for a single value."""
-    if len(values) < 2:
-        return 0.0
-    middle = mean(values)
-    return float((sum((value - middle) ** 2 for value in values) / (len(values) - 1)) ** 0.5)
 
 
 class Observer:

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from nas import checks
 from nas.architecture.architecture import Limits
 from nas.errors import JournalError, NasError
-from nas.records.observer import Header, Outcome
+from nas.records.observer import Comparison, Header, Outcome
 from nas.spaces.space import Candidate
 from nas.trial import Objective, Trial, scored
 
@@ -57,6 +57,7 @@ class Told(NamedTuple):
 
     trial: Trial  # without scores
     at: float  # seconds since 1970
+    seconds: float  # of the search, without the time between its processes
 
 
 class Session(NamedTuple):
@@ -147,10 +148,16 @@ class Record:
                 test_loss=float(said["test_loss"]),
                 test_images=int(said["test_images"]),
                 opened=self.outcomes,
+                compared=tuple(self._comparison(one) for one in said.get("compared", ())),
                 weights=self.path.parent / "best" / "weights.safetensors",
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise JournalError(f"{self.path}: its outcome names what is not there ({error!r:.100})") from None
+
+    def _comparison(self, said: Mapping[str, Any]) -> Comparison:
+        trial = scored(self.trials[said["trial"]], self.header.objectives)
+        counts = (checks.whole(said[name], name, 2**31) for name in ("only_winner", "only_other"))
+        return Comparison(str(said["what"]), trial, float(said["accuracy"]), *counts)
 
     def take(self, entry: Mapping[str, Any]) -> None:
         """Add one entry.
@@ -184,12 +191,13 @@ class Record:
                 self.asked[batch] = Asked(checks.whole(said["count"], "count", 10_001), candidates)
             case "told":
                 trial = self.trials[said] if isinstance(said, str) else Trial.from_dict(said)
-                self.told.append(Told(trial, self.at))
+                self.told.append(Told(trial, self.at, self.seconds))
             case "retold":
                 self.retold += 1  # first, so that a thread that reads the rest knows that it is no good
                 self.told = self.told[: int(said)]
             case "searched":
                 self.plan = {name: _within(said[name], name, 1e4) for name in ("finalists", "seeds", "epochs")}
+                self.plan["lecture"] = bool(said.get("lecture", False))  # plans had none before
             case "outcome":
                 scores = ("test_accuracy", "test_loss", "seconds", "trials", "failed", "test_images")
                 checks.numbers({name: said[name] for name in scores}, "outcome")

@@ -67,15 +67,21 @@ def leaderboard(trials: Iterable[Trial]) -> dict[str, Sequence[Any]]:
     }
 
 
-def story(outcome: Outcome, spread: float) -> str:
+def story(outcome: Outcome) -> str:
     """The search in a few lines of Markdown, with the three scores."""
     header, seeds = outcome.header, len(outcome.retrained)
+    low, high = outcome.test_interval
+    interval = f"95 % interval {low * 100:.2f} to {high * 100:.2f} %"
     if header.kind == "train":
         return f"""\
 `{header.config["network"]}` on **{header.dataset["name"]}**, {outcome.winner.job.epochs:g} epochs: \
 {outcome.validation_accuracy * 100:.2f} % of the validation images, {outcome.test_accuracy * 100:.2f} % of the \
-{outcome.test_images:,} test images. {header.note}
+{outcome.test_images:,} test images ({interval}). {header.note}
 """.rstrip()
+    beside = "".join(
+        f"\nOn the same test images {one.name} has {one.accuracy * 100:.2f} %: {one.verdict}.\n"
+        for one in outcome.compared
+    )
     return f"""\
 **{header.kind}** on **{header.dataset["name"]}**: {outcome.trials} trial{"s" * (outcome.trials != 1)}, \
 {outcome.failed} failed, {outcome.seconds:.0f} s. The winner, `{outcome.winner.id}`, has \
@@ -85,8 +91,15 @@ def story(outcome: Outcome, spread: float) -> str:
 |---|---|
 | on the validation images, during the search | {outcome.winner.metrics["validation_accuracy"] * 100:.2f} % |
 | there, trained again with {seeds} seed{"s" * (seeds > 1)} | \
-{outcome.validation_accuracy * 100:.2f} ± {spread * 100:.2f} % |
-| on the {outcome.test_images:,} test images, {outcome.opened_words} | {outcome.test_accuracy * 100:.2f} % |
+{spread(outcome)} |
+| on the {outcome.test_images:,} test images, {outcome.opened_words} | {outcome.test_accuracy * 100:.2f} % \
+({interval}) |
 
 Selection bias (the first less the last): {outcome.selection_bias * 100:+.2f} points. {header.note}
-""".rstrip()
+{beside}""".rstrip()
+
+
+def spread(outcome: Outcome) -> str:
+    """The winner's accuracy after being trained again: mean ± standard deviation, where there is more than one."""
+    mean = f"{outcome.validation_accuracy * 100:.2f}"
+    return f"{mean} ± {outcome.spread * 100:.2f} %" if len(outcome.retrained) > 1 else f"{mean} %"

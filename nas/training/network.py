@@ -232,18 +232,24 @@ def _norm(layer: Conv2d | SeparableConv2d) -> list[Named]:
 
 
 def accuracy_and_loss(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[float, float]:
-    """The fraction classified right, and the mean cross-entropy in nats.
+    """The fraction classified right, and the mean cross-entropy in nats."""
+    right, loss = right_and_loss(network, images, labels, batch)
+    return int(right.sum().item()) / len(labels), loss
+
+
+def right_and_loss(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, float]:
+    """Which images are classified right, (N,) bool, and the mean cross-entropy in nats.
 
     Reads the device once, at the end.
     """
     was_training = network.training
     network.eval()
-    right, loss = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
+    right, loss = [], torch.zeros((), device=images.device)
     with torch.inference_mode():
         for start in range(0, len(labels), batch):
             logits = network(images[start : start + batch])
             truth = labels[start : start + batch]
-            right += (logits.argmax(1) == truth).sum()
+            right.append(logits.argmax(1) == truth)
             loss += functional.cross_entropy(logits, truth, reduction="sum")
     network.train(was_training)
-    return right.item() / len(labels), loss.item() / len(labels)
+    return torch.cat(right), loss.item() / len(labels)
