@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nas import plugins, searches
 from nas.architecture.architecture import Architecture
 from nas.errors import NasError, UsageError
-from nas.evaluation.halving import SuccessiveHalving
+from nas.evaluation.halving import SuccessiveHalving, in_order
 from nas.experiment import Experiment
 from nas.outcome import selection
 from nas.outcome.model import log_model_of
@@ -136,15 +137,22 @@ def _has_more(experiment: Experiment, record: Record) -> bool:
 
 
 def run_training(
-    experiment: Experiment, architecture: Architecture, name: str, out: Path | None, observers: Sequence[Observer]
+    experiment: Experiment,
+    architecture: Architecture,
+    name: str,
+    out: Path | None,
+    observers: Sequence[Observer],
+    seeds: int = 1,
 ) -> Outcome:
-    """Train one network, without a search, and hand it over (see ``nas train``)."""
-    with open_session(experiment, "train", Start(out), observers, network=name) as session:
+    """Train one network, without a search, and hand over the best of its seeds (see ``nas train``)."""
+    with open_session(experiment, "train", Start(out), observers, network=name, seeds=seeds) as session:
         session.limits.check(architecture)
-        job = Job(Candidate(architecture, origin=name), session.epochs, job_seed(experiment.seed, architecture.id))
+        candidate = Candidate(architecture, origin=name)
+        seed = partial(job_seed, experiment.seed, architecture.id)
+        jobs = [Job(candidate, session.epochs, seed(repeat)) for repeat in range(seeds)]
         with session.evaluator(weights=session.folder / "retrained") as evaluator:
-            trials = list(evaluator.evaluate([job]))
+            trials = in_order(jobs, evaluator.evaluate(jobs))
         for trial in trials:
             session.tell("told", trial)
         winner = selection.best_trials(trials, 1)[0]
-        return session.conclude(winner, [(winner,)], trials)
+        return session.conclude(winner, [tuple(trial for trial in trials if trial.failure is None)], trials)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shlex
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from nas.architecture.architecture import Architecture
 from nas.errors import JournalError, NasError, UsageError, unknown
 from nas.records.journal import FILE, LOCK, is_running
 from nas.records.record import RUNS, Record, place, read
@@ -67,6 +69,50 @@ def named(search: str | None, *, to_resume: bool = False) -> Path:
     if path.is_dir():
         raise UsageError(f"{path} is not the folder of a search: there is no {FILE} in it")
     raise UsageError(unknown("search", search, [folder.name for folder in every()]))
+
+
+def network(text: str) -> tuple[str, Architecture] | None:
+    """A network of a search: what to call it, and its architecture.
+
+    Args:
+        text: the search, for its winner; or the id of a network of any search under runs/, or its first digits;
+            or SEARCH/ID.
+
+    Returns:
+        None if it is nothing like that.
+
+    Raises:
+        UsageError: there is no such network, or more than one.
+        JournalError: the journal cannot be read.
+    """
+    place, _, digits = text.rpartition("/")
+    if re.fullmatch("[0-9a-f]{4,12}", digits):
+        folders = [named(place)] if place else every()
+        every_id = {key: one for folder in folders for key, one in _networks(folder).items()}
+        found = {key: one for key, one in every_id.items() if key.startswith(digits)}
+        if len(found) == 1:
+            return found.popitem()
+        if found:
+            some = ", ".join(sorted(found)[:5])
+            raise UsageError(f"{len(found)} networks have an id that begins with {digits}: {some}; say more of it")
+        if place or not _is_search(text):
+            where = place or f"the {len(folders)} searches of {RUNS.absolute()}"
+            raise UsageError(f"there is no network with the id {digits} in {where}; `nas show` lists the best")
+    if not _is_search(text):
+        return None
+    return Path(text).name, Architecture.read(named(text) / "best" / "architecture.json")
+
+
+def _networks(folder: Path) -> dict[str, Architecture]:
+    """The networks of a search by their ids, as far as its journal can be read."""
+    record = State.of(folder).record
+    candidates = [told.trial.job.candidate for told in record.told]
+    candidates += [trial.job.candidate for trial in record.trials.values()]
+    return {one.architecture.id: one.architecture for one in candidates}
+
+
+def _is_search(text: str) -> bool:
+    return any((folder / FILE).is_file() for folder in (RUNS / text, Path(text)))
 
 
 def store(folder: Path, chosen: str = "auto") -> str:

@@ -150,7 +150,7 @@ def open_session(
     start: Start,
     observers: Sequence[Observer],
     parts: Mapping[str, type[Any]] = MappingProxyType({}),
-    **more: str,
+    **more: str | int,
 ) -> Iterator[Session]:
     """Everything that a run needs, checked before any training; afterwards nothing is left running.
 

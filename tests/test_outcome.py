@@ -67,7 +67,8 @@ def test_the_plan_fits_the_time_that_is_left() -> None:
 @pytest.mark.parametrize(
     ("trials", "expected"),
     [
-        (4, Plan(1, 1, 2.5)),
+        (1, Plan(1, 2, 8.0)),
+        (4, Plan(2, 2, 4.0)),
         (24, Plan(2, 2, 4.0)),
         (40, Plan(3, 2, 4.25)),
         (108, Plan(3, 2, 12.0)),
@@ -88,7 +89,7 @@ def test_the_lecture_is_trained_beside_the_finalists_where_that_is_affordable() 
 
     assert plan(costing(3e6), Limits(), 1.0, 2, None).lecture
     assert plan(costing(3e6), Limits(), 1.0, 2, None).trainings == 7
-    assert not plan(costing(3e6, 4), Limits(), 1.0, 2, None).lecture  # one training, and as long a one beside it
+    assert not plan(costing(3e6), Limits(), 1.0, 2, 5.0).lecture  # one training, and as long a one beside it
     assert not plan(costing(3e6), Limits((3, 224, 224), 10), 1.0, 2, None).lecture  # 100 times the operations
     assert not plan(costing(3e6), Limits((1, 8, 8), 10), 1.0, 2, None).lecture  # it does not fit
     with_it, without = (plan(costing(flops), Limits(), 1.0, 1, 90.0) for flops in (3e6, 1e3))

@@ -163,7 +163,7 @@ class View(Observer):
         if self.phase == "selecting":
             return self.final_count, self.final_jobs
         if self.header is None or self.header.kind == "train":
-            return self.trained_count, 1
+            return self.trained_count, self.header.config.get("seeds", 1) if self.header else 1
         return self.told_count, self.header.config["trials"]
 
     def draw(self) -> Group:
@@ -231,7 +231,7 @@ def show_result(outcome: Outcome) -> None:
             spread(outcome),
         )
     else:
-        scores.add_row("validation", f"{accuracies[0]:.2f} %")
+        scores.add_row(f"validation{f' ({len(accuracies)} seeds)' * (len(accuracies) > 1)}", spread(outcome))
     test = f"{100 * outcome.test_accuracy:.2f} % (loss {outcome.test_loss:.4f})"
     scores.add_row(f"test, {outcome.test_images:,} images, {outcome.opened_words}", test, style="bold")
     low, high = outcome.test_interval

@@ -133,9 +133,14 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
                 "id": outcome.architecture.id,
                 "parameters": outcome.parameters,
                 "validation_accuracy": outcome.validation_accuracy,
+                "validation_accuracy_sd": outcome.spread,
                 "test_accuracy": outcome.test_accuracy,
+                "test_interval": outcome.test_interval,
                 "test_loss": outcome.test_loss,
             },
+            "compared": [
+                {"with": one.what, "test_accuracy": one.accuracy, "chance": one.chance} for one in outcome.compared
+            ],
         }
     )
 

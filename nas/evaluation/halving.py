@@ -10,6 +10,8 @@ from nas.evaluation.evaluator import Evaluator
 from nas.front import best_first
 from nas.trial import Job, Trial
 
+REDUCTION = 4  # one in so many goes on to the next rung, which trains so many times as long
+
 
 class SuccessiveHalving:
     """Trains all jobs of a batch for a fraction of their epochs, and only the best of them for all.
@@ -19,11 +21,11 @@ class SuccessiveHalving:
 
     Args:
         inner: trains.
-        reduction: one in ``reduction`` goes on to the next rung, which trains ``reduction`` times as long.
+        reduction: see `REDUCTION`.
         rungs: how many there are; one is plain evaluation.
     """
 
-    def __init__(self, inner: Evaluator, *, reduction: int = 4, rungs: int = 2) -> None:
+    def __init__(self, inner: Evaluator, *, reduction: int = REDUCTION, rungs: int = 2) -> None:
         self._inner = inner
         self._reduction = reduction
         self._rungs = rungs

@@ -228,7 +228,7 @@ def write_card(outcome: Outcome) -> None:
     test = f"**{100 * outcome.test_accuracy:.2f} %**"
     low, high = outcome.test_interval
     if header.kind == "train":
-        scores = [f"| validation accuracy | {retrained[0]:.2f} % |"]
+        scores = [f"| validation accuracy | {spread(outcome)} |"]
     else:
         searched = 100 * outcome.winner.metrics["validation_accuracy"]
         scores = [

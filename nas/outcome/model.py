@@ -1,10 +1,11 @@
-"""The winner as an MLflow model."""
+"""The winner as an MLflow model: logged to the run of its search, and registered for its data set."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -13,7 +14,11 @@ from nas.outcome.handover import load_network
 from nas.records.observer import Header, Outcome
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from torch import Tensor
+
+CHAMPION = "champion"
+ORIGIN = "nas.search_id"  # the tag of a version of a registered model that says whose winner it is
 
 
 def log_model_of(header: Header) -> Callable[[Outcome, str, str], None]:
@@ -24,7 +29,7 @@ def log_model_of(header: Header) -> Callable[[Outcome, str, str], None]:
 
 
 def log_model(example: Tensor, outcome: Outcome, tracking_uri: str, run_id: str) -> None:
-    """Log the winner to a run, with a signature and an input example.
+    """Log the winner to a run, with a signature and an input example, and register it; what is there stays.
 
     The format is a ``torch.export`` archive: it runs no code of this package, or of anybody else, when it is
     loaded.
@@ -35,6 +40,43 @@ def log_model(example: Tensor, outcome: Outcome, tracking_uri: str, run_id: str)
         tracking_uri: the store.
         run_id: the run that the model belongs to.
     """
+    from mlflow import MlflowClient
+
+    with _tracking(tracking_uri):
+        client = MlflowClient()
+        model = _logged(client, outcome, run_id) or _log(example, outcome, run_id)
+        if outcome.header.kind != "train":
+            _register(client, outcome, run_id, model)
+
+
+@contextmanager
+def _tracking(uri: str) -> Iterator[None]:
+    """MLflow's functions use this store; afterwards, what they used before."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)  # which sets the variable, too
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before or "")
+        if before is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+def _logged(client: MlflowClient, outcome: Outcome, run_id: str) -> str | None:
+    """The id of the winner's model, if it is logged; what a kill has left of one is removed."""
+    experiment = client.get_run(run_id).info.experiment_id
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        if model.status != "READY":
+            client.delete_logged_model(model.model_id)
+        elif model.tags.get("nas.job") == outcome.winner.job.key:
+            return str(model.model_id)
+    return None
+
+
+def _log(example: Tensor, outcome: Outcome, run_id: str) -> str:
+    """Log the winner's network; the id of the model."""
     import mlflow
     import torch
     from mlflow.models import infer_signature
@@ -43,21 +85,71 @@ def log_model(example: Tensor, outcome: Outcome, tracking_uri: str, run_id: str)
     images = example.float()
     with torch.inference_mode():
         signature = infer_signature(images.numpy(), network(images).numpy())
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(tracking_uri)  # which sets the variable, too
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export's own, about tensors that share their memory
+        logged = mlflow.pytorch.log_model(
+            network,
+            name="model",
+            signature=signature,
+            input_example=images.numpy(),
+            tags={"nas.job": outcome.winner.job.key},
+            # Given, because finding them out takes longer than a training.
+            pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "torch")],
+        )
+    return str(logged.model_id)
+
+
+def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -> None:
+    """Make the model a version of the data set's registered model, and its champion if it is the best so far.
+
+    Searches are compared by the mean on the validation images after their winners were trained again, never by the
+    test images.
+    """
+    name = _registered(client, outcome.header)
+    versions = list(client.search_model_versions(f"name = '{name}'"))
+    tags = {
+        ORIGIN: model,
+        "search": outcome.header.name,
+        "strategy": outcome.header.kind,
+        "architecture_id": outcome.winner.id,
+        "parameters": str(outcome.parameters),
+        "test_accuracy": str(outcome.test_accuracy),
+        "validation_accuracy": str(outcome.validation_accuracy),
+        "validation_loss": str(outcome.validation_loss),
+    }
+    known = [one for one in versions if one.tags.get(ORIGIN) == model]
+    if not known:
+        words = (
+            f"{100 * outcome.validation_accuracy:.2f} % of the validation images (mean of "
+            f"{len(outcome.retrained)}), {outcome.parameters:,} parameters, found by {outcome.header.name}"
+        )
+        source = f"models:/{model}"
+        known = [client.create_model_version(name, source, run_id, tags, None, words, model_id=model)]
+        versions = [*versions, *known]
+    scores = {str(one.version): _scores(one.tags) for one in versions}
+    champion = client.get_registered_model(name).aliases.get(CHAMPION)
+    if champion is None or scores[str(known[0].version)] > scores.get(str(champion), (-1.0, 0.0)):
+        client.set_registered_model_alias(name, CHAMPION, str(known[0].version))
+
+
+def _registered(client: MlflowClient, header: Header) -> str:
+    """The registered model of a data set, made if it is not there. Other images of its name have their own."""
+    from mlflow.exceptions import MlflowException
+
+    fingerprint = str(header.dataset["fingerprint"])
+    plain = f"nas-{header.dataset['name']}"
+    for name in (plain, f"{plain}-{fingerprint[:8]}"):
+        with suppress(MlflowException):  # it is there
+            words = f"The winners of nas on {header.dataset['name']} (fingerprint {fingerprint})"
+            client.create_registered_model(name, {"dataset_fingerprint": fingerprint}, words)
+        if client.get_registered_model(name).tags.get("dataset_fingerprint") == fingerprint:
+            return name
+    raise MlflowException(f"the registered model {name} is of other images")
+
+
+def _scores(tags: dict[str, str]) -> tuple[float, float]:
+    """What champions are compared by: higher is better."""
     try:
-        with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.export's own, about tensors that share their memory
-            mlflow.pytorch.log_model(
-                network,
-                name="model",
-                signature=signature,
-                input_example=images.numpy(),
-                tags={"nas.job": outcome.winner.job.key},
-                # Given, because finding them out takes longer than a training.
-                pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "torch")],
-            )
-    finally:
-        mlflow.set_tracking_uri(before or "")
-        if before is None:
-            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        return float(tags["validation_accuracy"]), -float(tags["validation_loss"])
+    except (KeyError, ValueError):  # somebody else's version
+        return -1.0, 0.0

@@ -24,8 +24,8 @@ LONGEST = 12.0
 # What a budget is spent on, first come first served: finalists, seeds of each, and for how many times the search's
 # epochs they have to be trained. Longer trainings come first, then more seeds and finalists.
 CHOICES = ((5, 5, LONGEST), (4, 4, LONGEST), (3, 3, LONGEST), (3, 2, LONGER), (2, 2, LONGER), (2, 1, LONGER))
-# Without a time limit: full trainings of the search's length for each candidate that it tried.
-TRAININGS = 2 / 3
+# Without a time limit: trainings of the search's length for each candidate that it tried, and how many at least.
+TRAININGS, LEAST = 2 / 3, 16
 # Of the time that is left, what may be planned: trainings take some percent longer or shorter than before.
 SAFETY = 0.92
 # The lecture's network is trained beside the finalists, unless it costs more than so many times the dearest one.
@@ -97,7 +97,7 @@ def plan(history: Sequence[Trial], limits: Limits, epochs: float, workers: int, 
     for finalists, seeds, times in (*CHOICES, (1, 1, 0.0)):
         chosen = Plan(min(finalists, len(best)), seeds, lecture=lecture is not None and seeds > 1)
         if seconds is None:
-            affordable = TRAININGS * len(history) * epochs / (chosen.finalists * seeds)
+            affordable = max(LEAST, TRAININGS * len(history)) * epochs / (chosen.finalists * seeds)
         else:
             costs = [_cost(trial) for trial in best[: chosen.finalists] for _ in range(seeds)]
             costs += [lecture] if lecture and chosen.lecture else []

@@ -7,36 +7,28 @@ killed or thrown away at any moment, and the next one goes on where it was.
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
-import secrets
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from nas.errors import NasError
 from nas.front import hypervolume
 from nas.records.figures import pareto_front
-from nas.records.observer import Header, Outcome
+from nas.records.observer import Outcome
 from nas.records.points import Points, curve, flat, key
 from nas.records.record import Record, Told
-from nas.records.texts import layers, leaderboard, pretty, run_name, story
-from nas.records.view import SETTINGS, LogModel, probe, sqlite_file
-from nas.trial import Trial, scored
+from nas.records.store import client_of, dataset_of, experiment_of
+from nas.records.texts import layers, leaderboard, pretty, run_name, rung, story
+from nas.records.view import LogModel
+from nas.trial import Objective, Trial, scored
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Run
+    from mlflow.entities import Run
 
-EXPERIMENT = "nas"
 METRICS, PARAMS = 900, 100  # so many MLflow takes in one call: 1,000 of everything, and 100 parameters
 PAGE = 1_000  # runs in one answer
-OPENING = Lock()  # Alembic, which makes and checks the tables, serves one thread of a process at a time
+COMPARED = (Objective("validation_accuracy"), Objective("parameters", -1))  # where there is one objective only
 
 
 class Writer:
@@ -67,9 +59,8 @@ class Writer:
         self._log_model = log_model
         self._alive = alive
         self._header = record.header
-        with OPENING:
-            self._client = _client(tracking_uri, artifacts)
-        self._experiment = _experiment(self._client, tracking_uri, artifacts)
+        self._client = client_of(tracking_uri, artifacts)
+        self._experiment = experiment_of(self._client, tracking_uri, artifacts)
         search, self._nested = self._found()
         self._told = self._failed = 0
         self._best: dict[str, float] = {}
@@ -139,7 +130,7 @@ class Writer:
                 self._client.set_tag(self.run_id, f"changed.{name}", value)
         from mlflow.exceptions import MlflowException
 
-        data = [_dataset(self._header)]
+        data = [dataset_of(self._header)]
         try:
             self._client.log_inputs(self.run_id, data)
         except MlflowException:  # another search has entered the same data in this moment
@@ -171,6 +162,8 @@ class Writer:
             "origin": candidate.origin,
             "parents": ",".join(candidate.parents),
             "epochs": f"{trial.job.epochs:g}",
+            "rung": rung(self._header, trial),
+            "status": "failed" if trial.failure else "finished",
             "failure": trial.failure.kind if trial.failure else "",
             "failure_message": trial.failure.message if trial.failure else "",
         }
@@ -225,7 +218,7 @@ class Writer:
             self._client.log_artifacts(self.run_id, str(outcome.weights.parent), "best")
         self._alive()
         try:
-            if self._log_model is not None and not self._has_model(outcome):
+            if self._log_model is not None:
                 self._log_model(outcome, self._uri, self.run_id)
             if len(self._header.objectives) > 1:
                 self._log_front(outcome.front)
@@ -235,16 +228,6 @@ class Writer:
             self._close("FINISHED", now)
         self._tags["nas.outcome"] = self._outcome_tag()
         self._client.set_tag(self.run_id, "nas.outcome", self._outcome_tag())
-
-    def _has_model(self, outcome: Outcome) -> bool:
-        """Whether the winner is logged as a model; what a kill has left of one is removed."""
-        where = f"source_run_id = '{self.run_id}'"
-        for model in self._client.search_logged_models([self._experiment], where):
-            if model.status != "READY":
-                self._client.delete_logged_model(model.model_id)
-            elif model.tags.get("nas.job") == outcome.winner.job.key:
-                return True
-        return False
 
     def _log_front(self, front: Sequence[Trial]) -> None:
         """The Pareto front, as a table and as a figure."""
@@ -313,10 +296,8 @@ class Writer:
         if number <= self._shown:
             return
         curves = {"failed_trials": self._failed, **{f"best_{name}": best for name, best in self._best.items()}}
-        if len(self._header.objectives) > 1:
-            curves["hypervolume"] = hypervolume(
-                self._trials.values(), self._header.objectives, self._header.limits
-            )
+        objectives = self._header.objectives if len(self._header.objectives) > 1 else COMPARED
+        curves["hypervolume"] = hypervolume(self._trials.values(), objectives, self._header.limits)
         self._log(self.run_id, points={(name, number): (value, at) for name, value in curves.items()})
 
     def _close(self, status: str, at: float) -> None:
@@ -325,76 +306,3 @@ class Writer:
             self._client.log_artifact(self.run_id, str(configuration))
         self._client.set_terminated(self.run_id, status, int(at * 1000))
         self._status = status
-
-
-def _client(tracking_uri: str, artifacts: Path) -> MlflowClient:
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of every retry
-    if (file := sqlite_file(tracking_uri)) and not file.exists():
-        _make_database(file, artifacts)
-        probe(tracking_uri)
-    from mlflow import MlflowClient
-
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it shows a traceback of what it raises
-    return MlflowClient(tracking_uri)
-
-
-def _make_database(file: Path, artifacts: Path) -> None:
-    """Make an empty store, whole or not at all.
-
-    MLflow makes one in some sixty steps without a lock: two searches that began together (measured: three of three
-    failed) or a kill in between would leave a file that no MLflow can open again.
-    """
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
-    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    try:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            # Without a folder for artifacts it takes the current one, of which a ' ends up in its SQL.
-            SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", artifacts.as_uri())  # type: ignore[no-untyped-call]
-            shutil.copyfile(Path(folder, "mlflow.db"), draft)
-        with suppress(FileExistsError):  # another search was faster
-            os.link(draft, file)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _experiment(client: MlflowClient, tracking_uri: str, artifacts: Path) -> str:
-    """The id of the experiment; makes it if it is not there."""
-    from mlflow.exceptions import MlflowException
-
-    known = client.get_experiment_by_name(EXPERIMENT)
-    if known is None:
-        served = tracking_uri.startswith(("http:", "https:", "databricks"))  # the server says where artifacts go
-        try:
-            return str(client.create_experiment(EXPERIMENT, None if served else artifacts.as_uri()))
-        except MlflowException:
-            known = client.get_experiment_by_name(EXPERIMENT)  # another process was faster
-            if known is None:
-                raise
-    if known.lifecycle_stage != "active":
-        command = f"mlflow experiments restore --experiment-id {known.experiment_id}"
-        raise NasError(f"its experiment {EXPERIMENT!r} was deleted: bring it back with `{command}`")
-    return str(known.experiment_id)
-
-
-def _dataset(header: Header) -> DatasetInput:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    name = str(header.dataset["name"])
-
-    def tensor(kind: str, *shape: int) -> str:
-        return json.dumps([{"type": "tensor", "tensor-spec": {"dtype": kind, "shape": [-1, *shape]}}])
-
-    schema = {"features": tensor("uint8", *header.limits.input_shape), "targets": tensor("int64")}
-    data = Dataset(
-        name=name,
-        digest=str(header.dataset["fingerprint"])[:36],  # MLflow takes no more
-        source_type="local",
-        source=json.dumps({"uri": name}),
-        schema=json.dumps({"mlflow_tensorspec": schema}),
-        profile=json.dumps({**header.dataset, "classes": header.limits.classes}, default=str),
-    )
-    return DatasetInput(data, [InputTag("mlflow.data.context", "training")])

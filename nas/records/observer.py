@@ -101,6 +101,11 @@ class Outcome:
         return mean([trial.metrics["validation_accuracy"] for trial in self.retrained])
 
     @property
+    def validation_loss(self) -> float:
+        """Likewise, in nats."""
+        return mean([trial.metrics["validation_loss"] for trial in self.retrained])
+
+    @property
     def spread(self) -> float:
         """The standard deviation of that over the seeds."""
         return deviation([trial.metrics["validation_accuracy"] for trial in self.retrained])

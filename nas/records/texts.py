@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import show
 from nas.errors import ArchitectureError
-from nas.records.observer import Outcome
+from nas.evaluation.halving import REDUCTION
+from nas.records.observer import Header, Outcome
 from nas.trial import Trial, rank
 
 LEADERS = 50  # rows of the leaderboard
@@ -25,6 +27,14 @@ def run_name(kind: str, number: int, trial: Trial) -> str:
     if (accuracy := trial.metrics.get("validation_accuracy")) is not None:
         words.append(f"{accuracy * 100:.2f} %")
     return " · ".join(words)
+
+
+def rung(header: Header, trial: Trial) -> str:
+    """How far a trial got in successive halving: ``1 of 2`` was stopped early; empty where there is none."""
+    rungs, epochs = header.config.get("rungs"), header.config.get("epochs")
+    if not rungs or not epochs:
+        return ""
+    return f"{max(1, rungs - round(math.log(epochs / trial.job.epochs, REDUCTION)))} of {rungs}"
 
 
 def _compact(number: float) -> str:
@@ -75,7 +85,7 @@ def story(outcome: Outcome) -> str:
     if header.kind == "train":
         return f"""\
 `{header.config["network"]}` on **{header.dataset["name"]}**, {outcome.winner.job.epochs:g} epochs: \
-{outcome.validation_accuracy * 100:.2f} % of the validation images, {outcome.test_accuracy * 100:.2f} % of the \
+{spread(outcome)} of the validation images, {outcome.test_accuracy * 100:.2f} % of the \
 {outcome.test_images:,} test images ({interval}). {header.note}
 """.rstrip()
     beside = "".join(
