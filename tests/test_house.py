@@ -39,7 +39,7 @@ ONLY = {
     "optuna": {"strategies/trial_and_error.py"},
     "moocore": {"front.py"},
     "matplotlib": {"records/figures.py"},
-    "mlflow": {"records/mlflow.py", "outcome/model.py"},
+    "mlflow": {"records/mlflow.py", "records/store.py", "outcome/model.py"},
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHAMPION = "champion"
-ORIGIN = "nas.search_id"  # the tag of a version of a registered model that says whose winner it is
+ORIGIN = "nas.model"  # the tag of a version of a registered model: the logged model that it is
 
 
 def log_model_of(header: Header) -> Callable[[Outcome, str, str], None]:
@@ -126,6 +127,8 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
         source = f"models:/{model}"
         known = [client.create_model_version(name, source, run_id, tags, None, words, model_id=model)]
         versions = [*versions, *known]
+        place = [{"name": name, "version": str(known[0].version)}]
+        client.set_logged_model_tags(model, {"mlflow.modelVersions": json.dumps(place)})  # the dashboard's link
     scores = {str(one.version): _scores(one.tags) for one in versions}
     champion = client.get_registered_model(name).aliases.get(CHAMPION)
     if champion is None or scores[str(known[0].version)] > scores.get(str(champion), (-1.0, 0.0)):
