@@ -16,6 +16,7 @@ from nas.records.record import RUNS, Record, place, read
 from nas.records.view import store_uri
 
 TOML = "search.toml"
+WINNER = Path("best/architecture.json")
 # What may change between two sessions of a search without changing what it finds.
 FREE = frozenset({"trials", "time_limit", "workers", "mlflow", "data_dir", "plugins"})
 
@@ -67,6 +68,24 @@ def named(search: str | None, *, to_resume: bool = False) -> Path:
     if path.is_dir():
         raise UsageError(f"{path} is not the folder of a search: there is no {FILE} in it")
     raise UsageError(unknown("search", search, [folder.name for folder in every()]))
+
+
+def with_winner(search: str | None) -> Path:
+    """The folder of a search that has handed its winner over: see `named`, or the latest one.
+
+    Raises:
+        UsageError: there is none.
+        NasError: it has no winner.
+    """
+    if search is None:
+        known = [folder for folder in every() if (folder / WINNER).exists()]
+        if not known:
+            raise UsageError(f"no search in {RUNS.absolute()} has a winner: run `nas search`, or name a folder")
+        return max(known, key=lambda folder: (folder / WINNER).stat().st_mtime)
+    folder = named(search)
+    if not (folder / WINNER).exists():
+        raise NasError(f"{folder.name} has no winner: `nas show {place(folder)}` says how far it is")
+    return folder
 
 
 def store(folder: Path, chosen: str = "auto") -> str:

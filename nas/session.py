@@ -97,7 +97,9 @@ class Session:
         chosen = max(finalists[0], key=lambda trial: trial.scores)
         folder = self.folder / "best"
         weights = self.folder / "retrained" / f"{chosen.job.key}.safetensors"
-        network = handover.write_best(folder, winner.job.candidate.architecture, weights, self.data)
+        network = handover.write_best(
+            folder, winner.job.candidate.architecture, weights, self.data, self.source.framing
+        )
         accuracy, loss, images = handover.open_test(self.source, network)
         outcome = Outcome(
             header=self.header,

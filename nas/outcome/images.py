@@ -145,10 +145,13 @@ def _centre(grey: Array, height: int, width: int) -> tuple[Array, str]:
         work = np.asarray(Image.fromarray(grey).resize((small[0], small[1]), Image.Resampling.BOX))
     else:
         work = grey
-    above = work - _paper(work.astype(np.float32))
+    paper = _paper(work.astype(np.float32))
+    above = work - paper
     # Ink differs more from its paper than anything else does: its cube has the sign of all.
     light = float((above**3).sum()) > 0
-    ink = (above if light else -above).clip(min=0)
+    if not light:  # ink takes a share of the light, in the shade as elsewhere
+        above *= -255 / paper.clip(min=32)
+    ink = above.clip(0, 255)
     # The paper's standard deviation: neighbours differ by noise, except along the edges of the ink.
     noise = 1.4826 / 2**0.5 * float(np.median(np.abs(np.diff(above, axis=1)))) if above.shape[1] > 1 else 0.0
     candidates = ink[ink > max(FAINT, 4 * noise)]
