@@ -30,8 +30,8 @@ CLASS = 16  # of a class's
 def predict(context: click.Context, words: tuple[str, ...], chosen: str | None, as_json: bool) -> None:
     """Classify images with the winner of a search.
 
-    IMAGE is a PNG or JPEG file of any size, a folder (its images, by name), or - for standard input. What cannot be
-    classified costs one line on standard error, and the exit code is 1.
+    IMAGE is a PNG or JPEG file of any size, a folder (its images, by name), or - for standard input. What cannot
+    be classified costs one line on standard error, and the exit code is 1.
 
     SEARCH is the folder of a search, or its name under runs/. The first word is taken for it if it is one;
     otherwise the latest search that has a winner is used. --search and ./IMAGE say what is what.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 import warnings
 from dataclasses import dataclass
@@ -94,11 +93,7 @@ def _decode(content: bytes) -> tuple[Image.Image, tuple[int, int]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of strange metadata, and of sizes that are refused below
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise ImageError(_too_large(f"has {width:,} × {height:,} pixels"))
-                if image.format != "PNG" and content.count(b"\xff\xda") > MAX_SCANS:
-                    raise ImageError(f"is no ordinary JPEG: it has more than {MAX_SCANS} scans")
+                _check_header(image, content)
                 image.load()
                 turned = image.getexif().get(ORIENTATION, 1) not in (0, 1)
                 upright = ImageOps.exif_transpose(image) if turned else image
@@ -113,6 +108,14 @@ def _decode(content: bytes) -> tuple[Image.Image, tuple[int, int]]:
         reason = " ".join(plain(str(error) or type(error).__name__).split())[:100]
         raise ImageError(f"is damaged ({reason})") from None
     return plain_image, plain_image.size
+
+
+def _check_header(image: Image.Image, content: bytes) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(_too_large(f"has {width:,} × {height:,} pixels"))
+    if image.format != "PNG" and content.count(b"\xff\xda") > MAX_SCANS:
+        raise ImageError(f"is no ordinary JPEG: it has more than {MAX_SCANS} scans")
 
 
 def _too_large(found: str) -> str:
@@ -156,7 +159,7 @@ def _centre(grey: Array, height: int, width: int) -> tuple[Array, str]:
     noise = 1.4826 / 2**0.5 * float(np.median(np.abs(np.diff(above, axis=1)))) if above.shape[1] > 1 else 0.0
     candidates = ink[ink > max(FAINT, 4 * noise)]
     if not len(candidates):
-        raise ImageError("shows no drawing: it is all of one brightness")
+        raise ImageError("shows no drawing: nothing in it stands out from its paper")
     if ready:
         return (grey if light else 255 - grey), (LIGHT if light else DARK)
     threshold = _otsu(candidates)
