@@ -178,7 +178,9 @@ def test_every_kind_of_image_is_read(tmp_path: Path, digits: tuple[Array, Array]
     picture = read_picture(str(tmp_path / f"one.{ending}"), SHAPE, "centred")
     known = read_picture(str(tmp_path / "plain.png"), SHAPE, "centred")
     assert (picture.polarity, picture.size) == (DARK, (280, 280))
-    assert np.abs(picture.pixels.astype(float) - known.pixels).mean() < 6
+    assert np.abs(picture.pixels.astype(float) - known.pixels).mean() < (
+        15 if kind == "black and white" else 6
+    )  # whose lines are as wide, without soft edges
 
 
 # Networks for other images
