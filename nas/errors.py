@@ -44,6 +44,10 @@ class DataError(NasError):
     """A data set that is absent, incomplete or damaged."""
 
 
+class ImageError(NasError):
+    """An image file that is none, or too large, or damaged; the message is the reason, without its name."""
+
+
 class PluginError(NasError):
     """A plugin that is unknown, broken, or given options that it does not take."""
 

@@ -51,7 +51,7 @@ def read_small(path: Path, limit: int = SMALL) -> str:
     """
     try:
         if not path.is_file():  # asked first, because opening a pipe waits for its writer
-            raise NasError(f"{path} is {_kind(path)}, and should be a file of text")
+            raise NasError(f"{path} is {kind_of(path)}, and should be a file of text")
         with path.open("rb") as file:
             content = file.read(limit + 1)
         if len(content) > limit:
@@ -63,6 +63,7 @@ def read_small(path: Path, limit: int = SMALL) -> str:
         raise NasError(f"{path} is not a text file: byte {error.start + 1:,} is no UTF-8") from None
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
+    """What is there instead of a file, in words."""
     mode = path.stat().st_mode  # raises where there is nothing
     return "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"

@@ -18,6 +18,7 @@ from nas.records.record import RUNS, Record, place, read
 from nas.records.view import store_uri
 
 TOML = "search.toml"
+WINNER = Path("best/architecture.json")
 # What may change between two sessions of a search without changing what it finds.
 FREE = frozenset({"trials", "time_limit", "workers", "mlflow", "data_dir", "plugins"})
 
@@ -113,6 +114,24 @@ def _networks(folder: Path) -> dict[str, Architecture]:
 
 def _is_search(text: str) -> bool:
     return any((folder / FILE).is_file() for folder in (RUNS / text, Path(text)))
+
+
+def with_winner(search: str | None) -> Path:
+    """The folder of a search that has handed its winner over: see `named`, or the latest one.
+
+    Raises:
+        UsageError: there is none.
+        NasError: it has no winner.
+    """
+    if search is None:
+        known = [folder for folder in every() if (folder / WINNER).exists()]
+        if not known:
+            raise UsageError(f"no search in {RUNS.absolute()} has a winner: run `nas search`, or name a folder")
+        return max(known, key=lambda folder: (folder / WINNER).stat().st_mtime)
+    folder = named(search)
+    if not (folder / WINNER).exists():
+        raise NasError(f"{folder.name} has no winner: `nas show {place(folder)}` says how far it is")
+    return folder
 
 
 def store(folder: Path, chosen: str = "auto") -> str:

@@ -104,7 +104,8 @@ class Session:
         """
         chosen, *others = (selection.best_seed(group) for group in finalists)
         folder = self.folder / "best"
-        network = handover.write_best(folder, winner.job.candidate.architecture, self._weights(chosen), self.data)
+        architecture, framing = winner.job.candidate.architecture, self.source.framing
+        network = handover.write_best(folder, architecture, self._weights(chosen), self.data, framing)
         beside = {"second": others[0]} if others else {}
         if lecture is not None and lecture.id != winner.id:
             beside = {what: trial for what, trial in beside.items() if trial.id != lecture.id}

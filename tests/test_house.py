@@ -40,6 +40,7 @@ ONLY = {
     "moocore": {"front.py"},
     "matplotlib": {"records/figures.py"},
     "mlflow": {"records/mlflow.py", "records/store.py", "outcome/model.py"},
+    "PIL": {"outcome/images.py"},
 }
 
 
@@ -88,7 +89,9 @@ def test_only_the_outcome_opens_the_test_images() -> None:
     assert users == {"outcome/handover.py", "testing/datasets.py"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["search", "--help"], ["train", "--help"], ["ui", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["search", "--help"], ["train", "--help"], ["ui", "--help"], ["predict", "--help"]]
+)
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     heavy = ["torch", "torchvision", "mlflow", "optuna", "deap", "numpy", "pydantic", "rich", "matplotlib"]
     code = (

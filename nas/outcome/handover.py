@@ -13,6 +13,7 @@ from nas import checks, plugins
 from nas.architecture.architecture import Architecture, read_dict
 from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import Shape, show
+from nas.data.source import FRAMINGS
 from nas.errors import NasError, StorageError, plain, quoted
 from nas.files import write_whole
 from nas.records.observer import Comparison, Outcome
@@ -35,14 +36,16 @@ ENTRY = 256
 METADATA = 2**16
 
 
-def write_best(best: Path, architecture: Architecture, weights: Path, data: Dataset) -> Network:
+def write_best(
+    best: Path, architecture: Architecture, weights: Path, data: Dataset, framing: str = "whole"
+) -> Network:
     """Write architecture.json and weights.safetensors, and load the network from them."""
     try:
         best.mkdir(parents=True, exist_ok=True)
         trained = weights.read_bytes()
     except OSError as error:
         raise StorageError.of(best, error) from None
-    about = {"input_shape": list(data.input_shape), "classes": list(data.classes)}
+    about = {"input_shape": list(data.input_shape), "classes": list(data.classes), "framing": framing}
     text = json.dumps({**architecture.to_dict(), **about}, indent=2, ensure_ascii=False)
     write_whole(best / "architecture.json", text + "\n")
     write_whole(best / "weights.safetensors", trained)
@@ -125,6 +128,21 @@ def described(path: Path) -> tuple[Architecture, Shape, tuple[str, ...]]:
         raise ValueError("there are no classes")
     architecture.table(tuple(sizes), len(classes))
     return architecture, tuple(sizes), classes
+
+
+def framing_of(best: Path) -> str:
+    """How the images were framed that the network in a best/ folder was trained on (see `Source.framing`).
+
+    Raises:
+        NasError: architecture.json says something else, or cannot be read.
+    """
+    framing = read_dict(best / "architecture.json").get("framing", "whole")  # older folders do not say it
+    if framing not in FRAMINGS:
+        raise NasError(
+            f"{best} does not hold a trained network: framing is {quoted(framing)}, and should be one of "
+            f"{', '.join(FRAMINGS)}"
+        )
+    return str(framing)
 
 
 def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
