@@ -62,7 +62,7 @@ def load_network(best: Path) -> Network:
     try:
         architecture, shape, classes = described(best / "architecture.json")
         made = partial(Network, architecture, shape, len(classes), mean=[0.0] * shape[0], std=[0.0] * shape[0])
-        with _weightless():
+        with weightless():
             expected = made().state_dict()
         weights = read_weights(best / "weights.safetensors", expected)
         network = made()
@@ -74,7 +74,7 @@ def load_network(best: Path) -> Network:
 
 
 @contextmanager
-def _weightless() -> Iterator[None]:
+def weightless() -> Iterator[None]:
     """What is built inside has parameters of any shape without memory.
 
     Not on the device "meta" altogether: swin and regnet compute with small tensors while they are built.
@@ -189,6 +189,18 @@ def open_test(source: Source, network: Network) -> tuple[float, float, int]:
 
     test = plugins.guarded(source.load_test, f"the test images of {source.name} cannot be loaded")
     return *accuracy_and_loss(network, test.images, test.labels), len(test)
+
+
+def test_images(source: Source) -> Tensor:
+    """The test images (N, C, H, W) uint8, without their labels, to compare an exported model on.
+
+    This does not break the seal: no label is looked at, so nothing is learned of how good a network is; it happens
+    after everything is decided; and nothing of it goes back into a search.
+
+    Raises:
+        DataError: they cannot be had on this machine.
+    """
+    return plugins.guarded(source.load_test, f"the test images of {source.name} cannot be loaded").images
 
 
 def write_card(outcome: Outcome) -> None:
