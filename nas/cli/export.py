@@ -58,8 +58,8 @@ def export(
         kind = "random" if note else "test"
         if not as_json:
             print_out(
-                f"{one.path}: {one.bytes:,} bytes; the same class for all {one.images:,} {kind} images, the largest "
-                f"difference of a logit is {one.largest_difference:.1e} ({one.seconds:.0f} s)"
+                f"{one.path}: {one.bytes:,} bytes; the same class for all {one.images:,} {kind} images, the "
+                f"largest difference of a logit is {one.largest_difference:.1e} ({one.seconds:.0f} s)"
             )
         done[one.format] = {
             "path": str(one.path),

@@ -177,7 +177,7 @@ def _check(name: str, path: Path, images: Tensor, expected: Tensor) -> float:
     if others or not difference <= TOLERANCE:  # NaN is not
         raise NasError(
             f"the {name} model is not kept, because it does not do what the original does: a logit differs by "
-            f"{difference:.2g} (at most {TOLERANCE:g} is right), {others:,} of {len(logits):,} images get another class"
+            f"{difference:.2g} (at most {TOLERANCE:g} is right), {others:,} of {len(logits):,} classes are others"
         )
     return difference
 

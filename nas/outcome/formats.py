@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas import __version__
-from nas.outcome.handover import described
+from nas.outcome.handover import EXPORTS, described
 from nas.outcome.source_code import Described, renamed, source_code
 
 if TYPE_CHECKING:
@@ -94,10 +94,10 @@ def python(model: Model) -> dict[str, bytes]:
 
 
 FORMATS = {
-    "onnx": Format("model.onnx", (), onnx),
-    "torch": Format("model.pt2", (), torch_export),
-    "safetensors": Format("safetensors", ("architecture.json", "weights.safetensors"), safetensors),
-    "python": Format("python", ("network.py", "weights.pt"), python),
+    "onnx": Format(EXPORTS["onnx"], (), onnx),
+    "torch": Format(EXPORTS["torch"], (), torch_export),
+    "safetensors": Format(EXPORTS["safetensors"], ("architecture.json", "weights.safetensors"), safetensors),
+    "python": Format(EXPORTS["python"], ("network.py", "weights.pt"), python),
 }
 
 

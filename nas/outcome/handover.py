@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 MAX_CHANNELS = 1_000
 MAX_SIDE = 4_096
 MAX_CLASSES = 65_536
+# What `nas export` writes to best/, unless it is told where to.
+EXPORTS = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "safetensors", "python": "python"}
 # Bytes of a safetensors header: what a tensor takes (86 to 130, by its name), and what is said about all of them.
 ENTRY = 256
 METADATA = 2**16
@@ -38,6 +41,7 @@ def write_best(best: Path, architecture: Architecture, weights: Path, data: Data
     try:
         best.mkdir(parents=True, exist_ok=True)
         trained = weights.read_bytes()
+        _withdraw_exports(best, trained)
     except OSError as error:
         raise StorageError.of(best, error) from None
     about = {"input_shape": list(data.input_shape), "classes": list(data.classes)}
@@ -45,6 +49,17 @@ def write_best(best: Path, architecture: Architecture, weights: Path, data: Data
     write_whole(best / "architecture.json", text + "\n")
     write_whole(best / "weights.safetensors", trained)
     return load_network(best)
+
+
+def _withdraw_exports(best: Path, trained: bytes) -> None:
+    """Remove what was exported of another network, which was the winner before."""
+    known = best / "weights.safetensors"
+    if known.is_file() and known.read_bytes() == trained:
+        return
+    for name in EXPORTS.values():
+        if (best / name).is_dir():
+            shutil.rmtree(best / name)
+        (best / name).unlink(missing_ok=True)
 
 
 def load_network(best: Path) -> Network:

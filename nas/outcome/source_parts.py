@@ -1,10 +1,11 @@
 """The pieces that a network's source code is put together from: text, formatted as ruff and black do."""
 
 FILE = '''\
-"""A network for {dataset}: images of {image}, {count} classes, {parameters} parameters.
+"""A network for {dataset}.
 
-Written by nas export {version} (architecture {id}). It needs {needs}; its
-weights are in weights.pt, beside this file.
+Images of {image}, {count} classes, {parameters} parameters; architecture {id}.
+Written by nas export {version}. The weights are in weights.pt, beside this file;
+what it needs is {needs}.
 
     from network import CLASSES, load
 
@@ -94,9 +95,10 @@ class Cell(nn.Module):
 
     def __init__(self, channels: int, *nodes: list[str]) -> None:
         super().__init__()
-        self.nodes = nn.ModuleList(
-            nn.ModuleList(edge(name, channels) for name in names) for names in nodes
-        )
+        self.nodes = nn.ModuleList()
+        for names in nodes:
+            edges = [edge(name, channels) for name in names]
+            self.nodes.append(nn.ModuleList(edges))
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [x]

@@ -182,7 +182,7 @@ class AnySize(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of raw images (N, C, any height, any width), uint8, 0 to 255.
 
-        They are resized as PIL does (bilinear, with antialiasing); images of the right size stay as they are, bit for
+        They are resized as PIL does, bilinear with antialiasing; those of the right size stay as they are, bit for
         bit.
         """
         size = self.network.size
