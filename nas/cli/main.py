@@ -12,6 +12,7 @@ import click
 
 from nas import __version__
 from nas.cli.data import data
+from nas.cli.export import export
 from nas.cli.plugins import plugins
 from nas.cli.predict import predict
 from nas.cli.search import resume, search
@@ -53,7 +54,7 @@ def cli() -> None:
     """
 
 
-for command in (search, resume, list_, show, train, predict, ui, sync, repair, plugins, data):
+for command in (search, resume, list_, show, train, predict, export, ui, sync, repair, plugins, data):
     cli.add_command(command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 MAX_CHANNELS = 1_000
 MAX_SIDE = 4_096
 MAX_CLASSES = 65_536
+# What `nas export` writes to best/, unless it is told where to.
+EXPORTS = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "safetensors", "python": "python"}
 # Bytes of a safetensors header: what a tensor takes (86 to 130, by its name), and what is said about all of them.
 ENTRY = 256
 METADATA = 2**16
@@ -43,6 +46,7 @@ def write_best(
     try:
         best.mkdir(parents=True, exist_ok=True)
         trained = weights.read_bytes()
+        _withdraw_exports(best, trained)
     except OSError as error:
         raise StorageError.of(best, error) from None
     about = {"input_shape": list(data.input_shape), "classes": list(data.classes), "framing": framing}
@@ -50,6 +54,17 @@ def write_best(
     write_whole(best / "architecture.json", text + "\n")
     write_whole(best / "weights.safetensors", trained)
     return load_network(best)
+
+
+def _withdraw_exports(best: Path, trained: bytes) -> None:
+    """Remove what was exported of another network, which was the winner before."""
+    known = best / "weights.safetensors"
+    if known.is_file() and known.read_bytes() == trained:
+        return
+    for name in EXPORTS.values():
+        if (best / name).is_dir():
+            shutil.rmtree(best / name)
+        (best / name).unlink(missing_ok=True)
 
 
 def load_network(best: Path) -> Network:
@@ -78,7 +93,7 @@ def restored(architecture: Architecture, shape: Shape, classes: int, path: Path)
     from nas.training.network import Network
 
     made = partial(Network, architecture, shape, classes, mean=[0.0] * shape[0], std=[0.0] * shape[0])
-    with _weightless():
+    with weightless():
         expected = made().state_dict()
     weights = read_weights(path, expected)
     network = made()
@@ -88,7 +103,7 @@ def restored(architecture: Architecture, shape: Shape, classes: int, path: Path)
 
 
 @contextmanager
-def _weightless() -> Iterator[None]:
+def weightless() -> Iterator[None]:
     """What is built inside has parameters of any shape without memory.
 
     Not on the device "meta" altogether: swin and regnet compute with small tensors while they are built.
@@ -235,6 +250,18 @@ def open_test(source: Source, networks: Sequence[Network]) -> list[Tested]:
 
     test = plugins.guarded(source.load_test, f"the test images of {source.name} cannot be loaded")
     return [Tested(*right_and_loss(network, test.images, test.labels)) for network in networks]
+
+
+def test_images(source: Source) -> Tensor:
+    """The test images (N, C, H, W) uint8, without their labels, to compare an exported model on.
+
+    This does not break the seal: no label is looked at, so nothing is learned of how good a network is; it happens
+    after everything is decided; and nothing of it goes back into a search.
+
+    Raises:
+        DataError: they cannot be had on this machine.
+    """
+    return plugins.guarded(source.load_test, f"the test images of {source.name} cannot be loaded").images
 
 
 def write_card(outcome: Outcome) -> None:

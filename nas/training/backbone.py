@@ -78,7 +78,7 @@ class Backbone(nn.Module):
         """Take over what there is but the classifier, and tell what is missing."""
         for key in list(weights):  # densenet's have names that modules cannot have any more
             weights[re.sub(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)", r"\1", key)] = weights.pop(key)
-        name, first = _input_convolution(self.body)
+        name, first = input_convolution(self.body)
         kernel = weights[f"{name}.weight"]
         if kernel.shape != (first.out_channels, 3, *first.kernel_size):
             raise ValueError(f"{name}.weight has the shape {tuple(kernel.shape)}")
@@ -93,18 +93,11 @@ class Backbone(nn.Module):
 
 def headless(model: str, channels: int) -> nn.Module:
     """A classification network of torchvision that gives what its classifier would get; its weights are random."""
-    from torchvision.models import get_model, get_model_weights
+    from torchvision.models import get_model
 
-    options: dict[str, Any] = {}
-    if model in ("googlenet", "inception_v3"):
-        options = {"aux_logits": False, "init_weights": False}
-    if model.startswith("vit_"):
-        options = {"image_size": get_model_weights(model).DEFAULT.meta["min_size"][0]}
-    network: nn.Module = get_model(model, weights=None, **options)
-    # The classifier is the last linear map: squeezenet's is a convolution.
-    *_, classifier = (name for name, part in network.named_modules() if isinstance(part, nn.Linear | nn.Conv2d))
-    network.set_submodule(classifier, nn.Identity())
-    name, first = _input_convolution(network)
+    network: nn.Module = get_model(model, weights=None, **options_of(model))
+    network.set_submodule(classifier_of(network), nn.Identity())
+    name, first = input_convolution(network)
     if channels != 3:
         how: dict[str, Any] = {"stride": first.stride, "padding": first.padding, "bias": first.bias is not None}
         adapted = nn.Conv2d(channels, first.out_channels, first.kernel_size, **how)  # type: ignore[arg-type]
@@ -112,7 +105,26 @@ def headless(model: str, channels: int) -> nn.Module:
     return network
 
 
-def _input_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+def options_of(model: str) -> dict[str, Any]:
+    """What torchvision has to be told to build a model as it is used here."""
+    from torchvision.models import get_model_weights
+
+    if model in ("googlenet", "inception_v3"):
+        return {"aux_logits": False, "init_weights": False}
+    if model.startswith("vit_"):
+        return {"image_size": get_model_weights(model).DEFAULT.meta["min_size"][0]}
+    return {}
+
+
+def classifier_of(network: nn.Module) -> str:
+    """The name of the classifier in a model of torchvision: the last linear map; squeezenet's is a convolution."""
+    classifier: str
+    *_, classifier = (name for name, part in network.named_modules() if isinstance(part, nn.Linear | nn.Conv2d))
+    return classifier
+
+
+def input_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+    """The first convolution of a model, and its name."""
     return next((name, part) for name, part in network.named_modules() if isinstance(part, nn.Conv2d))
 
 

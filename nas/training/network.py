@@ -152,6 +152,7 @@ class Network(nn.Module):
         std: Sequence[float] = (255.0,),
     ) -> None:
         super().__init__()
+        self.size = tuple(input_shape[1:])  # height, width
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).clamp(min=1.0).view(-1, 1, 1))
         shapes = [input_shape, *(row.shape for row in architecture.table(input_shape, classes))]
@@ -165,6 +166,28 @@ class Network(nn.Module):
         """Logits (N, classes) of images (N, C, H, W), uint8 or float on the scale of 0 to 255."""
         x = (images.float() - self.mean) / self.std
         return self.layers(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+
+class AnySize(nn.Module):
+    """A trained network that takes images of any size: what an exported model does, preprocessing and all.
+
+    Args:
+        network: it takes images of one size.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of raw images (N, C, any height, any width), uint8, 0 to 255.
+
+        They are resized as PIL does, bilinear with antialiasing; those of the right size stay as they are, bit for
+        bit.
+        """
+        size = self.network.size
+        resized = functional.interpolate(images.float(), size, mode="bilinear", antialias=True)
+        return self.network(resized)  # type: ignore[no-any-return]
 
 
 def _pool_first(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Iterator[Named]:
