@@ -38,7 +38,8 @@ ONLY = {
     "deap": {"strategies/evolve.py"},
     "optuna": {"strategies/trial_and_error.py"},
     "moocore": {"front.py"},
-    "matplotlib": {"records/figures.py"},
+    "matplotlib": {"records/figures"},
+    "jinja2": {"records/report.py"},
     "mlflow": {"records/mlflow.py", "records/store.py", "outcome/model.py"},
     "PIL": {"outcome/images.py"},
 }
