@@ -39,15 +39,22 @@ def list_(as_json: bool) -> None:
 
 @click.command()
 @click.argument("search", required=False)
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html", help="Write a page."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def show(search: str | None, as_json: bool) -> None:
-    """Show a search: its state, its best, its winner.
+def show(search: str | None, report: Path | None, as_json: bool) -> None:
+    """Show a search: its state, its best, its winner. --report writes all that as one page, with the figures.
 
     SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one.
     """
     from nas import searches
 
     state = searches.State.of(searches.named(search))
+    if report is not None:
+        _report(state, report)
+        if not as_json:
+            return
     if as_json:
         print_json({**_plain(state), "config": state.record.about.get("config", {}), "best": _leaders(state)})
         return
@@ -58,6 +65,20 @@ def show(search: str | None, as_json: bool) -> None:
     if state.word not in ("finished", "running") and "strategy" in state.record.about.get("config", {}):
         _say(f"go on with: {searches.resume_command(state.folder, state.record.about.get('config', {}))}")
     _show_details(state)
+
+
+def _report(state: State, path: Path) -> None:
+    """Write the page; it needs neither a server nor a network."""
+    from nas.errors import NasError
+    from nas.files import write_whole
+    from nas.records.report import report
+
+    if state.word == "damaged":
+        raise NasError(state.words)
+    if not path.parent.is_dir():
+        raise NasError(f"{path} cannot be written: there is no folder {path.parent}")
+    write_whole(path, report(state.record))
+    click.echo(f"{path} has the report of {state.folder.name}", err=True)
 
 
 @click.command()

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.front import hypervolume
-from nas.records.figures import pareto_front
+from nas.records.drawing import network_svg
+from nas.records.figures import draw
 from nas.records.observer import Outcome
 from nas.records.points import Points, curve, flat, key
 from nas.records.record import Record, Told
+from nas.records.report import report
 from nas.records.store import client_of, dataset_of, experiment_of
-from nas.records.texts import layers, leaderboard, pretty, run_name, rung, story
+from nas.records.texts import description, layers, leaderboard, pretty, run_name, rung, story
 from nas.records.view import LogModel
 from nas.trial import Objective, Trial, scored
 
@@ -166,6 +168,7 @@ class Writer:
             "status": "failed" if trial.failure else "finished",
             "failure": trial.failure.kind if trial.failure else "",
             "failure_message": trial.failure.message if trial.failure else "",
+            "mlflow.note.content": description(trial, self._header),
         }
         name = run_name(self._header.kind, number, trial)
         run_id = known.info.run_id if known else self._create(name, start, tags)
@@ -174,6 +177,9 @@ class Writer:
             Path(folder, "architecture.json").write_text(pretty(candidate.architecture), encoding="utf-8")
             table = layers(candidate.architecture, self._header.limits)
             Path(folder, "layers.txt").write_text(table, encoding="utf-8")
+            Path(folder, "network.svg").write_text(
+                network_svg(candidate.architecture, self._header.limits), encoding="utf-8"
+            )
             self._client.log_artifacts(run_id, folder)
         self._client.set_terminated(run_id, "FAILED" if trial.failure else "FINISHED", int(told.at * 1000))
         self.written += 1
@@ -188,6 +194,8 @@ class Writer:
             failed = ended is not None and ended["status"] == "failed"
             if ended and failed:
                 self._log(self.run_id, tags={"failure": ended["message"]})
+            self._log_tables()
+            self._log_figures()
             self._close("FAILED" if failed else "KILLED", self._record.at)
         elif self._tags.get("nas.outcome") != self._outcome_tag():
             self._write_outcome(outcome)
@@ -212,7 +220,7 @@ class Writer:
         now = float((self._record.outcome or {})["at"])
         points = {(name, self._told): (value, now) for name, value in scores.items()}
         self._log(self.run_id, points=points, tags=tags)
-        self._log_table("leaderboard.json", leaderboard(self._trials.values()))
+        self._log_tables(outcome.front)
         self._client.log_text(self.run_id, pretty(outcome.architecture), "best/architecture.json")
         if outcome.weights.parent.is_dir():
             self._client.log_artifacts(self.run_id, str(outcome.weights.parent), "best")
@@ -220,8 +228,7 @@ class Writer:
         try:
             if self._log_model is not None:
                 self._log_model(outcome, self._uri, self.run_id)
-            if len(self._header.objectives) > 1:
-                self._log_front(outcome.front)
+            self._log_figures()
         finally:  # a search without a logged model has not failed
             if "failure" in self._tags:  # of an earlier process
                 self._client.delete_tag(self.run_id, "failure")
@@ -229,15 +236,23 @@ class Writer:
         self._tags["nas.outcome"] = self._outcome_tag()
         self._client.set_tag(self.run_id, "nas.outcome", self._outcome_tag())
 
-    def _log_front(self, front: Sequence[Trial]) -> None:
-        """The Pareto front, as a table and as a figure."""
-        metrics = [objective.metric for objective in self._header.objectives]
-        columns = {metric: [trial.metrics[metric] for trial in front] for metric in metrics}
-        self._log_table("pareto_front.json", {"id": [trial.id for trial in front], **columns})
+    def _log_figures(self) -> None:
+        """The figures, and the report, which has them too, for those without a server."""
         with tempfile.TemporaryDirectory() as folder:
-            picture = Path(folder, "pareto_front.png")
-            pareto_front(picture, self._header, self._trials.values(), front)
-            self._client.log_artifact(self.run_id, str(picture))
+            draw(self._record, Path(folder))
+            self._client.log_artifacts(self.run_id, folder, "figures")
+        self._alive()
+        self._client.log_text(self.run_id, report(self._record), "report.html")
+        self._alive()
+
+    def _log_tables(self, front: Sequence[Trial] = ()) -> None:
+        """The best networks; those on the Pareto front, where there are several objectives."""
+        if self._trials:
+            self._log_table("leaderboard.json", leaderboard(self._trials.values()))
+        if front and len(self._header.objectives) > 1:
+            metrics = [objective.metric for objective in self._header.objectives]
+            columns = {metric: [trial.metrics[metric] for trial in front] for metric in metrics}
+            self._log_table("pareto_front.json", {"id": [trial.id for trial in front], **columns})
 
     def _log_table(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """A table as MLflow shows it. (Its own ``log_table`` adds to what is there.)"""

@@ -73,7 +73,9 @@ def experiment_of(client: MlflowClient, tracking_uri: str, artifacts: Path) -> s
     if known is None:
         served = tracking_uri.startswith(("http:", "https:", "databricks"))  # the server says where artifacts go
         try:
-            return str(client.create_experiment(EXPERIMENT, None if served else artifacts.as_uri()))
+            # Of what kind it is decides which pages the dashboard offers; its guess are those for language models.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return str(client.create_experiment(EXPERIMENT, None if served else artifacts.as_uri(), tags))
         except MlflowException:
             known = client.get_experiment_by_name(EXPERIMENT)  # another process was faster
             if known is None:

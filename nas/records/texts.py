@@ -15,6 +15,7 @@ from nas.records.observer import Header, Outcome
 from nas.trial import Trial, rank
 
 LEADERS = 50  # rows of the leaderboard
+MOST_LAYERS = 80  # in a description, of which MLflow takes 8,000 characters
 
 
 def run_name(kind: str, number: int, trial: Trial) -> str:
@@ -59,6 +60,25 @@ def layers(architecture: Architecture, limits: Limits) -> str:
     lines += [(str(i), str(row.layer), show(row.shape), f"{row.parameters:,}") for i, row in enumerate(rows, 1)]
     lines += [("", "", "", f"{sum(row.parameters for row in rows):,}")]
     return "".join(f"{i:>4}  {layer:<36}  {shape:>12}  {count:>12}\n" for i, layer, shape, count in lines)
+
+
+def description(trial: Trial, header: Header) -> str:
+    """A candidate in Markdown: what became of it, and its layers."""
+    architecture, limits = trial.job.candidate.architecture, header.limits
+    if trial.failure:
+        begin = f"It failed ({trial.failure.kind}): {trial.failure.message}"
+    else:
+        accuracy, epochs = trial.metrics["validation_accuracy"], trial.job.epochs
+        begin = f"**{100 * accuracy:.2f} %** of the validation images after {epochs:g} epochs"
+    try:
+        rows = architecture.table(limits.input_shape, limits.classes)
+    except ArchitectureError as error:
+        return f"{begin}\n\n{error}"
+    lines = [f"| {row.layer} | {show(row.shape)} | {row.parameters:,} |" for row in rows[:MOST_LAYERS]]
+    if len(rows) > MOST_LAYERS:
+        lines.append(f"| … {len(rows) - MOST_LAYERS} more | | |")
+    total = f"| | | **{sum(row.parameters for row in rows):,}** |"
+    return "\n".join([begin, "", "| layer | output | parameters |", "|---|---:|---:|", *lines, total])
 
 
 def leaderboard(trials: Iterable[Trial]) -> dict[str, Sequence[Any]]:

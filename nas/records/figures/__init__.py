@@ -6,13 +6,11 @@ Only objects of a figure are used, never ``pyplot``: whatever thread draws, noth
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nas.records.observer import Header
 from nas.records.record import Record
-from nas.trial import Trial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,13 +67,3 @@ def draw(record: Record, folder: Path, kind: Literal["png", "svg"] = "png") -> d
         files[name] = folder / f"{name}.{kind}"
         figure.savefig(files[name], format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
     return files
-
-
-def pareto_front(path: Path, header: Header, trials: Iterable[Trial], front: Sequence[Trial]) -> None:
-    """Write a PNG of that figure alone, for a search that goes on."""
-    from nas.records.figures import tradeoff
-    from nas.records.figures.scene import Entry, Scene
-
-    scene = Scene(header, tuple(Entry(i, 0.0, trial) for i, trial in enumerate(trials, 1)), None)
-    if (figure := tradeoff.pareto_front(scene)) is not None:
-        figure.savefig(path, format="png", dpi=DPI)
