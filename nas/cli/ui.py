@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import signal
 import socket
@@ -40,9 +41,10 @@ def ui(host: str, port: int, store: str | None, browser: bool, allow_remote: boo
     server = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
     try:
         if _answers(address, server):
-            click.echo(f"nas ui: {address} (Ctrl-C to stop)", err=True)
+            page = _page(address)
+            click.echo(f"nas ui: {page} (Ctrl-C to stop)", err=True)
             if browser:
-                click.launch(address)
+                click.launch(page)
         code = server.wait()
     except KeyboardInterrupt:
         return
@@ -99,6 +101,17 @@ def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
         except OSError:
             time.sleep(0.3)
     return False
+
+
+def _page(address: str) -> str:
+    """The page of all searches; the first page of MLflow is about language models."""
+    where = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name=nas"
+    try:
+        with urllib.request.urlopen(where, timeout=10) as answer:  # noqa: S310
+            experiment = json.load(answer)["experiment"]["experiment_id"]
+    except (OSError, ValueError, KeyError, TypeError):  # somebody else's store, without a search
+        return address
+    return f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning"
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

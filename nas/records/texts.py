@@ -113,20 +113,21 @@ def story(outcome: Outcome) -> str:
         for one in outcome.compared
     )
     return f"""\
-**{header.kind}** on **{header.dataset["name"]}**: {outcome.trials} trial{"s" * (outcome.trials != 1)}, \
-{outcome.failed} failed, {outcome.seconds:.0f} s. The winner, `{outcome.winner.id}`, has \
-{outcome.parameters:,} parameters.
+**{header.kind}** on **{header.dataset["name"]}** found a network of **{outcome.parameters:,} parameters** that \
+classifies **{outcome.test_accuracy * 100:.2f} %** of the {outcome.test_images:,} test images ({interval}): \
+`{outcome.winner.id}`.
+
+{outcome.trials} trial{"s" * (outcome.trials != 1)}, {outcome.failed} failed, {outcome.seconds:.0f} s. {header.note}
 
 | its accuracy | |
 |---|---|
 | on the validation images, during the search | {outcome.winner.metrics["validation_accuracy"] * 100:.2f} % |
-| there, trained again with {seeds} seed{"s" * (seeds > 1)} | \
-{spread(outcome)} |
-| on the {outcome.test_images:,} test images, {outcome.opened_words} | {outcome.test_accuracy * 100:.2f} % \
-({interval}) |
-
-Selection bias (the first less the last): {outcome.selection_bias * 100:+.2f} points. {header.note}
-{beside}""".rstrip()
+| there, trained again with {seeds} seed{"s" * (seeds > 1)} | {spread(outcome)} |
+| on the test images, {outcome.opened_words} | {outcome.test_accuracy * 100:.2f} % |
+| selection bias (the first less the last) | {outcome.selection_bias * 100:+.2f} points |
+{beside}
+The figures, and the same on one page: Artifacts, report.html.
+"""
 
 
 def spread(outcome: Outcome) -> str:
