@@ -117,7 +117,8 @@ def story(outcome: Outcome) -> str:
 classifies **{outcome.test_accuracy * 100:.2f} %** of the {outcome.test_images:,} test images ({interval}): \
 `{outcome.winner.id}`.
 
-{outcome.trials} trial{"s" * (outcome.trials != 1)}, {outcome.failed} failed, {outcome.seconds:.0f} s. {header.note}
+{outcome.trials} trial{"s" * (outcome.trials != 1)}, {outcome.failed} failed, {outcome.seconds:.0f} s. \
+{header.note}
 
 | its accuracy | |
 |---|---|
