@@ -27,7 +27,7 @@ SETTINGS = "try { localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLo
 
 @contextmanager
 def dashboard(folder: Path) -> Iterator[str]:
-    """The address of a ``nas ui`` for the searches of a folder, ended with Ctrl-C."""
+    """The address that ``nas ui`` prints for the searches of a folder; it is ended with Ctrl-C."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-c", "from nas.cli.ui import ui; ui()", "--port", str(port)]
@@ -38,11 +38,12 @@ def dashboard(folder: Path) -> Iterator[str]:
         for line in process.stderr:
             said += line
             if "Ctrl-C" in line:
+                address = line.split()[2]
                 break
         else:
             raise AssertionError(said)
         try:
-            yield f"http://127.0.0.1:{port}"
+            yield address
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(20)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import QUICK, nas
 
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Conv2d, GlobalAveragePool
@@ -97,3 +98,13 @@ def blobs() -> Dataset:
         return Split.of(images, labels)
 
     return Dataset.of("blobs", split(192), split(60), ("top left", "top right", "bottom left"))
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with spaces in its name, in which a real search with two workers has been run."""
+    folder = tmp_path_factory.mktemp("a folder with spaces")
+    done = nas("search", "--strategy", "evolve", "--trials", "10", "--workers", "2", *QUICK, "--json", cwd=folder)
+    (folder / "printed.json").write_text(done.stdout.splitlines()[-1])
+    (folder / "progress.txt").write_text(done.stderr)
+    return folder

@@ -23,16 +23,6 @@ from nas.training.network import accuracy_and_loss
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with spaces in its name, in which a search with two workers has been run."""
-    folder = tmp_path_factory.mktemp("a folder with spaces")
-    done = nas("search", "--strategy", "evolve", "--trials", "10", "--workers", "2", *QUICK, "--json", cwd=folder)
-    (folder / "printed.json").write_text(done.stdout.splitlines()[-1])
-    (folder / "progress.txt").write_text(done.stderr)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def result(place: Path) -> dict[str, object]:
     return json.loads((place / "printed.json").read_text())  # type: ignore[no-any-return]
 

@@ -1,0 +1,107 @@
+"""The dashboard of a real search in a real browser: what a person sees of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from browser import CHROMIUM, browser, dashboard
+
+from nas.records.record import read
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: install Debian's chromium")
+
+
+@pytest.fixture(scope="module")
+def address(place: Path) -> Iterator[str]:
+    with dashboard(place) as address:
+        yield address
+
+
+@pytest.fixture
+def page(address: str) -> Iterator[Page]:
+    """The page that ``nas ui`` opens."""
+    with browser() as page:
+        page.goto(address)
+        yield page
+
+
+@pytest.fixture(scope="module")
+def search(place: Path) -> Any:
+    [journal] = place.glob("runs/*/journal.jsonl")
+    return read(journal)[0]
+
+
+def open_search(page: Page, search: Any) -> None:
+    page.get_by_role("link", name=search.name).first.click()
+    page.get_by_role("heading", name=search.name).wait_for()
+
+
+def picture(page: Page) -> tuple[int, int]:
+    """The size of the picture that an artifact is shown as."""
+    shown = page.locator("img[src*='artifact'], img[src^='blob:'], img[src^='data:image']").last
+    shown.wait_for()
+    page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=shown.element_handle())
+    width, height = shown.evaluate("image => [image.naturalWidth, image.naturalHeight]")
+    return width, height
+
+
+def test_the_searches_are_a_list_and_a_search_opens_into_its_trials(page: Page, search: Any) -> None:
+    page.get_by_role("link", name=search.name).first.wait_for()
+    assert page.get_by_role("link", name="evolve 0001").count() == 0  # folded
+    page.get_by_test_id("expander-button").or_(page.locator(".ag-cell [role=button], .ag-cell svg")).first.click()
+    page.get_by_text(re.compile(r"evolve 00\d\d · [\d.]+k? · [\d.]+ %")).first.wait_for()
+
+
+def test_the_page_of_a_search_tells_its_story(page: Page, search: Any) -> None:
+    open_search(page, search)
+    page.get_by_text("test images").first.wait_for()
+    assert page.get_by_text(f"{100 * search.outcome['test_accuracy']:.2f} %").count() > 0
+    trials = page.get_by_role("link", name=re.compile(r"evolve \d{4} · "))
+    trials.first.wait_for()
+    assert trials.count() == len(search.told)
+    assert page.get_by_text("mnist-5k (").count() > 0
+
+
+def test_the_charts_of_a_search(page: Page, search: Any) -> None:
+    open_search(page, search)
+    page.get_by_role("tab", name="Model metrics").click()
+    for name in ("best_validation_loss", "failed_trials", "hypervolume"):
+        page.get_by_role("heading", name=name).or_(page.get_by_text(name, exact=True)).first.wait_for()
+    page.locator(".js-plotly-plot .scatterlayer path").first.wait_for(state="attached")
+
+
+def test_the_figures_and_the_report_of_a_search(page: Page, search: Any) -> None:
+    open_search(page, search)
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("figures", exact=True).click()
+    for name in ("best_over_trials", "accuracy_and_parameters", "choices", "learning_curves"):
+        page.get_by_text(f"{name}.png", exact=True).first.click()
+        assert min(picture(page)) > 300
+    page.get_by_text("report.html", exact=True).first.click()
+    page.frame_locator("iframe").get_by_text("How good it is, and how sure that is").wait_for()
+    page.get_by_text("leaderboard.json", exact=True).first.click()
+    page.get_by_text("validation_accuracy").first.wait_for()
+
+
+def test_the_page_of_a_trial(page: Page, search: Any) -> None:
+    open_search(page, search)
+    page.get_by_role("link", name=re.compile(r"evolve \d{4} · ")).first.click()
+    page.get_by_text("of the validation images after").first.wait_for()
+    for tag in ("origin", "rung", "status", "architecture_id"):
+        page.get_by_text(tag).first.wait_for()
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("network.svg", exact=True).first.click()
+    assert picture(page)[0] > 300
+
+
+def test_the_winner_is_the_champion_of_its_data(page: Page, address: str, search: Any) -> None:
+    page.goto(f"{address.split('/#')[0]}/#/models/nas-mnist-5k")
+    page.get_by_text("champion").first.wait_for()
+    page.get_by_text("Version 1").first.wait_for()
