@@ -21,8 +21,12 @@ QUIET = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-# The panel for a language model opens by itself, once, and takes a quarter of the window.
-SETTINGS = "try { localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true') } catch (error) {}"
+# The panel for a language model opens by itself, once, and takes a quarter of the window; and the pages
+# about language models come first.
+SETTINGS = """try {
+    localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
+    localStorage.setItem('mlflow.workflowType_v1', '"machine_learning"');
+} catch (error) {}"""
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,6 +20,7 @@ from command import NAS, QUICK, found, nas
 from nas.architecture.architecture import Architecture
 from nas.data import open_source
 from nas.outcome.handover import load_network
+from nas.records.journal import FILE
 from nas.records.record import read
 from nas.training.network import accuracy_and_loss
 
@@ -103,6 +106,88 @@ def test_the_dashboard_has_the_search_its_trials_and_the_model(place: Path, resu
     with torch.no_grad():
         right = (loaded(test.images.float()).argmax(1) == test.labels).float().mean().item()
     assert right == pytest.approx(winner["test_accuracy"])
+
+
+def test_everything_in_the_store_is_what_the_journal_says(place: Path, result: dict[str, object]) -> None:
+    """Read back with MLflow's own client, value by value: the curves, metrics, parameters, tags and artifacts."""
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{place}/mlflow.db")
+    folder = Path(str(result["search"]))
+    record = read(folder / FILE)[0]
+    outcome = record.result()
+    assert outcome is not None
+    [experiment] = [one.experiment_id for one in client.search_experiments() if one.name == "nas"]
+    runs = client.search_runs([experiment], max_results=100)
+    [parent] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = sorted((run for run in runs if run is not parent), key=lambda run: int(run.data.tags["nas.trial"]))
+
+    def history(run: Any, metric: str) -> dict[int, float]:
+        return {m.step: m.value for m in client.get_metric_history(run.info.run_id, metric)}
+
+    def files(run: Any) -> dict[str, bytes]:
+        top = Path(client.download_artifacts(run.info.run_id, ""))
+        return {path.relative_to(top).as_posix(): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+    best: dict[str, list[float]] = {"validation_loss": [], "validation_accuracy": []}
+    for number, (run, told) in enumerate(zip(children, record.told, strict=True), 1):
+        trial, candidate = told.trial, told.trial.job.candidate
+        assert run.data.params == {name: str(value) for name, value in candidate.choices.items()}
+        assert run.data.metrics.keys() == {*trial.metrics, "train_loss"}
+        assert {name: run.data.metrics[name] for name in trial.metrics} == trial.metrics
+        for name in ("train_loss", "validation_loss", "validation_accuracy"):
+            assert history(run, name) == {math.ceil(p["epoch"]): p[name] for p in trial.curve}
+        tags = {
+            "nas.trial": str(number), "nas.job": trial.job.key, "architecture_id": trial.id, "status": "finished",
+            "origin": candidate.origin, "epochs": f"{trial.job.epochs:g}", "strategy": "evolve",
+            "rung": "2 of 2" if trial.job.epochs == 0.25 else "1 of 2", "mlflow.parentRunId": parent.info.run_id,
+        }  # fmt: skip
+        assert tags.items() <= run.data.tags.items()
+        assert run.data.tags.get("parents", "") == ",".join(candidate.parents)
+        kept = files(run)
+        assert kept.keys() == {"architecture.json", "layers.txt", "network.svg"}
+        assert Architecture.from_json(kept["architecture.json"].decode()) == candidate.architecture
+        parameters = f"{trial.metrics['parameters']:,.0f}"
+        assert kept["layers.txt"].decode().split()[-1] == parameters
+        assert f"{trial.id}: {parameters} parameters" in kept["network.svg"].decode()
+        for name, values in best.items():
+            values.append(trial.metrics[name])
+    steps = range(1, len(record.told) + 1)
+    assert history(parent, "best_validation_loss") == {n: min(best["validation_loss"][:n]) for n in steps}
+    assert history(parent, "best_validation_accuracy") == {n: max(best["validation_accuracy"][:n]) for n in steps}
+    assert history(parent, "failed_trials") == dict.fromkeys(steps, 0.0)
+    assert sorted(history(parent, "hypervolume").values()) == list(history(parent, "hypervolume").values())
+    scores = {
+        "test_accuracy": outcome.test_accuracy, "test_loss": outcome.test_loss,
+        "test_accuracy_low": outcome.test_interval[0], "test_accuracy_high": outcome.test_interval[1],
+        "selection_bias": outcome.selection_bias, "winner_parameters": outcome.parameters,
+        "winner_validation_accuracy_search": outcome.winner.metrics["validation_accuracy"],
+        "winner_validation_accuracy_retrained": outcome.validation_accuracy,
+        "winner_validation_accuracy_retrained_sd": outcome.spread,
+    }  # fmt: skip
+    assert scores.items() <= parent.data.metrics.items()
+    options = {
+        name: value for name, value in record.header.config.items() if name not in ("options", "objectives")
+    }
+    said = {name: "" if value == [] else str(value) for name, value in options.items()}
+    assert said.items() <= parent.data.params.items()
+    kept = files(parent)
+    for path in (folder / "best").iterdir():
+        assert kept.pop(f"best/{path.name}") == path.read_bytes() or path.name == "architecture.json"
+    assert kept.pop("search.toml") == (folder / "search.toml").read_bytes()
+    table = json.loads(kept.pop("leaderboard.json"))
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    known = {(one.trial.id, one.trial.job.epochs): one.trial for one in record.told}
+    assert {row["id"] for row in rows} == {one.trial.id for one in record.told}
+    for row in rows:
+        metrics = known[row["id"], row["epochs"]].metrics
+        assert all(row[name] == metrics[name] for name in ("parameters", "validation_accuracy", "validation_loss"))
+    assert f"{100 * outcome.test_accuracy:.2f} %" in kept.pop("report.html").decode()
+    assert {name.split("/")[0] for name in kept} == {"figures"}
+    assert len(kept) >= 5
+    [model] = client.search_model_versions("name = 'nas-mnist-5k'")
+    assert client.get_model_version_by_alias(model.name, "champion").version == model.version
+    assert (model.run_id, model.tags["architecture_id"]) == (parent.info.run_id, outcome.winner.id)
 
 
 def test_the_model_loads_without_this_package(place: Path) -> None:

@@ -25,7 +25,7 @@ LONGEST = 12.0
 # epochs they have to be trained. Longer trainings come first, then more seeds and finalists.
 CHOICES = ((5, 5, LONGEST), (4, 4, LONGEST), (3, 3, LONGEST), (3, 2, LONGER), (2, 2, LONGER), (2, 1, LONGER))
 # Without a time limit: trainings of the search's length for each candidate that it tried, and how many at least.
-TRAININGS, LEAST = 2 / 3, 16
+TRAININGS, LEAST = 0.6, 16
 # Of the time that is left, what may be planned: trainings take some percent longer or shorter than before.
 SAFETY = 0.92
 # The lecture's network is trained beside the finalists, unless it costs more than so many times the dearest one.
