@@ -40,6 +40,7 @@ ONLY = {
     "moocore": {"front.py"},
     "matplotlib": {"records/figures.py"},
     "mlflow": {"records/mlflow.py", "outcome/model.py"},
+    "onnxruntime": {"outcome/fresh.py"},
 }
 
 
@@ -88,9 +89,11 @@ def test_only_the_outcome_opens_the_test_images() -> None:
     assert users == {"outcome/handover.py", "testing/datasets.py"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["search", "--help"], ["train", "--help"], ["ui", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["search", "--help"], ["train", "--help"], ["export", "--help"], ["ui", "--help"]]
+)
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
-    heavy = ["torch", "torchvision", "mlflow", "optuna", "deap", "numpy", "pydantic", "rich", "matplotlib"]
+    heavy = ["torch", "torchvision", "mlflow", "optuna", "deap", "numpy", "pydantic", "rich", "matplotlib", "onnx"]
     code = (
         "import sys; from nas.cli.main import cli\n"
         f"try: cli({words!r})\n"

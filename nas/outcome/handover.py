@@ -82,7 +82,9 @@ def load_network(best: Path) -> Network:
         weights = read_weights(best / "weights.safetensors", expected)
         network = made()
         _check_positions(network, weights)
-        network.load_state_dict(weights)
+        state = network.state_dict()  # it knows the versions of its parts, and mnasnet wants to
+        state.update(weights)
+        network.load_state_dict(state)
     except (ValueError, NasError) as error:
         raise NasError(f"{best} does not hold a trained network: {error}") from None
     return network.eval().to(memory_format=torch.channels_last)
