@@ -42,6 +42,7 @@ ONLY = {
     "jinja2": {"records/report.py"},
     "mlflow": {"records/mlflow.py", "records/store.py", "outcome/model.py"},
     "PIL": {"outcome/images.py"},
+    "onnxruntime": {"outcome/fresh.py"},
 }
 
 
@@ -91,10 +92,10 @@ def test_only_the_outcome_opens_the_test_images() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["search", "--help"], ["train", "--help"], ["ui", "--help"], ["predict", "--help"]]
+    "words", [["--help"], *([name, "--help"] for name in ("search", "train", "predict", "export", "ui"))]
 )
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
-    heavy = ["torch", "torchvision", "mlflow", "optuna", "deap", "numpy", "pydantic", "rich", "matplotlib"]
+    heavy = ["torch", "torchvision", "mlflow", "optuna", "deap", "numpy", "pydantic", "rich", "matplotlib", "onnx"]
     code = (
         "import sys; from nas.cli.main import cli\n"
         f"try: cli({words!r})\n"

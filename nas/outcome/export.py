@@ -89,6 +89,7 @@ def images_for(folder: Path, model: Model, data_dir: Path | None = None, plugins
     import torch
 
     shape = model.about.shape
+    config: dict[str, Any] = {}
     try:
         config = read(folder / FILE)[0].about["config"]
         known = config.get("data_dir")
@@ -100,7 +101,8 @@ def images_for(folder: Path, model: Model, data_dir: Path | None = None, plugins
             return Images(images)
         reason = f"the test images of {source.name} are not like those that the network takes"
     except NasError as error:
-        reason = str(error)
+        named = [] if plugins else config.get("plugins") or []
+        reason = str(error) + "".join(f"; it may be a plugin: --plugins {folder}" for folder in named[:1])
     except (LookupError, TypeError, ValueError, AttributeError):
         reason = f"{folder / FILE} does not say which data set it was"
     count = max(1, min(RANDOM, VALUES // math.prod(shape)))

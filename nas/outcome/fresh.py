@@ -2,8 +2,8 @@
 
     python -P fresh.py FORMAT MODEL IMAGES.npy LOGITS.npy
 
-It reads raw images (N, C, H, W), uint8, and writes the logits (N, classes). Only "safetensors" needs nas;
-for the others it is shut out here, so that a model that needs it fails.
+It reads raw images (N, C, H, W), uint8, and writes the logits (N, classes). Only the format "safetensors" needs
+nas; for the others it is shut out here, so that a model that needs it fails.
 """
 
 from __future__ import annotations

@@ -98,7 +98,9 @@ def restored(architecture: Architecture, shape: Shape, classes: int, path: Path)
     weights = read_weights(path, expected)
     network = made()
     _check_positions(network, weights)
-    network.load_state_dict(weights)
+    state = network.state_dict()  # it knows the versions of its parts, and mnasnet wants to
+    state.update(weights)
+    network.load_state_dict(state)
     return network.eval().to(memory_format=torch.channels_last)
 
 

@@ -6,6 +6,7 @@ The layers are written as a person would write them; `renamed` gives the weights
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -102,20 +103,27 @@ def source_code(about: Described) -> str:
 
 
 def renamed(about: Described, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a `nas.training.network.Network` by the names that they have in `source_code`."""
-    names = {"mean": "mean", "std": "std"}
+    """The state of a `nas.training.network.Network` by the names that it has in `source_code`."""
+    begins = {"mean": "mean", "std": "std"}  # of names; they end in a point, or are a whole name
     index = 0
     for position, (_, _, steps) in enumerate(_sequence(about), 1):
         for step in steps:
             for old, new in (step.inside or {"": ""}).items():
-                names[f"layers.{position}_{step.name}.{old}"] = f"layers.{index}.{new}"
+                begins[f"layers.{position}_{step.name}.{old}"] = f"layers.{index}.{new}"
             index += 1
-    found = {}
-    for name, tensor in weights.items():
-        # Of the beginnings that are known, only one fits: they end in a point, or are a whole name.
-        [begin] = [begin for begin in names if name == begin or (begin.endswith(".") and name.startswith(begin))]
-        found[names[begin] + name.removeprefix(begin)] = tensor.contiguous()
-    return found
+
+    def rename(name: str) -> str | None:
+        known = (one for one in begins if name == one or (one.endswith(".") and name.startswith(one)))
+        begin = next(known, None)
+        return None if begin is None else begins[begin] + name.removeprefix(begin)
+
+    state: OrderedDict[str, Tensor] = OrderedDict(
+        (rename(name) or name, weights[name].contiguous()) for name in weights
+    )
+    # The versions of the parts: mnasnet does not load without its own.
+    versions = {rename(name): version for name, version in getattr(weights, "_metadata", {}).items()}
+    state._metadata = {name: version for name, version in versions.items() if name}  # type: ignore[attr-defined]
+    return state
 
 
 def _sequence(about: Described) -> Iterator[tuple[Layer, Shape, list[Step]]]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional{torchvision}
 
+WEIGHTS = Path(__file__).with_name("weights.pt")
 SIZE = {size}  # height and width of the images it learned from
 CLASSES = {classes}
 {helpers}
@@ -43,7 +44,7 @@ class Network(nn.Module):
         return self.layers(x)
 
 
-def load(weights: Path = Path(__file__).with_name("weights.pt")) -> Network:
+def load(weights: Path = WEIGHTS) -> Network:
     """The trained network, ready to be used."""
     network = Network()
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))

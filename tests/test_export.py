@@ -1,0 +1,398 @@
+"""What is exported does what the network does, for people who do not have nas."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from command import NAS
+from safetensors.torch import save_file
+from torch import nn
+
+from nas.architecture.architecture import Architecture
+from nas.architecture.layers import (
+    ACTIVATIONS,
+    LAYERS,
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Cell,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Layer,
+    MaxPool,
+    Pretrained,
+    ResidualBlock,
+    SeparableConv2d,
+    Shape,
+)
+from nas.cli.main import cli
+from nas.data.dataset import Dataset
+from nas.errors import NasError, UsageError
+from nas.outcome import handover
+from nas.outcome.export import DRAFT, TOLERANCE, export, images_for, load_model
+from nas.outcome.formats import FORMATS, Model, read_model
+from nas.records.journal import FILE, Journal
+from nas.training.network import AnySize, Network
+
+CLASSES = ("a", "b", "c")
+PLAIN = (Conv2d(4, activation="relu"), MaxPool(2), Flatten())
+EDGES = ("nor_conv_3x3", "skip_connect", "nor_conv_1x1", "avg_pool_3x3", "none", "nor_conv_3x3")
+NETS: dict[str, tuple[Sequence[Layer], Shape]] = {
+    "activations": (
+        (
+            *(Conv2d(4, 3, 1, "same", name, batch_norm=i % 2 == 0) for i, name in enumerate(ACTIVATIONS)),
+            *(
+                layer
+                for name in ("maxout", "tanh", "gelu")
+                for layer in (Conv2d(4, 3, activation=name), MaxPool(2))
+            ),
+            Activation("leaky_relu"),
+            Flatten(),
+            Dense(9, "maxout"),
+            BatchNorm(),
+            Dropout(0.25),
+        ),
+        (1, 37, 34),
+    ),
+    "blocks": (
+        (
+            SeparableConv2d(6, 3, 2, "same", "maxout", batch_norm=True),
+            SeparableConv2d(5, 3, activation="elu"),
+            AveragePool(2),
+            ResidualBlock(8, 3, 2, "silu"),
+            ResidualBlock(8),
+            BatchNorm(),
+            Cell(EDGES),
+            GlobalAveragePool(),
+        ),
+        (3, 30, 41),
+    ),
+    "backbone": ((Pretrained("resnet18", weights=False), Dropout(0.5)), (1, 20, 28)),
+}
+
+
+def made(folder: Path, layers: Sequence[Layer] = PLAIN, shape: Shape = (1, 8, 8), **words: Any) -> Model:
+    """A network with a life behind it, in the best/ of a folder."""
+    classes = words.get("classes", CLASSES)
+    torch.manual_seed(0)
+    network = Network(
+        Architecture(tuple(layers)), shape, len(classes), mean=[40.0] * shape[0], std=[70.0] * shape[0]
+    )
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            part.momentum = 1.0
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.normal_(part.bias)
+    images = pictures(32, *shape)
+    with torch.no_grad():
+        network(images)  # which sets the statistics
+        last = network.eval().layers[-1]
+        assert isinstance(last, nn.Linear)
+        last.weight /= network(images).std(0)[:, None]  # random networks tell images apart by next to nothing
+        assert (network(images).std(0) - 1).abs().max() < 0.1
+    best = folder / "best"
+    best.mkdir(parents=True)
+    save_file({name: one.contiguous() for name, one in network.state_dict().items()}, best / "weights.safetensors")
+    about = {**Architecture(tuple(layers)).to_dict(), "input_shape": list(shape), "classes": list(classes)}
+    (best / "architecture.json").write_text(json.dumps(about))
+    return read_model(best, handover.load_network(best), words.get("dataset", "made"))
+
+
+def pictures(count: int, channels: int, height: int, width: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, channels, height, width), dtype=torch.uint8)
+
+
+def searched(folder: Path, **config: Any) -> Path:
+    """The folder of a search whose journal says this of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with Journal(folder / FILE) as journal:
+        journal.begin({"config": config, "dataset": {"name": config["dataset"]}})
+    return folder
+
+
+def run_onnx(path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def run_python(folder: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("network_of_a_test", folder / "network.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_networks_of_these_tests_have_every_layer() -> None:
+    assert {type(layer) for layers, _ in NETS.values() for layer in (*layers, Dense(1))} == set(LAYERS.values())
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_layer_leaves_in_every_format_for_any_batch_and_any_size(name: str, tmp_path: Path) -> None:
+    layers, shape = NETS[name]
+    model = made(tmp_path, layers, shape)
+    images = pictures(12, *shape)
+    done = {one.format: one for one in export(model, list(FORMATS), tmp_path / "out", images)}
+    assert done.keys() == FORMATS.keys()
+    assert max(one.largest_difference for one in done.values()) < TOLERANCE
+
+    exported = torch.export.load(done["torch"].path)
+    runs = [run_onnx(done["onnx"].path), exported.module(), run_python(done["python"].path).load()]
+    original = AnySize(model.network)
+    channels, height, width = shape
+    with torch.no_grad():
+        for sizes in ((1, height, width), (3, 2 * height + 1, width - 5), (2, 1, 200)):
+            images = pictures(sizes[0], channels, *sizes[1:])
+            for run in runs:
+                torch.testing.assert_close(run(images), original(images), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["mnasnet0_5", "shufflenet_v2_x0_5"])  # mnasnet's weights have a version
+def test_the_file_computes_the_same_function_and_not_only_nearly(name: str, tmp_path: Path) -> None:
+    model = made(tmp_path, (Pretrained(name, weights=False),), (1, 32, 32))
+    for file, content in FORMATS["python"].write(model).items():
+        (tmp_path / file).write_bytes(content)
+    copy, original = run_python(tmp_path).load().double(), model.network.double()
+    x = torch.randn((8, 1, 32, 32), dtype=torch.float64)
+    with torch.no_grad():  # in double precision, because single precision rounds away what may be wrong
+        torch.testing.assert_close(copy.layers(x), original.layers(x), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(copy.mean, original.mean)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("width", ["88", "115"])
+def test_the_source_code_is_formatted_as_people_format_theirs(name: str, width: str, tmp_path: Path) -> None:
+    path = tmp_path / "network.py"
+    path.write_bytes(FORMATS["python"].write(made(tmp_path, *NETS[name]))["network.py"])
+    options = ["--isolated", f"--line-length={width}", str(path)]
+    for words in (["format", "--diff"], ["check", "--select=E,F"]):
+        done = subprocess.run([sys.executable, "-m", "ruff", *words, *options], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def test_what_a_stranger_calls_a_class_is_only_a_text(tmp_path: Path) -> None:
+    names = ('"', "it's", '"\'"', '"""', "\\", "\n\u202e\x1b", "é🙂", "{x}", '", exit(1), "', "n" * 90)
+    code = FORMATS["python"].write(made(tmp_path, classes=names, dataset='x"""\nexit(1)\\'))
+    for name, content in code.items():
+        (tmp_path / name).write_bytes(content)
+    assert tuple(run_python(tmp_path).CLASSES) == tuple(names)
+    for words in ("format", "check"):
+        options = ["--isolated", "--line-length=120", *(["--check"] if words == "format" else [])]
+        subprocess.run([sys.executable, "-m", "ruff", words, *options, str(tmp_path / "network.py")], check=True)
+
+
+def test_the_images_are_resized_as_pil_does() -> None:
+    image_module = pytest.importorskip("PIL.Image")
+    image = pictures(1, 1, 50, 33)
+
+    class Same(nn.Module):
+        size = (28, 28)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    resized = AnySize(Same())(image)[0, 0].numpy()  # type: ignore[arg-type]
+    expected = np.asarray(image_module.fromarray(image[0, 0].numpy()).resize((28, 28), image_module.BILINEAR))
+    assert np.abs(resized - expected).max() <= 1  # PIL rounds to whole numbers, twice
+
+
+def test_an_exported_model_says_what_it_is(tmp_path: Path) -> None:
+    import onnx
+
+    model = made(tmp_path)
+    list(export(model, ["onnx", "torch"], tmp_path, pictures(2, 1, 8, 8)))
+    said = {one.key: one.value for one in onnx.load(tmp_path / "model.onnx").metadata_props}
+    extra = {"nas.json": ""}
+    torch.export.load(tmp_path / "model.pt2", extra_files=extra)
+    assert json.loads(said["classes"]) == json.loads(extra["nas.json"])["classes"] == list(CLASSES)
+    assert said["architecture"] == model.about.architecture.id
+
+
+def test_a_model_that_is_not_the_original_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pictures(50, 1, 8, 8)
+    list(export(made(tmp_path / "old"), ["python"], tmp_path, images))
+    before = {path: path.read_bytes() for path in (tmp_path / "python").glob("*.*")}
+    model = made(tmp_path / "new", (*PLAIN, Dense(4, "relu")))
+
+    def wrong(change: Callable[[str], str]) -> None:
+        files = FORMATS["python"].write(model)
+        files["network.py"] = change(files["network.py"].decode()).encode()
+        monkeypatch.setitem(FORMATS, "python", FORMATS["python"]._replace(write=lambda _: files))
+
+    with monkeypatch.context():
+        wrong(lambda code: code.replace("return self.layers(x)", "return self.layers(x) + 2e-4"))
+        with pytest.raises(NasError, match=r"not kept.* differs by 0\.0002 .* 0 of 50 classes are others"):
+            list(export(model, ["python"], tmp_path, images))
+        monkeypatch.undo()
+        wrong(lambda code: f"import nas\n{code}")
+        with pytest.raises(NasError, match=r"does not run: ModuleNotFoundError.* nas"):
+            list(export(model, ["python"], tmp_path, images))
+    assert {path: path.read_bytes() for path in (tmp_path / "python").glob("*.*")} == before
+    assert not (tmp_path / DRAFT).exists()
+
+
+def test_only_an_earlier_export_is_written_over(tmp_path: Path) -> None:
+    model, images = made(tmp_path / "search"), pictures(2, 1, 8, 8)
+    out = tmp_path / "out"
+    for _ in range(2):
+        list(export(model, ["python", "safetensors"], out, images))
+    (out / "python/notes.txt").write_text("mine")
+    (out / "model.onnx").write_text("mine")
+    for name in ("python", "onnx"):
+        with pytest.raises(UsageError, match="was not written by `nas export`"):
+            list(export(model, [name], out, images))
+    assert (out / "model.onnx").read_text() == (out / "python/notes.txt").read_text() == "mine"
+
+
+def test_a_new_winner_does_not_stand_beside_exports_of_the_old_one(tmp_path: Path, blobs: Dataset) -> None:
+    model = made(tmp_path)
+    list(export(model, ["safetensors"], model.best, pictures(2, 1, 8, 8)))
+    (model.best / "model.onnx").write_bytes(b"old")
+    (model.best / "mine.txt").write_text("mine")
+    same = tmp_path / "same"
+    same.write_bytes((model.best / "weights.safetensors").read_bytes())
+    handover.write_best(model.best, model.about.architecture, same, blobs)
+    assert (model.best / "model.onnx").exists()
+    save_file({name: 2 * one for name, one in model.network.state_dict().items()}, tmp_path / "other")
+    handover.write_best(model.best, model.about.architecture, tmp_path / "other", blobs)
+    left = {path.name for path in model.best.iterdir()}
+    assert left == {"architecture.json", "weights.safetensors", "mine.txt"}
+
+
+def test_a_full_disk_leaves_the_earlier_export(tmp_path: Path) -> None:
+    images = pictures(2, 1, 8, 8)
+    list(export(made(tmp_path / "small"), ["python"], tmp_path, images))
+    before = (tmp_path / "python/weights.pt").read_bytes()
+    large = made(tmp_path / "large", (Flatten(), Dense(600)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(NasError, match=r"python cannot be written \(File too large\): free some space"):
+            list(export(large, ["python"], tmp_path, images))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "python/weights.pt").read_bytes() == before
+    assert not (tmp_path / DRAFT).exists()
+
+
+def test_a_killed_export_leaves_nothing_in_place_and_is_repeated(tmp_path: Path) -> None:
+    folder = searched(tmp_path / "search", dataset="nowhere")
+    made(folder)
+    words = ["export", str(folder), "--format", "python"]
+    process = subprocess.Popen([*NAS, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    draft = folder / "best" / DRAFT
+    while not draft.exists() and process.poll() is None:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert draft.exists()
+    assert not (folder / "best/python").exists()
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 0, result.output
+    assert (folder / "best/python/network.py").exists()
+    assert not draft.exists()
+
+
+SOURCE = '''
+import numpy as np
+from nas.data.dataset import Dataset, Split
+from nas.data.source import Source
+
+class Wide(Source):
+    """Colours."""
+    def __init__(self, folders, shade: int = 0):
+        super().__init__(folders)
+        self.shade = shade
+    def load(self):
+        raise AssertionError("not needed")
+    def load_test(self):
+        return Split.of(np.full((6, 3, 7, 12), self.shade, np.uint8), np.arange(6) % 2)
+'''
+
+
+def test_the_images_are_those_of_the_search_or_random_ones_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/wide.py").write_text(SOURCE)
+    options = {"dataset.shade": 7, "population": 4}
+    folder = searched(
+        tmp_path / "search", dataset="wide", options=options, data_dir=None, plugins=[str(tmp_path / "plugins")]
+    )
+    made(folder, PLAIN, (3, 7, 12))
+    model = load_model(folder)
+    found = images_for(folder, model, plugins=[tmp_path / "plugins"])
+    assert found.note == ""
+    assert found.images.shape == (6, 3, 7, 12)
+    assert set(found.images.flatten().tolist()) == {7}
+
+    stranger = images_for(folder, model)  # the journal names a folder of plugins, and its code does not run
+    assert stranger.images.shape == (1000, 3, 7, 12)
+    assert "1,000 random images" in stranger.note
+    assert f"--plugins {tmp_path / 'plugins'}" in stranger.note
+
+    other = made(tmp_path / "other", PLAIN, (1, 8, 8))
+    assert "not like those" in images_for(folder, other, plugins=[tmp_path / "plugins"]).note
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        ("unknown", "there is no search 'nowhere'"),
+        ("no winner", "has no winner yet (interrupted): nas resume"),
+        ("damaged", "does not hold a trained network: weights.safetensors"),
+        ("unwritable", "cannot be written (Not a directory): make it writable, or write elsewhere with --out"),
+        ("format", "'pickle' is not one of"),
+    ],
+)
+def test_a_users_mistake_is_one_line(
+    damage: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = searched(tmp_path / "search", dataset="nowhere", strategy="evolve")
+    if damage != "no winner":
+        weights = made(folder).best / "weights.safetensors"
+        if damage == "damaged":
+            weights.write_bytes(weights.read_bytes()[:-10])
+    words = ["nowhere" if damage == "unknown" else str(folder)]
+    words += ["--out", f"{folder / FILE}/below"] if damage == "unwritable" else []
+    result = CliRunner().invoke(cli, ["export", *words, "--format", "pickle" if damage == "format" else "python"])
+    assert result.exit_code == (2 if damage in ("unknown", "format") else 1)
+    assert line in result.output
+    assert "Traceback" not in result.output
+
+
+def test_the_command_exports_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "mlp", "--dataset", "mnist-5k", "--epochs", "0.3", "--mlflow", "off"]
+    subprocess.run([*NAS, *words], check=True, capture_output=True)
+    done = subprocess.run(
+        [*NAS, "export", "--format=onnx", "--format=python", "--json"], check=True, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    [line] = done.stdout.splitlines()
+    formats = json.loads(line)["formats"]
+    assert list(formats) == ["onnx", "python"]
+    for one in formats.values():
+        assert (one["images"], one["images_are"], one["same_classes"]) == (1000, "test", True)
+        assert one["largest_difference"] < TOLERANCE
+        path = Path(one["path"])
+        assert one["bytes"] == sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
