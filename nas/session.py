@@ -22,7 +22,7 @@ from nas.experiment import Experiment
 from nas.files import write_whole
 from nas.front import front
 from nas.outcome import handover, selection
-from nas.outcome.model import log_model
+from nas.outcome.model import log_model, warm_up
 from nas.records.journal import FILE, Journal
 from nas.records.observer import Header, Observer, Outcome
 from nas.records.view import MlflowView
@@ -268,7 +268,8 @@ def _journal(
 
 def _view(experiment: Experiment, journal: Journal, data: Dataset, observers: Sequence[Observer]) -> MlflowView:
     uri = searches.store(journal.path.parent, experiment.mlflow)
-    return MlflowView(journal.record, warner(observers), uri, partial(log_model, data.validation.images[:4]))
+    logs = partial(log_model, data.validation.images[:4])
+    return MlflowView(journal.record, warner(observers), uri, logs, warm_up)
 
 
 def find_strategy(experiment: Experiment) -> tuple[Callable[[Session], Strategy], dict[str, type[Any]]]:

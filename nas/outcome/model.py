@@ -8,10 +8,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from nas.outcome.handover import load_network
+from nas.records import figures
 from nas.records.observer import Header, Outcome
 
 if TYPE_CHECKING:
@@ -27,6 +29,13 @@ def log_model_of(header: Header) -> Callable[[Outcome, str, str], None]:
     import torch
 
     return partial(log_model, torch.zeros((2, *header.limits.input_shape), dtype=torch.uint8))
+
+
+def warm_up() -> None:
+    """Import what `log_model` and the figures need: most of the time that they take, the first time."""
+    for name in ("mlflow.pytorch", "torch.export._trace"):
+        import_module(name)
+    figures.warm_up()
 
 
 def log_model(example: Tensor, outcome: Outcome, tracking_uri: str, run_id: str) -> None:

@@ -239,10 +239,10 @@ class Writer:
     def _log_figures(self) -> None:
         """The figures, and the report, which has them too, for those without a server."""
         with tempfile.TemporaryDirectory() as folder:
-            draw(self._record, Path(folder))
+            pictures = draw(self._record, Path(folder))
+            self._alive()
             self._client.log_artifacts(self.run_id, folder, "figures")
-        self._alive()
-        self._client.log_text(self.run_id, report(self._record), "report.html")
+            self._client.log_text(self.run_id, report(self._record, pictures), "report.html")
         self._alive()
 
     def _log_tables(self, front: Sequence[Trial] = ()) -> None:

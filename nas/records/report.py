@@ -6,6 +6,7 @@ import base64
 import io
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,12 @@ LEADERS = 20
 MOST_SVG = 400_000  # bytes; a figure of thousands of points is smaller as pixels
 
 
-def report(record: Record) -> str:
+def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
     """The page, with every figure that the record has something for.
+
+    Args:
+        record: of the search.
+        pictures: the figures by their names, as PNG, if they are drawn already; otherwise they are drawn as SVG.
 
     Raises:
         JournalError: the record does not say what was searched, or its outcome names what is not there.
@@ -41,6 +46,10 @@ def report(record: Record) -> str:
     good = sorted((trial for trial in trials if trial.failure is None), key=rank, reverse=True)
     board = leaderboard(good)
     best = outcome.winner if outcome else next(iter(good), None)
+    if pictures is None:
+        images = _drawn(record)
+    else:
+        images = [(name, _uri("png", path.read_bytes())) for name, path in pictures.items()]
     return environment.get_template("report.html").render(
         header=header,
         plain={name: plain(str(value)) for name, value in _settings(record).items()},
@@ -54,7 +63,7 @@ def report(record: Record) -> str:
         network=_network(record, best) if best else None,
         spread=spread(outcome) if outcome else "",
         finalists=_finalists(outcome) if outcome else [],
-        figures=[(name, CAPTIONS[name], image) for name, image in _images(record)],
+        figures=[(name, CAPTIONS[name], image) for name, image in images],
         search=plain(shlex.quote(place(header.folder))),
         toml=_toml(header.folder),
         versions={**record.about.get("versions", {}), "report": __version__},
@@ -115,7 +124,7 @@ def _finalists(outcome: Outcome) -> list[tuple[str, int, int, float, str, str]]:
     return found
 
 
-def _images(record: Record) -> list[tuple[str, str]]:
+def _drawn(record: Record) -> list[tuple[str, str]]:
     """Every figure as an address that holds all of it; letters are outlines, so that no font is needed."""
     found = []
     for name, figure in figures(record):

@@ -95,6 +95,7 @@ class MlflowView(Observer):
         warn: is given one line, once, if MLflow cannot be written; called from another thread.
         tracking_uri: the store.
         log_model: logs the winner as a model, given the outcome, the store and the run.
+        warm_up: imports what that will need.
     """
 
     def __init__(
@@ -103,12 +104,15 @@ class MlflowView(Observer):
         warn: Callable[[str], None],
         tracking_uri: str,
         log_model: LogModel | None = None,
+        warm_up: Callable[[], None] = lambda: None,
     ) -> None:
         self.tracking_uri = tracking_uri
         self.run_id: str | None = None  # the search's run, when there is one
         self._record = record
         self._warn = warn
         self._log_model = log_model
+        self._warm_up = warm_up
+        self._left = 0  # trainings of the final selection
         self._news = Event()
         self._closing = Event()
         self._steps = 0
@@ -122,6 +126,16 @@ class MlflowView(Observer):
         if self._thread.ident is None:
             self._thread.start()
         self._news.set()
+
+    def selecting(self, jobs: int, epochs: float) -> None:
+        """The winner is near."""
+        self._left = jobs
+
+    def trained(self, trial: Trial) -> None:
+        """While the last one trains, the other cores are idle: time to import what its model needs (3 s)."""
+        self._left -= 1
+        if self._left == 1:
+            self._news.set()
 
     def close(self) -> None:
         """Wait until everything is written, for as long as the store takes something now and then."""
@@ -144,6 +158,8 @@ class MlflowView(Observer):
             self._news.clear()
             try:
                 writer = self._write(writer, ended=last)
+                if self._left == 1 and not last:
+                    self._warm_up()
                 self._trouble, failures = "", 0
             except Exception as error:  # noqa: BLE001  # whatever MLflow raises, the search goes on
                 writer = None

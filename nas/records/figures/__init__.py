@@ -15,7 +15,7 @@ from nas.records.record import Record
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 110
+DPI = 130
 CAPTIONS = {
     "best_over_trials": "The validation loss of every trial, and the best one so far, over the trials.",
     "best_over_seconds": "The validation loss of every trial, and the best one so far, over the search's time.",
@@ -51,6 +51,11 @@ def figures(record: Record) -> Iterator[tuple[str, Figure]]:
     for name in CAPTIONS:
         if (figure := makers[name](scene)) is not None:
             yield name, figure
+
+
+def warm_up() -> None:
+    """Import Matplotlib."""
+    from nas.records.figures import choices, progress, tradeoff, tree  # noqa: F401
 
 
 def draw(record: Record, folder: Path, kind: Literal["png", "svg"] = "png") -> dict[str, Path]:
