@@ -292,7 +292,7 @@ def test_several_objectives_have_a_front_and_a_hypervolume(
     folder = Path(record.client.download_artifacts(record.search.info.run_id, "", str(tmp_path)))
     table = json.loads((folder / "pareto_front.json").read_text())
     assert [row[0] for row in table["data"]] == [LENET5.id, LECTURE.id]
-    assert (folder / "pareto_front.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "figures" / "pareto_front.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.usefixtures("record")
@@ -552,7 +552,8 @@ def test_ui_shows_the_store_and_leaves_nothing_behind(
     assert "nas" in {experiment["name"] for experiment in found["experiments"]}
     run_id = record.search.info.run_id
     files = json.loads(get(f"{address}/ajax-api/2.0/mlflow/artifacts/list?run_id={run_id}"))["files"]
-    assert {file["path"] for file in files} == {"best", "leaderboard.json", "search.toml"}
+    there = {"best", "figures", "leaderboard.json", "report.html", "search.toml"}
+    assert {file["path"] for file in files} == there
     assert LENET5.id in get(f"{address}/get-artifact?run_id={run_id}&path=leaderboard.json")
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) == 2  # MLflow's command and its server

@@ -194,9 +194,11 @@ class Writer:
             failed = ended is not None and ended["status"] == "failed"
             if ended and failed:
                 self._log(self.run_id, tags={"failure": ended["message"]})
-            self._log_tables()
-            self._log_figures()
-            self._close("FAILED" if failed else "KILLED", self._record.at)
+            try:
+                self._log_tables()
+                self._log_figures()
+            finally:
+                self._close("FAILED" if failed else "KILLED", self._record.at)
         elif self._tags.get("nas.outcome") != self._outcome_tag():
             self._write_outcome(outcome)
 

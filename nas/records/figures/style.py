@@ -112,6 +112,7 @@ def scale(axes: Axes, which: Literal["x", "y"], metric: str, found: Sequence[flo
     if low > 0:
         margin = max((high / low) ** 0.06, 1.1)
         ends = low / margin, min(high * margin, 1.0) if accuracy and high < 1 else high * margin
+        axes.set(**{f"{which}lim": ends})  # first: of a single value, a new scale would warn
         axes.set(**{f"{which}scale": "log"})
     else:
         margin = 0.06 * (high - low) or max(abs(low), 1.0)
