@@ -46,9 +46,15 @@ def main(folder: Path) -> None:
         page.get_by_role("link", name=search).first.wait_for()
         page.locator(".ag-cell [role=button], .ag-cell svg").first.click()
         page.get_by_text(TRIAL).first.wait_for()
+        edge = page.locator(".ag-header-cell-resize").nth(1).bounding_box()
+        assert edge is not None
+        page.mouse.move(edge["x"] + edge["width"] / 2, edge["y"] + 10)  # make room for the names
+        page.mouse.down()
+        page.mouse.move(edge["x"] + 110, edge["y"] + 10, steps=5)
+        page.mouse.up()
         keep(page, "searches")
         page.get_by_role("link", name=search).first.click()
-        page.get_by_role("button", name="Show more").click()
+        page.get_by_text("Show more", exact=True).first.click()
         keep(page, "search")
         trial = page.get_by_role("link", name=TRIAL).first.get_attribute("href")
         page.get_by_role("tab", name="Model metrics").click()
