@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from browser import browser, dashboard  # noqa: E402
+from browser import browser, dashboard, unfold  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
     with dashboard(folder) as address, browser(1280, 860) as page:
         page.goto(address)
         page.get_by_role("link", name=search).first.wait_for()
-        page.locator(".ag-cell [role=button], .ag-cell svg").first.click()
+        unfold(page)
         page.get_by_text(TRIAL).first.wait_for()
         edge = page.locator(".ag-header-cell-resize").nth(1).bounding_box()
         assert edge is not None

@@ -67,3 +67,8 @@ def browser(width: int = 1400, height: int = 1000) -> Iterator[Page]:
             yield page
         finally:
             chromium.close()
+
+
+def unfold(page: Page) -> None:
+    """Open the first search of the list into its trials."""
+    page.locator(".ag-cell button:has(svg)").first.click()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser import CHROMIUM, browser, dashboard
+from browser import CHROMIUM, browser, dashboard, unfold
 
 from nas.records.journal import FILE
 from nas.records.record import read
@@ -55,7 +55,7 @@ def picture(page: Page, name: str) -> int:
 def test_the_searches_are_a_list_and_a_search_opens_into_its_trials(page: Page, search: Any) -> None:
     page.get_by_role("link", name=search.name).first.wait_for()
     assert page.get_by_role("link", name="evolve 0001").count() == 0  # folded
-    page.get_by_test_id("expander-button").or_(page.locator(".ag-cell [role=button], .ag-cell svg")).first.click()
+    unfold(page)
     page.get_by_text(re.compile(r"evolve 00\d\d · [\d.]+k? · [\d.]+ %")).first.wait_for()
 
 

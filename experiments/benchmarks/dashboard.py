@@ -94,7 +94,7 @@ def write(trials: int) -> None:
 
 def look(trials: int) -> None:
     """Seconds until a person sees what a page is for."""
-    from browser import browser, dashboard
+    from browser import browser, dashboard, unfold
 
     with tempfile.TemporaryDirectory() as place:
         record = made_up(Path(place), trials)
@@ -114,7 +114,7 @@ def look(trials: int) -> None:
                         page.get_by_role("link", name="large").first.wait_for()
 
                     def its_trials() -> None:
-                        page.locator(".ag-cell [role=button], .ag-cell svg").first.click()
+                        unfold(page)
                         page.get_by_text("evolve 0").first.wait_for()
 
                     def the_search() -> None:
