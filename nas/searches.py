@@ -86,9 +86,9 @@ def network(text: str) -> tuple[str, Architecture] | None:
         UsageError: there is no such network, or more than one.
         JournalError: the journal cannot be read.
     """
-    place, _, digits = text.rpartition("/")
-    if re.fullmatch("[0-9a-f]{4,12}", digits):
-        folders = [named(place)] if place else every()
+    within, _, digits = text.rpartition("/")
+    if re.fullmatch("[0-9a-f]{4,12}", digits) and not _is_search(text):
+        folders = [named(within)] if within else every()
         every_id = {key: one for folder in folders for key, one in _networks(folder).items()}
         found = {key: one for key, one in every_id.items() if key.startswith(digits)}
         if len(found) == 1:
@@ -96,9 +96,8 @@ def network(text: str) -> tuple[str, Architecture] | None:
         if found:
             some = ", ".join(sorted(found)[:5])
             raise UsageError(f"{len(found)} networks have an id that begins with {digits}: {some}; say more of it")
-        if place or not _is_search(text):
-            where = place or f"the {len(folders)} searches of {RUNS.absolute()}"
-            raise UsageError(f"there is no network with the id {digits} in {where}; `nas show` lists the best")
+        where = within or f"the {len(folders)} searches of {RUNS.absolute()}"
+        raise UsageError(f"there is no network with the id {digits} in {where}; `nas show` lists the best")
     if not _is_search(text):
         return None
     return Path(text).name, Architecture.read(named(text) / "best" / "architecture.json")

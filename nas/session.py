@@ -24,7 +24,7 @@ from nas.front import front
 from nas.outcome import handover, selection
 from nas.outcome.model import log_model, warm_up
 from nas.records.journal import FILE, Journal
-from nas.records.observer import Header, Observer, Outcome
+from nas.records.observer import BESIDE, Header, Observer, Outcome
 from nas.records.view import MlflowView
 from nas.strategies.strategy import Strategy
 from nas.training.recipe import Recipe, recipe_named
@@ -102,16 +102,17 @@ class Session:
             history: all trials of the search.
             lecture: the training of the lecture's network beside them.
         """
-        chosen, *others = (selection.best_seed(group) for group in finalists)
+        chosen, *second = (selection.best_seed(group) for group in finalists)
         folder = self.folder / "best"
         architecture, framing = winner.job.candidate.architecture, self.source.framing
         network = handover.write_best(folder, architecture, self._weights(chosen), self.data, framing)
-        beside = {"second": others[0]} if others else {}
+        beside = {"second": second[0]} if second else {}
         if lecture is not None and lecture.id != winner.id:
             beside = {what: trial for what, trial in beside.items() if trial.id != lecture.id}
             beside["lecture"] = lecture
-        tested, *rest = handover.open_test(self.source, [network, *map(self._restored, beside.values())])
-        pairs = zip(beside.items(), rest, strict=True)
+        others = self._restored(beside)
+        tested, *rest = handover.open_test(self.source, [network, *others.values()])
+        pairs = zip(others, rest, strict=True)
         outcome = Outcome(
             header=self.header,
             trials=len(history),
@@ -125,7 +126,7 @@ class Session:
             test_images=len(tested.right),
             front=tuple(front(history)),
             opened=self.journal.record.outcomes + 1,
-            compared=tuple(tested.beside(other, what, trial) for (what, trial), other in pairs),
+            compared=tuple(tested.beside(other, what, beside[what]) for what, other in pairs),
             weights=folder / "weights.safetensors",
         )
         handover.write_card(outcome)
@@ -136,12 +137,16 @@ class Session:
         """Where the evaluator has left the weights of a training of the final selection."""
         return self.folder / "retrained" / f"{trial.job.key}.safetensors"
 
-    def _restored(self, trial: Trial) -> Network:
-        architecture, shape = trial.job.candidate.architecture, self.limits.input_shape
-        try:
-            return handover.restored(architecture, shape, self.limits.classes, self._weights(trial))
-        except ValueError as error:
-            raise NasError(f"{self.folder / 'retrained'}: {error}; `nas resume` trains it again") from None
+    def _restored(self, trials: Mapping[str, Trial]) -> dict[str, Network]:
+        """The trained networks that the winner is compared with; one whose weights are damaged is left out."""
+        found = {}
+        for what, trial in trials.items():
+            architecture, shape = trial.job.candidate.architecture, self.limits.input_shape
+            try:
+                found[what] = handover.restored(architecture, shape, self.limits.classes, self._weights(trial))
+            except (ValueError, NasError) as error:
+                warner(self.observers)(f"the winner is not compared with {BESIDE[what]}: {error}")
+        return found
 
 
 @contextmanager

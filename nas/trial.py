@@ -28,6 +28,8 @@ METRICS = {
 MORE_IS_BETTER = frozenset({"validation_accuracy", "images_per_second"})
 SHOWN = ("validation_accuracy", "validation_loss", "parameters")  # of every trial, whatever is searched for
 
+REDUCTION = 4  # of successive halving: one in so many goes on to the next rung, which trains so many times as long
+
 MAX_EPOCHS = 1e6
 MAX_POINTS = 100_000  # of a curve
 

@@ -240,7 +240,9 @@ def show_result(outcome: Outcome) -> None:
         scores.add_row("selection bias (first less third)", f"{100 * outcome.selection_bias:+.2f} points")
     console.print(scores)
     for one in outcome.compared:
-        console.print(f"\n{one.name}, trained likewise, has {100 * one.accuracy:.2f} % on the same test images:")
+        console.print(
+            f"\n{one.name}, trained for as long, has {100 * one.accuracy:.2f} % on the same test images:"
+        )
         console.print(f"{one.verdict}.")
     failed = f", {outcome.failed} failed" if outcome.failed else ""
     tried = "" if train else f"{outcome.trials} candidates{failed}; "

@@ -41,12 +41,13 @@ def export(
     The exported model takes raw images of any size; resizing and normalisation are in it. Each is loaded in a new
     process, without nas where it can do without, and compared with the original on the test images.
 
-    SEARCH is the folder of a search or a training, or its name under runs/, or nothing for the latest one.
+    SEARCH is the folder of a search or a training, or its name under runs/, or nothing for the latest one
+    that has a winner.
     """
     from nas import searches
     from nas.outcome import export as work
 
-    folder = searches.named(search)
+    folder = searches.with_winner(search) if search is None else searches.named(search)
     model = work.load_model(folder)
     images, note = work.images_for(folder, model, data_dir, plugins)
     if note:

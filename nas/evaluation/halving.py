@@ -8,9 +8,7 @@ from dataclasses import replace
 
 from nas.evaluation.evaluator import Evaluator
 from nas.front import best_first
-from nas.trial import Job, Trial
-
-REDUCTION = 4  # one in so many goes on to the next rung, which trains so many times as long
+from nas.trial import REDUCTION, Job, Trial
 
 
 class SuccessiveHalving:
@@ -21,7 +19,7 @@ class SuccessiveHalving:
 
     Args:
         inner: trains.
-        reduction: see `REDUCTION`.
+        reduction: one in so many goes on to the next rung, which trains so many times as long.
         rungs: how many there are; one is plain evaluation.
     """
 

@@ -18,7 +18,7 @@ from nas.data.source import FRAMINGS
 from nas.errors import NasError, StorageError, plain, quoted
 from nas.files import write_whole
 from nas.records.observer import Comparison, Outcome
-from nas.records.texts import spread
+from nas.records.texts import cell, spread
 from nas.trial import Trial
 
 if TYPE_CHECKING:
@@ -62,9 +62,13 @@ def _withdraw_exports(best: Path, trained: bytes) -> None:
     if known.is_file() and known.read_bytes() == trained:
         return
     for name in EXPORTS.values():
-        if (best / name).is_dir():
-            shutil.rmtree(best / name)
-        (best / name).unlink(missing_ok=True)
+        place = best / name
+        if place.is_symlink():  # not ours, whatever it leads to
+            continue
+        if place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        elif place.is_file():
+            place.unlink()
 
 
 def load_network(best: Path) -> Network:
@@ -300,12 +304,12 @@ def write_card(outcome: Outcome) -> None:
         f"| parameters | {outcome.parameters:,}{beside} |",
         "",
         *(
-            f"On the same images {one.name}, trained likewise, has {100 * one.accuracy:.2f} %: {one.verdict}.\n"
+            f"On the same images {one.name}, trained for as long, has {100 * one.accuracy:.2f} %: {one.verdict}.\n"
             for one in outcome.compared
         ),
         "| layer | output | parameters |",
         "|---|---|---|",
-        *(f"| {row.layer} | {show(row.shape)} | {row.parameters:,} |" for row in rows),
+        *(f"| {cell(row.layer)} | {show(row.shape)} | {row.parameters:,} |" for row in rows),
         "",
         f"Trained for {outcome.retrained[0].job.epochs:g} epochs with the recipe `{header.config.get('recipe')}`; "
         f"data fingerprint {header.dataset['fingerprint']}.",

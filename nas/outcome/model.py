@@ -6,13 +6,14 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from nas.outcome.handover import load_network
+from nas.outcome.selection import best_seed
 from nas.records import figures
 from nas.records.observer import Header, Outcome
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHAMPION = "champion"
-ORIGIN = "nas.model"  # the tag of a version of a registered model: the logged model that it is
+MODEL = "nas.model"  # the tag of a version of a registered model: the logged model that it is
+NONE = (-1.0, 0.0)  # scores below any
 
 
 def log_model_of(header: Header) -> Callable[[Outcome, str, str], None]:
@@ -74,13 +76,18 @@ def _tracking(uri: str) -> Iterator[None]:
             os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
+def _handed_over(outcome: Outcome) -> str:
+    """The key of the training whose weights are in best/: a search that was given more may train it again."""
+    return best_seed(outcome.retrained).job.key
+
+
 def _logged(client: MlflowClient, outcome: Outcome, run_id: str) -> str | None:
     """The id of the winner's model, if it is logged; what a kill has left of one is removed."""
     experiment = client.get_run(run_id).info.experiment_id
     for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
         if model.status != "READY":
             client.delete_logged_model(model.model_id)
-        elif model.tags.get("nas.job") == outcome.winner.job.key:
+        elif model.tags.get("nas.job") == _handed_over(outcome):
             return str(model.model_id)
     return None
 
@@ -102,7 +109,7 @@ def _log(example: Tensor, outcome: Outcome, run_id: str) -> str:
             name="model",
             signature=signature,
             input_example=images.numpy(),
-            tags={"nas.job": outcome.winner.job.key},
+            tags={"nas.job": _handed_over(outcome)},
             # Given, because finding them out takes longer than a training.
             pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "torch")],
         )
@@ -116,9 +123,8 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
     test images.
     """
     name = _registered(client, outcome.header)
-    versions = list(client.search_model_versions(f"name = '{name}'"))
     tags = {
-        ORIGIN: model,
+        MODEL: model,
         "search": outcome.header.name,
         "strategy": outcome.header.kind,
         "architecture_id": outcome.winner.id,
@@ -127,21 +133,30 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
         "validation_accuracy": str(outcome.validation_accuracy),
         "validation_loss": str(outcome.validation_loss),
     }
-    known = [one for one in versions if one.tags.get(ORIGIN) == model]
-    if not known:
+    known = client.search_model_versions(f"name = '{name}' and tags.`{MODEL}` = '{model}'")
+    if known:
+        version = str(known[0].version)
+    else:
         words = (
             f"{100 * outcome.validation_accuracy:.2f} % of the validation images (mean of "
             f"{len(outcome.retrained)}), {outcome.parameters:,} parameters, found by {outcome.header.name}"
         )
-        source = f"models:/{model}"
-        known = [client.create_model_version(name, source, run_id, tags, None, words, model_id=model)]
-        versions = [*versions, *known]
-        place = [{"name": name, "version": str(known[0].version)}]
-        client.set_logged_model_tags(model, {"mlflow.modelVersions": json.dumps(place)})  # the dashboard's link
-    scores = {str(one.version): _scores(one.tags) for one in versions}
-    champion = client.get_registered_model(name).aliases.get(CHAMPION)
-    if champion is None or scores[str(known[0].version)] > scores.get(str(champion), (-1.0, 0.0)):
-        client.set_registered_model_alias(name, CHAMPION, str(known[0].version))
+        made = client.create_model_version(name, f"models:/{model}", run_id, tags, None, words, model_id=model)
+        version = str(made.version)
+    place = [{"name": name, "version": version}]
+    client.set_logged_model_tags(model, {"mlflow.modelVersions": json.dumps(place)})  # the dashboard's link
+    if _scores(tags) > _champion(client, name):
+        client.set_registered_model_alias(name, CHAMPION, version)
+
+
+def _champion(client: MlflowClient, name: str) -> tuple[float, float]:
+    """The scores of the champion of now, lower than any where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _scores(client.get_model_version_by_alias(name, CHAMPION).tags)
+    except MlflowException:  # there is none, or its version was deleted
+        return NONE
 
 
 def _registered(client: MlflowClient, header: Header) -> str:
@@ -151,9 +166,12 @@ def _registered(client: MlflowClient, header: Header) -> str:
     fingerprint = str(header.dataset["fingerprint"])
     plain = f"nas-{header.dataset['name']}"
     for name in (plain, f"{plain}-{fingerprint[:8]}"):
-        with suppress(MlflowException):  # it is there
-            words = f"The winners of nas on {header.dataset['name']} (fingerprint {fingerprint})"
+        words = f"The winners of nas on {header.dataset['name']} (fingerprint {fingerprint})"
+        try:
             client.create_registered_model(name, {"dataset_fingerprint": fingerprint}, words)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
         if client.get_registered_model(name).tags.get("dataset_fingerprint") == fingerprint:
             return name
     raise MlflowException(f"the registered model {name} is of other images")
@@ -164,4 +182,4 @@ def _scores(tags: dict[str, str]) -> tuple[float, float]:
     try:
         return float(tags["validation_accuracy"]), -float(tags["validation_loss"])
     except (KeyError, ValueError):  # somebody else's version
-        return -1.0, 0.0
+        return NONE

@@ -95,7 +95,8 @@ def plan(history: Sequence[Trial], limits: Limits, epochs: float, workers: int, 
     best = best_trials(history, CHOICES[0][0])
     lecture = _lecture(history, best, limits)
     for finalists, seeds, times in (*CHOICES, (1, 1, 0.0)):
-        chosen = Plan(min(finalists, len(best)), seeds, lecture=lecture is not None and seeds > 1)
+        beside = lecture is not None and seeds > 1 and LECTURE.id not in {one.id for one in best[:finalists]}
+        chosen = Plan(min(finalists, len(best)), seeds, lecture=beside)
         if seconds is None:
             affordable = max(LEAST, TRAININGS * len(history)) * epochs / (chosen.finalists * seeds)
         else:
@@ -149,8 +150,8 @@ def retrain(
     """Train the finalists again.
 
     Returns:
-        Those that succeeded, best mean first, each with its trials by seed; and the trial of the lecture's
-        network, if it was trained beside them.
+        Those that succeeded, best mean first, each with its trials by seed; and a training of the lecture's
+        network: one beside them, or its best one if it is a finalist.
 
     Raises:
         NasError: none of them could be trained.
@@ -162,8 +163,7 @@ def retrain(
         for repeat in range(1, chosen.seeds + 1)
     ]
     compared = Job(Candidate(LECTURE, origin="lecture"), chosen.epochs, job_seed(seed, LECTURE.id, 1))
-    beside = [compared] if chosen.lecture and LECTURE.id not in {trial.id for trial in finalists} else []
-    done = {trial.job.key: trial for trial in evaluator.evaluate([*jobs, *beside])}
+    done = {trial.job.key: trial for trial in evaluator.evaluate([*jobs, *[compared] * chosen.lecture])}
     by_network: dict[str, list[Trial]] = {}
     for job in jobs:
         trial = done.get(job.key)  # absent if time was up
@@ -175,7 +175,9 @@ def retrain(
         raise NasError(
             f"none of the finalists could be trained again: {reasons[0] if reasons else 'no time left'}"
         )
-    lecture = done.get(compared.key)
+    lecture = done.get(compared.key) if chosen.lecture else None
+    if LECTURE.id in by_network:
+        lecture = best_seed(by_network[LECTURE.id])
     groups.sort(key=lambda group: mean([trial.scores[0] for trial in group]), reverse=True)
     return groups, lecture if lecture is not None and lecture.failure is None else None
 

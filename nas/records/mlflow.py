@@ -79,11 +79,12 @@ class Writer:
         """Whether something that was told before is void: another writer has to look what is there."""
         return self._generation != self._record.retold
 
-    def write(self, *, ended: bool) -> None:
+    def write(self, *, ended: bool, figures: bool = True) -> None:
         """Write what the store lacks.
 
         Args:
             ended: whether nothing more will come from the process that searches.
+            figures: whether there is time for the figures of a search without a winner.
         """
         if self._told == len(self._record.told) and not ended:
             return
@@ -94,7 +95,7 @@ class Writer:
             self._write_told(self._record.told[self._told])
             self._alive()
         if ended:
-            self._end()
+            self._end(figures=figures)
 
     def _found(self) -> tuple[Run | None, dict[int, Run]]:
         """The search's run, and those of its candidates by their number, as far as they are there."""
@@ -184,7 +185,7 @@ class Writer:
         self._client.set_terminated(run_id, "FAILED" if trial.failure else "FINISHED", int(told.at * 1000))
         self.written += 1
 
-    def _end(self) -> None:
+    def _end(self, *, figures: bool) -> None:
         """The winner, or why there is none; the search's run is closed."""
         for void in self._nested.values():  # of more candidates than there are
             self._client.delete_run(void.info.run_id)
@@ -196,7 +197,8 @@ class Writer:
                 self._log(self.run_id, tags={"failure": ended["message"]})
             try:
                 self._log_tables()
-                self._log_figures()
+                if figures:
+                    self._log_figures()
             finally:
                 self._close("FAILED" if failed else "KILLED", self._record.at)
         elif self._tags.get("nas.outcome") != self._outcome_tag():
@@ -227,10 +229,12 @@ class Writer:
         if outcome.weights.parent.is_dir():
             self._client.log_artifacts(self.run_id, str(outcome.weights.parent), "best")
         self._alive()
-        try:
-            if self._log_model is not None:
-                self._log_model(outcome, self._uri, self.run_id)
-            self._log_figures()
+        try:  # a model that cannot be exported costs no figures, nor the other way round
+            try:
+                self._log_figures()
+            finally:
+                if self._log_model is not None:
+                    self._log_model(outcome, self._uri, self.run_id)
         finally:  # a search without a logged model has not failed
             if "failure" in self._tags:  # of an earlier process
                 self._client.delete_tag(self.run_id, "failure")

@@ -35,11 +35,18 @@ class Header:
         return str(self.config.get("strategy", "train"))
 
 
+BESIDE = {"second": "the second of the final selection", "lecture": "the lecture's network"}
+"""With what a winner is compared."""
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """The winner beside another network, which was trained as it was, on the same test images."""
+    """The winner's training beside that of another network, on the same test images.
 
-    what: str  # "second": of the final selection; "lecture": the lecture's network
+    It says whether these two trained networks differ: other seeds might have made others.
+    """
+
+    what: str  # which other one: see `BESIDE`
     trial: Trial  # the other network's training
     accuracy: float  # its accuracy on the test images, as a fraction
     only_winner: int  # images that only the winner classifies right
@@ -53,8 +60,7 @@ class Comparison:
     @property
     def name(self) -> str:
         """What the other one is."""
-        known = {"second": "the second of the final selection", "lecture": "the lecture's network"}
-        return known.get(self.what, self.what)
+        return BESIDE[self.what]
 
     @property
     def verdict(self) -> str:

@@ -32,8 +32,8 @@ from typing import Any, NamedTuple
 
 from nas import checks
 from nas.architecture.architecture import Limits
-from nas.errors import JournalError, NasError
-from nas.records.observer import Comparison, Header, Outcome
+from nas.errors import JournalError, NasError, quoted
+from nas.records.observer import BESIDE, Comparison, Header, Outcome
 from nas.spaces.space import Candidate
 from nas.trial import Objective, Trial, scored
 
@@ -114,8 +114,11 @@ class Record:
             if shape := limits.get("input_shape"):
                 limits["input_shape"] = tuple(int(size) for size in shape)
             objectives = tuple(Objective.parse(text) for text in config["objectives"])
-            note = str(about.get("note", ""))
-            return Header(self.path.parent, config, dict(about["dataset"]), Limits(**limits), objectives, note)
+            note, data = str(about.get("note", "")), dict(about["dataset"])
+            for size in ("train", "validation"):
+                checks.whole(data[size], size, 2**40)
+            checks.named(config.get("options") or {}, "options")
+            return Header(self.path.parent, config, data, Limits(**limits), objectives, note)
         except (KeyError, TypeError, ValueError, AttributeError, NasError) as error:
             raise JournalError(f"{self.path} does not say what was searched ({error!r:.100})") from None
 
@@ -155,9 +158,11 @@ class Record:
             raise JournalError(f"{self.path}: its outcome names what is not there ({error!r:.100})") from None
 
     def _comparison(self, said: Mapping[str, Any]) -> Comparison:
+        if said["what"] not in BESIDE:
+            raise ValueError(f"it is compared with {quoted(said['what'])}")
         trial = scored(self.trials[said["trial"]], self.header.objectives)
         counts = (checks.whole(said[name], name, 2**31) for name in ("only_winner", "only_other"))
-        return Comparison(str(said["what"]), trial, float(said["accuracy"]), *counts)
+        return Comparison(said["what"], trial, _within(said["accuracy"], "accuracy", 1.0), *counts)
 
     def take(self, entry: Mapping[str, Any]) -> None:
         """Add one entry.
@@ -201,6 +206,8 @@ class Record:
             case "outcome":
                 scores = ("test_accuracy", "test_loss", "seconds", "trials", "failed", "test_images")
                 checks.numbers({name: said[name] for name in scores}, "outcome")
+                _within(said["test_accuracy"], "test_accuracy", 1.0)
+                checks.whole(said["test_images"] - 1, "test_images", 2**31)
                 self.outcome = {**said, "at": self.at}
                 self.outcomes += 1
             case "ended":

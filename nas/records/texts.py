@@ -8,11 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nas.architecture.architecture import Architecture, Limits
-from nas.architecture.layers import show
+from nas.architecture.layers import Layer, show
 from nas.errors import ArchitectureError
-from nas.evaluation.halving import REDUCTION
 from nas.records.observer import Header, Outcome
-from nas.trial import Trial, rank
+from nas.trial import REDUCTION, Trial, rank
 
 LEADERS = 50  # rows of the leaderboard
 MOST_LAYERS = 80  # in a description, of which MLflow takes 8,000 characters
@@ -66,7 +65,8 @@ def description(trial: Trial, header: Header) -> str:
     """A candidate in Markdown: what became of it, and its layers."""
     architecture, limits = trial.job.candidate.architecture, header.limits
     if trial.failure:
-        begin = f"It failed ({trial.failure.kind}): {trial.failure.message}"
+        message = trial.failure.message.replace("`", "'")
+        begin = f"It failed ({trial.failure.kind}): `{message}`"
     else:
         accuracy, epochs = trial.metrics["validation_accuracy"], trial.job.epochs
         begin = f"**{100 * accuracy:.2f} %** of the validation images after {epochs:g} epochs"
@@ -74,11 +74,16 @@ def description(trial: Trial, header: Header) -> str:
         rows = architecture.table(limits.input_shape, limits.classes)
     except ArchitectureError as error:
         return f"{begin}\n\n{error}"
-    lines = [f"| {row.layer} | {show(row.shape)} | {row.parameters:,} |" for row in rows[:MOST_LAYERS]]
+    lines = [f"| {cell(row.layer)} | {show(row.shape)} | {row.parameters:,} |" for row in rows[:MOST_LAYERS]]
     if len(rows) > MOST_LAYERS:
         lines.append(f"| … {len(rows) - MOST_LAYERS} more | | |")
     total = f"| | | **{sum(row.parameters for row in rows):,}** |"
     return "\n".join([begin, "", "| layer | output | parameters |", "|---|---:|---:|", *lines, total])
+
+
+def cell(layer: Layer) -> str:
+    """A layer in a table of Markdown, where a bar begins a column."""
+    return str(layer).replace("|", "\\|")
 
 
 def leaderboard(trials: Iterable[Trial]) -> dict[str, Sequence[Any]]:
@@ -109,7 +114,7 @@ def story(outcome: Outcome) -> str:
 {outcome.test_images:,} test images ({interval}). {header.note}
 """.rstrip()
     beside = "".join(
-        f"\nOn the same test images {one.name} has {one.accuracy * 100:.2f} %: {one.verdict}.\n"
+        f"\nOn the same images {one.name}, trained for as long, has {one.accuracy * 100:.2f} %: {one.verdict}.\n"
         for one in outcome.compared
     )
     return f"""\

@@ -130,6 +130,8 @@ class MlflowView(Observer):
     def selecting(self, jobs: int, epochs: float) -> None:
         """The winner is near."""
         self._left = jobs
+        if jobs == 1:
+            self._news.set()
 
     def trained(self, trial: Trial) -> None:
         """While the last one trains, the other cores are idle: time to import what its model needs (3 s)."""
@@ -184,7 +186,8 @@ class MlflowView(Observer):
             writer = Writer(self._record, self.tracking_uri, artifacts, self._log_model, self._step)
             self.run_id = writer.run_id
             self._step()
-        writer.write(ended=ended)
+        stopped = self._record.ended is not None and self._record.ended["status"] == "interrupted"
+        writer.write(ended=ended, figures=not stopped)  # somebody waits; `nas sync` has the time
         return writer
 
     def _step(self) -> None:
