@@ -48,7 +48,7 @@ def figures(record: Record) -> Iterator[tuple[str, Figure]]:
         "learning_curves": progress.learning_curves,
         "family_tree": tree.family_tree,
     }
-    for name in CAPTIONS:
+    for name in ("learning_curves",) if scene.header.kind == "train" else CAPTIONS:
         if (figure := makers[name](scene)) is not None:
             yield name, figure
 

@@ -33,7 +33,7 @@ def best_over_trials(scene: Scene) -> Figure | None:
     if figure:
         axes = figure.axes[0]
         axes.set_xlabel("trial (number)")
-        axes.set_xlim(0, len(scene.entries) + 1)
+        axes.set_xlim(0, 1.02 * len(scene.entries) + 1)
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     return figure
 
@@ -56,7 +56,7 @@ def best_over_seconds(scene: Scene) -> Figure | None:
 
 
 def _best(scene: Scene, what: str, x: Callable[[Entry], float]) -> Figure | None:
-    if not scene.good or scene.header.kind == "train":
+    if not scene.good:
         return None
     figure = style.canvas(scene, what)
     axes = style.frame(figure.subplots())

@@ -43,7 +43,7 @@ def canvas(scene: Scene, what: str, width: float = 8.0, height: float = 5.0) -> 
     """A figure, so many inches large, with a title that says what is seen."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     name = f"{words(scene.header.kind, 30)} on {words(scene.header.dataset['name'], 30)}"
-    figure.suptitle(textwrap.fill(f"{name}: {what}", int(9.5 * width)), fontsize=12, color=INK)
+    figure.suptitle(textwrap.fill(f"{name}: {what}", int(10.2 * width)), fontsize=12, color=INK)
     return figure
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -21,7 +19,7 @@ MARKS = ("s", "^", "v", "D", "P", "X", "<", ">", "p")  # of references, told apa
 
 def accuracy_and_parameters(scene: Scene) -> Figure | None:
     """Every trial's accuracy over its parameters, the front of the two, the winner and the references."""
-    if not scene.good or scene.header.kind == "train":
+    if not scene.good:
         return None
     figure = style.canvas(scene, "the accuracy of the networks and their parameters", 8.0, 5.8)
     axes = style.frame(figure.subplots())
@@ -84,7 +82,7 @@ def _again(scene: Scene, axes: Axes) -> tuple[list[tuple[float, float]], list[Li
     winner = _point(scene, scene.outcome.retrained[0])[0], style.place(scene, ACCURACY, accuracy)
     marked = [("*", 15, f"the winner, trained again for {longer}", winner)]
     lecture = [one.trial for one in scene.outcome.compared if one.what == "lecture"]
-    marked += [("D", 8, f"the lecture's network, so too ({longer})", _point(scene, one)) for one in lecture[:1]]
+    marked += [("D", 8, f"the lecture's network, trained for {longer}", _point(scene, one)) for one in lecture[:1]]
     handles = []
     for mark, size, label, (x, y) in marked:
         handles += axes.plot(
@@ -110,16 +108,16 @@ def pareto_front(scene: Scene) -> Figure | None:
     rows, columns = -(-len(others) // 2), min(2, len(others))
     figure = style.canvas(scene, "what the networks reach, by the objectives", 4 + 4.5 * columns, 1.3 + 4.0 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-    handles: Sequence[Line2D] = []
+    handles: list[Line2D] = []
     for axes, other in zip(panels, others, strict=False):
         style.frame(axes)
-        handles = style.dots(scene, axes, lambda some, metric=other: style.values(scene, metric, some), first)  # type: ignore[misc]
+        handles += style.dots(scene, axes, lambda some, metric=other: style.values(scene, metric, some), first)  # type: ignore[misc]
         points = sorted(
             zip(style.values(scene, other, best), style.values(scene, first, best), strict=True),
             reverse=other in MORE_IS_BETTER and other != ACCURACY,
         )
         handles += axes.plot(
-            *zip(*points, strict=True), color=style.RED, drawstyle="steps-post", marker="o", markersize=6,
+            *zip(*points, strict=True), color=style.RED, drawstyle="steps-post", marker="s", markersize=6,
             # Of more than two objectives, the front seen from one side is no line.
             linestyle="-" if len(others) == 1 else "none", label=f"Pareto front ({len(best)})", zorder=4,
         )  # fmt: skip
@@ -136,5 +134,5 @@ def pareto_front(scene: Scene) -> Figure | None:
         style.scale(axes, "y", first, style.values(scene, first, scene.good), scene.least_error)
     for axes in panels[len(others) :]:
         axes.remove()
-    style.legend(figure, handles)
+    style.legend(figure, list({str(one.get_label()): one for one in handles}.values()))
     return figure
