@@ -3,8 +3,8 @@
     nas train all-cnn --dataset mnist --epochs 1 --out runs/allcnn
     python experiments/benchmarks/predict.py runs/allcnn --data-dir DIR
 
-Images are made of 1,000 of the test images (photographs are simulated), and classified by the real command; then one,
-and all 10,000, of the test images as they are.
+Images are made of 1,000 of the test images (photographs are simulated), classified by the real command; then
+one, and all 10,000, of the test images as they are.
 """
 
 from __future__ import annotations

@@ -1,0 +1,123 @@
+"""The registered model: one version a winner, and the champion is the best on the same images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import finished
+from mlflow import MlflowClient
+from safetensors.torch import save_file
+
+from nas.architecture.architecture import Architecture, Limits
+from nas.architecture.layers import Dense, Flatten
+from nas.outcome import handover
+from nas.outcome import model as model_module
+from nas.outcome.model import log_model
+from nas.records.observer import Header, Outcome
+from nas.records.store import client_of, experiment_of
+from nas.spaces.space import Candidate
+from nas.training.network import Network
+from nas.trial import Job, Objective, scored
+
+LOSS = (Objective("validation_loss", -1),)
+NET = Architecture((Flatten(), Dense(4)))
+
+
+class Store:
+    """A real store, and winners in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.uri = folder, f"sqlite:///{folder}/mlflow.db"
+        self.client: MlflowClient = client_of(self.uri, folder / "mlartifacts")
+        self.experiment = experiment_of(self.client, self.uri, folder / "mlartifacts")
+
+    def made(self, name: str, loss: float, fingerprint: str = "0123456789abcdef") -> tuple[Outcome, str]:
+        """A search whose winner was trained again with such a loss, and its run."""
+        folder = self.folder / "runs" / name
+        network = Network(NET, (1, 8, 8), 3)
+        weights = folder / "trained.safetensors"
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(network.state_dict(), weights)
+        data: Any = type("Data", (), {"input_shape": (1, 8, 8), "classes": ("a", "b", "c")})
+        handover.write_best(folder / "best", NET, weights, data)
+        about = {"name": "blobs", "fingerprint": fingerprint, "train": 9, "validation": 9}
+        header = Header(folder, {"strategy": "evolve"}, about, Limits((1, 8, 8), 3), LOSS)
+        searched = scored(finished(Job(Candidate(NET), 1.0, 0), 0.5), LOSS)
+        again = scored(finished(Job(Candidate(NET), 4.0, 1), loss), LOSS)
+        best = folder / "best" / "weights.safetensors"
+        outcome = Outcome(header, 1, 0, 1.0, searched, (again,), ((again,),), (searched,), 0.9, 0.1, 100, best)
+        return outcome, self.client.create_run(self.experiment).info.run_id
+
+    def win(self, name: str, loss: float, fingerprint: str = "0123456789abcdef") -> None:
+        self.log(*self.made(name, loss, fingerprint))
+
+    def log(self, outcome: Outcome, run: str) -> None:
+        log_model(torch.zeros((2, 1, 8, 8), dtype=torch.uint8), outcome, self.uri, run)
+
+    def champion(self, name: str = "nas-blobs") -> str:
+        return self.client.get_model_version_by_alias(name, "champion").tags["search"]
+
+    def versions(self, name: str = "nas-blobs") -> list[str]:
+        return sorted(one.tags["search"] for one in self.client.search_model_versions(f"name = '{name}'"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def test_the_champion_is_replaced_by_a_better_one_only(store: Store) -> None:
+    store.win("first", 0.3)
+    assert store.champion() == "first"
+    store.win("worse", 0.4)
+    store.win("equal", 0.3)
+    assert store.champion() == "first"
+    store.win("better", 0.2)
+    assert store.champion() == "better"
+    assert store.versions() == ["better", "equal", "first", "worse"]
+
+
+def test_other_images_of_the_same_name_have_a_champion_of_their_own(store: Store) -> None:
+    store.win("first", 0.1)
+    store.win("other images", 0.4, fingerprint="fedcba9876543210")
+    assert store.champion() == "first"
+    assert store.champion("nas-blobs-fedcba98") == "other images"
+
+
+def test_what_a_kill_has_left_out_is_added_and_nothing_twice(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    search = store.made("first", 0.3)
+    with monkeypatch.context() as patch:
+        patch.setattr(model_module, "_register", killed)  # after the model, before its version
+        with pytest.raises(KeyboardInterrupt):
+            store.log(*search)
+    assert len(store.client.search_logged_models([store.experiment])) == 1
+    for _ in range(2):
+        store.log(*search)
+        assert len(store.client.search_logged_models([store.experiment])) == 1
+        assert store.versions() == ["first"]
+        assert store.champion() == "first"
+
+
+def test_a_search_that_was_given_more_has_a_new_version(store: Store) -> None:
+    """The same network wins again, trained longer: its model is another one."""
+    outcome, run = store.made("search", 0.3)
+    store.log(outcome, run)
+    assert store.versions() == ["search"]
+    longer = replace(outcome.retrained[0], job=replace(outcome.retrained[0].job, epochs=8.0))
+    more = scored(finished(longer.job, 0.2), LOSS)
+    store.log(replace(outcome, retrained=(more,), finalists=((more,),)), run)
+    assert store.versions() == ["search", "search"]
+    best = store.client.get_model_version_by_alias("nas-blobs", "champion")
+    assert float(best.tags["validation_loss"]) == 0.2
+    store.client.delete_model_version("nas-blobs", str(best.version))  # somebody tidies up
+    store.win("next", 0.5)
+    assert store.champion() == "next"
