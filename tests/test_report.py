@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from command import nas
+from command import nas, said
 from conftest import finished
 from test_mlflow import Shown, make_outcome, make_trial
 
@@ -17,7 +17,7 @@ from nas.architecture.known import KNOWN, LECTURE, LENET5
 from nas.architecture.layers import Cell, Conv2d, Dense, Dropout, Flatten
 from nas.records.drawing import network_svg
 from nas.records.observer import Comparison
-from nas.records.record import read
+from nas.records.record import entry_of, line_of, read
 from nas.records.report import report
 from nas.spaces.space import Candidate
 from nas.trial import Job, Trial
@@ -88,7 +88,7 @@ def test_the_report_says_how_good_the_winner_is_and_how_sure_that_is(page: Page)
         "99.00 %",
         "+3.00 points",
         "test images opened once",
-        "the lecture's network, trained likewise, has 91.00 %: the winner is better, by more than chance",
+        "the lecture's network, trained for as long, has 91.00 %: the winner is better, by more than chance",
         "60 images only the winner classifies right, 10 only the other one",
         "61,706",
         "seed = 0",
@@ -125,6 +125,31 @@ def test_show_writes_the_report(tmp_path: Path) -> None:
     assert "there is no folder nowhere" in nas("show", "--report", "nowhere/p.html", cwd=tmp_path, code=1).stderr
     printed = json.loads(nas("show", "--report", "page.html", "--json", cwd=tmp_path).stdout)
     assert printed["trials"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"test_accuracy": 1.5},
+        {"test_images": 0},
+        {"compared": [{"what": HOSTILE, "trial": "", "accuracy": 0.5, "only_winner": 1, "only_other": 2}]},
+    ],
+)
+def test_an_outcome_that_cannot_be_is_one_line(tmp_path: Path, change: dict[str, object]) -> None:
+    shown = Shown(tmp_path)
+    outcome = make_outcome(shown.header, make_trial(LENET5, 0.99))
+    for trial in (outcome.winner, *outcome.retrained):
+        shown.journal.append(trial)
+    shown.journal.told(outcome.winner)
+    shown.journal.finished(outcome)
+    shown.close()
+    *lines, last = shown.path.read_bytes().splitlines(keepends=True)
+    entry = entry_of(last) or {}
+    entry["outcome"] |= change
+    shown.path.write_bytes(b"".join(lines) + line_of(entry))
+    done = nas("show", "one", "--report", "page.html", cwd=tmp_path, code=1)
+    assert "one" in said(done)
+    assert "\x1b" not in done.stderr
 
 
 CELL = Cell(("skip_connect", "nor_conv_1x1", "nor_conv_3x3", "none", "avg_pool_3x3", "skip_connect"))
