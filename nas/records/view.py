@@ -134,7 +134,7 @@ class MlflowView(Observer):
             self._news.set()
 
     def trained(self, trial: Trial) -> None:
-        """While the last one trains, the other cores are idle: time to import what its model needs (3 s)."""
+        """While the last one trains, the other cores are idle: time to import what its model needs (1.7 s)."""
         self._left -= 1
         if self._left == 1:
             self._news.set()
