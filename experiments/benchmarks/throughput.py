@@ -314,10 +314,9 @@ def least(work: Work, train: int, validation: int) -> tuple[float, float]:
 def sides(only: str, work: Work, data: Dataset, given: argparse.Namespace) -> dict[str, Callable[[], float]]:
     """What is measured: a function that measures candidate-epochs per minute, by the name of the side."""
     whole = len(work.architectures) if only == "cnn" else 0  # all networks, or jobs for each worker
-    per_worker = given.jobs or JOBS[given.device]
 
     def our(workers: int, *, grouped: bool) -> Callable[[], float]:
-        count = whole or per_worker * workers
+        count = whole or workers * jobs_each(given)
         return lambda: (
             60 * count * work.epochs / ours(work, data, given, count=count, workers=workers, grouped=grouped)
         )
@@ -343,6 +342,12 @@ def sides(only: str, work: Work, data: Dataset, given: argparse.Namespace) -> di
     for batch in batches:
         found[f"PyTorch with a DataLoader, batch {batch}"] = theirs("loader", batch)
     return found
+
+
+def jobs_each(given: argparse.Namespace) -> int:
+    """Trainings of the lecture's network for each worker: whole groups, so that it is busy to the end."""
+    count, group = given.jobs or JOBS[given.device], given.group if isinstance(given.group, int) else 1
+    return group * math.ceil(count / group)
 
 
 def measured(what: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
@@ -383,7 +388,7 @@ def floors(work: Work, rate: float, peak: dict[str, Any], data: Dataset, given: 
 
 def whole_trainings(work: Work, data: Dataset, given: argparse.Namespace) -> None:
     """Print how many trainings a minute make, of which each is worth its result."""
-    count = (given.jobs or JOBS[given.device]) * given.workers
+    count = given.workers * jobs_each(given)
     long = replace(work, epochs=LONG)
     took = [
         ours(long, data, given, count=count, workers=given.workers, grouped=True) for _ in range(given.repeats)
