@@ -28,7 +28,8 @@ from nas.training import backbone as module
 from nas.training.backbone import Backbone, imagenet
 from nas.training.network import Network
 from nas.training.recipe import Recipe
-from nas.training.trainer import _optimiser, train
+from nas.training.stepper import optimiser
+from nas.training.trainer import train
 from nas.trial import Trial
 
 SMALL = "shufflenet_v2_x0_5"  # 0.34 million weights
@@ -178,7 +179,7 @@ def test_pretrained_weights_learn_slower() -> None:
     def rates(layer: Pretrained) -> set[tuple[float, bool]]:
         network = network_of(layer)
         body = {id(p) for part in network.modules() if isinstance(part, Backbone) for p in part.parameters()}
-        groups = _optimiser(network, Recipe(fine_tuning=0.25)).param_groups
+        groups = optimiser(network, Recipe(fine_tuning=0.25)).param_groups
         return {(group["scale"], id(p) in body) for group in groups for p in group["params"]}
 
     assert rates(Pretrained(SMALL)) == {(1.0, False), (0.25, True)}

@@ -11,9 +11,10 @@ from nas.architecture.known import LECTURE
 from nas.architecture.layers import BatchNorm, Cell, Conv2d, Dropout, Flatten, MaxPool
 from nas.data.dataset import Dataset
 from nas.errors import ArchitectureError, UsageError
+from nas.training.batches import plan, shifted
 from nas.training.network import Network, accuracy_and_loss
 from nas.training.recipe import RECIPES, Recipe, recipe_named
-from nas.training.trainer import _plan, shifted, train
+from nas.training.trainer import train
 
 NET = Architecture((Conv2d(4, 3, activation="relu"), MaxPool(2), BatchNorm(), Flatten(), Dropout(0.2)))
 RECIPE = Recipe(batch_size=16, shift=1)
@@ -52,11 +53,11 @@ def test_same_job_same_bits_and_global_random_numbers_are_left_alone(blobs: Data
 
 
 def test_fractions_of_an_epoch() -> None:
-    assert _plan(1, 192, 16) == [12]
-    assert _plan(2.5, 192, 16) == [12, 12, 6]
-    assert _plan(0.25, 192, 16) == [3]
-    assert _plan(0.001, 192, 16) == [1]
-    assert _plan(1, 200, 16) == [12]
+    assert plan(1, 192, 16) == [12]
+    assert plan(2.5, 192, 16) == [12, 12, 6]
+    assert plan(0.25, 192, 16) == [3]
+    assert plan(0.001, 192, 16) == [1]
+    assert plan(1, 200, 16) == [12]
 
 
 def test_a_fractional_training_says_so_in_its_curve(blobs: Dataset) -> None:
@@ -67,7 +68,7 @@ def test_a_fractional_training_says_so_in_its_curve(blobs: Dataset) -> None:
 def test_shifts_move_whole_images_and_black_moves_in() -> None:
     torch.manual_seed(0)
     images = torch.randint(1, 255, (200, 2, 5, 6), dtype=torch.uint8)
-    moved = shifted(images, 2)
+    moved = shifted(images, torch.randint(0, 5, (200, 2)), 2)
     assert moved.shape == images.shape
     assert moved.dtype == torch.uint8
     seen = set()
@@ -81,7 +82,7 @@ def test_shifts_move_whole_images_and_black_moves_in() -> None:
                 if torch.equal(after, expected):
                     seen.add((down, right))
     assert len(seen) == 25
-    assert torch.equal(shifted(images, 0), images)
+    assert torch.equal(shifted(images, torch.zeros(200, 2, dtype=torch.int64), 0), images)
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_nothing() -> None:

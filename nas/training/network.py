@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import (
-    LEAKY_SLOPE,
     Activation,
     AveragePool,
     BatchNorm,
@@ -27,102 +26,15 @@ from nas.architecture.layers import (
     ResidualBlock,
     SeparableConv2d,
     Shape,
-    same_padding,
 )
-from nas.training.backbone import Backbone
+from nas.training import modules
 
 # f(max(x)) = max(f(x)) for every f that never falls, so pooling first is the same function at a quarter of the
 # work. Maxout is a maximum itself. GELU and SiLU fall before they rise.
 MONOTONE = frozenset({"sigmoid", "tanh", "relu", "leaky_relu", "elu", "maxout"})
 
 Named = tuple[str, nn.Module]
-
-
-class Maxout(nn.Module):
-    """The maximum of two linear maps: of the first and the second half of the channels (Goodfellow, 2013)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Half as many channels."""
-        first, second = x.chunk(2, dim=1)
-        return torch.maximum(first, second)
-
-
-def activation(name: str) -> nn.Module:
-    """The module of an activation's name."""
-    modules: dict[str, Callable[[], nn.Module]] = {
-        "sigmoid": nn.Sigmoid,
-        "tanh": nn.Tanh,
-        "relu": nn.ReLU,
-        "leaky_relu": lambda: nn.LeakyReLU(LEAKY_SLOPE),
-        "maxout": Maxout,
-        "elu": nn.ELU,
-        "gelu": nn.GELU,
-        "silu": nn.SiLU,
-    }
-    return modules[name]()
-
-
-class Residual(nn.Module):
-    """Two convolutions, the input added (through ``shortcut``), the activation."""
-
-    def __init__(self, layer: ResidualBlock, shape: Shape) -> None:
-        super().__init__()
-        size, pad, filters = layer.kernel, same_padding(layer.kernel), layer.filters
-        self.body = nn.Sequential(
-            nn.Conv2d(shape[0], filters, size, layer.stride, pad, bias=False),
-            nn.BatchNorm2d(filters),
-            activation(layer.activation) if layer.activation != "linear" else nn.Identity(),
-            nn.Conv2d(filters, filters, size, 1, pad, bias=False),
-            nn.BatchNorm2d(filters),
-        )
-        self.shortcut: nn.Module = nn.Identity()
-        if layer.projects(shape):
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(shape[0], filters, 1, layer.stride, bias=False), nn.BatchNorm2d(filters)
-            )
-        self.activation = activation(layer.activation) if layer.activation != "linear" else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``activation(body(x) + shortcut(x))``."""
-        return self.activation(self.body(x) + self.shortcut(x))  # type: ignore[no-any-return]
-
-
-class Zeros(nn.Module):
-    """Nothing, in the shape of its input."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Zeros."""
-        return torch.zeros_like(x)
-
-
-class CellGraph(nn.Module):
-    """Four nodes, each the sum of what the edges from all earlier ones bring."""
-
-    def __init__(self, layer: Cell, shape: Shape) -> None:
-        super().__init__()
-        self.edges = nn.ModuleList(_operation(name, shape[0]) for name in layer.operations)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The last node."""
-        maps = [x]
-        for first in (0, 1, 3):  # of the edges into a node
-            edges = self.edges[first : first + len(maps)]
-            maps.append(reduce(torch.add, [edge(node) for edge, node in zip(edges, maps, strict=True)]))
-        return maps[-1]
-
-
-def _operation(name: str, channels: int) -> nn.Module:
-    """The module of a cell's edge."""
-    match name:
-        case "none":
-            return Zeros()
-        case "skip_connect":
-            return nn.Identity()
-        case "avg_pool_3x3":
-            return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
-    kernel = 3 if name == "nor_conv_3x3" else 1
-    convolution = nn.Conv2d(channels, channels, kernel, padding=same_padding(kernel), bias=False)
-    return nn.Sequential(nn.ReLU(), convolution, nn.BatchNorm2d(channels))
+State = dict[str, Tensor]
 
 
 class Network(nn.Module):
@@ -134,6 +46,7 @@ class Network(nn.Module):
         classes: how many there are.
         mean: of each channel over the training images, on the scale of 0 to 255.
         std: likewise.
+        copies: how many networks of this architecture lie side by side (see `nas.training.modules`).
 
     Raises:
         ArchitectureError: a layer does not fit.
@@ -150,22 +63,63 @@ class Network(nn.Module):
         *,
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (255.0,),
+        copies: int = 1,
     ) -> None:
         super().__init__()
         self.size = tuple(input_shape[1:])  # height, width
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).clamp(min=1.0).view(-1, 1, 1))
+        self.copies = copies
+        self.register_buffer("mean", torch.tensor([float(one) for one in mean] * copies).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor([max(1.0, one) for one in std] * copies).view(-1, 1, 1))
         shapes = [input_shape, *(row.shape for row in architecture.table(input_shape, classes))]
         layers = (*architecture.layers, Dense(classes))
         self.layers = nn.Sequential()
-        for name, module in _pool_first(layers, shapes):
+        for name, module in _pool_first(layers, shapes, copies):
             self.layers.add_module(name, module)
+        self.dropouts = [part for part in self.modules() if isinstance(part, modules.Dropout)]
         self.to(memory_format=torch.channels_last)  # 1.2–1.5× on CPUs
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, C, H, W), uint8 or float on the scale of 0 to 255."""
-        x = (images.float() - self.mean) / self.std
+        """Logits (N, copies · classes) of images (N, copies · C, H, W), uint8 or float, 0 to 255."""
+        x = (images.to(self.mean.dtype) - self.mean) / self.std
         return self.layers(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+    def use_keys(self, keys: Tensor | None) -> None:
+        """Let the masks of all dropout layers follow from ``keys`` (layers, copies), or be PyTorch's again."""
+        for number, layer in enumerate(self.dropouts):
+            layer.keys = None if keys is None else keys[number]
+
+
+def joined(states: Sequence[State]) -> State:
+    """The state of copies side by side, from those of single networks of one architecture."""
+    whole: State = {}
+    for name, first in states[0].items():
+        alone, inside = _backbone(name)
+        if inside is not None and len(states) > 1:
+            whole.update({f"{alone}copies.{copy}.{inside}": state[name] for copy, state in enumerate(states)})
+        else:  # what has no dimension counts batches, which all copies have seen as many of
+            whole[name] = torch.cat([state[name] for state in states]) if first.ndim else first
+    return whole
+
+
+def separated(whole: State, copies: int) -> list[State]:
+    """The states of single networks, from that of copies: `joined` backwards. They share its memory."""
+    states: list[State] = [{} for _ in range(copies)]
+    for name, tensor in whole.items():
+        alone, inside = _backbone(name)
+        if inside is not None and copies > 1:
+            _, copy, rest = inside.split(".", 2)
+            states[int(copy)][alone + rest] = tensor
+            continue
+        parts = tensor.chunk(copies) if tensor.ndim else [tensor] * copies
+        for state, part in zip(states, parts, strict=True):
+            state[name] = part
+    return states
+
+
+def _backbone(name: str) -> tuple[str, str | None]:
+    """The name of a torchvision model, with its point, and what follows; its copies are modules of their own."""
+    head, point, rest = name.partition("_backbone.")
+    return head + point, rest if point else None
 
 
 class AnySize(nn.Module):
@@ -190,47 +144,45 @@ class AnySize(nn.Module):
         return self.network(resized)  # type: ignore[no-any-return]
 
 
-def _pool_first(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Iterator[Named]:
+def _pool_first(layers: Sequence[Layer], shapes: Sequence[Shape], copies: int) -> Iterator[Named]:
     """The named modules of all layers; a monotone activation is moved behind the max pooling that follows."""
     held: list[Named] = []
     for position, (layer, shape) in enumerate(zip(layers, shapes, strict=False), 1):
-        linear, act = _modules(layer, shape)
+        parts, act = _modules(layer, shape, copies)
         if not isinstance(layer, MaxPool):
             yield from held
             held = []
-        yield from ((f"{position}_{name}", module) for name, module in linear)
+        yield from ((f"{position}_{name}", module) for name, module in parts)
         if isinstance(layer, MaxPool):
             yield from held
             held = []
         if act != "linear":
-            held = [(f"{position}_{act}", activation(act))]
+            held = [(f"{position}_{act}", modules.activation(act, copies))]
             if act not in MONOTONE:
                 yield from held
                 held = []
     yield from held
 
 
-def _modules(layer: Layer, shape: Shape) -> tuple[list[Named], str]:
+def _modules(layer: Layer, shape: Shape, copies: int) -> tuple[list[Named], str]:
     """What a layer does before its activation, and the activation's name."""
     match layer:
         case Conv2d():
-            convolution = nn.Conv2d(
-                shape[0], layer.maps, layer.kernel, layer.stride, layer.pad, bias=not layer.batch_norm
-            )
-            return [("conv", convolution), *_norm(layer)], layer.activation
+            how: dict[str, Any] = {"stride": layer.stride, "padding": layer.pad, "bias": not layer.batch_norm}
+            convolution = modules.conv(shape[0], layer.maps, layer.kernel, copies=copies, **how)
+            return [("conv", convolution), *_norm(layer, copies)], layer.activation
         case SeparableConv2d():
             channels = shape[0]
-            depth = nn.Conv2d(
-                channels, channels, layer.kernel, layer.stride, layer.pad, groups=channels, bias=False
-            )
-            point = nn.Conv2d(channels, layer.maps, 1, bias=not layer.batch_norm)
-            return [("depthwise", depth), ("pointwise", point), *_norm(layer)], layer.activation
+            how = {"stride": layer.stride, "padding": layer.pad, "bias": False}
+            depth = modules.conv(channels, channels, layer.kernel, copies=copies, groups=channels, **how)
+            point = modules.conv(channels, layer.maps, 1, copies=copies, bias=not layer.batch_norm)
+            return [("depthwise", depth), ("pointwise", point), *_norm(layer, copies)], layer.activation
         case ResidualBlock():
-            return [("residual", Residual(layer, shape))], "linear"
+            return [("residual", modules.Residual(layer, shape, copies))], "linear"
         case Cell():
-            return [("cell", CellGraph(layer, shape))], "linear"
+            return [("cell", modules.CellGraph(layer, shape, copies))], "linear"
         case Pretrained():
-            return [("backbone", Backbone(layer, shape))], "linear"
+            return [("backbone", modules.backbone(layer, shape, copies))], "linear"
         case MaxPool():
             return [("max_pool", nn.MaxPool2d(layer.size))], "linear"
         case AveragePool():
@@ -240,39 +192,50 @@ def _modules(layer: Layer, shape: Shape) -> tuple[list[Named], str]:
         case Flatten():
             return [("flatten", nn.Flatten())], "linear"
         case Dropout():
-            return [("dropout", nn.Dropout(layer.rate))], "linear"
+            return [("dropout", modules.Dropout(layer.rate))], "linear"
         case BatchNorm():
-            return [("bn", nn.BatchNorm2d(shape[0]) if len(shape) == 3 else nn.BatchNorm1d(shape[0]))], "linear"
+            norm = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+            return [("bn", norm(copies * shape[0]))], "linear"
         case Activation():
             return [], layer.name
         case Dense():
-            return [("dense", nn.Linear(shape[0], layer.maps))], layer.activation
+            return [("dense", modules.linear(shape[0], layer.maps, copies))], layer.activation
     raise TypeError(f"no module is known for {layer!r}")
 
 
-def _norm(layer: Conv2d | SeparableConv2d) -> list[Named]:
-    return [("bn", nn.BatchNorm2d(layer.maps))] if layer.batch_norm else []
+def _norm(layer: Conv2d | SeparableConv2d, copies: int) -> list[Named]:
+    return [("bn", nn.BatchNorm2d(copies * layer.maps))] if layer.batch_norm else []
 
 
-def accuracy_and_loss(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[float, float]:
-    """The fraction classified right, and the mean cross-entropy in nats."""
+def accuracy_and_loss(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[float, float]:
+    """The fraction that one network classifies right, and its mean cross-entropy in nats."""
     right, loss = right_and_loss(network, images, labels, batch)
     return int(right.sum().item()) / len(labels), loss
 
 
-def right_and_loss(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, float]:
-    """Which images are classified right, (N,) bool, and the mean cross-entropy in nats.
+def right_and_loss(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, float]:
+    """Which images one network classifies right, (N,) bool, and the mean cross-entropy in nats.
 
     Reads the device once, at the end.
     """
+    right, losses = measured(network, images, labels, batch)
+    return right[:, 0], losses.item() / len(labels)
+
+
+def measured(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, Tensor]:
+    """What each copy makes of images (N, C, H, W); everything stays on the device.
+
+    Returns:
+        Which images it classifies right, (N, copies) bool, and its summed cross-entropy in nats, (copies,).
+    """
     was_training = network.training
     network.eval()
-    right, loss = [], torch.zeros((), device=images.device)
+    right, losses = [], network.mean.new_zeros(network.copies)
     with torch.inference_mode():
-        for start in range(0, len(labels), batch):
-            logits = network(images[start : start + batch])
-            truth = labels[start : start + batch]
-            right.append(logits.argmax(1) == truth)
-            loss += functional.cross_entropy(logits, truth, reduction="sum")
+        for some, truth in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
+            logits = torch.unflatten(network(some.repeat(1, network.copies, 1, 1)), 1, (network.copies, -1))
+            each = truth[:, None].expand(-1, network.copies)
+            right.append(logits.argmax(2) == each)
+            losses += functional.cross_entropy(logits.transpose(1, 2), each, reduction="none").sum(0)
     network.train(was_training)
-    return torch.cat(right), loss.item() / len(labels)
+    return torch.cat(right), losses

@@ -1,4 +1,4 @@
-"""The only training loop: one job on one device.
+"""The training loop: one network, or several copies of one, on one device.
 
 The images stay on the device as uint8; batches are gathered, shifted and normalised there; nothing is read
 back inside an epoch. On a CPU with one thread the same job gives the same bits.
@@ -9,32 +9,29 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from nas.architecture.layers import Pretrained
 from nas.training.backbone import Backbone, imagenet
-from nas.training.network import Network, accuracy_and_loss
+from nas.training.batches import Epochs, Resident
+from nas.training.network import Network, joined, separated
 from nas.training.recipe import Recipe
+from nas.training.stepper import Stepper
 from nas.trial import Job, Trial
 
 if TYPE_CHECKING:
-    from nas.data.dataset import Dataset, Split
+    from nas.data.dataset import Dataset
 
 Point = dict[str, float]  # one entry of a curve
+Trained = tuple[Trial, Network]
 
 
-def train(
-    job: Job,
-    dataset: Dataset,
-    recipe: Recipe,
-    device: str = "cpu",
-) -> tuple[Trial, Network]:
+def train(job: Job, dataset: Dataset, recipe: Recipe, device: str = "cpu") -> Trained:
     """Train the job's network from scratch.
 
     Args:
@@ -50,135 +47,148 @@ def train(
     Raises:
         ArchitectureError: the architecture does not fit the images.
     """
-    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-        torch.manual_seed(job.seed)
-        network = _network(job, dataset).to(device)
-        curve: list[Point] = []
-        start = time.perf_counter()
-        validation = dataset.validation.images.to(device), dataset.validation.labels.to(device)
-        validating = 0.0
-        images = 0
-        for epoch, seen, loss in _epochs(network, job, dataset.train, recipe, device):
-            images += seen
+    [trained] = train_copies([job], Resident(dataset, device), recipe)
+    return trained
+
+
+def train_copies(jobs: Sequence[Job], data: Resident, recipe: Recipe) -> list[Trained]:
+    """Train jobs of one architecture and length side by side, as one network (see `train`).
+
+    Each becomes what it would be alone, to rounding: it has its own weights, order of images, shifts and dropout
+    masks. One whose loss is not finite does not touch the others.
+    """
+    devices = [data.device] if data.device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        training = Training(jobs, Stepper(network_of(jobs, data.dataset).to(data.device), data, recipe))
+        for _ in training.run():
+            pass
+        return training.results()
+
+
+class Training:
+    """Jobs of one architecture and length, in training side by side.
+
+    Args:
+        jobs: they differ in their seeds.
+        stepper: has their network.
+    """
+
+    def __init__(self, jobs: Sequence[Job], stepper: Stepper) -> None:
+        self.jobs, self.stepper = list(jobs), stepper
+        self._curves: list[list[Point]] = [[] for _ in jobs]
+        self._failures: list[str] = [""] * len(jobs)
+        self._images = 0
+        self._validating = 0.0
+        self._start = time.perf_counter()
+        self._seconds = 0.0
+
+    def run(self) -> Iterator[None]:
+        """Train. Yields after every step, so that others can take theirs, and while a device is not done yet."""
+        stepper, length = self.stepper, self.jobs[0].epochs
+        seeds, dropouts = [job.seed for job in self.jobs], len(stepper.network.dropouts)
+        epochs = Epochs(seeds, length, len(stepper.data.labels), dropouts, stepper.recipe)
+        for number in range(len(epochs)):
+            steps = stepper.begin(epochs.draw(number))
+            for step in range(steps):
+                stepper.step(step)
+                yield
+            self._images += steps * epochs.batch_size
             before = time.perf_counter()
-            accuracy, validation_loss = accuracy_and_loss(network, *validation)
-            now = time.perf_counter()
-            validating += now - before
+            stepper.validate()
+            while not stepper.is_done():
+                yield
+            self._seconds = time.perf_counter() - self._start
+            self._validating += time.perf_counter() - before
+            self._note(min(number + 1.0, length), steps)
+            if all(self._failures):
+                return
+
+    def _note(self, epoch: float, steps: int) -> None:
+        """What came of an epoch, for each copy."""
+        images = len(self.stepper.data.validation[1])
+        for copy, (loss, right, validation_loss) in enumerate(self.stepper.read()):
+            if self._failures[copy]:
+                continue
+            if not math.isfinite(loss):
+                self._failures[copy] = f"the training loss is {loss} after {epoch:g} epochs"
+                continue
             point = {
                 "epoch": epoch,
-                "train_loss": loss,
-                "validation_loss": validation_loss,
-                "validation_accuracy": accuracy,
-                "seconds": now - start,
+                "train_loss": loss / steps,
+                "validation_loss": validation_loss / images,
+                "validation_accuracy": right / images,
+                "seconds": self._seconds,
             }
-            curve.append(point)
-            if not math.isfinite(loss):
-                message = f"the training loss is {loss} after {epoch:g} epochs"
-                return replace(Trial.failed(job, "not_finite", message), curve=tuple(curve[:-1])), network
-    network.eval()
-    seconds = time.perf_counter() - start
-    rows = job.candidate.architecture.table(dataset.input_shape, len(dataset.classes))
-    metrics = {
-        "validation_accuracy": curve[-1]["validation_accuracy"],
-        "validation_loss": curve[-1]["validation_loss"],
-        "parameters": float(sum(row.parameters for row in rows)),
-        "flops": float(sum(row.flops for row in rows)),
-        "train_seconds": seconds,
-        "images_per_second": images / max(seconds - validating, 1e-9),
-        "latency_ms": latency_ms(network, dataset.validation.images[:1].to(device)),
-    }
-    return Trial(job, metrics, tuple(curve)), network
+            self._curves[copy].append(point)
+
+    def results(self) -> list[Trained]:
+        """The trials and the trained networks, in the order of the jobs."""
+        network, data = self.stepper.network, self.stepper.data
+        networks = [network]
+        if len(self.jobs) > 1:
+            states = separated(network.state_dict(), len(self.jobs))
+            networks = [bare(job, data.dataset).to(data.device) for job in self.jobs]
+            for one, state in zip(networks, states, strict=True):
+                one.load_state_dict(state)
+        for one in networks:
+            one.use_keys(None)
+            one.eval()
+        # They are one architecture: one measurement, of one that did not fail, holds for all.
+        latency = latency_ms(networks[0], data.validation[0][:1])
+        about = self._about() | {"latency_ms": latency}
+        return [(self._trial(copy, about), one) for copy, one in enumerate(networks)]
+
+    def _about(self) -> dict[str, float]:
+        """What all copies have in common."""
+        job, dataset = self.jobs[0], self.stepper.data.dataset
+        rows = job.candidate.architecture.table(dataset.input_shape, len(dataset.classes))
+        return {
+            "parameters": float(sum(row.parameters for row in rows)),
+            "flops": float(sum(row.flops for row in rows)),
+            "train_seconds": self._seconds,
+            "images_per_second": self._images / max(self._seconds - self._validating, 1e-9),
+        }
+
+    def _trial(self, copy: int, about: dict[str, float]) -> Trial:
+        job, curve = self.jobs[copy], tuple(self._curves[copy])
+        if self._failures[copy]:
+            return replace(Trial.failed(job, "not_finite", self._failures[copy]), curve=curve)
+        last = {name: curve[-1][name] for name in ("validation_accuracy", "validation_loss")}
+        return Trial(job, last | about, curve)
 
 
-def _network(job: Job, dataset: Dataset) -> Network:
-    """The network before its training, with pretrained weights where its architecture says so."""
-    architecture = job.candidate.architecture
-    pretrained = [layer for layer in architecture.layers if isinstance(layer, Pretrained) and layer.weights]
-    weights = [imagenet(layer.model) for layer in pretrained]  # first, because they may be absent
-    network = Network(
-        architecture,
-        dataset.input_shape,
-        len(dataset.classes),
-        mean=dataset.mean,
-        std=dataset.std,
-    )
-    for backbone, state in zip(_pretrained(network), weights, strict=True):
-        backbone.adopt(state)
+def network_of(jobs: Sequence[Job], dataset: Dataset) -> Network:
+    """The network of jobs of one architecture before their training, a copy for each.
+
+    Every copy begins as it would alone. PyTorch's random numbers are left where a training goes on with them.
+    """
+    copies = []
+    for job in jobs:
+        torch.manual_seed(job.seed)
+        copies.append(_fresh(job, dataset))
+    if len(copies) == 1:
+        return copies[0]
+    network = bare(jobs[0], dataset, len(jobs))
+    network.load_state_dict(joined([one.state_dict() for one in copies]))
     return network
 
 
-def _pretrained(network: Network) -> list[Backbone]:
-    return [part for part in network.modules() if isinstance(part, Backbone) and part.pretrained]
+def bare(job: Job, dataset: Dataset, copies: int = 1) -> Network:
+    """The network of a job, with random weights."""
+    shape, classes = dataset.input_shape, len(dataset.classes)
+    moments = {"mean": dataset.mean, "std": dataset.std}
+    return Network(job.candidate.architecture, shape, classes, copies=copies, **moments)
 
 
-def _epochs(
-    network: Network, job: Job, split: Split, recipe: Recipe, device: str
-) -> Iterator[tuple[float, int, float]]:
-    """Train, and stop after every epoch to tell (epochs done, images seen in this one, mean training loss)."""
-    images, labels = split.images.to(device), split.labels.to(device)
-    batch_size = min(recipe.batch_size, len(labels))
-    plan = _plan(job.epochs, len(labels), batch_size)
-    total, done = sum(plan), 0
-    optimiser = _optimiser(network, recipe)
-    order = torch.Generator().manual_seed(job.seed)
-    network.train()
-    for epoch, steps in enumerate(plan, 1):
-        shuffled = torch.randperm(len(labels), generator=order).to(device)
-        losses = torch.zeros((), device=device)
-        for picked in torch.split(shuffled[: steps * batch_size], batch_size):
-            for group in optimiser.param_groups:
-                group["lr"] = group["scale"] * recipe.rate(done / total)
-            batch = shifted(images[picked], recipe.shift)
-            loss = functional.cross_entropy(network(batch), labels[picked], label_smoothing=recipe.label_smoothing)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            losses += loss.detach()
-            done += 1
-        yield min(float(epoch), job.epochs), steps * batch_size, losses.item() / steps
-
-
-def _plan(epochs: float, images: int, batch_size: int) -> list[int]:
-    """How many batches each epoch has; the last one is cut short where ``epochs`` is not whole.
-
-    A remainder of images that fills no batch is left out of its epoch; each epoch leaves out others.
-    """
-    whole, rest = divmod(epochs, 1)
-    plan = [images // batch_size] * int(whole)
-    if rest > 1e-9 or not plan:
-        plan.append(min(max(1, round(rest * images / batch_size)), images // batch_size))
-    return plan
-
-
-def _optimiser(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
-    """Weights decay, biases and normalisation do not; what is pretrained learns slower, or not at all."""
-    tuned = {id(p) for backbone in _pretrained(network) for p in backbone.parameters()}
-    groups = [
-        {
-            "params": [
-                p
-                for p in network.parameters()
-                if p.requires_grad and (id(p) in tuned) == pretrained and (p.ndim > 1) == decays
-            ],
-            "weight_decay": recipe.weight_decay if decays else 0.0,
-            "scale": recipe.fine_tuning if pretrained else 1.0,
-        }
-        for pretrained in (False, True)
-        for decays in (True, False)
-    ]
-    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    return kind([group for group in groups if group["params"]], lr=recipe.learning_rate, fused=True)
-
-
-def shifted(images: Tensor, pixels: int) -> Tensor:
-    """Each image (N, C, H, W) moved by up to ``pixels`` up or down and left or right; black moves in."""
-    if pixels == 0:
-        return images
-    height, width = images.shape[2:]
-    padded = functional.pad(images, (pixels,) * 4)
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, 2·pixels + 1, 2·pixels + 1, H, W), a view
-    down, right = torch.randint(0, 2 * pixels + 1, (2, len(images)), device=images.device)
-    return windows[torch.arange(len(images), device=images.device), :, down, right]
+def _fresh(job: Job, dataset: Dataset) -> Network:
+    """The network before its training, with pretrained weights where its architecture says so."""
+    layers = job.candidate.architecture.layers
+    weights = [imagenet(layer.model) for layer in layers if isinstance(layer, Pretrained) and layer.weights]
+    network = bare(job, dataset)  # after the weights, because they may be absent
+    backbones = (part for part in network.modules() if isinstance(part, Backbone) and part.pretrained)
+    for backbone, state in zip(backbones, weights, strict=True):
+        backbone.adopt(state)
+    return network
 
 
 def latency_ms(network: Network, image: Tensor, repeats: int = 20) -> float:

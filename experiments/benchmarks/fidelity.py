@@ -1,0 +1,124 @@
+"""How well a short training tells which network is better after a long one (Kendall's tau, 1938).
+
+Sixty random networks of the ``cnn`` space are trained for every length in FIDELITIES, each from scratch on a
+schedule of its own, as successive halving trains them; then each short training's ranking is compared with that of
+the long one. The long training is done with a second seed, too: two such rankings differ by chance alone, so no
+rung can be expected to do better than that. A third time it is done in bfloat16.
+
+    python experiments/benchmarks/fidelity.py train mnist-5k FILE     # 15 minutes on two cores; appends to FILE
+    python experiments/benchmarks/fidelity.py train mnist FILE        # half an hour
+    python experiments/benchmarks/fidelity.py table FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import kendalltau
+
+from nas.architecture.architecture import Limits
+from nas.data import open_source
+from nas.evaluation import processes
+from nas.evaluation.local import LocalEvaluator
+from nas.spaces.cnn import Cnn
+from nas.spaces.space import Candidate
+from nas.training.recipe import RECIPES
+from nas.trial import Job, job_seed
+
+# Epochs; the last one is the long training.
+FIDELITIES = {"mnist-5k": (0.25, 0.5, 1.0, 2.0, 4.0, 12.0), "mnist": (0.0625, 0.125, 0.25, 0.5, 1.0, 3.0)}
+KEPT = 4  # successive halving goes on with one in four
+BEST = 6  # of sixty
+
+
+def candidates(count: int, limits: Limits) -> list[Candidate]:
+    """Different random networks of the space, that fit."""
+    space, rng = Cnn().within(limits), random.Random(0)
+    found: dict[str, Candidate] = {}
+    while len(found) < count:
+        one = space.sample(rng)
+        if limits.allow(one.architecture):
+            found.setdefault(one.architecture.id, one)
+    return list(found.values())
+
+
+def train(name: str, path: Path, networks: int) -> None:
+    """Append a line for each training to the file; what it has already is not done again."""
+    source = open_source(name, None, {}, [])
+    data = source.load()
+    limits = Limits(data.input_shape, len(data.classes), max_flops=Cnn.max_flops)
+    done = {line["key"] for line in lines(path)}
+    *_, longest = FIDELITIES[name]
+    sets = [("float32", 0, epochs) for epochs in FIDELITIES[name]]
+    sets += [("float32", 1, longest)] + [("bfloat16", 0, longest)] * (name == "mnist-5k")
+    for precision, repeat, epochs in sets:
+        recipe = replace(RECIPES["default"], precision=precision)  # type: ignore[arg-type]
+        jobs = [Job(one, epochs, job_seed(0, one.architecture.id, repeat)) for one in candidates(networks, limits)]
+        jobs = [job for job in jobs if f"{name} {precision} {job.key}" not in done]
+        with LocalEvaluator(data, recipe, workers=processes.cores()) as evaluator, path.open("a") as file:
+            for trial in evaluator.evaluate(jobs):
+                about = {"dataset": name, "precision": precision, "repeat": repeat, "epochs": epochs}
+                about |= {"key": f"{name} {precision} {trial.job.key}", "id": trial.id}
+                failed = trial.failure.kind if trial.failure else None
+                print(json.dumps(about | {"failure": failed, **trial.metrics}), file=file, flush=True)
+        print(f"{name}, {precision}, seed {repeat}, {epochs:g} epochs", file=sys.stderr)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """What was measured so far."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def table(path: Path) -> None:
+    """A row for each length of training."""
+    print("| data set | training | tau of accuracies | tau of losses | of the best 6, kept | seconds, median |")
+    print("|---|---|---|---|---|---|")
+    for name in FIDELITIES:
+        sets: dict[tuple[str, int, float], dict[str, dict[str, Any]]] = {}
+        for line in lines(path):
+            if line["dataset"] == name and not line["failure"]:
+                where = (line["precision"], line["repeat"], line["epochs"])
+                sets.setdefault(where, {})[line["id"]] = line
+        full = sets.get(("float32", 0, FIDELITIES[name][-1]), {})
+        for where, short in sorted(sets.items(), key=lambda one: (one[0][0] != "float32", one[0][1], one[0][2])):
+            print("|", " | ".join([name, *row(where, short, full)]), "|")
+
+
+def row(
+    where: tuple[str, int, float], short: dict[str, dict[str, Any]], full: dict[str, dict[str, Any]]
+) -> Iterator[str]:
+    """How a set of trainings agrees with the long ones."""
+    precision, repeat, epochs = where
+    both = [name for name in full if name in short]
+    yield f"{epochs:g} epochs" + ", another seed" * repeat + f", {precision}" * (precision != "float32")
+    for metric in ("validation_accuracy", "validation_loss"):
+        tau = kendalltau([short[name][metric] for name in both], [full[name][metric] for name in both])
+        yield f"{tau.statistic:.2f} (n = {len(both)})"
+    kept = sorted(both, key=lambda name: short[name]["validation_loss"])[: len(both) // KEPT]
+    best = sorted(both, key=lambda name: full[name]["validation_loss"])[:BEST]
+    yield f"{len(set(kept) & set(best))}"
+    yield f"{statistics.median(line['train_seconds'] for line in short.values()):.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", choices=["train", "table"])
+    parser.add_argument("words", nargs="+", help="[DATASET] FILE")
+    parser.add_argument("--networks", type=int, default=60)
+    given = parser.parse_args()
+    if given.what == "train":
+        train(given.words[0], Path(given.words[1]), given.networks)
+    else:
+        table(Path(given.words[0]))
+
+
+if __name__ == "__main__":
+    main()
