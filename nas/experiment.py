@@ -90,9 +90,11 @@ class Experiment(BaseModel):
     rungs: Annotated[int, Field(ge=1, le=4)] = 2  # of successive halving; 1: every candidate is trained in full
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None  # of a full training during the search
     recipe: Name = "default"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of convolutions and linear maps
     evaluator: Name = "local"
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     device: Annotated[Name, AfterValidator(numbered)] = "auto"
+    group: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = 1  # jobs that a worker trains at a time
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     options: dict[str, Ordinary] = {}  # of the strategy; "space.NAME", "dataset.NAME", "evaluator.NAME": of those
     data_dir: Usable | None = None

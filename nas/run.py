@@ -98,7 +98,7 @@ def _search(experiment: Experiment, start: Start, observers: Sequence[Observer])
         if record.plan is None:
             left = max(1.0, begun + limit - time.monotonic() - CLOSING_SECONDS) if limit else None
             end = begun + limit - CLOSING_SECONDS / 2 if limit else None
-            plan = selection.plan(history, session.limits, session.epochs, session.workers, left)
+            plan = selection.plan(history, session.limits, session.epochs, session.side_by_side, left)
             before = selection.Plan.of(record.before_plan) if record.before_plan else plan
             if (before.epochs, before.seeds, before.finalists) > (plan.epochs, plan.seeds, plan.finalists):
                 plan, end = before, None  # a winner is not replaced by what was trained for less

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 SEARCH_ONLY = {"strategy", "space", "trials", "time_limit", "objectives", "max_parameters", "max_flops"}
 SEARCH_ONLY |= {"batch", "rungs", "options", "plugins"}
-EVALUATOR_GETS = ("dataset", "recipe", "workers", "device", "weights", "until")
+EVALUATOR_GETS = ("dataset", "recipe", "workers", "device", "group", "weights", "until", "warn")
 # A full training during the search sees at least so many images: one epoch of mnist, four of mnist-5k.
 IMAGES_PER_TRAINING = 14_000
 
@@ -71,6 +71,12 @@ class Session:
     observers: Sequence[Observer]
     trains: type[Any]  # the evaluator's class
 
+    @property
+    def side_by_side(self) -> int:
+        """How many networks train at a time, as far as that is known beforehand."""
+        group = self.experiment.group
+        return self.workers * (group if isinstance(group, int) else 1)
+
     def tell(self, what: str, *told: Any) -> None:
         """Call a method of every observer."""
         for observer in self.observers:
@@ -81,7 +87,8 @@ class Session:
         """The evaluator behind the journal, for as long as the ``with`` block lasts."""
         made = plugins.create(
             self.trains, self.experiment.options_of("evaluator"), dataset=self.data, recipe=self.recipe,
-            workers=self.workers, device=self.device, weights=weights, until=until,
+            workers=self.workers, device=self.device, group=self.experiment.group, weights=weights, until=until,
+            warn=warner(self.observers),
         )  # fmt: skip
         with made if hasattr(made, "__exit__") else nullcontext(made) as inner:
             shown: Callable[[Trial], None] = lambda trial: self.tell("trained", trial)  # noqa: E731
@@ -171,7 +178,7 @@ def open_session(
     begun = time.monotonic()
     processes.warm_up()
     objectives = tuple(Objective.parse(text) for text in experiment.objectives)
-    recipe = recipe_named(experiment.recipe)
+    recipe = replace(recipe_named(experiment.recipe), precision=experiment.precision)
     trains: type[Any] = plugins.find("evaluator", experiment.evaluator, experiment.plugins)
     with _placed(experiment, "evaluator"):
         plugins.check_options(trains, experiment.options_of("evaluator"), EVALUATOR_GETS)
@@ -184,6 +191,8 @@ def open_session(
     if not more:
         limits = replace(limits, max_parameters=experiment.max_parameters, max_flops=experiment.max_flops)
     device = _device(experiment.device)
+    if recipe.precision == "tf32" and not device.startswith("cuda"):
+        raise UsageError(f"precision tf32 is for CUDA devices, and this is {device}; take float32 or bfloat16")
     workers = _workers(experiment, device)
     epochs = experiment.epochs or float(max(1, IMAGES_PER_TRAINING // len(data.train)))
     settled = experiment.model_copy(update={"dataset": source.name, "epochs": epochs, "device": device})

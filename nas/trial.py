@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from nas import checks
-from nas.errors import UsageError, plain, quoted, unknown
+from nas.errors import NasError, UsageError, plain, quoted, unknown
 from nas.spaces.space import Candidate
 
 # What is measured of every trial. Less is better of all but the accuracy and the images per second. Objectives of
@@ -29,6 +29,8 @@ MORE_IS_BETTER = frozenset({"validation_accuracy", "images_per_second"})
 SHOWN = ("validation_accuracy", "validation_loss", "parameters")  # of every trial, whatever is searched for
 
 REDUCTION = 4  # of successive halving: one in so many goes on to the next rung, which trains so many times as long
+
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "Cannot allocate memory")
 
 MAX_EPOCHS = 1e6
 MAX_POINTS = 100_000  # of a curve
@@ -144,6 +146,19 @@ class Trial:
     def failed(cls, job: Job, kind: Kind, message: str) -> Trial:
         """A trial that came to nothing."""
         return cls(job, failure=Failure(kind, plain(" ".join(message.split()))[:500]))
+
+    @classmethod
+    def from_error(cls, job: Job, error: Exception) -> Trial:
+        """The trial of a job whose training has raised."""
+        if isinstance(error, NasError):  # its message is written for people
+            return cls.failed(job, "invalid", str(error))
+        kind: Kind = "oom" if is_out_of_memory(error) else "crash"
+        return cls.failed(job, kind, f"{type(error).__name__}: {error}")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a training has found no memory. PyTorch says so in a RuntimeError."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _points(curve: object) -> Iterator[dict[str, float]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +38,7 @@ class Inline(Evaluator):
         from nas.evaluation.worker import Task
 
         self._dataset = dataset
-        self._task = Task(data="", recipe=asdict(recipe), device=device, weights=str(weights or ""))
+        self._task = Task(data="", recipe=recipe, device=device, weights=str(weights or ""))
         self._until = until
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
@@ -47,17 +46,17 @@ class Inline(Evaluator):
         for job in jobs:
             if self._until is not None and time.monotonic() >= self._until:
                 return
-            yield self._train(job)
+            yield from self._train(job)
 
-    def _train(self, job: Job) -> Trial:
+    def _train(self, job: Job) -> list[Trial]:
         """The trial of a job; whatever goes wrong is a failure of this job alone."""
         import torch
 
-        from nas.evaluation.worker import safely, train_job
+        from nas.evaluation.worker import safely, train_jobs
 
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in a worker: with two, other bits come out, and more slowly
         try:
-            return safely(train_job, job, self._dataset, self._task)
+            return list(safely(train_jobs, [job], self._dataset, self._task))
         finally:
             torch.set_num_threads(threads)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command import QUICK, nas
 
 from nas.architecture.architecture import Architecture
@@ -24,13 +25,17 @@ LOSS = (Objective("validation_loss", -1),)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need the full MNIST run where it is, and are skipped visibly elsewhere."""
-    folder = Path(os.environ.get("NAS_DATA_DIR", "")) / "MNIST" / "raw"
-    if os.environ.get("NAS_DATA_DIR") and folder.is_dir():
-        return
+    """Tests that need the full MNIST, or a GPU, run where it is, and are skipped visibly elsewhere."""
+    folder = os.environ.get("NAS_DATA_DIR")
+    reasons = {}
+    if not folder or not Path(folder, "MNIST", "raw").is_dir():
+        reasons["mnist"] = "the full MNIST is not here: set NAS_DATA_DIR"
+    if not torch.cuda.is_available():
+        reasons["gpu"] = "there is no CUDA device here"
     for item in items:
-        if item.get_closest_marker("mnist"):
-            item.add_marker(pytest.mark.skip(reason="the full MNIST is not here: set NAS_DATA_DIR"))
+        for mark, reason in reasons.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 class Tiny(SearchSpace):

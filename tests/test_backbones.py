@@ -6,7 +6,6 @@ import copy
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from urllib.error import URLError
 
@@ -22,7 +21,7 @@ from nas.architecture.backbones import BACKBONES, FAMILIES, TORCHVISION
 from nas.architecture.layers import Pretrained, Shape
 from nas.data.dataset import Dataset
 from nas.errors import DataError
-from nas.evaluation.worker import Task, safely, train_job
+from nas.evaluation.worker import Task, safely, train_jobs
 from nas.outcome.handover import write_best
 from nas.training import backbone as module
 from nas.training.backbone import Backbone, imagenet
@@ -87,7 +86,8 @@ def body_of(network: Network) -> dict[str, torch.Tensor]:
 
 def worked(layer: Pretrained, dataset: Dataset, weights: str = "") -> Trial:
     """The trial that a worker answers with."""
-    return safely(train_job, job(Architecture((layer,))), dataset, Task("", asdict(RECIPE), "cpu", weights))
+    [trial] = safely(train_jobs, [job(Architecture((layer,)))], dataset, Task("", RECIPE, "cpu", weights))
+    return trial
 
 
 def test_every_classification_model_is_known_and_its_file_can_be_verified() -> None:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from conftest import finished
 
 from nas.data.dataset import Dataset
 from nas.evaluation.local import LocalEvaluator
-from nas.evaluation.worker import Task, train_job
+from nas.evaluation.worker import Task, Work, train_jobs
 from nas.trial import Job, Trial
 
 FAULTS = {
@@ -58,6 +59,12 @@ class FullDisk(LocalEvaluator):
     work = "work:train_on_a_full_disk"
 
 
+def each(work: Callable[[Job, Dataset, Task], Trial]) -> Work:
+    """What does a job after the other."""
+    return lambda jobs, dataset, task: (work(job, dataset, task) for job in jobs)
+
+
+@each
 def misbehave(job: Job, dataset: Dataset, task: Task) -> Trial:
     _tries(job, task)
     match FAULTS.get(job.seed):
@@ -106,20 +113,25 @@ def misbehave(job: Job, dataset: Dataset, task: Task) -> Trial:
     return finished(job)
 
 
+@each
 def slow(job: Job, dataset: Dataset, task: Task) -> Trial:
     time.sleep(job.epochs)
     return finished(job)
 
 
+@each
 def train_when_tried_again(job: Job, dataset: Dataset, task: Task) -> Trial:
     if _tries(job, task) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    return train_job(job, dataset, task)
+    [trial] = train_jobs([job], dataset, task)
+    return trial
 
 
+@each
 def train_on_a_full_disk(job: Job, dataset: Dataset, task: Task) -> Trial:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-    return train_job(job, dataset, task)
+    [trial] = train_jobs([job], dataset, task)
+    return trial
 
 
 def _tries(job: Job, task: Task) -> int:

@@ -26,7 +26,18 @@ def training_options(command: Command) -> Command:
             click.option("--data-dir", type=FOLDER, help="Where data sets lie.  [default: NAS_DATA_DIR, a cache]"),
             click.option("--epochs", type=click.FloatRange(0, 10_000, min_open=True), help="Of a full training."),
             click.option("--recipe", help="default, or lecture: Adam, batches of 128.  [default: default]"),
+            click.option(
+                "--precision",
+                type=click.Choice(["float32", "tf32", "bfloat16"]),
+                help="Of the arithmetic; bfloat16 is faster on some CPUs.  [default: float32]",
+            ),
             click.option("--device", help="auto, cpu, cuda, cuda:1, mps.  [default: auto]"),
+            click.option(
+                "--group",
+                metavar="N|auto",
+                callback=count_or_auto,
+                help="Networks that a worker trains at a time, as CUDA graphs on a GPU.  [default: 1]",
+            ),
             click.option(
                 "--seed", type=click.IntRange(0, 2**32 - 1), help="Decides every random choice.  [default: 0]"
             ),
@@ -39,6 +50,11 @@ def training_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def count_or_auto(_: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
+    """A number, or a word of which the settings know whether it is ``auto``."""
+    return int(value) if value is not None and value.isdecimal() else value
 
 
 def pairs(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

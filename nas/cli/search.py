@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.cli.options import FOLDER, given, pairs, print_json, training_options
+from nas.cli.options import FOLDER, count_or_auto, given, pairs, print_json, training_options
 
 if TYPE_CHECKING:
     from nas.records.observer import Outcome
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     "--rungs", type=click.IntRange(1, 4), help="Of successive halving; 1: train all in full.  [default: 2]"
 )
 @click.option("--evaluator", help="Where networks are trained: local, or a plugin.  [default: local]")
-@click.option("--workers", help="Processes that train side by side.  [default: auto, one a core]")
+@click.option(
+    "--workers", callback=count_or_auto, help="Processes that train side by side.  [default: auto, one a core]"
+)
 @click.option(
     "--set",
     "options",
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     help="A folder of plugin files, besides NAS_PLUGINS and ./plugins.",
 )
 @training_options
-def search(experiment: Path | None, out: Path | None, as_json: bool, workers: str | None, **options: Any) -> None:
+def search(experiment: Path | None, out: Path | None, as_json: bool, **options: Any) -> None:
     """Search for a network, choose the best honestly, and hand it over.
 
     EXPERIMENT is a TOML file of settings; options override it.
@@ -65,7 +67,7 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, workers: st
         view.hello("search")
         from nas.experiment import Experiment
 
-        changes = given(**options, workers=_workers(workers))
+        changes = given(**options)
         settings = Experiment.read(experiment, **changes) if experiment else Experiment.of(**changes)
         outcome = settings.run(out, [view])
     _print(outcome, as_json=as_json)
@@ -75,7 +77,7 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, workers: st
 @click.argument("search", required=False)
 @click.option("--trials", type=click.IntRange(min=1), help="How many candidates in all, those before included.")
 @click.option("--time-limit", metavar="TIME", help="For everything, what was spent before included.")
-@click.option("--workers", help="Processes that train side by side.")
+@click.option("--workers", callback=count_or_auto, help="Processes that train side by side.")
 @click.option("--data-dir", type=FOLDER, help="Where data sets lie.")
 @click.option("--mlflow", metavar="URI|off", help="The tracking store.")
 @click.option(
@@ -86,7 +88,7 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, workers: st
 )
 @click.option("--force", is_flag=True, help="Go on even if something has changed that changes the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, as the last line.")
-def resume(search: str | None, as_json: bool, force: bool, workers: str | None, **options: Any) -> None:
+def resume(search: str | None, as_json: bool, force: bool, **options: Any) -> None:
     """Go on with a search that was killed or interrupted, or give a finished one more.
 
     SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one. What is known is not
@@ -100,7 +102,7 @@ def resume(search: str | None, as_json: bool, force: bool, workers: str | None, 
         from nas.searches import named
 
         folder = named(search, to_resume=True)
-        changes = given(**options, workers=_workers(workers))
+        changes = given(**options)
         outcome = resume_search(folder, [view], force=force, **changes)
     _print(outcome, as_json=as_json)
 
@@ -143,8 +145,3 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
             ],
         }
     )
-
-
-def _workers(value: str | None) -> int | str | None:
-    """A number, or what else was said (`Experiment` knows what is allowed)."""
-    return int(value) if value is not None and value.isdecimal() else value

@@ -13,9 +13,10 @@ class Evaluator(Protocol):
     """Trains networks, somewhere. Evaluators wrap one another; a search cannot tell one from another.
 
     A plugin of this kind is made for one session. Its constructor gets what it names of ``dataset`` and ``recipe``
-    (what to learn from, and how), ``workers``, ``device``, ``weights`` (a folder for ``<job key>.safetensors``, or
-    None where weights are not wanted) and ``until`` (a moment of ``time.monotonic`` when time is up, or None). If
-    it is a context manager, it is left when the session has no more jobs.
+    (what to learn from, and how), ``workers``, ``device``, ``group`` (how many jobs a worker trains at a time, or
+    ``auto``), ``weights`` (a folder for ``<job key>.safetensors``, or None where weights are not wanted),
+    ``until`` (a moment of ``time.monotonic`` when time is up, or None) and ``warn`` (shows the user a line). If it
+    is a context manager, it is left when the session has no more jobs.
     """
 
     def __init__(self) -> None:

@@ -7,8 +7,7 @@ Two threads in one process train these networks slower than one does (1,300–2,
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -21,6 +20,7 @@ from nas.evaluation.process import Ending, Worker
 from nas.evaluation.processes import GIB
 from nas.evaluation.shared import SharedDataset
 from nas.evaluation.worker import Task
+from nas.training.lanes import MOST
 from nas.trial import Job, Trial
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class LocalEvaluator:
     """Trains jobs in worker processes. A crash, a hang or too much memory costs one job only.
 
     A job whose worker was killed, or that found no memory, is tried once more: the cause may lie outside of it.
-    Use it in a ``with`` block; afterwards no worker is left.
+    A group of jobs that are trained together costs no more: those that its end leaves without a trial are tried
+    again, each alone. Use it in a ``with`` block; afterwards no worker is left.
 
     Args:
         dataset: what the networks learn from.
@@ -51,13 +52,15 @@ class LocalEvaluator:
         weights: a folder for the trained weights, ``<job key>.safetensors``, if they are wanted.
         until: the moment (``time.monotonic``) at which unfinished jobs are given up; None for never.
         memory: how many GiB a worker may use; its share of four fifths of the machine's unless told.
+        group: how many jobs a worker trains at a time (see `nas.training.group`); ``auto`` is what a GPU bears.
+        warn: is given a line to show when a faster way of training fails.
 
     Raises:
         StorageError: there is no room for the data set among the temporary files.
     """
 
-    # What does a job inside a worker. No option: a file of options comes from anywhere, and this runs code.
-    work: ClassVar[str] = "nas.evaluation.worker:train_job"
+    # What does jobs inside a worker. No option: a file of options comes from anywhere, and this runs code.
+    work: ClassVar[str] = "nas.evaluation.worker:train_jobs"
 
     def __init__(
         self,
@@ -69,6 +72,8 @@ class LocalEvaluator:
         weights: Path | None = None,
         until: float | None = None,
         memory: float | None = None,
+        group: int | str = 1,
+        warn: Callable[[str], None] = lambda line: None,
     ) -> None:
         if memory is not None and not memory > 0:
             raise UsageError(f"evaluator.memory={memory:g} leaves a worker nothing; give it 2 (GiB) or more")
@@ -77,7 +82,9 @@ class LocalEvaluator:
         self._until = until
         self._shared = SharedDataset(dataset)
         folder = str(weights.resolve()) if weights else ""
-        task = Task(str(self._shared.folder), asdict(recipe), device, folder, self.work)
+        task = Task(str(self._shared.folder), recipe, device, folder, self.work, group)
+        self._group = group if isinstance(group, int) else MOST if device.startswith("cuda") else 1
+        self._warn = warn
         self._workers = [Worker(task, limit) for _ in range(workers)]
 
     def __enter__(self) -> Self:
@@ -97,16 +104,18 @@ class LocalEvaluator:
             NasError: no worker process can be started.
         """
         again: list[Job] = []
+        longest = sorted(jobs, key=lambda job: (self._work_of(job), job.candidate.architecture.id), reverse=True)
+        groups = [longest[at : at + self._group] for at in range(0, len(jobs), self._group)]
         try:
-            for ending in self._run(jobs):
-                if ending.from_outside:
+            for ending in self._run(groups):
+                if ending.again:
                     again.append(ending.trial.job)
                 else:
                     yield ending.trial
-            for ending in self._run(again):  # now that the others leave them the most memory
+            for ending in self._run([[job] for job in again]):  # now that the others leave them the most memory
                 yield _tried_twice(ending.trial)
         finally:
-            _end([one for one in self._workers if one.job is not None])
+            _end([one for one in self._workers if one.jobs])
 
     def seconds_allowed(self, job: Job) -> float:
         """After how long a job is taken for hanging."""
@@ -114,19 +123,22 @@ class LocalEvaluator:
         downloads = any(isinstance(layer, Pretrained) and layer.weights for layer in layers)
         return GRACE_SECONDS + downloads * WEIGHTS_SECONDS + self._work_of(job) / SLOWEST_FLOPS
 
-    def _run(self, jobs: Sequence[Job]) -> Iterator[Ending]:
-        waiting = sorted(jobs, key=self._work_of)
+    def _run(self, groups: Sequence[list[Job]]) -> Iterator[Ending]:
+        """What comes of groups of jobs, which begin in their order."""
+        waiting = list(reversed(groups))
         while self._until is None or time.monotonic() < self._until:
             for one in self._workers:
-                if waiting and one.job is None:
-                    job = waiting.pop()
-                    one.start(job, self.seconds_allowed(job))
-            running = [one for one in self._workers if one.job is not None]
+                if waiting and not one.jobs:
+                    group = waiting.pop()
+                    one.start(group, sum(map(self.seconds_allowed, group)))
+            running = [one for one in self._workers if one.jobs]
             if not running:
                 return
             self._wait(running)
             for one in running:
-                if ending := one.ending():
+                for ending in one.endings():
+                    for line in ending.said:
+                        self._warn(line)
                     yield ending
 
     def _wait(self, running: Sequence[Worker]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import connection
@@ -24,10 +25,11 @@ DYING_SECONDS = 5.0  # between the end of a process and its exit code lie millis
 
 @dataclass(frozen=True)
 class Ending:
-    """What came of a job, and whether the cause of a failure may lie outside of it."""
+    """What came of a job."""
 
     trial: Trial
-    from_outside: bool = False
+    again: bool = False  # it may not be the job's fault: something outside, or another job of its group
+    said: tuple[str, ...] = ()  # what the person who searches should know
 
 
 class Worker:
@@ -44,12 +46,14 @@ class Worker:
         self._process: Any = None
         self._socket: Any = None
         self._heard = bytearray()
-        self.job: Job | None = None
+        self.jobs: list[Job] = []  # that it has not answered
         self.deadline = 0.0
         self._started = 0.0
+        self._is_group = False
+        self._is_spoiled = False
 
-    def start(self, job: Job, seconds: float) -> None:
-        """Give it a job.
+    def start(self, jobs: Sequence[Job], seconds: float) -> None:
+        """Give it a job, or several to train together.
 
         Raises:
             NasError: no process can be started.
@@ -57,40 +61,55 @@ class Worker:
         if self._process is None or connection.wait(self.signs, timeout=0):  # it died, or talks unasked
             self.end()
             self._process, self._socket = processes.start(worker.main, self._task)
-        self.job = job
+        self.jobs, self._is_group = list(jobs), len(jobs) > 1
         self._started = time.monotonic()
         self.deadline = self._started + seconds
-        with suppress(OSError):  # it died this moment; `ending` will find that
-            self._socket.sendall(json.dumps(job.to_dict()).encode() + b"\n")
+        with suppress(OSError):  # it died this moment; `endings` will find that
+            self._socket.sendall(json.dumps([job.to_dict() for job in jobs]).encode() + b"\n")
 
     @property
     def signs(self) -> list[Any]:
         """What becomes readable when it has something to say or dies."""
         return [self._socket, self._process.sentinel]
 
-    def ending(self) -> Ending | None:
-        """What came of its job; None while it is at it.
+    def endings(self) -> Iterator[Ending]:
+        """What came of its jobs; nothing while it is at them.
 
         Raises:
-            StorageError: its disk is full; this is not the job's fault.
+            StorageError: its disk is full; this is not the jobs' fault.
         """
         is_dead = bool(connection.wait([self._process.sentinel], timeout=0))  # asked first: it may have answered
-        is_closed = self._listen()
-        line, is_whole, rest = bytes(self._heard).partition(b"\n")
-        if is_whole and not rest:
-            return self._answered(line)
-        if rest or len(line) > LONGEST:
-            return self._stop("crash", "the worker process sent something else than its trial")
-        if is_dead or is_closed:
-            return self._died()
-        seconds = time.monotonic() - self._started
-        if time.monotonic() >= self.deadline:
-            return self._stop("timeout", f"still training after {seconds:.0f} s, far longer than expected")
-        used, limit = processes.memory_of(self._process.pid) / GIB, self._memory / GIB
-        if used > limit:
-            what = f"it used {used:.1f} GiB, more than the {limit:.1f} GiB that a worker may use"
-            return self._stop("oom", f"{what}; `--set evaluator.memory=GIB` changes that")
-        return None
+        while self.jobs:
+            is_closed = self._listen()
+            line, is_whole, rest = bytes(self._heard).partition(b"\n")
+            if not is_whole:
+                yield from self._silent(is_dead or is_closed, len(line))
+                return
+            ending = self._answered(line)
+            if ending is not None and rest and not self.jobs:  # it talks on
+                self.jobs, ending = [ending.trial.job], None
+            if ending is None:
+                yield from self._stop("crash", "the worker process sent something else than its trial")
+                return
+            self._heard[:] = rest
+            if not self.jobs and self._is_spoiled:
+                self.end()
+            yield ending
+
+    def _silent(self, has_ended: bool, heard: int) -> Iterator[Ending]:
+        """What has to be said of its jobs when there is no whole answer."""
+        if heard > LONGEST:
+            yield from self._stop("crash", "the worker process sent something else than its trial")
+        elif has_ended:
+            yield from self._died()
+        elif time.monotonic() >= self.deadline:
+            seconds = time.monotonic() - self._started
+            yield from self._stop("timeout", f"still training after {seconds:.0f} s, far longer than expected")
+        else:
+            used, limit = processes.memory_of(self._process.pid) / GIB, self._memory / GIB
+            if used > limit:
+                what = f"it used {used:.1f} GiB, more than the {limit:.1f} GiB that a worker may use"
+                yield from self._stop("oom", f"{what}; `--set evaluator.memory=GIB` changes that")
 
     def kill(self) -> None:
         """Kill the process and its children, and do not wait for their end."""
@@ -98,8 +117,8 @@ class Worker:
             processes.kill(self._process)
 
     def end(self) -> None:
-        """End the process and its children, and forget its job."""
-        self.job = None
+        """End the process and its children, and forget its jobs."""
+        self.jobs, self._is_spoiled = [], False
         self._heard.clear()
         if self._process is None:
             return
@@ -124,47 +143,44 @@ class Worker:
             self._heard += said
         return False
 
-    def _answered(self, line: bytes) -> Ending:
-        assert self.job is not None  # noqa: S101
-        trial = _trial(line, self.job)
-        if trial is None:
-            return self._stop("crash", "the worker process sent something else than its trial")
+    def _answered(self, line: bytes) -> Ending | None:
+        """What a line says that the worker has sent; None if it is no trial of one of its jobs.
+
+        Raises:
+            StorageError: the worker has sent that instead.
+        """
+        try:
+            message = json.loads(line)
+            error = message.get("error")
+            trial = None if error else Trial.from_dict(message["trial"])
+            said = tuple(str(one) for one in message.get("said", ()))
+        except Exception:  # noqa: BLE001  # whatever a candidate sends, it does not end the search
+            return None
+        if error:
+            raise StorageError(error)
+        job = next((one for one in self.jobs if trial and one.key == trial.job.key), None)
+        if trial is None or job is None:
+            return None
+        self.jobs.remove(job)
         kind = trial.failure.kind if trial.failure else None
         if kind in ("crash", "oom"):  # what has gone wrong there may go wrong for the next job, too
-            self.end()
-        self.job = None
-        self._heard.clear()
-        return Ending(trial, from_outside=kind == "oom")
+            self._is_spoiled = True
+        again = kind == "oom" or (kind == "crash" and self._is_group)
+        return Ending(replace(trial, job=job), again, said)
 
-    def _died(self) -> Ending:
+    def _died(self) -> Iterator[Ending]:
         self._process.join(DYING_SECONDS)
         code = self._process.exitcode
         if code is None:
             return self._stop("crash", "the worker process closed its connection")
         return self._stop("crash", f"the worker process died {_cause(code)}", code in FROM_OUTSIDE)
 
-    def _stop(self, kind: Kind, message: str, from_outside: bool = False) -> Ending:
-        assert self.job is not None  # noqa: S101
-        job = self.job
+    def _stop(self, kind: Kind, message: str, from_outside: bool = False) -> Iterator[Ending]:
+        """End the process: that is the end of all its jobs, of which one alone is to blame."""
+        jobs, again = self.jobs, from_outside or self._is_group
         self.end()
-        return Ending(Trial.failed(job, kind, message), from_outside)
-
-
-def _trial(line: bytes, job: Job) -> Trial | None:
-    """The trial of the job that a worker has sent, or None if it is something else.
-
-    Raises:
-        StorageError: the worker has sent that instead.
-    """
-    try:
-        message = json.loads(line)
-        error = message.get("error")
-        trial = None if error else Trial.from_dict(message["trial"])
-    except Exception:  # noqa: BLE001  # whatever a candidate sends, it does not end the search
-        return None
-    if error:
-        raise StorageError(error)
-    return replace(trial, job=job) if trial and trial.job.key == job.key else None
+        for job in jobs:
+            yield Ending(Trial.failed(job, kind, message), again)
 
 
 def _cause(code: int) -> str:

@@ -1,4 +1,4 @@
-"""What runs inside a worker process: one job after another, until the connection closes."""
+"""What runs inside a worker process: one job after another, or group of jobs, until the connection closes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any, cast
@@ -19,13 +20,15 @@ from typing import Any, cast
 import torch
 
 from nas.data.dataset import Dataset
-from nas.errors import DataError, NasError, StorageError
+from nas.errors import DataError, StorageError
 from nas.files import write_whole
+from nas.training.group import Group
 from nas.training.recipe import Recipe
-from nas.training.trainer import train
-from nas.trial import Job, Kind, Trial
+from nas.trial import Job, Trial
 
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "Cannot allocate memory")
+Work = Callable[[Sequence[Job], Dataset, "Task"], Iterable[Trial]]  # a trial for each job, as they finish
+
+_said: list[str] = []  # what the person who searches should know; it goes with the next answer
 
 
 @dataclass(frozen=True)
@@ -33,29 +36,36 @@ class Task:
     """Everything a worker has to know before its first job; plain data."""
 
     data: str  # a folder that `Dataset.save` wrote: all workers map the same pages
-    recipe: dict[str, Any]
+    recipe: Recipe
     device: str
     weights: str = ""  # the folder where trained weights go, if they are wanted
-    work: str = "nas.evaluation.worker:train_job"  # what does a job
+    work: str = "nas.evaluation.worker:train_jobs"  # what does the jobs, see `Work`
+    group: int | str = 1  # how many are trained at a time
 
 
-def train_job(job: Job, dataset: Dataset, task: Task) -> Trial:
-    """Train the job's network, and write its weights if they are wanted.
+def train_jobs(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Trial]:
+    """Train the jobs' networks, and write the weights of each if they are wanted.
 
     Raises:
         StorageError: the weights cannot be written.
     """
-    trial, network = train(job, dataset, Recipe(**task.recipe), task.device)
-    if task.weights and trial.failure is None:
-        from safetensors.torch import save
+    for trial, network in _group(dataset, task).train(jobs):
+        if task.weights and network is not None and trial.failure is None:
+            from safetensors.torch import save
 
-        state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-        write_whole(Path(task.weights, f"{job.key}.safetensors"), save(state))
-    return trial
+            state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+            write_whole(Path(task.weights, f"{trial.job.key}.safetensors"), save(state))
+        yield trial
+
+
+@lru_cache(maxsize=1)
+def _group(dataset: Dataset, task: Task) -> Group:
+    """What trains in this process: it has the data on the device, and keeps what one job leaves for the next."""
+    return Group(dataset, task.recipe, task.device, task.group, _said.append)
 
 
 def main(jobs: socket.socket, task: Task) -> None:
-    """Receive jobs and send what came of them, both one line of JSON each, until there are no more."""
+    """Receive jobs, a list in a line of JSON, and send what came of each in a line, until there are no more."""
     _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     _silence()
@@ -72,30 +82,31 @@ def _answers(lines: Iterable[str], task: Task) -> Iterator[dict[str, Any]]:
     try:
         dataset = Dataset.load(Path(task.data))
         module, _, function = task.work.partition(":")
-        work = cast("Callable[[Job, Dataset, Task], Trial]", getattr(importlib.import_module(module), function))
+        work = cast("Work", getattr(importlib.import_module(module), function))
         for line in lines:
-            yield {"trial": safely(work, Job.from_dict(json.loads(line)), dataset, task).to_dict()}
+            for trial in safely(work, [Job.from_dict(one) for one in json.loads(line)], dataset, task):
+                yield {"trial": trial.to_dict(), "said": _said.copy()}
+                _said.clear()
     except (StorageError, DataError) as error:
         yield {"error": str(error)}
 
 
-def safely(work: Callable[[Job, Dataset, Task], Trial], job: Job, dataset: Dataset, task: Task) -> Trial:
-    """The trial of a job; whatever goes wrong is a failure of this job alone.
+def safely(work: Work, jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Trial]:
+    """The trials of jobs; whatever goes wrong is a failure of those that have none yet.
 
     Raises:
         StorageError: the disk is full; no job can help that.
     """
+    waiting = {job.key: job for job in jobs}
     try:
-        return work(job, dataset, task)
+        for trial in work(jobs, dataset, task):
+            waiting.pop(trial.job.key, None)
+            yield trial
     except StorageError:
         raise
-    except NasError as error:  # its message is written for people
-        return Trial.failed(job, "invalid", str(error))
-    except MemoryError:
-        return Trial.failed(job, "oom", "out of memory")
     except Exception as error:  # noqa: BLE001  # a candidate must not cost more than itself
-        kind: Kind = "oom" if any(words in str(error) for words in OUT_OF_MEMORY) else "crash"
-        return Trial.failed(job, kind, f"{type(error).__name__}: {error}")
+        for job in waiting.values():
+            yield Trial.from_error(job, error)
 
 
 def _silence() -> None:

@@ -96,7 +96,8 @@ class EvaluatorContract(Contract):
     def _made(self, weights: Path | None = None) -> Iterator[Any]:
         from nas.training.recipe import Recipe
 
-        given = {"recipe": Recipe(batch_size=16, shift=0), "workers": 1, "device": "cpu", "until": None}
+        given: dict[str, Any] = {"recipe": Recipe(batch_size=16, shift=0), "workers": 1, "device": "cpu"}
+        given |= {"group": 1, "until": None, "warn": lambda line: None}
         with doing("making it"):
             made = plugins.create(self.plugin, self.options, dataset=_quarters(), weights=weights, **given)
         with made if hasattr(made, "__exit__") else nullcontext(made) as evaluator:

@@ -24,6 +24,8 @@ class Stepper:
         capturable: whether nothing in a step may depend on the CPU, as a CUDA graph needs it.
     """
 
+    is_reused = False
+
     def __init__(self, network: Network, data: Resident, recipe: Recipe, *, capturable: bool = False) -> None:
         self.network, self.data, self.recipe = network, data, recipe
         self.optimiser = optimiser(network, recipe, capturable=capturable)

@@ -11,14 +11,14 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from nas.architecture.layers import Pretrained
 from nas.training.backbone import Backbone, imagenet
-from nas.training.batches import Epochs, Resident
+from nas.training.batches import Epoch, Epochs, Resident
 from nas.training.network import Network, joined, separated
 from nas.training.recipe import Recipe
 from nas.training.stepper import Stepper
@@ -65,16 +65,31 @@ def train_copies(jobs: Sequence[Job], data: Resident, recipe: Recipe) -> list[Tr
         return training.results()
 
 
+class Steps(Protocol):
+    """What does the steps of a training: `Stepper`, or a GPU that replays them."""
+
+    network: Network
+    data: Resident
+    recipe: Recipe
+    is_reused: bool  # whether the network is trained in again, for other jobs
+
+    def begin(self, epoch: Epoch) -> int: ...  # noqa: D102
+    def step(self, number: int) -> None: ...  # noqa: D102
+    def validate(self) -> None: ...  # noqa: D102
+    def is_done(self) -> bool: ...  # noqa: D102
+    def read(self) -> list[list[float]]: ...  # noqa: D102
+
+
 class Training:
     """Jobs of one architecture and length, in training side by side.
 
     Args:
         jobs: they differ in their seeds.
-        stepper: has their network.
+        steps: has their network.
     """
 
-    def __init__(self, jobs: Sequence[Job], stepper: Stepper) -> None:
-        self.jobs, self.stepper = list(jobs), stepper
+    def __init__(self, jobs: Sequence[Job], steps: Steps) -> None:
+        self.jobs, self.steps = list(jobs), steps
         self._curves: list[list[Point]] = [[] for _ in jobs]
         self._failures: list[str] = [""] * len(jobs)
         self._images = 0
@@ -82,31 +97,31 @@ class Training:
         self._start = time.perf_counter()
         self._seconds = 0.0
 
-    def run(self) -> Iterator[None]:
-        """Train. Yields after every step, so that others can take theirs, and while a device is not done yet."""
-        stepper, length = self.stepper, self.jobs[0].epochs
-        seeds, dropouts = [job.seed for job in self.jobs], len(stepper.network.dropouts)
-        epochs = Epochs(seeds, length, len(stepper.data.labels), dropouts, stepper.recipe)
+    def run(self) -> Iterator[bool]:
+        """Train. Yields after every step, so that others take theirs, and False while the device is not done."""
+        steps, length = self.steps, self.jobs[0].epochs
+        seeds, dropouts = [job.seed for job in self.jobs], len(steps.network.dropouts)
+        epochs = Epochs(seeds, length, len(steps.data.labels), dropouts, steps.recipe)
         for number in range(len(epochs)):
-            steps = stepper.begin(epochs.draw(number))
-            for step in range(steps):
-                stepper.step(step)
-                yield
-            self._images += steps * epochs.batch_size
+            count = steps.begin(epochs.draw(number))
+            for step in range(count):
+                steps.step(step)
+                yield True
+            self._images += count * epochs.batch_size
             before = time.perf_counter()
-            stepper.validate()
-            while not stepper.is_done():
-                yield
+            steps.validate()
+            while not steps.is_done():
+                yield False
             self._seconds = time.perf_counter() - self._start
             self._validating += time.perf_counter() - before
-            self._note(min(number + 1.0, length), steps)
+            self._note(min(number + 1.0, length), count)
             if all(self._failures):
                 return
 
     def _note(self, epoch: float, steps: int) -> None:
         """What came of an epoch, for each copy."""
-        images = len(self.stepper.data.validation[1])
-        for copy, (loss, right, validation_loss) in enumerate(self.stepper.read()):
+        images = len(self.steps.data.validation[1])
+        for copy, (loss, right, validation_loss) in enumerate(self.steps.read()):
             if self._failures[copy]:
                 continue
             if not math.isfinite(loss):
@@ -123,9 +138,9 @@ class Training:
 
     def results(self) -> list[Trained]:
         """The trials and the trained networks, in the order of the jobs."""
-        network, data = self.stepper.network, self.stepper.data
+        network, data = self.steps.network, self.steps.data
         networks = [network]
-        if len(self.jobs) > 1:
+        if len(self.jobs) > 1 or self.steps.is_reused:
             states = separated(network.state_dict(), len(self.jobs))
             networks = [bare(job, data.dataset).to(data.device) for job in self.jobs]
             for one, state in zip(networks, states, strict=True):
@@ -140,7 +155,7 @@ class Training:
 
     def _about(self) -> dict[str, float]:
         """What all copies have in common."""
-        job, dataset = self.jobs[0], self.stepper.data.dataset
+        job, dataset = self.jobs[0], self.steps.data.dataset
         rows = job.candidate.architecture.table(dataset.input_shape, len(dataset.classes))
         return {
             "parameters": float(sum(row.parameters for row in rows)),

@@ -1,0 +1,127 @@
+"""Many jobs on one device: what one of them does costs that one only, and each is what it would be alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import job
+from work import Misbehaving
+
+from nas.architecture.architecture import Architecture
+from nas.architecture.layers import BatchNorm, Conv2d, Dropout, Flatten, GlobalAveragePool, MaxPool
+from nas.data.dataset import Dataset
+from nas.evaluation.local import LocalEvaluator
+from nas.training.batches import Resident
+from nas.training.group import Group
+from nas.training.lanes import Lane, Lanes
+from nas.training.recipe import Recipe
+from nas.training.stepper import Stepper
+from nas.training.trainer import Steps, Trained, network_of, train
+from nas.trial import Job, Trial
+
+ROUNDING = 1e-2  # of float32, after steps that amplify it; in float64 it is 1e-9 (test_copies.py)
+RECIPE = Recipe(batch_size=16, shift=1)
+NET = Architecture((Conv2d(4, 3, activation="relu"), MaxPool(2), BatchNorm(), Flatten(), Dropout(0.2)))
+OTHERS = [Architecture((Conv2d(n, 3, activation="relu", batch_norm=True), GlobalAveragePool())) for n in (2, 3)]
+JOBS = [*(job(NET, 1.5, seed) for seed in range(5)), *(job(one, 1.5, 7) for one in OTHERS), job(NET, 2, 9)]
+
+
+def losses(trials: Sequence[Trial]) -> dict[str, float]:
+    return {trial.job.key: trial.metrics["validation_loss"] for trial in trials}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """As in a worker: two give other bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def alone(blobs: Dataset, one_thread: None) -> dict[str, float]:
+    return losses([train(one, blobs, RECIPE)[0] for one in JOBS])
+
+
+@pytest.mark.parametrize("group", [1, 3])
+def test_a_worker_trains_groups(blobs: Dataset, tmp_path: Path, alone: dict[str, float], group: int) -> None:
+    with LocalEvaluator(blobs, RECIPE, workers=2, group=group, weights=tmp_path) as evaluator:
+        trials = list(evaluator.evaluate(JOBS))
+    assert losses(trials) == (alone if group == 1 else pytest.approx(alone, rel=ROUNDING))
+    assert {path.stem for path in tmp_path.glob("*.safetensors")} == set(alone)
+
+
+def test_what_ends_a_worker_costs_its_own_job_only(blobs: Dataset, tmp_path: Path) -> None:
+    """Of a group, those that have no trial yet are tried again, each alone."""
+    dense = Architecture((Flatten(),))
+    jobs = [job(dense, 1, seed) for seed in (20, 2, 21, 5, 22, 3, 23, 8, 24, 10, 25)]
+    with Misbehaving(blobs, RECIPE, workers=2, group=11, weights=tmp_path) as evaluator:
+        trials = {trial.job.seed: trial for trial in evaluator.evaluate(jobs)}
+    failures = {seed: trial.failure.kind for seed, trial in trials.items() if trial.failure}
+    assert failures == {2: "crash", 5: "crash", 3: "timeout", 8: "crash", 10: "crash"}
+    assert sorted(trials) == sorted(one.seed for one in jobs)
+
+
+class PlainLane(Lane):
+    """A lane of a CPU: no stream, no graph, and it may be out of memory."""
+
+    def __init__(self, data: Resident, most: int, log: list[int]) -> None:
+        super().__init__(data, RECIPE)
+        self.most, self.log = most, log
+
+    def stream(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def steps(self, jobs: Sequence[Job]) -> Steps:
+        if any(one.candidate.architecture == OTHERS[0] for one in jobs):
+            raise RuntimeError("cannot be captured")
+        self.log.append(len(jobs))
+        if len(jobs) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return Stepper(network_of(jobs, self.data.dataset), self.data, self.recipe)
+
+
+def on_lanes(
+    data: Dataset, jobs: Sequence[list[Job]], size: int, most: int = 99
+) -> tuple[list[Trained], list[int]]:
+    log: list[int] = []
+    said: list[str] = []
+    resident = Resident(data, "cpu")
+    lanes = Lanes(lambda: PlainLane(resident, most, log), size, said.append)
+    sets = deque(jobs)
+    trained = [one for results in lanes.train(sets) for one in results]
+    assert list(sets) == [one for one in jobs if one[0].candidate.architecture == OTHERS[0]]
+    what = "a network cannot be trained as a CUDA graph (RuntimeError: cannot be captured)"
+    assert said == [f"{what}: it is trained step by step"] * bool(sets)
+    return trained, log
+
+
+@pytest.mark.parametrize("size", [1, 4, 99])
+def test_lanes_take_turns_and_touch_nobody(blobs: Dataset, alone: dict[str, float], size: int) -> None:
+    """What a lane cannot do is left for the plain loop, and said once."""
+    trained, _ = on_lanes(blobs, [[one] for one in JOBS], size)
+    expected = {key: loss for key, loss in alone.items() if not key.startswith(OTHERS[0].id)}
+    assert losses([trial for trial, _ in trained]) == expected  # bit for bit
+
+
+def test_lanes_without_memory_are_split(blobs: Dataset, alone: dict[str, float]) -> None:
+    trained, log = on_lanes(blobs, [JOBS[:5], JOBS[6:7]], 99, most=2)
+    # Five are too many: two and three. Three are too many beside two, so they wait until they are alone, and are
+    # too many then: one and two.
+    assert log == [5, 2, 3, 1, 3, 1, 2]
+    expected = {one.key: alone[one.key] for one in (*JOBS[:5], JOBS[6])}
+    assert losses([trial for trial, _ in trained]) == pytest.approx(expected, rel=ROUNDING)
+
+
+def test_one_that_cannot_be_built_fails_alone(blobs: Dataset) -> None:
+    bad = job(Architecture((Conv2d(2, 99), Flatten())), 1, 1)
+    results = list(Group(blobs, RECIPE, size=4).train([bad, job(NET, 1, 1), job(NET, 1, 2)]))
+    failed = [(trial.job, network) for trial, network in results if trial.failure]
+    assert failed == [(bad, None)]
+    assert len(results) == 3
