@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from conftest import job
@@ -38,6 +40,14 @@ def test_a_cell_is_trained_even_where_nothing_passes_it(blobs: Dataset, operatio
     cell = Cell((operation, "none", "none", "none", "none", "none"))
     trial, _ = train(job(Architecture((Conv2d(4, 3), cell, Flatten())), 1), blobs, RECIPE)
     assert trial.failure is None
+
+
+def test_a_network_that_only_guesses_is_not_trained_to_the_end(blobs: Dataset) -> None:
+    nothing = Cell(("none",) * 6)
+    trial, _ = train(job(Architecture((Conv2d(4, 3), nothing, Flatten())), 6), blobs, RECIPE)
+    assert trial.failure is None
+    assert [point["epoch"] for point in trial.curve] == [1]
+    assert trial.metrics["validation_loss"] == pytest.approx(math.log(3), abs=0.1)
 
 
 def test_same_job_same_bits_and_global_random_numbers_are_left_alone(blobs: Dataset) -> None:

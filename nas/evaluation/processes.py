@@ -24,6 +24,8 @@ UNKNOWN = 255  # the exit code that multiprocessing gives when the server was ki
 DESCRIPTORS = 16
 # A server that was killed refuses connections some milliseconds before it counts as dead and another is started.
 DYING_SERVER_SECONDS = (0.01, 0.1, 1.0)
+# Of glibc: all memory from the heap, in large pages, of which nothing is given back (docs/decisions/0009).
+ALLOCATOR = ("hugetlb=1", "mmap_max=0", "trim_threshold=17179869184", "top_pad=67108864")
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
 
 
@@ -45,7 +47,7 @@ def warm_up() -> None:
     if context().get_start_method() == "forkserver":
         from multiprocessing.forkserver import ensure_running
 
-        with suppress(OSError):  # `start` will say it
+        with suppress(OSError), _allocator():  # `start` will say it
             ensure_running()
 
 
@@ -115,7 +117,7 @@ def _launch(main: Callable[..., None], *args: Any) -> tuple[Any, socket.socket]:
     ours, theirs = socket.socketpair()
     try:
         process = context().Process(target=main, args=(theirs, *args), daemon=True)
-        with _no_main_module():
+        with _no_main_module(), _allocator():
             process.start()
     except BaseException:
         ours.close()  # if the process is made after all, it finds its socket closed and ends
@@ -134,6 +136,23 @@ def _no_main_module() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextmanager
+def _allocator() -> Iterator[None]:
+    """Let a server that starts now, and with it the workers, keep the memory that a step frees for the next step.
+
+    glibc gives large blocks back to the system, which clears every page that it hands out again.
+    """
+    name = "GLIBC_TUNABLES"
+    if name in os.environ:  # somebody knows better
+        yield
+        return
+    os.environ[name] = ":".join(f"glibc.malloc.{option}" for option in ALLOCATOR)
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
 
 
 def _require_descriptors() -> None:

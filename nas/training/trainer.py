@@ -92,6 +92,7 @@ class Training:
         self.jobs, self.steps = list(jobs), steps
         self._curves: list[list[Point]] = [[] for _ in jobs]
         self._failures: list[str] = [""] * len(jobs)
+        self._over = [False] * len(jobs)  # failed, or hopeless
         self._images = 0
         self._validating = 0.0
         self._start = time.perf_counter()
@@ -115,17 +116,18 @@ class Training:
             self._seconds = time.perf_counter() - self._start
             self._validating += time.perf_counter() - before
             self._note(min(number + 1.0, length), count)
-            if all(self._failures):
+            if all(self._over):
                 return
 
     def _note(self, epoch: float, steps: int) -> None:
         """What came of an epoch, for each copy."""
         images = len(self.steps.data.validation[1])
         for copy, (loss, right, validation_loss) in enumerate(self.steps.read()):
-            if self._failures[copy]:
+            if self._over[copy]:
                 continue
             if not math.isfinite(loss):
                 self._failures[copy] = f"the training loss is {loss} after {epoch:g} epochs"
+                self._over[copy] = True
                 continue
             point = {
                 "epoch": epoch,
@@ -135,6 +137,9 @@ class Training:
                 "seconds": self._seconds,
             }
             self._curves[copy].append(point)
+            # Hopeless: over a whole epoch, and at its end, no better than guessing.
+            guessing = math.log(len(self.steps.data.dataset.classes))
+            self._over[copy] = epoch >= 1 and min(point["train_loss"], point["validation_loss"]) > guessing
 
     def results(self) -> list[Trained]:
         """The trials and the trained networks, in the order of the jobs."""
