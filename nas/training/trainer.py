@@ -137,9 +137,10 @@ class Training:
                 "seconds": self._seconds,
             }
             self._curves[copy].append(point)
-            # Hopeless: over a whole epoch, and at its end, no better than guessing.
+            # Hopeless: half of the training is over, and a whole epoch, and its end, were no better than guessing.
             guessing = math.log(len(self.steps.data.dataset.classes))
-            self._over[copy] = epoch >= 1 and min(point["train_loss"], point["validation_loss"]) > guessing
+            is_late = epoch >= max(1.0, self.jobs[copy].epochs / 2)
+            self._over[copy] = is_late and min(point["train_loss"], point["validation_loss"]) > guessing
 
     def results(self) -> list[Trained]:
         """The trials and the trained networks, in the order of the jobs."""
