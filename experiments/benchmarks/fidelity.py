@@ -8,6 +8,7 @@ rung can be expected to do better than that. A third time it is done in bfloat16
     python experiments/benchmarks/fidelity.py train mnist-5k FILE     # 15 minutes on two cores; appends to FILE
     python experiments/benchmarks/fidelity.py train mnist FILE        # half an hour
     python experiments/benchmarks/fidelity.py table FILE
+    python experiments/benchmarks/fidelity.py rungs FILE              # what follows for successive halving
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from nas.trial import Job, job_seed
 FIDELITIES = {"mnist-5k": (0.25, 0.5, 1.0, 2.0, 4.0, 12.0), "mnist": (0.0625, 0.125, 0.25, 0.5, 1.0, 3.0)}
 KEPT = 4  # successive halving goes on with one in four
 BEST = 6  # of sixty
+SIMULATED = 1_000  # searches
 
 
 def candidates(count: int, limits: Limits) -> list[Candidate]:
@@ -108,16 +110,58 @@ def row(
     yield f"{statistics.median(line['train_seconds'] for line in short.values()):.1f}"
 
 
+def rungs(path: Path) -> None:
+    """What successive halving finds on mnist-5k with one rung or another, if it spends the same.
+
+    A random search among the sixty networks, whose trainings are read from the table: batches of 8, the best of
+    the rung trained for 4 epochs, the best three of those for 12 with another seed. The rank of the network that
+    wins, by the mean of its two long trainings.
+    """
+    sets: dict[tuple[int, float], dict[str, float]] = {}
+    for line in lines(path):
+        if line["dataset"] == "mnist-5k" and line["precision"] == "float32" and not line["failure"]:
+            sets.setdefault((line["repeat"], line["epochs"]), {})[line["id"]] = line["validation_loss"]
+    means = {name: loss + sets[1, 12.0][name] for name, loss in sets[0, 12.0].items()}
+    ranks = {name: place for place, name in enumerate(sorted(means, key=means.__getitem__), 1)}
+    budgets = (32, 64, 96)
+    print("| rung | goes on | " + " | ".join(f"{budget} epochs" for budget in budgets) + " |")
+    print("|---|---|" + "---|" * len(budgets))
+    for epochs, kept in ((0.5, 2), (0.5, 4), (1.0, 2), (1.0, 4), (2.0, 2), (2.0, 4), (0.0, 8)):
+        places = []
+        for budget in budgets:
+            rng = random.Random(0)
+            found = [winner(sets, epochs, kept, budget, rng) for _ in range(SIMULATED)]
+            places.append(f"{statistics.mean(ranks[name] for name in found):.1f}")
+        rung = f"{epochs:g} epochs" if epochs else "none"
+        print(f"| {rung} | {kept} of 8 | {' | '.join(places)} |")
+
+
+def winner(
+    sets: dict[tuple[int, float], dict[str, float]], epochs: float, kept: int, budget: float, rng: random.Random
+) -> str:
+    """The network that wins one simulated search, which spends so many epochs."""
+    waiting = rng.sample(sorted(sets[0, 12.0]), len(sets[0, 12.0]))
+    done: dict[str, float] = {}
+    spent = 0.0
+    while spent < budget and len(waiting) >= 8:
+        batch = [waiting.pop() for _ in range(8)]
+        best = sorted(batch, key=sets[0, epochs].__getitem__)[:kept] if epochs else batch
+        done |= {name: sets[0, 4.0][name] for name in best}
+        spent += 8 * epochs + 4 * len(best)
+    finalists = sorted(done, key=done.__getitem__)[:3]
+    return min(finalists, key=sets[1, 12.0].__getitem__)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=["train", "table"])
+    parser.add_argument("what", choices=["train", "table", "rungs"])
     parser.add_argument("words", nargs="+", help="[DATASET] FILE")
     parser.add_argument("--networks", type=int, default=60)
     given = parser.parse_args()
     if given.what == "train":
         train(given.words[0], Path(given.words[1]), given.networks)
     else:
-        table(Path(given.words[0]))
+        {"table": table, "rungs": rungs}[given.what](Path(given.words[0]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The real commands on real data, each in a folder of its own: what they reach, how long, and how much memory.
+"""The real commands on real data, each in a folder of its own: what they reach, how long, and what they use.
 
 python experiments/benchmarks/main_path.py mnist-5k    three default searches, seeds 0 to 2
 python experiments/benchmarks/main_path.py mnist       three searches of ten minutes, smaller than the lecture's
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,14 @@ COMMANDS = {
 
 
 def run(words: list[str]) -> dict[str, Any]:
-    """One command: what it printed, its seconds, and the peak memory of its whole process tree."""
+    """One command: what it printed, its seconds, the peak memory of its whole process tree, and how busy it was.
+
+    Busy is what share of all cores it had between the first and the last line that it wrote of a training.
+    """
     command = [str(Path(sys.executable).with_name("nas")), *words, "--json"]
     seen: dict[str, Any] = {"peak": 0, "first_line": 0.0, "first_trial": 0.0}
+    work: dict[int, float] = {}  # seconds of a core, by process
+    trained: list[tuple[int, float, float]] = []  # lines, seconds since the start, seconds of cores
     with tempfile.TemporaryDirectory() as folder:
         output, progress = Path(folder, "output"), Path(folder, "progress")
         start = time.perf_counter()
@@ -43,13 +49,28 @@ def run(words: list[str]) -> dict[str, Any]:
                 text = progress.read_text()
                 seen["first_line"] = seen["first_line"] or (elapsed if text else 0.0)
                 seen["first_trial"] = seen["first_trial"] or (elapsed if "loss" in text else 0.0)
+                lines = text.count("loss")
+                if lines and (not trained or lines != trained[-1][0]):
+                    note_work(process.pid, work)
+                    trained.append((lines, time.perf_counter() - start, sum(work.values())))
                 seen["peak"] = max(seen["peak"], tree_memory(process.pid))
                 time.sleep(0.25)
         seconds = time.perf_counter() - start
         if process.returncode:
             raise SystemExit(progress.read_text())
         printed = json.loads(output.read_text().splitlines()[-1])
+    (_, begun, before), (_, ended, after) = trained[0], trained[-1]
+    seen["busy"] = (after - before) / max(1e-9, ended - begun) / (psutil.cpu_count() or 1)
     return {**printed, **printed.get("winner", {}), **seen, "seconds": seconds}
+
+
+def note_work(pid: int, work: dict[int, float]) -> None:
+    """The CPU time of a process and all its descendants so far; of those that have ended, what was last seen."""
+    root = psutil.Process(pid)
+    for process in [root, *root.children(recursive=True)]:
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            work[process.pid] = times.user + times.system
 
 
 def tree_memory(pid: int) -> int:
@@ -71,9 +92,19 @@ def main() -> None:
     which = sys.argv[1] if len(sys.argv) > 1 else "mnist-5k"
     words = COMMANDS[which].split()
     print(f"nas {COMMANDS[which]}, {psutil.cpu_count()} cores\n")
-    columns = ["seed", "test %", "validation %", "parameters", "trials", "seconds", "first line", "first trial"]
+    columns = [
+        "seed",
+        "test %",
+        "validation %",
+        "parameters",
+        "trials",
+        "seconds",
+        "first line",
+        "first trial",
+        "busy %",
+    ]
     print(f"| {' | '.join([*columns, 'peak GiB'])} |")
-    print("|" + 9 * "---|")
+    print("|" + 10 * "---|")
     tests = []
     for seed in [int(word) for word in sys.argv[2:]] or range(3):
         got = run([*words, "--seed", str(seed)])
@@ -81,7 +112,8 @@ def main() -> None:
         print(
             f"| {seed} | {tests[-1]:.2f} | {100 * got['validation_accuracy']:.2f} | {got['parameters']:,} "
             f"| {got.get('trials', 1)} | {got['seconds']:.0f} "
-            f"| {got['first_line']:.1f} | {got['first_trial']:.1f} | {got['peak'] / 2**30:.2f} |",
+            f"| {got['first_line']:.1f} | {got['first_trial']:.1f} "
+            f"| {100 * got['busy']:.0f} | {got['peak'] / 2**30:.2f} |",
             flush=True,
         )
     if len(tests) > 1:
