@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -61,9 +61,9 @@ class Epoch:
         return Batch(*(getattr(self, field.name).index_select(0, step)[0] for field in fields(self)))
 
     def to(self, device: str) -> Epoch:
-        """The same on a device, but for the rate, which is asked for on the CPU."""
-        moved = (on_device(one, device) for one in (self.picked, self.offsets, self.keys))
-        return replace(self, **dict(zip(("picked", "offsets", "keys"), moved, strict=True)))
+        """The same on a device, but for what the CPU works with: the rate, and without CUDA the keys."""
+        keys = on_device(self.keys, device) if device.startswith("cuda") else self.keys
+        return Epoch(on_device(self.picked, device), on_device(self.offsets, device), keys, self.rate)
 
 
 def on_device(tensor: Tensor, device: str) -> Tensor:

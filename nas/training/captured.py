@@ -45,6 +45,7 @@ class Captured:
         self._read = torch.zeros(network.copies, 3, pin_memory=True)
         self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         for _ in range(WARM_UPS):
+            self._at.zero_()  # an epoch may have fewer steps than that
             self._learn()
             self._measure()
         torch.cuda.current_stream().synchronize()

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from nas.errors import NasError
 from nas.training.batches import Resident
 from nas.training.captured import Captured
 from nas.training.recipe import Recipe
@@ -49,10 +50,10 @@ class Lane:
 
     def begin(self, jobs: list[Job]) -> None:
         """Take over jobs of one architecture and length."""
-        self.jobs, self.is_through = jobs, False
         with torch.random.fork_rng(devices=[]), self.stream():
             self._training = Training(jobs, self.steps(jobs))
         self._turns = self._training.run()
+        self.jobs, self.is_through = jobs, False
 
     def advance(self) -> bool:
         """Take a turn: enqueue a step, unless the results of an epoch are still to come; whether that was done."""
@@ -120,25 +121,33 @@ class Lanes:
     def train(self, sets: Sets) -> Iterator[list[Trained]]:
         """Train sets of copies, and take them from ``sets``, but for those that are left to the plain loop."""
         left: list[list[Job]] = []
-        if sets and not self._most:
-            self._most = self._measured(sets[0])
-        while sets or self._running:
-            while sets and self._has_room(sets[0]):
-                self._begin(sets, left)
-            moved = False
-            for lane in self._running:
-                jobs, results = lane.jobs, []
-                try:
-                    moved |= lane.advance()
-                    if lane.is_through:
-                        results = lane.end()
-                except Exception as error:  # noqa: BLE001  # the plain loop may do better
-                    self._failed(lane, jobs, error, sets, left)
-                if results:
-                    yield results
-            if not moved:
-                time.sleep(IDLE_SECONDS)
+        try:
+            if sets and not self._most:
+                self._most = self._measured(sets[0])
+            while sets or self._running:
+                while sets and self._has_room(sets[0]):
+                    self._begin(sets, left)
+                yield from self._turns(sets, left)
+        finally:
+            for lane in self._lanes:  # where nobody wants the rest any more
+                lane.give_up()
         sets.extend(left)
+
+    def _turns(self, sets: Sets, left: list[list[Job]]) -> Iterator[list[Trained]]:
+        """A turn for each lane that runs; what came of those that are through."""
+        moved = False
+        for lane in self._running:
+            jobs, results = lane.jobs, []
+            try:
+                moved |= lane.advance()
+                if lane.is_through:
+                    results = lane.end()
+            except Exception as error:  # noqa: BLE001  # the plain loop may do better
+                self._failed(lane, jobs, error, sets, left)
+            if results:
+                yield results
+        if not moved:
+            time.sleep(IDLE_SECONDS)
 
     def _begin(self, sets: Sets, left: list[list[Job]]) -> None:
         lane, jobs = self._free_lane(), sets.popleft()
@@ -167,7 +176,9 @@ class Lanes:
         """Try jobs again: with fewer beside them, in halves, or plainly."""
         lane.clear()
         beside = len(self._running)
-        if not is_out_of_memory(error):
+        if isinstance(error, NasError):  # of the candidate, which the plain loop will say
+            left.append(jobs)
+        elif not is_out_of_memory(error):
             self._say(error)
             left.append(jobs)
         elif beside:
@@ -192,16 +203,18 @@ class Lanes:
         while count * len(jobs) <= self._size:
             try:
                 rate = self._rate(jobs, count)
-            except Exception as error:  # noqa: BLE001  # most likely memory; `train` finds out
-                if not is_out_of_memory(error):
-                    break
+            except Exception:  # noqa: BLE001  # most likely no memory; with fewer lanes, `train` finds out
                 rate = 0.0
-            if rate < WORTH * best:
+            if rate < WORTH * best or not rate:
                 break
             count, best = 2 * count, rate
-        for lane in self._lanes[max(1, count // 2) :]:
-            lane.clear()
-        return max(1, count // 2)
+        worth = max(1, count // 2)
+        for number, lane in enumerate(self._lanes):
+            if number < worth:
+                lane.give_up()
+            else:
+                lane.clear()
+        return worth
 
     def _rate(self, jobs: list[Job], count: int) -> float:
         """Steps a second on ``count`` lanes together, all of them training the same."""
@@ -218,6 +231,4 @@ class Lanes:
                 lane.advance()
         torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-        for lane in lanes:
-            lane.give_up()
         return count * MEASURED_STEPS / seconds

@@ -80,7 +80,7 @@ class Dropout(nn.Dropout):
         copies, images = len(self.keys), len(x)
         kept, share = noise.kept(self.keys, x.numel() // copies, self.p)  # (copies, N · what an image has)
         mask = kept.view(copies, images, -1).transpose(0, 1).reshape(x.shape)
-        return x * mask.to(x.dtype).div_(share)
+        return x * mask.to(x.device, x.dtype).div_(share)
 
 
 def activation(name: str, copies: int = 1) -> nn.Module:
