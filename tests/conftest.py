@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command import QUICK, nas
 
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Conv2d, GlobalAveragePool
@@ -108,6 +107,8 @@ def blobs() -> Dataset:
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with spaces in its name, in which a real search with two workers has been run."""
+    from command import QUICK, nas  # here, so that the tests for a GPU do without what it imports
+
     folder = tmp_path_factory.mktemp("a folder with spaces")
     done = nas("search", "--strategy", "evolve", "--trials", "10", "--workers", "2", *QUICK, "--json", cwd=folder)
     (folder / "printed.json").write_text(done.stdout.splitlines()[-1])

@@ -72,7 +72,7 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
 
 SETTINGS = (
     "strategy", "space", "network", "dataset", "objectives", "trials", "time_limit", "epochs", "rungs", "batch",
-    "max_parameters", "max_flops", "recipe", "seed", "seeds", "device", "workers",
+    "max_parameters", "max_flops", "recipe", "precision", "seed", "seeds", "device", "workers", "group",
 )  # fmt: skip
 
 
