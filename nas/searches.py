@@ -20,7 +20,7 @@ from nas.records.view import store_uri
 TOML = "search.toml"
 WINNER = Path("best/architecture.json")
 # What may change between two sessions of a search without changing what it finds.
-FREE = frozenset({"trials", "time_limit", "workers", "group", "mlflow", "data_dir", "plugins"})
+FREE = frozenset({"trials", "time_limit", "workers", "mlflow", "data_dir", "plugins"})
 
 
 def new_folder(out: Path | None, kind: str) -> Path:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 SEARCH_ONLY = {"strategy", "space", "trials", "time_limit", "objectives", "max_parameters", "max_flops"}
 SEARCH_ONLY |= {"batch", "rungs", "options", "plugins"}
 EVALUATOR_GETS = ("dataset", "recipe", "workers", "device", "group", "weights", "until", "warn")
+# What `--group auto` is taken for in the plan of a final selection: its seeds train as one network.
+AT_LEAST_TOGETHER = 4
 # A full training during the search sees at least so many images: one epoch of mnist, four of mnist-5k.
 IMAGES_PER_TRAINING = 14_000
 
@@ -74,8 +76,10 @@ class Session:
     @property
     def side_by_side(self) -> int:
         """How many networks train at a time, as far as that is known beforehand."""
+        if not self.device.startswith("cuda"):  # there they take turns
+            return self.workers
         group = self.experiment.group
-        return self.workers * (group if isinstance(group, int) else 1)
+        return self.workers * (group if isinstance(group, int) else AT_LEAST_TOGETHER)
 
     def tell(self, what: str, *told: Any) -> None:
         """Call a method of every observer."""

@@ -112,6 +112,12 @@ class Trial:
         """The id of its architecture."""
         return self.job.candidate.architecture.id
 
+    @property
+    def epochs(self) -> float:
+        """For how many it was trained: those of its job, unless it was stopped because it only guesses."""
+        last = self.curve[-1].get("epoch", 0.0) if self.curve else 0.0
+        return last if 0 < last < self.job.epochs else self.job.epochs
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON. Scores follow from the metrics and the objectives; they are not written.
 
@@ -157,8 +163,13 @@ class Trial:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a training has found no memory. PyTorch says so in a RuntimeError."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+    """Whether a training has found no memory. PyTorch says so in a RuntimeError; another may have followed it."""
+    first = error.__context__
+    return (
+        isinstance(error, MemoryError)
+        or any(words in str(error) for words in OUT_OF_MEMORY)
+        or (isinstance(first, Exception) and is_out_of_memory(first))
+    )
 
 
 def _points(curve: object) -> Iterator[dict[str, float]]:
@@ -192,7 +203,7 @@ class Objective:
     def score(self, trial: Trial) -> float:
         """The trial's score: higher is better. Seconds of training count by the epoch, or the shortest wins."""
         value = trial.metrics[self.metric]
-        return self.sign * (value / trial.job.epochs if self.metric == "train_seconds" else value)
+        return self.sign * (value / trial.epochs if self.metric == "train_seconds" else value)
 
     def __str__(self) -> str:
         """As `parse` reads it."""

@@ -13,15 +13,16 @@ from conftest import job
 from work import Misbehaving
 
 from nas.architecture.architecture import Architecture
-from nas.architecture.layers import BatchNorm, Conv2d, Dropout, Flatten, GlobalAveragePool, MaxPool
+from nas.architecture.layers import BatchNorm, Cell, Conv2d, Dropout, Flatten, GlobalAveragePool, MaxPool
 from nas.data.dataset import Dataset
 from nas.evaluation.local import LocalEvaluator
 from nas.training.batches import Resident
 from nas.training.group import Group
 from nas.training.lanes import Lane, Lanes
+from nas.training.network import right_and_loss
 from nas.training.recipe import Recipe
 from nas.training.stepper import Stepper
-from nas.training.trainer import Steps, Trained, network_of, train
+from nas.training.trainer import Steps, Trained, Training, network_of, train
 from nas.trial import Job, Trial
 
 ROUNDING = 1e-2  # of float32, after steps that amplify it; in float64 it is 1e-9 (test_copies.py)
@@ -71,9 +72,14 @@ def test_what_ends_a_worker_costs_its_own_job_only(blobs: Dataset, tmp_path: Pat
 class PlainLane(Lane):
     """A lane of a CPU: no stream, no graph, and it may be out of memory."""
 
-    def __init__(self, data: Resident, most: int, log: list[int]) -> None:
+    def __init__(self, data: Resident, most: int = 99, log: list[int] | None = None) -> None:
         super().__init__(data, RECIPE)
-        self.most, self.log = most, log
+        self.most, self.log = most, [] if log is None else log
+        self.was_cleared = 0
+
+    def clear(self) -> None:
+        self.was_cleared += 1
+        super().clear()
 
     def stream(self) -> AbstractContextManager[object]:
         return nullcontext()
@@ -105,7 +111,8 @@ def on_lanes(
 @pytest.mark.parametrize("size", [1, 4, 99])
 def test_lanes_take_turns_and_touch_nobody(blobs: Dataset, alone: dict[str, float], size: int) -> None:
     """What a lane cannot do is left for the plain loop, and said once."""
-    trained, _ = on_lanes(blobs, [[one] for one in JOBS], size)
+    last = [one for one in JOBS if one.candidate.architecture == OTHERS[0]]
+    trained, _ = on_lanes(blobs, [[one] for one in JOBS if one not in last] + [last], size)
     expected = {key: loss for key, loss in alone.items() if not key.startswith(OTHERS[0].id)}
     assert losses([trial for trial, _ in trained]) == expected  # bit for bit
 
@@ -117,6 +124,63 @@ def test_lanes_without_memory_are_split(blobs: Dataset, alone: dict[str, float])
     assert log == [5, 2, 3, 1, 3, 1, 2]
     expected = {one.key: alone[one.key] for one in (*JOBS[:5], JOBS[6])}
     assert losses([trial for trial, _ in trained]) == pytest.approx(expected, rel=ROUNDING)
+
+
+def test_memory_of_idle_lanes_is_given_back(blobs: Dataset) -> None:
+    data = Resident(blobs, "cpu")
+    made: list[PlainLane] = []
+
+    def make() -> PlainLane:
+        made.append(PlainLane(data, most=2))
+        return made[-1]
+
+    lanes = Lanes(make, 99, lambda line: None)
+    assert len(list(lanes.train(deque([JOBS[:1], JOBS[1:2]])))) == 2
+    assert [lane.was_cleared for lane in made] == [0, 0]
+    list(lanes.train(deque([JOBS[:3]])))
+    assert all(lane.was_cleared for lane in made)
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, Recipe(batch_size=16, learning_rate=1e30)])
+def test_how_many_lanes_are_worth_it_is_measured(blobs: Dataset, recipe: Recipe) -> None:
+    """Also with a network that ends before the measurement does."""
+    data = Resident(blobs, "cpu")
+
+    def make() -> PlainLane:
+        lane = PlainLane(data)
+        lane.recipe = recipe
+        return lane
+
+    lanes = Lanes(make, "auto", lambda line: None)
+    for jobs in (JOBS[:2], JOBS[2:5]):
+        results = [trial for trained in lanes.train(deque([one] for one in jobs)) for trial, _ in trained]
+        assert {trial.job.key for trial in results} == {one.key for one in jobs}
+        assert all(len(trial.curve) == (2 if recipe is RECIPE else 0) for trial in results)
+
+
+def test_after_one_graph_has_failed_no_other_is_tried(blobs: Dataset) -> None:
+    data, said = Resident(blobs, "cpu"), list[str]()
+    lanes = Lanes(lambda: PlainLane(data), 1, said.append)
+    sets = deque([[one] for one in (JOBS[5], JOBS[6], JOBS[0])])
+    assert list(lanes.train(sets)) == []
+    assert len(sets) == 3
+    assert len(said) == 1
+
+
+def test_a_copy_that_only_guesses_keeps_what_it_had(blobs: Dataset) -> None:
+    """Beside one that learns, and goes on."""
+    nothing = Architecture((Conv2d(4, 3), Cell(("none",) * 6), Flatten()))
+    [first, second] = (job(nothing, 4, seed) for seed in (1, 2))
+    data = Resident(blobs, "cpu")
+    training = Training([first, second], Stepper(network_of([first, second], blobs), data, RECIPE))
+    training._over[1], training._failures[1] = True, "its loss was not finite"
+    for _ in training.run():
+        pass
+    (trial, network), _ = training.results()
+    assert [point["epoch"] for point in trial.curve] == [1, 2]
+    assert trial.epochs == 2
+    _, loss = right_and_loss(network, blobs.validation.images, blobs.validation.labels)
+    assert loss == pytest.approx(trial.metrics["validation_loss"])
 
 
 def test_one_that_cannot_be_built_fails_alone(blobs: Dataset) -> None:

@@ -105,7 +105,8 @@ class LocalEvaluator:
         """
         again: list[Job] = []
         longest = sorted(jobs, key=lambda job: (self._work_of(job), job.candidate.architecture.id), reverse=True)
-        groups = [longest[at : at + self._group] for at in range(0, len(jobs), self._group)]
+        size = min(self._group, -(-len(jobs) // len(self._workers)) or 1)
+        groups = [longest[at : at + size] for at in range(0, len(jobs), size)]
         try:
             for ending in self._run(groups):
                 if ending.again:
@@ -130,7 +131,8 @@ class LocalEvaluator:
             for one in self._workers:
                 if waiting and not one.jobs:
                     group = waiting.pop()
-                    one.start(group, sum(map(self.seconds_allowed, group)))
+                    more = sum(map(self._work_of, group[1:])) / SLOWEST_FLOPS  # the first is the longest
+                    one.start(group, max(map(self.seconds_allowed, group)) + more)
             running = [one for one in self._workers if one.jobs]
             if not running:
                 return

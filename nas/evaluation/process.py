@@ -92,8 +92,8 @@ class Worker:
                 yield from self._stop("crash", "the worker process sent something else than its trial")
                 return
             self._heard[:] = rest
-            if not self.jobs and self._is_spoiled:
-                self.end()
+            if not self.jobs and (self._is_spoiled or self._used() > self._memory / 2):
+                self.end()  # what one job leaves in memory must not be what the next one dies of
             yield ending
 
     def _silent(self, has_ended: bool, heard: int) -> Iterator[Ending]:
@@ -106,10 +106,13 @@ class Worker:
             seconds = time.monotonic() - self._started
             yield from self._stop("timeout", f"still training after {seconds:.0f} s, far longer than expected")
         else:
-            used, limit = processes.memory_of(self._process.pid) / GIB, self._memory / GIB
+            used, limit = self._used() / GIB, self._memory / GIB
             if used > limit:
                 what = f"it used {used:.1f} GiB, more than the {limit:.1f} GiB that a worker may use"
                 yield from self._stop("oom", f"{what}; `--set evaluator.memory=GIB` changes that")
+
+    def _used(self) -> int:
+        return processes.memory_of(self._process.pid)
 
     def kill(self) -> None:
         """Kill the process and its children, and do not wait for their end."""

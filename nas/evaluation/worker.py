@@ -97,16 +97,18 @@ def safely(work: Work, jobs: Sequence[Job], dataset: Dataset, task: Task) -> Ite
     Raises:
         StorageError: the disk is full; no job can help that.
     """
-    waiting = {job.key: job for job in jobs}
+    waiting = list(jobs)
+    reason: Exception = RuntimeError("there is no trial of it")
     try:
         for trial in work(jobs, dataset, task):
-            waiting.pop(trial.job.key, None)
+            waiting = [job for job in waiting if job.key != trial.job.key]
             yield trial
     except StorageError:
         raise
     except Exception as error:  # noqa: BLE001  # a candidate must not cost more than itself
-        for job in waiting.values():
-            yield Trial.from_error(job, error)
+        reason = error
+    for job in waiting:
+        yield Trial.from_error(job, reason)
 
 
 def _silence() -> None:

@@ -118,7 +118,7 @@ class Cost(NamedTuple):
 
 
 def _cost(trial: Trial) -> Cost:
-    return Cost(trial.metrics.get("flops", 0.0), trial.metrics.get("train_seconds", 0.0) / trial.job.epochs)
+    return Cost(trial.metrics.get("flops", 0.0), trial.metrics.get("train_seconds", 0.0) / trial.epochs)
 
 
 def _lecture(history: Sequence[Trial], best: Sequence[Trial], limits: Limits) -> Cost | None:

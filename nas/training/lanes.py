@@ -10,15 +10,17 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from nas.architecture.layers import Pretrained
 from nas.errors import NasError
 from nas.training.batches import Resident
 from nas.training.captured import Captured
 from nas.training.recipe import Recipe
-from nas.training.trainer import Steps, Trained, Training, network_of
+from nas.training.trainer import Steps, Trained, Training, bare, latency_ms, network_of
 from nas.trial import Job, is_out_of_memory
 
 Sets = deque[list[Job]]  # jobs of one architecture and length
@@ -60,13 +62,14 @@ class Lane:
         with self.stream():
             turn = next(self._turns, None)
         self.is_through = turn is None
-        return turn is not False
+        return bool(turn)
 
     def end(self) -> list[Trained]:
         """What came of the jobs, when they are through."""
         assert self._training is not None  # noqa: S101
         with self.stream():
             results = self._training.results()
+        self.wait()  # others will read the weights, on other streams
         self.give_up()
         return results
 
@@ -80,26 +83,41 @@ class Lane:
         self._captured.clear()
         self._pool = None
 
+    def knows(self, jobs: Sequence[Job]) -> bool:
+        """Whether the steps of such a network are captured here."""
+        return _signature(jobs) in self._captured
+
     def stream(self) -> AbstractContextManager[object]:
         """Where all that this lane enqueues belongs."""
         if self._stream is None:
             self._stream = torch.cuda.Stream(self.data.device)  # type: ignore[no-untyped-call]
         return torch.cuda.stream(self._stream)
 
+    def wait(self) -> None:
+        """Until all that was enqueued is done."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
     def steps(self, jobs: Sequence[Job]) -> Steps:
         """What trains the network of these jobs: captured before, where one of this architecture was."""
-        signature = jobs[0].candidate.architecture.id, len(jobs)
         network = network_of(jobs, self.data.dataset)
-        captured = self._captured.pop(signature, None)
+        captured = self._captured.pop(_signature(jobs), None)
         if captured is None:
             while len(self._captured) >= KEPT:
                 self._captured.popitem(last=False)
             self._pool = self._pool or torch.cuda.graph_pool_handle()
-            twin = network_of(jobs, self.data.dataset).to(self.data.device)
-            captured = Captured(twin, self.data, self.recipe, self._pool)
+            torch.cuda.synchronize(self.data.device)  # so that the latency is that of a GPU that does nothing else
+            one = bare(jobs[0], self.data.dataset).to(self.data.device).eval()
+            latency = latency_ms(one, self.data.validation[0][:1])
+            twin = bare(jobs[0], self.data.dataset, len(jobs)).to(self.data.device)
+            captured = Captured(twin, self.data, self.recipe, self._pool, latency)
         captured.load(network)
-        self._captured[signature] = captured  # the last that was used
+        self._captured[_signature(jobs)] = captured  # the last that was used
         return captured
+
+
+def _signature(jobs: Sequence[Job]) -> tuple[str, int]:
+    return jobs[0].candidate.architecture.id, len(jobs)
 
 
 class Lanes:
@@ -114,47 +132,57 @@ class Lanes:
     def __init__(self, make: Callable[[], Lane], size: int | str, warn: Callable[[str], None]) -> None:
         self._make, self._warn = make, warn
         self._size = size if isinstance(size, int) else MOST
-        self._most = self._size if isinstance(size, int) else 0  # lanes; 0 until it is measured
+        self._worth = self._size if isinstance(size, int) else 0  # lanes; 0 until it is measured
+        self._most = self._worth  # of them now, which may be fewer for want of memory
         self._lanes: list[Lane] = []
-        self._has_warned = False
+        self._is_broken = False  # a capture that fails may leave PyTorch's allocator in a state of its own
 
     def train(self, sets: Sets) -> Iterator[list[Trained]]:
         """Train sets of copies, and take them from ``sets``, but for those that are left to the plain loop."""
-        left: list[list[Job]] = []
+        left = [jobs for jobs in sets if self._is_broken or not _can_be_captured(jobs)]
+        waiting = deque(jobs for jobs in sets if jobs not in left)
+        sets.clear()
         try:
-            if sets and not self._most:
-                self._most = self._measured(sets[0])
-            while sets or self._running:
-                while sets and self._has_room(sets[0]):
-                    self._begin(sets, left)
-                yield from self._turns(sets, left)
+            if waiting and not self._worth:
+                self._worth = self._measured(waiting[0])
+            self._most = self._worth
+            while waiting or self._running:
+                while waiting and self._has_room(waiting[0]):
+                    self._begin(waiting, left)
+                yield from self._take_turns(waiting, left)
         finally:
             for lane in self._lanes:  # where nobody wants the rest any more
                 lane.give_up()
+        if left:  # the plain loop needs the memory
+            self._clear()
         sets.extend(left)
 
-    def _turns(self, sets: Sets, left: list[list[Job]]) -> Iterator[list[Trained]]:
+    def _take_turns(self, waiting: Sets, left: list[list[Job]]) -> Iterator[list[Trained]]:
         """A turn for each lane that runs; what came of those that are through."""
-        moved = False
+        has_moved = False
         for lane in self._running:
             jobs, results = lane.jobs, []
             try:
-                moved |= lane.advance()
+                has_moved |= lane.advance() or lane.is_through
                 if lane.is_through:
                     results = lane.end()
             except Exception as error:  # noqa: BLE001  # the plain loop may do better
-                self._failed(lane, jobs, error, sets, left)
+                self._failed(lane, jobs, error, waiting, left)
             if results:
                 yield results
-        if not moved:
+        if not has_moved:
             time.sleep(IDLE_SECONDS)
 
-    def _begin(self, sets: Sets, left: list[list[Job]]) -> None:
-        lane, jobs = self._free_lane(), sets.popleft()
+    def _begin(self, waiting: Sets, left: list[list[Job]]) -> None:
+        jobs = waiting.popleft()
+        if self._is_broken:
+            left.append(jobs)
+            return
+        lane = self._free_lane(jobs)
         try:
             lane.begin(jobs)
         except Exception as error:  # noqa: BLE001  # likewise
-            self._failed(lane, jobs, error, sets, left)
+            self._failed(lane, jobs, error, waiting, left)
 
     @property
     def _running(self) -> list[Lane]:
@@ -165,37 +193,46 @@ class Lanes:
         together = len(jobs) + sum(len(lane.jobs) for lane in running)
         return not running or (len(running) < self._most and together <= self._size)
 
-    def _free_lane(self) -> Lane:
-        free = next((lane for lane in self._lanes if not lane.jobs), None)
-        if free is None:
-            free = self._make()
-            self._lanes.append(free)
-        return free
+    def _free_lane(self, jobs: Sequence[Job]) -> Lane:
+        """One that has trained such a network, if possible."""
+        free = sorted((lane for lane in self._lanes if not lane.jobs), key=lambda lane: not lane.knows(jobs))
+        if not free:
+            free = [self._make()]
+            self._lanes += free
+        return free[0]
 
-    def _failed(self, lane: Lane, jobs: list[Job], error: Exception, sets: Sets, left: list[list[Job]]) -> None:
+    def _failed(self, lane: Lane, jobs: list[Job], error: Exception, waiting: Sets, left: list[list[Job]]) -> None:
         """Try jobs again: with fewer beside them, in halves, or plainly."""
         lane.clear()
         beside = len(self._running)
         if isinstance(error, NasError):  # of the candidate, which the plain loop will say
             left.append(jobs)
         elif not is_out_of_memory(error):
+            self._is_broken = True
             self._say(error)
             left.append(jobs)
         elif beside:
             self._most = beside
-            sets.append(jobs)
+            waiting.append(jobs)
         elif len(jobs) > 1:
             half = len(jobs) // 2
-            sets.extendleft([jobs[half:], jobs[:half]])
+            waiting.extendleft([jobs[half:], jobs[:half]])
         else:
+            self._say(error)
             left.append(jobs)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Give back the memory of all lanes that are free."""
+        for lane in self._lanes:
+            if not lane.jobs:
+                lane.clear()
 
     def _say(self, error: Exception) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            words = " ".join(str(error).split())[:150]
-            what = f"a network cannot be trained as a CUDA graph ({type(error).__name__}: {words})"
-            self._warn(f"{what}: it is trained step by step")
+        words = " ".join(str(error).split())[:150]
+        what = f"a network cannot be trained as a CUDA graph ({type(error).__name__}: {words})"
+        self._warn(f"{what}: it is trained step by step")
+        self._warn = lambda line: None  # once is enough
 
     def _measured(self, jobs: list[Job]) -> int:
         """How many lanes are worth their memory: twice as many, as long as that is faster."""
@@ -217,18 +254,25 @@ class Lanes:
         return worth
 
     def _rate(self, jobs: list[Job], count: int) -> float:
-        """Steps a second on ``count`` lanes together, all of them training the same."""
+        """Steps a second on ``count`` lanes together, all of them training the same, for long enough."""
         while len(self._lanes) < count:
             self._lanes.append(self._make())
         lanes = self._lanes[:count]
+        data, recipe = lanes[0].data, lanes[0].recipe
+        epochs = (MEASURED_STEPS + 2) * min(1.0, recipe.batch_size / len(data.labels))
         for lane in lanes:
-            lane.begin(jobs)
+            lane.begin([replace(job, epochs=epochs) for job in jobs])
             lane.advance()
-        torch.cuda.synchronize()
+            lane.wait()
         start = time.perf_counter()
-        for _ in range(MEASURED_STEPS):
-            for lane in lanes:
-                lane.advance()
-        torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
-        return count * MEASURED_STEPS / seconds
+        steps = 0
+        while steps < MEASURED_STEPS * count and not all(lane.is_through for lane in lanes):
+            steps += sum(lane.advance() for lane in lanes)
+        for lane in lanes:
+            lane.wait()
+        return steps / (time.perf_counter() - start)
+
+
+def _can_be_captured(jobs: Sequence[Job]) -> bool:
+    """Torchvision's models may draw random numbers of their own, which the lanes would share."""
+    return not any(isinstance(layer, Pretrained) for layer in jobs[0].candidate.architecture.layers)

@@ -25,6 +25,7 @@ class Stepper:
     """
 
     is_reused = False
+    latency: float | None = None
 
     def __init__(self, network: Network, data: Resident, recipe: Recipe, *, capturable: bool = False) -> None:
         self.network, self.data, self.recipe = network, data, recipe
@@ -56,6 +57,7 @@ class Stepper:
         with self._precision():
             logits = torch.unflatten(self.network(images), 1, (copies, -1)).flatten(0, 1)  # (B · copies, classes)
         smoothing = self.recipe.label_smoothing
+        logits = logits.to(self.losses.dtype)  # a loss in bfloat16 has two digits
         losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
         each = losses.view(-1, copies).mean(0)
         set_rate(self.optimiser, batch.rate)

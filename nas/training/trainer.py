@@ -19,7 +19,7 @@ from torch import Tensor
 from nas.architecture.layers import Pretrained
 from nas.training.backbone import Backbone, imagenet
 from nas.training.batches import Epoch, Epochs, Resident
-from nas.training.network import Network, joined, separated
+from nas.training.network import Network, State, joined, separated
 from nas.training.recipe import Recipe
 from nas.training.stepper import Stepper
 from nas.trial import Job, Trial
@@ -72,6 +72,7 @@ class Steps(Protocol):
     data: Resident
     recipe: Recipe
     is_reused: bool  # whether the network is trained in again, for other jobs
+    latency: float | None  # ms of one image and network, where it is known
 
     def begin(self, epoch: Epoch) -> int: ...  # noqa: D102
     def step(self, number: int) -> None: ...  # noqa: D102
@@ -93,6 +94,7 @@ class Training:
         self._curves: list[list[Point]] = [[] for _ in jobs]
         self._failures: list[str] = [""] * len(jobs)
         self._over = [False] * len(jobs)  # failed, or hopeless
+        self._kept: dict[int, State] = {}  # the weights of a hopeless one beside others that go on
         self._images = 0
         self._validating = 0.0
         self._start = time.perf_counter()
@@ -113,16 +115,18 @@ class Training:
             steps.validate()
             while not steps.is_done():
                 yield False
+            read = steps.read()
             self._seconds = time.perf_counter() - self._start
-            self._validating += time.perf_counter() - before
-            self._note(min(number + 1.0, length), count)
+            if steps.data.device == "cpu":  # elsewhere the training before it is not over when it begins
+                self._validating += time.perf_counter() - before
+            self._note(min(number + 1.0, length), count, read)
             if all(self._over):
                 return
 
-    def _note(self, epoch: float, steps: int) -> None:
-        """What came of an epoch, for each copy."""
+    def _note(self, epoch: float, steps: int, read: Sequence[Sequence[float]]) -> None:
+        """What came of an epoch, for each copy (see `Stepper.read`)."""
         images = len(self.steps.data.validation[1])
-        for copy, (loss, right, validation_loss) in enumerate(self.steps.read()):
+        for copy, (loss, right, validation_loss) in enumerate(read):
             if self._over[copy]:
                 continue
             if not math.isfinite(loss):
@@ -137,10 +141,22 @@ class Training:
                 "seconds": self._seconds,
             }
             self._curves[copy].append(point)
-            # Hopeless: half of the training is over, and a whole epoch, and its end, were no better than guessing.
-            guessing = math.log(len(self.steps.data.dataset.classes))
-            is_late = epoch >= max(1.0, self.jobs[copy].epochs / 2)
-            self._over[copy] = is_late and min(point["train_loss"], point["validation_loss"]) > guessing
+            if epoch >= max(1.0, self.jobs[copy].epochs / 2) and self._only_guesses(point):
+                self._over[copy] = True
+                if len(self.jobs) > 1:  # the others go on, and so does this one, for nothing
+                    states = separated(self.steps.network.state_dict(), len(self.jobs))
+                    self._kept[copy] = {name: tensor.clone() for name, tensor in states[copy].items()}
+
+    def _only_guesses(self, point: Point) -> bool:
+        """Whether a network was over a whole epoch, and is at its end, no better than one that knows nothing."""
+        labels = self.steps.data.dataset.validation.labels
+        share = labels.bincount().max().item() / len(labels)  # of the largest class
+        by_chance = share + 2 * math.sqrt(share * (1 - share) / len(labels))
+        losses = point["train_loss"], point["validation_loss"]
+        return (
+            min(losses) > math.log(len(self.steps.data.dataset.classes))
+            and point["validation_accuracy"] < by_chance
+        )
 
     def results(self) -> list[Trained]:
         """The trials and the trained networks, in the order of the jobs."""
@@ -149,13 +165,14 @@ class Training:
         if len(self.jobs) > 1 or self.steps.is_reused:
             states = separated(network.state_dict(), len(self.jobs))
             networks = [bare(job, data.dataset).to(data.device) for job in self.jobs]
-            for one, state in zip(networks, states, strict=True):
-                one.load_state_dict(state)
+            for copy, (one, state) in enumerate(zip(networks, states, strict=True)):
+                one.load_state_dict(self._kept.get(copy, state))
         for one in networks:
             one.use_keys(None)
             one.eval()
-        # They are one architecture: one measurement, of one that did not fail, holds for all.
-        latency = latency_ms(networks[0], data.validation[0][:1])
+        latency = self.steps.latency
+        if latency is None:  # they are one architecture: one measurement holds for all
+            latency = latency_ms(networks[0], data.validation[0][:1])
         about = self._about() | {"latency_ms": latency}
         return [(self._trial(copy, about), one) for copy, one in enumerate(networks)]
 
