@@ -7,6 +7,7 @@ rung can be expected to do better than that. A third time it is done in bfloat16
 
     python experiments/benchmarks/fidelity.py train mnist-5k FILE     # 15 minutes on two cores; appends to FILE
     python experiments/benchmarks/fidelity.py train mnist FILE        # 20 minutes
+    python experiments/benchmarks/fidelity.py train mnist FILE --device cuda --group 8    # each way into a file
     python experiments/benchmarks/fidelity.py table FILE
     python experiments/benchmarks/fidelity.py rungs FILE              # what follows for successive halving
 """
@@ -52,7 +53,7 @@ def candidates(count: int, limits: Limits) -> list[Candidate]:
     return list(found.values())
 
 
-def train(name: str, path: Path, networks: int) -> None:
+def train(name: str, path: Path, networks: int, device: str, group: int) -> None:
     """Append a line for each training to the file; what it has already is not done again."""
     source = open_source(name, None, {}, [])
     data = source.load()
@@ -60,12 +61,17 @@ def train(name: str, path: Path, networks: int) -> None:
     done = {line["key"] for line in lines(path)}
     *_, longest = FIDELITIES[name]
     sets = [("float32", 0, epochs) for epochs in FIDELITIES[name]]
-    sets += [("float32", 1, longest)] + [("bfloat16", 0, longest)] * (name == "mnist-5k")
+    sets += [("float32", 1, longest)] + [("bfloat16", 0, longest)] * (name == "mnist-5k" or device != "cpu")
+    sets += [("tf32", 0, longest)] * device.startswith("cuda")
+    workers = processes.cores() if device == "cpu" else 1
     for precision, repeat, epochs in sets:
         recipe = replace(RECIPES["default"], precision=precision)  # type: ignore[arg-type]
         jobs = [Job(one, epochs, job_seed(0, one.architecture.id, repeat)) for one in candidates(networks, limits)]
         jobs = [job for job in jobs if f"{name} {precision} {job.key}" not in done]
-        with LocalEvaluator(data, recipe, workers=processes.cores()) as evaluator, path.open("a") as file:
+        with (
+            LocalEvaluator(data, recipe, workers=workers, device=device, group=group) as evaluator,
+            path.open("a") as file,
+        ):
             for trial in evaluator.evaluate(jobs):
                 about = {"dataset": name, "precision": precision, "repeat": repeat, "epochs": epochs}
                 about |= {"key": f"{name} {precision} {trial.job.key}", "id": trial.id}
@@ -157,9 +163,11 @@ def main() -> None:
     parser.add_argument("what", choices=["train", "table", "rungs"])
     parser.add_argument("words", nargs="+", help="[DATASET] FILE")
     parser.add_argument("--networks", type=int, default=60)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--group", type=int, default=1, help="how many a GPU trains at a time")
     given = parser.parse_args()
     if given.what == "train":
-        train(given.words[0], Path(given.words[1]), given.networks)
+        train(given.words[0], Path(given.words[1]), given.networks, given.device, given.group)
     else:
         {"table": table, "rungs": rungs}[given.what](Path(given.words[0]))
 
