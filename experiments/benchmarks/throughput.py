@@ -1,6 +1,6 @@
 """Candidate-epochs per minute, on the CPU or a GPU: ours beside what people would write, and the machine's floors.
 
-    python experiments/benchmarks/throughput.py                     both tables on this machine
+    python experiments/benchmarks/throughput.py --also bfloat16     both tables on this machine
     python experiments/benchmarks/throughput.py --only lecture --group 8 --repeats 1
     python experiments/benchmarks/throughput.py --images 2000 --networks 4 --repeats 1     to try it, in a minute
 
@@ -315,10 +315,11 @@ def sides(only: str, work: Work, data: Dataset, given: argparse.Namespace) -> di
     """What is measured: a function that measures candidate-epochs per minute, by the name of the side."""
     whole = len(work.architectures) if only == "cnn" else 0  # all networks, or jobs for each worker
 
-    def our(workers: int, *, grouped: bool) -> Callable[[], float]:
+    def our(workers: int, *, grouped: bool, precision: Any = "float32") -> Callable[[], float]:
         count = whole or workers * jobs_each(given)
+        precise = replace(work, recipe=replace(work.recipe, precision=precision))
         return lambda: (
-            60 * count * work.epochs / ours(work, data, given, count=count, workers=workers, grouped=grouped)
+            60 * count * work.epochs / ours(precise, data, given, count=count, workers=workers, grouped=grouped)
         )
 
     def theirs(side: str, batch: int) -> Callable[[], float]:
@@ -333,6 +334,8 @@ def sides(only: str, work: Work, data: Dataset, given: argparse.Namespace) -> di
     }
     if given.workers > 1 or given.group is not None:
         found["ours, one at a time"] = our(1, grouped=False)
+    for precision in given.also:
+        found[f"ours, {workers}, {precision}"] = our(given.workers, grouped=True, precision=precision)
     if only == "lecture":
         if importlib.util.find_spec("keras"):
             found["the lecture's code, Keras on torch, batch 128"] = theirs("keras", 128)
@@ -434,6 +437,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--workers", type=int, help="of ours; one a core, or one for a GPU")
     parser.add_argument("--group", type=lambda text: text if text == "auto" else int(text), help="of ours")
+    parser.add_argument(
+        "--also", nargs="*", default=[], choices=["tf32", "bfloat16"], help="rows of ours in other precisions"
+    )
     parser.add_argument("--batch", type=int, help="of ours; 128 and the recipe's 64 on a CPU, 512 on a GPU")
     parser.add_argument("--jobs", type=int, help="of the lecture's network for each worker; 2, on a GPU 32")
     parser.add_argument("--repeats", type=int, default=3)
