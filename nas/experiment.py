@@ -90,7 +90,7 @@ class Experiment(BaseModel):
     rungs: Annotated[int, Field(ge=1, le=4)] = 2  # of successive halving; 1: every candidate is trained in full
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None  # of a full training during the search
     recipe: Name = "default"
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of convolutions and linear maps
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"  # of convolutions and linear maps
     evaluator: Name = "local"
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     device: Annotated[Name, AfterValidator(numbered)] = "auto"

@@ -28,8 +28,8 @@ def training_options(command: Command) -> Command:
             click.option("--recipe", help="default, or lecture: Adam, batches of 128.  [default: default]"),
             click.option(
                 "--precision",
-                type=click.Choice(["float32", "tf32", "bfloat16"]),
-                help="Of the arithmetic; bfloat16 is faster on some CPUs.  [default: float32]",
+                type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
+                help="auto: bfloat16 on CPUs that have units for it, else float32.  [default: auto]",
             ),
             click.option("--device", help="auto, cpu, cuda, cuda:1, mps.  [default: auto]"),
             click.option(

@@ -15,15 +15,39 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nas.architecture.layers import LEAKY_SLOPE, Cell, Pretrained, ResidualBlock, Shape, same_padding
 from nas.training import noise
 from nas.training.backbone import Backbone
 
 
-def conv(channels: int, maps: int, kernel: int, *, copies: int, groups: int = 1, **how: Any) -> nn.Conv2d:
-    """A convolution of each copy."""
-    return nn.Conv2d(copies * channels, copies * maps, kernel, groups=copies * groups, **how)
+def conv(
+    channels: int, maps: int, kernel: int, *, copies: int, groups: int = 1, window: int = 0, **how: Any
+) -> nn.Conv2d:
+    """A convolution of each copy, with max pooling over a window if there is one."""
+    channels, maps, groups = copies * channels, copies * maps, copies * groups
+    if window:
+        return ConvPool(channels, maps, kernel, groups=groups, window=window, **how)
+    return nn.Conv2d(channels, maps, kernel, groups=groups, **how)
+
+
+class ConvPool(nn.Conv2d):
+    """A convolution and the max pooling that follows it, with the bias added last.
+
+    max(x + b) = max(x) + b, also when rounded, so this is the same function, and the bias is added to a quarter of
+    the values. What counts is its gradient, a sum over all of them (docs/decisions/0009).
+    """
+
+    def __init__(self, channels: int, maps: int, kernel: int, *, window: int, **how: Any) -> None:
+        super().__init__(channels, maps, kernel, **how)
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pooled maps."""
+        maps = functional.conv2d(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        pooled = functional.max_pool2d(maps, self.window)
+        return pooled if self.bias is None else pooled + self.bias.view(-1, 1, 1)
 
 
 def linear(features: int, maps: int, copies: int) -> nn.Module:

@@ -75,6 +75,7 @@ class Network(nn.Module):
         self.layers = nn.Sequential()
         for name, module in _pool_first(layers, shapes, copies):
             self.layers.add_module(name, module)
+        self.has_depthwise = any(isinstance(layer, SeparableConv2d) for layer in architecture.layers)
         self.dropouts = [part for part in self.modules() if isinstance(part, modules.Dropout)]
         self.to(memory_format=torch.channels_last)  # 1.2–1.5× on CPUs
 
@@ -147,8 +148,13 @@ class AnySize(nn.Module):
 def _pool_first(layers: Sequence[Layer], shapes: Sequence[Shape], copies: int) -> Iterator[Named]:
     """The named modules of all layers; a monotone activation is moved behind the max pooling that follows."""
     held: list[Named] = []
+    done = 0  # the position of a pooling that the convolution before it does
     for position, (layer, shape) in enumerate(zip(layers, shapes, strict=False), 1):
-        parts, act = _modules(layer, shape, copies)
+        if position == done:
+            continue
+        window = _window(layer, layers[position:])
+        done = position + 1 if window else 0
+        parts, act = _modules(layer, shape, copies, window)
         if not isinstance(layer, MaxPool):
             yield from held
             held = []
@@ -164,12 +170,18 @@ def _pool_first(layers: Sequence[Layer], shapes: Sequence[Shape], copies: int) -
     yield from held
 
 
-def _modules(layer: Layer, shape: Shape, copies: int) -> tuple[list[Named], str]:
-    """What a layer does before its activation, and the activation's name."""
+def _window(layer: Layer, following: Sequence[Layer]) -> int:
+    """Of the max pooling that a convolution can do before its bias and its activation; 0 for none."""
+    is_plain = isinstance(layer, Conv2d) and not layer.batch_norm and layer.activation in (*MONOTONE, "linear")
+    return following[0].size if is_plain and following and isinstance(following[0], MaxPool) else 0
+
+
+def _modules(layer: Layer, shape: Shape, copies: int, window: int) -> tuple[list[Named], str]:
+    """What a layer does before its activation, and the activation's name. Pooling has a window, or 0."""
     match layer:
         case Conv2d():
             how: dict[str, Any] = {"stride": layer.stride, "padding": layer.pad, "bias": not layer.batch_norm}
-            convolution = modules.conv(shape[0], layer.maps, layer.kernel, copies=copies, **how)
+            convolution = modules.conv(shape[0], layer.maps, layer.kernel, copies=copies, window=window, **how)
             return [("conv", convolution), *_norm(layer, copies)], layer.activation
         case SeparableConv2d():
             channels = shape[0]

@@ -9,6 +9,8 @@ import numpy as np
 
 from nas.errors import UsageError, unknown
 
+Precision = Literal["float32", "tf32", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -23,7 +25,7 @@ class Recipe:
     label_smoothing: float = 0.05
     shift: int = 2  # pixels: each image of a batch is moved by up to so many, both ways
     batch_size: int = 64
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of convolutions and linear maps
+    precision: Precision = "float32"  # of convolutions and linear maps
 
     def rate(self, progress: float) -> float:
         """The learning rate after a fraction ``progress`` of all steps (Smith, Super-convergence, 2018)."""
