@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -139,15 +140,16 @@ def test_pooling_before_the_activation_is_the_same_function(activation: str, bat
         (Conv2d(4, 3, activation=activation, batch_norm=batch_norm), MaxPool(2), Flatten())
     )
     network = Network(architecture, (2, 9, 9), 3).double().eval()
-    modules = dict(network.layers.named_children())
+    modules: dict[str, Any] = dict(network.layers.named_children())
     with torch.no_grad():
         for norm in (m for m in modules.values() if isinstance(m, torch.nn.BatchNorm2d)):
             norm.weight.copy_(torch.tensor([1.0, -2.0, 0.5, -0.1] * (norm.num_features // 4)))
         images = torch.rand(3, 2, 9, 9, dtype=torch.float64) * 255
-        x = modules["1_conv"]((images.float() - network.mean) / network.std)
+        conv = modules["1_conv"]
+        x = torch.nn.functional.conv2d((images.float() - network.mean) / network.std, conv.weight, conv.bias)
         x = modules["1_bn"](x) if batch_norm else x
         x = modules[f"1_{activation}"](x) if activation != "linear" else x
-        x = modules["4_dense"](modules["3_flatten"](modules["2_max_pool"](x)))
+        x = modules["4_dense"](modules["3_flatten"](torch.nn.functional.max_pool2d(x, 2)))
         assert torch.allclose(network(images), x, atol=1e-9)
 
 
