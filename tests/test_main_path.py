@@ -263,6 +263,7 @@ def test_the_python_api_does_the_same(place: Path, result: dict[str, object]) ->
     from nas import Experiment
 
     experiment = Experiment.read(Path(str(result["search"])) / "search.toml", mlflow="off")
+    assert experiment.precision in ("float32", "bfloat16")  # which of them is decided by the machine, once
     outcome = experiment.run(place / "from python")
     winner = result["winner"]
     assert isinstance(winner, dict)
@@ -315,6 +316,12 @@ def test_a_closed_pipe_does_not_end_a_training(place: Path) -> None:
         ),
         (["search", "--device", "tpu"], 2, "there is no device 'tpu' here"),
         (["search", "--workers", "many"], 2, "workers = 'many'"),
+        (["search", "--group", "all"], 2, "group = 'all'"),
+        (
+            ["train", "lecture", "--device", "cpu", "--precision", "tf32", "--dataset", "mnist-5k"],
+            2,
+            "tf32 is for CUDA",
+        ),
         (["search", "--time-limit", "soon"], 2, "time_limit = 'soon': a time is written like 90s, 10m or 1h30m"),
         (
             ["search", "--out", "taken/file"],

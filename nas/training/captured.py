@@ -50,8 +50,8 @@ class Captured:
         for _ in range(WARM_UPS):
             self._at.zero_()  # an epoch may have fewer steps than that
             self._learn()
-            self._measure()
-        self._learning, self._measuring = _graph(self._learn, pool), _graph(self._measure, pool)
+            self._stepper.validate()
+        self._learning, self._measuring = _graph(self._learn, pool), _graph(self._stepper.validate, pool)
 
     def load(self, network: Network) -> None:
         """Begin with the weights of another network of this architecture, as if nothing had been learned."""
@@ -97,9 +97,6 @@ class Captured:
     def _learn(self) -> None:
         self._stepper.learn(self._epoch.at(self._at))
         self._at += 1
-
-    def _measure(self) -> None:
-        self._stepper.validate()
 
 
 def _graph(call: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
