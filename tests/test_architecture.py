@@ -146,7 +146,7 @@ def test_pooling_before_the_activation_is_the_same_function(activation: str, bat
             norm.weight.copy_(torch.tensor([1.0, -2.0, 0.5, -0.1] * (norm.num_features // 4)))
         images = torch.rand(3, 2, 9, 9, dtype=torch.float64) * 255
         conv = modules["1_conv"]
-        x = torch.nn.functional.conv2d((images.float() - network.mean) / network.std, conv.weight, conv.bias)
+        x = torch.nn.functional.conv2d((images - network.mean) / network.std, conv.weight, conv.bias)
         x = modules["1_bn"](x) if batch_norm else x
         x = modules[f"1_{activation}"](x) if activation != "linear" else x
         x = modules["4_dense"](modules["3_flatten"](torch.nn.functional.max_pool2d(x, 2)))
