@@ -94,7 +94,7 @@ class Experiment(BaseModel):
     evaluator: Name = "local"
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     device: Annotated[Name, AfterValidator(numbered)] = "auto"
-    group: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = 1  # jobs that a worker trains at a time
+    group: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"  # jobs that a worker has at a time
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     options: dict[str, Ordinary] = {}  # of the strategy; "space.NAME", "dataset.NAME", "evaluator.NAME": of those
     data_dir: Usable | None = None

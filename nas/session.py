@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SEARCH_ONLY = {"strategy", "space", "trials", "time_limit", "objectives", "max_parameters", "max_flops"}
 SEARCH_ONLY |= {"batch", "rungs", "options", "plugins"}
 EVALUATOR_GETS = ("dataset", "recipe", "workers", "device", "group", "weights", "until", "warn")
-# What `--group auto` is taken for in the plan of a final selection: its seeds train as one network.
+# What `--group auto` is taken for in the plan of a final selection, whose trainings run at the same time.
 AT_LEAST_TOGETHER = 4
 # A full training during the search sees at least so many images: one epoch of mnist, four of mnist-5k.
 IMAGES_PER_TRAINING = 14_000
@@ -355,7 +355,7 @@ def _device(name: str) -> str:
 
 
 def _precision(name: str, device: str) -> Precision:
-    """In which precision to train; ``auto`` is bfloat16 on a CPU that has units for it.
+    """In which precision to train; ``auto`` is bfloat16 on a CPU or a GPU that has units for it.
 
     Its rankings agree better with those of float32 than two seeds do with each other (docs/decisions/0010).
 
@@ -365,7 +365,10 @@ def _precision(name: str, device: str) -> Precision:
     import torch
 
     if name == "auto":
-        has_units = device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+        if device.startswith("cuda"):
+            has_units = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            has_units = device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
         return "bfloat16" if has_units else "float32"
     if name == "tf32" and not device.startswith("cuda"):
         raise UsageError(f"precision tf32 is for CUDA devices, and this is {device}; take float32 or bfloat16")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,14 +13,15 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.layers import BatchNorm, Conv2d, Dropout, Flatten, GlobalAveragePool, MaxPool, ResidualBlock
 from nas.data.dataset import Dataset
 from nas.evaluation.local import LocalEvaluator
+from nas.training import modules, noise
 from nas.training.batches import Epochs, Resident
 from nas.training.group import Group
 from nas.training.network import Network
-from nas.training.recipe import Recipe
+from nas.training.recipe import Precision, Recipe
 from nas.training.stepper import Stepper
 from nas.training.trainer import network_of, train
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:Synchronization debug mode")]
 
 RECIPE = Recipe(batch_size=16, shift=1)
 NET = Architecture((Conv2d(4, 3, activation="relu"), MaxPool(2), BatchNorm(), Flatten(), Dropout(0.2)))
@@ -36,15 +38,17 @@ def alone(blobs: Dataset) -> dict[str, float]:
     return {one.key: train(one, blobs, RECIPE)[0].metrics["validation_loss"] for one in JOBS}
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("size", [1, 4, "auto"])
-def test_every_way_to_train_gives_the_same(blobs: Dataset, alone: dict[str, float], size: int | str) -> None:
+def test_every_way_to_train_gives_the_same(
+    blobs: Dataset, alone: dict[str, float], size: int | str, precision: Precision
+) -> None:
     said: list[str] = []
-    group = Group(blobs, RECIPE, "cuda", size, said.append)
+    group = Group(blobs, replace(RECIPE, precision=precision), "cuda", size, said.append)
     for _ in range(2):  # the second time with what the first has captured
         results = list(group.train(JOBS))
-        assert {trial.job.key: trial.metrics["validation_loss"] for trial, _ in results} == pytest.approx(
-            alone, rel=1e-2
-        )
+        losses = {trial.job.key: trial.metrics["validation_loss"] for trial, _ in results}
+        assert losses == pytest.approx(alone, rel=1e-2 if precision == "float32" else 0.2)
         assert said == []
         for trial, network in results:
             assert isinstance(network, Network)
@@ -58,6 +62,36 @@ def test_through_a_worker(blobs: Dataset, alone: dict[str, float]) -> None:
         trials = list(evaluator.evaluate(JOBS))
     losses = {trial.job.key: trial.metrics["validation_loss"] for trial in trials}
     assert losses == pytest.approx(alone, rel=1e-2)
+
+
+@pytest.mark.parametrize(("channels", "copies", "kernel", "stride", "pad"), [(1, 1, 3, 1, 0), (3, 2, 5, 2, 1)])
+@pytest.mark.parametrize("window", [0, 2, 3])
+def test_kernels_compute_what_pytorch_does(
+    monkeypatch: pytest.MonkeyPatch, channels: int, copies: int, kernel: int, stride: int, pad: int, window: int
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    how = {"copies": copies, "window": window, "stride": stride, "padding": pad}
+    plain = modules.conv(channels, 24, kernel, **how).double()
+    there = modules.conv(channels, 24, kernel, **how).cuda()
+    there.load_state_dict(plain.state_dict())
+    assert modules.kernels(torch.device("cuda", 0))[1] == ""
+    x = torch.randn(7, copies * channels, 28, 28)
+    ours, right = there(x.cuda()), plain(x.double())
+    torch.testing.assert_close(ours.double().cpu(), right, rtol=1e-4, atol=1e-4)
+    for one in (ours, right):
+        (one * torch.linspace(0, 1, one.numel(), dtype=one.dtype, device=one.device).view_as(one)).sum().backward()
+    for mine, theirs in zip(there.parameters(), plain.parameters(), strict=True):
+        assert mine.grad is not None
+        torch.testing.assert_close(mine.grad.double().cpu(), theirs.grad, rtol=1e-3, atol=1e-2)
+
+
+def test_dropout_drops_the_same_as_on_a_cpu() -> None:
+    layer = modules.Dropout(0.3)
+    layer.keys = noise.keys(torch.arange(3), torch.arange(1))[0]
+    x = torch.rand(50, 3 * 33, requires_grad=True)
+    right = layer(x)
+    layer.keys = layer.keys.cuda()
+    torch.testing.assert_close(layer(x.cuda()).cpu(), right)
 
 
 @pytest.fixture

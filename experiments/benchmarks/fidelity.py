@@ -8,6 +8,7 @@ rung can be expected to do better than that. A third time it is done in bfloat16
     python experiments/benchmarks/fidelity.py train mnist-5k FILE     # 15 minutes on two cores; appends to FILE
     python experiments/benchmarks/fidelity.py train mnist FILE        # 20 minutes
     python experiments/benchmarks/fidelity.py train mnist FILE --device cuda --group 8    # each way into a file
+    python experiments/benchmarks/fidelity.py paths                   # on a GPU: its ways to train, two minutes
     python experiments/benchmarks/fidelity.py table FILE
     python experiments/benchmarks/fidelity.py rungs FILE              # what follows for successive halving
 """
@@ -16,10 +17,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import statistics
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +31,13 @@ from scipy.stats import kendalltau
 
 from nas.architecture.architecture import Limits
 from nas.data import open_source
+from nas.data.mnist import Mnist
 from nas.evaluation import processes
 from nas.evaluation.local import LocalEvaluator
 from nas.spaces.cnn import Cnn
 from nas.spaces.space import Candidate
-from nas.training.recipe import RECIPES
+from nas.training.group import Group
+from nas.training.recipe import RECIPES, Precision
 from nas.trial import Job, job_seed
 
 # Epochs; the last one is the long training, which for mnist is that of a search.
@@ -78,6 +83,33 @@ def train(name: str, path: Path, networks: int, device: str, group: int) -> None
                 failed = trial.failure.kind if trial.failure else None
                 print(json.dumps(about | {"failure": failed, **trial.metrics}), file=file, flush=True)
         print(f"{name}, {precision}, seed {repeat}, {epochs:g} epochs", file=sys.stderr)
+
+
+def paths(networks: int, epochs: float, batch_size: int) -> None:
+    """How the ways to train on a GPU agree with the plain loop in float32, on mnist."""
+    data = Mnist([Path(os.environ["NAS_DATA_DIR"])]).load()  # also where nas is not installed
+    limits = Limits(data.input_shape, len(data.classes), max_flops=Cnn.max_flops)
+    ways: list[tuple[Precision, int | str, int]]  # how many at a time, and which seed
+    ways = [("float32", 1, 0), ("bfloat16", "auto", 0), ("float32", "auto", 0), ("float32", "auto", 1)]
+    ways += [("tf32", "auto", 0), ("bfloat16", 1, 0)]
+    found: dict[tuple[str, str | int, int], dict[str, Mapping[str, float]]] = {}
+    for precision, size, repeat in ways:
+        recipe = replace(RECIPES["default"], precision=precision, batch_size=batch_size)
+        group = Group(data, recipe, "cuda", size, lambda line: print(line, file=sys.stderr))
+        jobs = [Job(one, epochs, job_seed(0, one.architecture.id, repeat)) for one in candidates(networks, limits)]
+        start = time.perf_counter()
+        trials = [trial for trial, _ in group.train(jobs)]
+        seconds = time.perf_counter() - start
+        found[precision, size, repeat] = {trial.id: trial.metrics for trial in trials if not trial.failure}
+        plain = found["float32", 1, 0]
+        both = [name for name in plain if name in found[precision, size, repeat]]
+        pairs = [
+            [[one[name][metric] for name in both] for one in (plain, found[precision, size, repeat])]
+            for metric in ("validation_accuracy", "validation_loss")
+        ]
+        taus = " | ".join(f"{kendalltau(*pair).statistic:.3f}" for pair in pairs)
+        seed = ", another seed" * repeat
+        print(f"| group {size}, {precision}{seed} | {taus} | {len(both)} | {seconds:.1f} |", flush=True)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -160,13 +192,17 @@ def winner(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=["train", "table", "rungs"])
-    parser.add_argument("words", nargs="+", help="[DATASET] FILE")
+    parser.add_argument("what", choices=["train", "table", "rungs", "paths"])
+    parser.add_argument("words", nargs="*", help="[DATASET] FILE")
     parser.add_argument("--networks", type=int, default=60)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--group", type=int, default=1, help="how many a GPU trains at a time")
+    parser.add_argument("--epochs", type=float, default=1.0, help="of `paths`")
+    parser.add_argument("--batch", type=int, default=512, help="of `paths`")
     given = parser.parse_args()
-    if given.what == "train":
+    if given.what == "paths":
+        paths(given.networks, given.epochs, given.batch)
+    elif given.what == "train":
         train(given.words[0], Path(given.words[1]), given.networks, given.device, given.group)
     else:
         {"table": table, "rungs": rungs}[given.what](Path(given.words[0]))

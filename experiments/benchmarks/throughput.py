@@ -1,7 +1,7 @@
 """Candidate-epochs per minute, on the CPU or a GPU: ours beside what people would write, and the machine's floors.
 
-    python experiments/benchmarks/throughput.py --also bfloat16     both tables on this machine
-    python experiments/benchmarks/throughput.py --only lecture --group 8 --repeats 1
+    python experiments/benchmarks/throughput.py --also float32     both tables on this machine
+    python experiments/benchmarks/throughput.py --only lecture --loader-batches 64 512     on a GPU
     python experiments/benchmarks/throughput.py --images 2000 --networks 4 --repeats 1     to try it, in a minute
 
 Two kinds of work, on mnist's 54,000 training images, with the accuracy on the 6,000 validation images after each
@@ -13,6 +13,7 @@ code (the dependency group `benchmarks`). Where nas is not installed, set PYTHON
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib.util
 import json
 import math
@@ -24,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -49,7 +51,7 @@ from nas.trial import Job, job_seed
 
 SHAPE = (1, 28, 28)
 SHARE = SIZES[0] // SIZES[1]  # training images for each validation image
-JOBS = {"cpu": 2, "cuda": 32}  # of the lecture's network for each worker: 50 s on a core, seconds on a GPU
+JOBS = {"cpu": 2, "cuda": 128}  # of the lecture's network for each worker: 50 s on a core, seconds on a GPU
 LONG = 5.0  # epochs of a training that is worth its result
 VALIDATION_BATCH = 1_000  # of the foreign loops; ours takes what it takes in a search
 MATMUL = {"cpu": 2_048, "cuda": 8_192}  # 0.2 s in one thread, 20 ms on a GPU: large enough for its peak
@@ -115,18 +117,34 @@ def validated(given: argparse.Namespace) -> int:
 # Ours.
 
 
-def ours(
-    work: Work, data: Dataset, given: argparse.Namespace, *, count: int, workers: int, grouped: bool
-) -> float:
-    """Seconds from the call to the last of ``count`` trials."""
-    options: dict[str, Any] = {"group": given.group} if grouped and given.group is not None else {}
-    with LocalEvaluator(data, work.recipe, workers=workers, device=given.device, **options) as evaluator:
-        tiny = [replace(job, epochs=1e-6) for job in work.jobs(workers, seed=1)]
-        run_all(evaluator, tiny)  # processes start, torch is imported, a GPU wakes up
-        jobs = work.jobs(count, seed=0)
+class Ours:
+    """Our evaluator, which trains what it is given as in a search."""
+
+    def __init__(self, recipe: Recipe, data: Dataset, given: argparse.Namespace, workers: int, group: Any) -> None:
+        say = partial(print, file=sys.stderr)
+        options: dict[str, Any] = {"workers": workers, "device": given.device, "group": group, "warn": say}
+        self._make = partial(LocalEvaluator, data, recipe, **options)
+        self._workers, self._round = workers, 0
+        self._evaluator: LocalEvaluator | None = None
+        atexit.register(self.end)
+
+    def seconds(self, work: Work, count: int) -> float:
+        """From the call to the last of ``count`` trials, none of which it has trained before."""
+        if self._evaluator is None:
+            self._evaluator = self._make()
+            tiny = [replace(job, epochs=1e-6) for job in work.jobs(self._workers, seed=0)]
+            run_all(self._evaluator, tiny)  # processes start, torch is imported, a GPU wakes up
+        self._round += 1
+        jobs = work.jobs(count, seed=self._round)
         start = time.perf_counter()
-        run_all(evaluator, jobs)
+        run_all(self._evaluator, jobs)
         return time.perf_counter() - start
+
+    def end(self) -> None:
+        """Leave no process."""
+        if self._evaluator is not None:
+            self._evaluator.__exit__()
+            self._evaluator = None
 
 
 def run_all(evaluator: LocalEvaluator, jobs: Sequence[Job]) -> None:
@@ -315,42 +333,37 @@ def sides(only: str, work: Work, data: Dataset, given: argparse.Namespace) -> di
     """What is measured: a function that measures candidate-epochs per minute, by the name of the side."""
     whole = len(work.architectures) if only == "cnn" else 0  # all networks, or jobs for each worker
 
-    def our(workers: int, *, grouped: bool, precision: Any = "float32") -> Callable[[], float]:
-        count = whole or workers * jobs_each(given)
-        precise = replace(work, recipe=replace(work.recipe, precision=precision))
-        return lambda: (
-            60 * count * work.epochs / ours(precise, data, given, count=count, workers=workers, grouped=grouped)
-        )
+    def our(workers: int, group: Any, precision: Any = given.precision) -> Callable[[], float]:
+        few = given.device == "cuda" and group == 1  # a tenth of the speed, and the rate does not depend on it
+        count = whole or workers * (jobs_each(given) // (8 if few else 1) or 1)
+        trained = Ours(replace(work.recipe, precision=precision), data, given, workers, group)
+        return lambda: 60 * count * work.epochs / trained.seconds(work, count)
 
     def theirs(side: str, batch: int) -> Callable[[], float]:
         done = (whole or 1) * work.epochs
         return lambda: 60 * done / float(foreign(side, batch, only, given)["seconds"])
 
     workers = f"{given.workers} workers" if given.workers > 1 else "1 worker"
-    found = {
-        f"ours, {workers}{'' if given.group is None else f', group {given.group}'}": our(
-            given.workers, grouped=True
-        )
-    }
-    if given.workers > 1 or given.group is not None:
-        found["ours, one at a time"] = our(1, grouped=False)
+    group = "" if given.device == "cpu" else f", group {given.group}"
+    found = {f"ours, {workers}{group}, {given.precision}": our(given.workers, given.group)}
+    if given.workers > 1 or group:
+        found[f"ours, one at a time, {given.precision}"] = our(1, 1)
     for precision in given.also:
-        found[f"ours, {workers}, {precision}"] = our(given.workers, grouped=True, precision=precision)
-    if only == "lecture":
+        found[f"ours, {workers}{group}, {precision}"] = our(given.workers, given.group, precision)
+    if only == "lecture" and 128 in given.loader_batches:
         if importlib.util.find_spec("keras"):
             found["the lecture's code, Keras on torch, batch 128"] = theirs("keras", 128)
         else:
             print("without Keras: `uv pip install --group benchmarks` installs it", file=sys.stderr)
-    batches = [64, 128, *([512] if given.device == "cuda" else [])] if only == "lecture" else [64]
-    for batch in batches:
+    for batch in given.loader_batches if only == "lecture" else given.loader_batches[:1]:
         found[f"PyTorch with a DataLoader, batch {batch}"] = theirs("loader", batch)
     return found
 
 
 def jobs_each(given: argparse.Namespace) -> int:
     """Trainings of the lecture's network for each worker: whole groups, so that it is busy to the end."""
-    count, group = given.jobs or JOBS[given.device], given.group if isinstance(given.group, int) else 1
-    return group * math.ceil(count / group)
+    count: int = given.jobs or JOBS[given.device]
+    return count
 
 
 def measured(what: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
@@ -393,9 +406,8 @@ def whole_trainings(work: Work, data: Dataset, given: argparse.Namespace) -> Non
     """Print how many trainings a minute make, of which each is worth its result."""
     count = given.workers * jobs_each(given)
     long = replace(work, epochs=LONG)
-    took = [
-        ours(long, data, given, count=count, workers=given.workers, grouped=True) for _ in range(given.repeats)
-    ]
+    trained = Ours(replace(work.recipe, precision=given.precision), data, given, given.workers, given.group)
+    took = [trained.seconds(long, count) for _ in range(given.repeats)]
     rates = sorted(60 * count / seconds for seconds in took)
     spread = f"median {statistics.median(rates):.3g} a minute, {rates[0]:.3g}–{rates[-1]:.3g}"
     print(f"- trainings of {LONG:g} epochs: {spread}")
@@ -436,12 +448,16 @@ def options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, default=0.25, help="of each network of the cnn space")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--workers", type=int, help="of ours; one a core, or one for a GPU")
-    parser.add_argument("--group", type=lambda text: text if text == "auto" else int(text), help="of ours")
+    kind = {"type": lambda text: text if text == "auto" else int(text), "default": "auto"}
+    parser.add_argument("--group", **kind, help="of ours, on a GPU")  # type: ignore[arg-type]
+    precisions = ["float32", "tf32", "bfloat16"]
+    parser.add_argument("--precision", default="bfloat16", choices=precisions, help="of ours")
     parser.add_argument(
-        "--also", nargs="*", default=[], choices=["tf32", "bfloat16"], help="rows of ours in other precisions"
+        "--also", nargs="*", default=[], choices=precisions, help="rows of ours in other precisions"
     )
+    parser.add_argument("--loader-batches", nargs="*", type=int, default=[64, 128], help="of the DataLoader loop")
     parser.add_argument("--batch", type=int, help="of ours; 128 and the recipe's 64 on a CPU, 512 on a GPU")
-    parser.add_argument("--jobs", type=int, help="of the lecture's network for each worker; 2, on a GPU 32")
+    parser.add_argument("--jobs", type=int, help="of the lecture's network for each worker; 2, on a GPU 128")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--data-dir", default=os.environ.get("NAS_DATA_DIR", "."), help="holds MNIST/raw")
     parser.add_argument("--side", choices=["keras", "loader", "peaks"], help=argparse.SUPPRESS)

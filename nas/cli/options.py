@@ -29,14 +29,14 @@ def training_options(command: Command) -> Command:
             click.option(
                 "--precision",
                 type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
-                help="auto: bfloat16 on CPUs that have units for it, else float32.  [default: auto]",
+                help="auto: bfloat16 where the device has units for it.  [default: auto]",
             ),
             click.option("--device", help="auto, cpu, cuda, cuda:1, mps.  [default: auto]"),
             click.option(
                 "--group",
                 metavar="N|auto",
                 callback=count_or_auto,
-                help="Networks that a worker trains at a time, as CUDA graphs on a GPU.  [default: 1]",
+                help="Networks that train at a time on a GPU; 1: step by step.  [default: auto]",
             ),
             click.option(
                 "--seed", type=click.IntRange(0, 2**32 - 1), help="Decides every random choice.  [default: 0]"

@@ -18,10 +18,6 @@ from nas.training.network import Network
 from nas.training.recipe import Recipe
 from nas.training.stepper import Stepper
 
-# Before a capture a step has to run a few times, so that what is set up once is not captured (PyTorch's notes on
-# CUDA graphs ask for three).
-WARM_UPS = 3
-
 
 class Captured:
     """A `Stepper` that replays graphs, in which one network of an architecture is trained after another.
@@ -47,10 +43,8 @@ class Captured:
         self._at = torch.zeros(1, dtype=torch.int64, device=data.device)  # the next step of the epoch
         self._read = torch.zeros(network.copies, 3, pin_memory=True)
         self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        for _ in range(WARM_UPS):
-            self._at.zero_()  # an epoch may have fewer steps than that
-            self._learn()
-            self._stepper.validate()
+        self._learn()  # what is set up once is not to be captured, nor what measures or compiles
+        self._stepper.validate()
         self._learning, self._measuring = _graph(self._learn, pool), _graph(self._stepper.validate, pool)
 
     def load(self, network: Network) -> None:

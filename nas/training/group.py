@@ -10,6 +10,7 @@ import torch
 
 from nas.training.batches import Resident
 from nas.training.lanes import Lane, Lanes, Sets
+from nas.training.modules import kernels
 from nas.training.network import Network
 from nas.training.recipe import Recipe
 from nas.training.trainer import train_copies
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 Result = tuple[Trial, Network | None]  # None where it failed
 
-MOST_COPIES = 8  # side by side as one network, where nobody says how many
-
 
 class Group:
     """Trains lists of jobs on one device, and keeps there what the next list can use.
@@ -30,8 +29,8 @@ class Group:
         dataset: what the networks learn from.
         recipe: how.
         device: where, as PyTorch names it.
-        size: how many jobs are trained at a time. More than one are copies side by side, where they have one
-            architecture, and on a GPU lanes, too; ``auto`` is as many as are worth it there, and one elsewhere.
+        size: how many jobs are trained at a time: on lanes of a CUDA device, and elsewhere as copies side by side,
+            where they have one architecture; ``auto`` is as many as are worth it on lanes, and one elsewhere.
         warn: is given a line to show when a faster path fails.
     """
 
@@ -45,9 +44,13 @@ class Group:
     ) -> None:
         is_cuda = device.startswith("cuda")
         if is_cuda:  # PyTorch would take tf32 for convolutions, and not for linear maps
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = recipe.precision == "tf32"
+            _, reason = kernels(torch.empty(0, device=device).device)
+            if reason:
+                warn(f"some layers are slower than they could be: Triton does not work here ({reason[:150]})")
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = recipe.precision != "float32"
         self._data, self._recipe = Resident(dataset, device), recipe
-        self._copies = size if isinstance(size, int) else MOST_COPIES if is_cuda else 1
+        # On a GPU copies are slower than lanes: cuDNN rearranges maps for grouped convolutions (decisions/0009).
+        self._copies = size if isinstance(size, int) and not is_cuda else 1
         self._lanes = Lanes(self._lane, size, warn) if is_cuda and size != 1 else None
 
     def train(self, jobs: Sequence[Job]) -> Iterator[Result]:

@@ -9,8 +9,9 @@ module is PyTorch's own.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 import torch
@@ -22,32 +23,69 @@ from nas.training import noise
 from nas.training.backbone import Backbone
 
 
+@lru_cache
+def kernels(device: torch.device) -> tuple[Any, str]:
+    """`nas.training.kernels`, if they work on this device; otherwise None and, for a GPU, the reason."""
+    if device.type != "cuda":
+        return None, ""
+    try:
+        module = importlib.import_module("nas.training.kernels")
+    except Exception as error:  # noqa: BLE001  # there is no Triton for this system, or it cannot be used here
+        return None, f"{type(error).__name__}: {error}"
+    reason = module.why_not(device)
+    return (None if reason else module), reason
+
+
 def conv(
     channels: int, maps: int, kernel: int, *, copies: int, groups: int = 1, window: int = 0, **how: Any
 ) -> nn.Conv2d:
     """A convolution of each copy, with max pooling over a window if there is one."""
-    channels, maps, groups = copies * channels, copies * maps, copies * groups
-    if window:
-        return ConvPool(channels, maps, kernel, groups=groups, window=window, **how)
-    return nn.Conv2d(channels, maps, kernel, groups=groups, **how)
+    return Conv(copies * channels, copies * maps, kernel, groups=copies * groups, window=window, **how)
 
 
-class ConvPool(nn.Conv2d):
-    """A convolution and the max pooling that follows it, with the bias added last.
+class Conv(nn.Conv2d):
+    """A convolution, and the max pooling that follows it, if there is a window.
 
-    max(x + b) = max(x) + b, also when rounded, so this is the same function, and the bias is added to a quarter of
-    the values. What counts is its gradient, a sum over all of them (docs/decisions/0009).
+    The bias is added after the pooling: max(x + b) = max(x) + b, also when rounded, so this is the same function,
+    and the bias is added to a quarter of the values. What counts is its gradient, a sum over all of them
+    (docs/decisions/0009).
     """
 
-    def __init__(self, channels: int, maps: int, kernel: int, *, window: int, **how: Any) -> None:
+    def __init__(self, channels: int, maps: int, kernel: int, *, window: int = 0, **how: Any) -> None:
         super().__init__(channels, maps, kernel, **how)
         self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pooled maps."""
+        """Maps, pooled."""
+        gpu = kernels(x.device)[0]
+        if gpu and gpu.can_convolve(x, self.weight, self.groups):
+            stride, pad = self.stride[0], int(self.padding[0])
+            maps: Tensor = gpu.convolve(x, self.weight, self.bias, stride, pad, self.groups)
+            return max_pool(maps, self.window) if self.window else maps
+        if not self.window:
+            return super().forward(x)
         maps = functional.conv2d(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
-        pooled = functional.max_pool2d(maps, self.window)
-        return pooled if self.bias is None else pooled + self.bias.view(-1, 1, 1)
+        pooled = max_pool(maps, self.window)
+        return pooled if self.bias is None else pooled + self.bias.to(pooled.dtype).view(-1, 1, 1)
+
+
+class MaxPool(nn.MaxPool2d):
+    """Max pooling over a window that moves by its size."""
+
+    def __init__(self, window: int) -> None:
+        super().__init__(window)
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The maxima."""
+        return max_pool(x, self.window)
+
+
+def max_pool(x: Tensor, window: int) -> Tensor:
+    """The maxima of windows that do not overlap."""
+    gpu = kernels(x.device)[0]
+    pooled: Tensor = gpu.max_pool(x, window) if gpu else functional.max_pool2d(x, window)
+    return pooled
 
 
 def linear(features: int, maps: int, copies: int) -> nn.Module:
@@ -101,6 +139,10 @@ class Dropout(nn.Dropout):
         """Some values zero, the others larger by as much as keeps the mean."""
         if not self.training or self.keys is None:
             return super().forward(x)
+        gpu = kernels(x.device)[0]
+        if gpu and x.ndim == 2:
+            dropped: Tensor = gpu.dropout(x, self.keys, self.p)
+            return dropped
         copies, images = len(self.keys), len(x)
         kept, share = noise.kept(self.keys, x.numel() // copies, self.p)  # (copies, N · what an image has)
         mask = kept.view(copies, images, -1).transpose(0, 1).reshape(x.shape)

@@ -196,7 +196,7 @@ def _modules(layer: Layer, shape: Shape, copies: int, window: int) -> tuple[list
         case Pretrained():
             return [("backbone", modules.backbone(layer, shape, copies))], "linear"
         case MaxPool():
-            return [("max_pool", nn.MaxPool2d(layer.size))], "linear"
+            return [("max_pool", modules.MaxPool(layer.size))], "linear"
         case AveragePool():
             return [("average_pool", nn.AvgPool2d(layer.size))], "linear"
         case GlobalAveragePool():

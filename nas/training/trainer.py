@@ -105,12 +105,15 @@ class Training:
         steps, length = self.steps, self.jobs[0].epochs
         seeds, dropouts = [job.seed for job in self.jobs], len(steps.network.dropouts)
         epochs = Epochs(seeds, length, len(steps.data.labels), dropouts, steps.recipe)
+        epoch = epochs.draw(0)
         for number in range(len(epochs)):
-            count = steps.begin(epochs.draw(number))
+            count = steps.begin(epoch)
             for step in range(count):
                 steps.step(step)
                 yield True
             self._images += count * epochs.batch_size
+            if number + 1 < len(epochs):
+                epoch = epochs.draw(number + 1)  # 2 ms in which a GPU still has steps to do
             before = time.perf_counter()
             steps.validate()
             while not steps.is_done():
