@@ -42,9 +42,18 @@ class Plan:
     lecture: bool = False  # whether the lecture's network is trained, too, to compare with; it cannot win
 
     @property
+    def repeats(self) -> list[int]:
+        """How many seeds each finalist gets, the favourite first.
+
+        It gets one more where the trainings would be an odd number, of which the last would run alone.
+        """
+        count = self.finalists * self.seeds + self.lecture
+        return [self.seeds + (count > 1 and count % 2), *[self.seeds] * (self.finalists - 1)]
+
+    @property
     def trainings(self) -> int:
         """How many there are in all."""
-        return self.finalists * self.seeds + self.lecture
+        return sum(self.repeats) + self.lecture
 
     @classmethod
     def of(cls, said: Mapping[str, Any] | None) -> Plan:
@@ -100,7 +109,9 @@ def plan(history: Sequence[Trial], limits: Limits, epochs: float, workers: int, 
         if seconds is None:
             affordable = max(LEAST, TRAININGS * len(history)) * epochs / (chosen.finalists * seeds)
         else:
-            costs = [_cost(trial) for trial in best[: chosen.finalists] for _ in range(seeds)]
+            costs = [
+                _cost(trial) for trial, count in zip(best, chosen.repeats, strict=False) for _ in range(count)
+            ]
             costs += [lecture] if lecture and chosen.lecture else []
             affordable = SAFETY * seconds / max(1e-6, _makespan(costs, workers))  # made-up results take no time
         if affordable >= times * epochs:
@@ -156,11 +167,10 @@ def retrain(
     Raises:
         NasError: none of them could be trained.
     """
-    finalists = best[: chosen.finalists]
     jobs = [
         Job(trial.job.candidate, chosen.epochs, job_seed(seed, trial.id, repeat))
-        for trial in finalists
-        for repeat in range(1, chosen.seeds + 1)
+        for trial, count in zip(best, chosen.repeats, strict=False)
+        for repeat in range(1, count + 1)
     ]
     compared = Job(Candidate(LECTURE, origin="lecture"), chosen.epochs, job_seed(seed, LECTURE.id, 1))
     done = {trial.job.key: trial for trial in evaluator.evaluate([*jobs, *[compared] * chosen.lecture])}
