@@ -366,7 +366,8 @@ def _precision(name: str, device: str) -> Precision:
 
     if name == "auto":
         if device.startswith("cuda"):
-            has_units = torch.cuda.is_bf16_supported(including_emulation=False)
+            with torch.cuda.device(device):
+                has_units = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
             has_units = device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
         return "bfloat16" if has_units else "float32"

@@ -34,7 +34,7 @@ def assert_same(ours: Tensor, right: Tensor, wanted: Sequence[Tensor]) -> None:
         (2, 1, 1, 32, (28, 28), 3, 1, 0),
         (3, 1, 2, 8, (12, 13), 5, 1, 2),
         (2, 3, 1, 24, (11, 9), 3, 2, 1),
-        (1, 3, 2, 70, (8, 8), 5, 1, 3),
+        (1, 1, 2, 70, (8, 8), 7, 1, 3),
         (2, 1, 5, 12, (10, 10), 3, 1, 1),
         (2, 1, 1, 5, (9, 9), 1, 1, 0),
     ],
@@ -58,6 +58,7 @@ def test_what_is_no_image_is_left_to_pytorch() -> None:
     assert not kernels.can_convolve(torch.randn(2, 1, 9, 9).double(), weight, 1)
     assert not kernels.can_convolve(torch.randn(2, 8, 9, 9), torch.randn(4, 8, 3, 3), 1)
     assert not kernels.can_convolve(torch.randn(2, 3, 9, 9), torch.randn(4, 3, 7, 7), 1)
+    assert not kernels.can_convolve(torch.randn(2, 8, 9, 9), torch.randn(8, 1, 3, 3), 8)
 
 
 @pytest.mark.parametrize("memory", FORMATS)
@@ -88,7 +89,7 @@ def test_dropout_drops_the_same_as_without_kernels(copies: int, features: int, i
 
 def test_they_are_tried_before_they_are_used() -> None:
     with torch.inference_mode():
-        assert kernels.why_not(CPU) == ""
+        assert kernels.compute_the_same(CPU)
 
 
 @pytest.mark.parametrize("copies", [1, 2])
@@ -107,5 +108,5 @@ def test_a_network_is_the_same_with_them(monkeypatch: pytest.MonkeyPatch, copies
     network.use_keys(noise.keys(torch.arange(copies), torch.arange(1)))
     images = torch.randint(0, 256, (4, copies, 20, 20), dtype=torch.uint8)
     right = network(images)
-    monkeypatch.setattr(modules, "kernels", lambda device: (kernels, ""))
+    monkeypatch.setattr(modules, "gpu_kernels", lambda device: (kernels, ""))
     assert_same(network(images), right, list(network.parameters()))

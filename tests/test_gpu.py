@@ -74,7 +74,7 @@ def test_kernels_compute_what_pytorch_does(
     plain = modules.conv(channels, 24, kernel, **how).double()
     there = modules.conv(channels, 24, kernel, **how).cuda()
     there.load_state_dict(plain.state_dict())
-    assert modules.kernels(torch.device("cuda", 0))[1] == ""
+    assert modules.gpu_kernels(torch.device("cuda", 0))[1] == ""
     x = torch.randn(7, copies * channels, 28, 28)
     ours, right = there(x.cuda()), plain(x.double())
     torch.testing.assert_close(ours.double().cpu(), right, rtol=1e-4, atol=1e-4)

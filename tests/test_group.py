@@ -158,6 +158,29 @@ def test_how_many_lanes_are_worth_it_is_measured(blobs: Dataset, recipe: Recipe)
         assert all(len(trial.curve) == (2 if recipe is RECIPE else 0) for trial in results)
 
 
+def test_for_one_job_no_lanes_are_measured(blobs: Dataset) -> None:
+    made: list[PlainLane] = []
+
+    def make() -> PlainLane:
+        made.append(PlainLane(Resident(blobs, "cpu")))
+        return made[-1]
+
+    lanes = Lanes(make, "auto", lambda line: None)
+    assert len(list(lanes.train(deque([JOBS[:1]])))) == 1
+    assert len(made) == 1
+
+
+def test_what_cannot_be_measured_leaves_the_next_to_be_measured(blobs: Dataset) -> None:
+    """The first network has no room for itself; that says nothing about the others."""
+    log: list[int] = []
+    data = Resident(blobs, "cpu")
+    lanes = Lanes(lambda: PlainLane(data, 2, log), "auto", lambda line: None)
+    assert len(list(lanes.train(deque([JOBS[:3], JOBS[6:7]])))) == 3
+    assert log[0] == 3  # tried, and no rate
+    list(lanes.train(deque([JOBS[:1], JOBS[1:2]])))
+    assert lanes._worth
+
+
 def test_after_one_graph_has_failed_no_other_is_tried(blobs: Dataset) -> None:
     data, said = Resident(blobs, "cpu"), list[str]()
     lanes = Lanes(lambda: PlainLane(data), 1, said.append)

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from nas.training import modules
 
 pytest.importorskip("triton", reason="there is no Triton for this system")
 
@@ -21,3 +24,13 @@ def test_they_compute_what_pytorch_does() -> None:
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here they work")
+def test_where_they_do_not_work_the_reason_is_one_line() -> None:
+    """As on a machine whose GPU, driver or compiler Triton cannot use."""
+    kernels, reason = modules.gpu_kernels(torch.device("cuda", 0))
+    assert kernels is None
+    assert reason
+    assert "\n" not in reason
+    assert modules.gpu_kernels(torch.device("cpu")) == (None, "")

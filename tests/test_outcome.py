@@ -91,6 +91,9 @@ def test_the_lecture_is_trained_beside_the_finalists_where_that_is_affordable() 
     assert (
         plan(costing(3e6), Limits(), 1.0, 2, None).trainings == 8
     )  # three times two, one more, and the lecture's
+    assert Plan(1, 1).repeats == [1]
+    assert Plan(3, 2).repeats == [2, 2, 2]
+    assert Plan(3, 3).repeats == [4, 3, 3]
     assert not plan(costing(3e6), Limits(), 1.0, 2, 5.0).lecture  # one training, and as long a one beside it
     assert not plan(costing(3e6), Limits((3, 224, 224), 10), 1.0, 2, None).lecture  # 100 times the operations
     assert not plan(costing(3e6), Limits((1, 8, 8), 10), 1.0, 2, None).lecture  # it does not fit

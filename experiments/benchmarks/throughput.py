@@ -13,7 +13,6 @@ code (the dependency group `benchmarks`). Where nas is not installed, set PYTHON
 from __future__ import annotations
 
 import argparse
-import atexit
 import importlib.util
 import json
 import math
@@ -117,34 +116,19 @@ def validated(given: argparse.Namespace) -> int:
 # Ours.
 
 
-class Ours:
-    """Our evaluator, which trains what it is given as in a search."""
+def ours(work: Work, data: Dataset, given: argparse.Namespace, count: int, workers: int, group: Any) -> float:
+    """Seconds from the call to the last of ``count`` trials.
 
-    def __init__(self, recipe: Recipe, data: Dataset, given: argparse.Namespace, workers: int, group: Any) -> None:
-        say = partial(print, file=sys.stderr)
-        options: dict[str, Any] = {"workers": workers, "device": given.device, "group": group, "warn": say}
-        self._make = partial(LocalEvaluator, data, recipe, **options)
-        self._workers, self._round = workers, 0
-        self._evaluator: LocalEvaluator | None = None
-        atexit.register(self.end)
-
-    def seconds(self, work: Work, count: int) -> float:
-        """From the call to the last of ``count`` trials, none of which it has trained before."""
-        if self._evaluator is None:
-            self._evaluator = self._make()
-            tiny = [replace(job, epochs=1e-6) for job in work.jobs(self._workers, seed=0)]
-            run_all(self._evaluator, tiny)  # processes start, torch is imported, a GPU wakes up
-        self._round += 1
-        jobs = work.jobs(count, seed=self._round)
+    A first training of the work's first network is not counted: processes start, torch is imported, a GPU wakes
+    up, its lanes are measured, and have captured that network.
+    """
+    options: dict[str, Any] = {"workers": workers, "device": given.device, "group": group}
+    with LocalEvaluator(data, work.recipe, warn=partial(print, file=sys.stderr), **options) as evaluator:
+        run_all(evaluator, [replace(job, epochs=1e-6) for job in work.jobs(2 * workers, seed=1)])
+        jobs = work.jobs(count, seed=0)
         start = time.perf_counter()
-        run_all(self._evaluator, jobs)
+        run_all(evaluator, jobs)
         return time.perf_counter() - start
-
-    def end(self) -> None:
-        """Leave no process."""
-        if self._evaluator is not None:
-            self._evaluator.__exit__()
-            self._evaluator = None
 
 
 def run_all(evaluator: LocalEvaluator, jobs: Sequence[Job]) -> None:
@@ -336,8 +320,8 @@ def sides(only: str, work: Work, data: Dataset, given: argparse.Namespace) -> di
     def our(workers: int, group: Any, precision: Any = given.precision) -> Callable[[], float]:
         few = given.device == "cuda" and group == 1  # a tenth of the speed, and the rate does not depend on it
         count = whole or workers * (jobs_each(given) // (8 if few else 1) or 1)
-        trained = Ours(replace(work.recipe, precision=precision), data, given, workers, group)
-        return lambda: 60 * count * work.epochs / trained.seconds(work, count)
+        precise = replace(work, recipe=replace(work.recipe, precision=precision))
+        return lambda: 60 * count * work.epochs / ours(precise, data, given, count, workers, group)
 
     def theirs(side: str, batch: int) -> Callable[[], float]:
         done = (whole or 1) * work.epochs
@@ -350,7 +334,7 @@ def sides(only: str, work: Work, data: Dataset, given: argparse.Namespace) -> di
         found[f"ours, one at a time, {given.precision}"] = our(1, 1)
     for precision in given.also:
         found[f"ours, {workers}{group}, {precision}"] = our(given.workers, given.group, precision)
-    if only == "lecture" and 128 in given.loader_batches:
+    if only == "lecture":
         if importlib.util.find_spec("keras"):
             found["the lecture's code, Keras on torch, batch 128"] = theirs("keras", 128)
         else:
@@ -405,9 +389,8 @@ def floors(work: Work, rate: float, peak: dict[str, Any], data: Dataset, given: 
 def whole_trainings(work: Work, data: Dataset, given: argparse.Namespace) -> None:
     """Print how many trainings a minute make, of which each is worth its result."""
     count = given.workers * jobs_each(given)
-    long = replace(work, epochs=LONG)
-    trained = Ours(replace(work.recipe, precision=given.precision), data, given, given.workers, given.group)
-    took = [trained.seconds(long, count) for _ in range(given.repeats)]
+    long = replace(work, epochs=LONG, recipe=replace(work.recipe, precision=given.precision))
+    took = [ours(long, data, given, count, given.workers, given.group) for _ in range(given.repeats)]
     rates = sorted(60 * count / seconds for seconds in took)
     spread = f"median {statistics.median(rates):.3g} a minute, {rates[0]:.3g}–{rates[-1]:.3g}"
     print(f"- trainings of {LONG:g} epochs: {spread}")
@@ -440,6 +423,10 @@ def main(given: argparse.Namespace) -> None:
     print(f"\n{machine(peak, given)}; {images}.")
 
 
+def count_or_auto(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["lecture", "cnn"], help="one of the two tables")
@@ -448,8 +435,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, default=0.25, help="of each network of the cnn space")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--workers", type=int, help="of ours; one a core, or one for a GPU")
-    kind = {"type": lambda text: text if text == "auto" else int(text), "default": "auto"}
-    parser.add_argument("--group", **kind, help="of ours, on a GPU")  # type: ignore[arg-type]
+    parser.add_argument("--group", type=count_or_auto, default="auto", help="of ours, on a GPU")
     precisions = ["float32", "tf32", "bfloat16"]
     parser.add_argument("--precision", default="bfloat16", choices=precisions, help="of ours")
     parser.add_argument(

@@ -27,6 +27,8 @@ class Resident:
 
     def __init__(self, dataset: Dataset, device: str) -> None:
         self.dataset, self.device = dataset, device
+        if device.startswith("cuda"):  # Triton's kernels go to the current device, wherever their tensors are
+            torch.cuda.set_device(torch.empty(0, device=device).device)
         self.images, self.labels = dataset.train.images.to(device), dataset.train.labels.to(device)
         self.validation = dataset.validation.images.to(device), dataset.validation.labels.to(device)
 

@@ -10,7 +10,7 @@ import torch
 
 from nas.training.batches import Resident
 from nas.training.lanes import Lane, Lanes, Sets
-from nas.training.modules import kernels
+from nas.training.modules import gpu_kernels
 from nas.training.network import Network
 from nas.training.recipe import Recipe
 from nas.training.trainer import train_copies
@@ -43,12 +43,12 @@ class Group:
         warn: Callable[[str], None] = lambda line: None,
     ) -> None:
         is_cuda = device.startswith("cuda")
-        if is_cuda:  # PyTorch would take tf32 for convolutions, and not for linear maps
-            _, reason = kernels(torch.empty(0, device=device).device)
-            if reason:
-                warn(f"some layers are slower than they could be: Triton does not work here ({reason[:150]})")
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = recipe.precision != "float32"
         self._data, self._recipe = Resident(dataset, device), recipe
+        if is_cuda:  # PyTorch would take tf32 for convolutions, and not for linear maps
+            _, reason = gpu_kernels(self._data.images.device)
+            if reason:
+                warn(f"some layers are slower than they could be: Triton does not work here ({reason})")
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = recipe.precision != "float32"
         # On a GPU copies are slower than lanes: cuDNN rearranges maps for grouped convolutions (decisions/0009).
         self._copies = size if isinstance(size, int) and not is_cuda else 1
         self._lanes = Lanes(self._lane, size, warn) if is_cuda and size != 1 else None

@@ -143,9 +143,9 @@ class Lanes:
         waiting = deque(jobs for jobs in sets if jobs not in left)
         sets.clear()
         try:
-            if waiting and not self._worth:
+            if len(waiting) > 1 and not self._worth:
                 self._worth = self._measured(waiting[0])
-            self._most = self._worth
+            self._most = self._worth or 1
             while waiting or self._running:
                 while waiting and self._has_room(waiting[0]):
                     self._begin(waiting, left)
@@ -242,6 +242,9 @@ class Lanes:
                 rate = self._rate(jobs, count)
             except Exception:  # noqa: BLE001  # most likely no memory; with fewer lanes, `train` finds out
                 rate = 0.0
+            if not rate and count == 1:  # that says something about this network, not about lanes
+                self._clear()
+                return 0
             if rate < WORTH * best or not rate:
                 break
             count, best = 2 * count, rate

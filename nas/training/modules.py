@@ -3,8 +3,7 @@
 Copies (Wang et al., HFTA, 2021) lie beside one another in the channels: a map is (N, copies · channels, H, W), a
 vector (N, copies · features), and of every parameter and statistic the first dimension is that of one network,
 ``copies`` times. No copy sees anything of another: convolutions have groups, linear maps are a batch of matrices,
-and what PyTorch does channel by channel (normalisation, pooling, activations) needs no change. With one copy each
-module is PyTorch's own.
+and what PyTorch does channel by channel (normalisation, pooling, activations) needs no change.
 """
 
 from __future__ import annotations
@@ -22,18 +21,21 @@ from nas.architecture.layers import LEAKY_SLOPE, Cell, Pretrained, ResidualBlock
 from nas.training import noise
 from nas.training.backbone import Backbone
 
+WIDEST = 4  # window that a GPU's kernels pool: they are unrolled, and count to 255
+
 
 @lru_cache
-def kernels(device: torch.device) -> tuple[Any, str]:
+def gpu_kernels(device: torch.device) -> tuple[Any, str]:
     """`nas.training.kernels`, if they work on this device; otherwise None and, for a GPU, the reason."""
     if device.type != "cuda":
         return None, ""
     try:
-        module = importlib.import_module("nas.training.kernels")
-    except Exception as error:  # noqa: BLE001  # there is no Triton for this system, or it cannot be used here
-        return None, f"{type(error).__name__}: {error}"
-    reason = module.why_not(device)
-    return (None if reason else module), reason
+        kernels = importlib.import_module("nas.training.kernels")
+        if not kernels.compute_the_same(device):
+            return None, "it computes something else"
+    except Exception as error:  # noqa: BLE001  # no Triton for this system, no compiler, a GPU that is too old
+        return None, " ".join(f"{type(error).__name__}: {error}".split())[:150]
+    return kernels, ""
 
 
 def conv(
@@ -48,7 +50,7 @@ class Conv(nn.Conv2d):
 
     The bias is added after the pooling: max(x + b) = max(x) + b, also when rounded, so this is the same function,
     and the bias is added to a quarter of the values. What counts is its gradient, a sum over all of them
-    (docs/decisions/0009).
+    (docs/decisions/0009). The kernels of a GPU have it for nothing.
     """
 
     def __init__(self, channels: int, maps: int, kernel: int, *, window: int = 0, **how: Any) -> None:
@@ -57,7 +59,7 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps, pooled."""
-        gpu = kernels(x.device)[0]
+        gpu = gpu_kernels(x.device)[0]
         if gpu and gpu.can_convolve(x, self.weight, self.groups):
             stride, pad = self.stride[0], int(self.padding[0])
             maps: Tensor = gpu.convolve(x, self.weight, self.bias, stride, pad, self.groups)
@@ -83,7 +85,7 @@ class MaxPool(nn.MaxPool2d):
 
 def max_pool(x: Tensor, window: int) -> Tensor:
     """The maxima of windows that do not overlap."""
-    gpu = kernels(x.device)[0]
+    gpu = gpu_kernels(x.device)[0] if window <= WIDEST else None
     pooled: Tensor = gpu.max_pool(x, window) if gpu else functional.max_pool2d(x, window)
     return pooled
 
@@ -139,7 +141,7 @@ class Dropout(nn.Dropout):
         """Some values zero, the others larger by as much as keeps the mean."""
         if not self.training or self.keys is None:
             return super().forward(x)
-        gpu = kernels(x.device)[0]
+        gpu = gpu_kernels(x.device)[0]
         if gpu and x.ndim == 2:
             dropped: Tensor = gpu.dropout(x, self.keys, self.p)
             return dropped
