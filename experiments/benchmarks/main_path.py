@@ -10,6 +10,7 @@ More words are other seeds.
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from typing import Any
 import psutil
 
 from nas.statistics import deviation
+
+TRAINED = r"loss\s+\S+\s+·"  # in a line about a training, and in no other
 
 COMMANDS = {
     "mnist-5k": "search --strategy evolve --dataset mnist-5k",
@@ -48,10 +51,10 @@ def run(words: list[str]) -> dict[str, Any]:
                 elapsed = time.perf_counter() - start
                 text = progress.read_text()
                 seen["first_line"] = seen["first_line"] or (elapsed if text else 0.0)
-                seen["first_trial"] = seen["first_trial"] or (elapsed if "loss" in text else 0.0)
-                lines = text.count("loss")
+                lines = len(re.findall(TRAINED, text))
+                seen["first_trial"] = seen["first_trial"] or (elapsed if lines else 0.0)
+                note_work(process.pid, work)  # each time: what a process did after the last look ends with it
                 if lines and (not trained or lines != trained[-1][0]):
-                    note_work(process.pid, work)
                     trained.append((lines, time.perf_counter() - start, sum(work.values())))
                 seen["peak"] = max(seen["peak"], tree_memory(process.pid))
                 time.sleep(0.25)
