@@ -67,7 +67,7 @@ def test_what_is_handed_over_has_the_score_that_was_reported(result: dict[str, o
 def test_progress_goes_to_standard_error_in_plain_lines(place: Path) -> None:
     text = (place / "progress.txt").read_text()
     assert re.search(r"searching: [0-9a-f]{12} · [\d,]+ parameters · \d+\.\d\d % · loss", text)
-    assert "training the best again: 5 trainings" in text
+    assert "training the best again: 6 trainings" in text
     assert "\x1b" not in text
 
 
