@@ -64,7 +64,7 @@ def test_through_a_worker(blobs: Dataset, alone: dict[str, float]) -> None:
     assert losses == pytest.approx(alone, rel=1e-2)
 
 
-@pytest.mark.parametrize(("channels", "copies", "kernel", "stride", "pad"), [(1, 1, 3, 1, 0), (3, 2, 5, 2, 1)])
+@pytest.mark.parametrize(("channels", "copies", "kernel", "stride", "pad"), [(1, 1, 3, 1, 0), (3, 2, 3, 2, 1)])
 @pytest.mark.parametrize("window", [0, 2, 3])
 def test_kernels_compute_what_pytorch_does(
     monkeypatch: pytest.MonkeyPatch, channels: int, copies: int, kernel: int, stride: int, pad: int, window: int
@@ -76,6 +76,7 @@ def test_kernels_compute_what_pytorch_does(
     there.load_state_dict(plain.state_dict())
     assert modules.gpu_kernels(torch.device("cuda", 0))[1] == ""
     x = torch.randn(7, copies * channels, 28, 28)
+    assert modules.gpu_kernels(torch.device("cuda", 0))[0].can_convolve(x, plain.weight, copies)
     ours, right = there(x.cuda()), plain(x.double())
     torch.testing.assert_close(ours.double().cpu(), right, rtol=1e-4, atol=1e-4)
     for one in (ours, right):

@@ -88,9 +88,7 @@ def test_the_lecture_is_trained_beside_the_finalists_where_that_is_affordable() 
         return [replace(one, metrics={**one.metrics, "flops": flops}) for one in made]
 
     assert plan(costing(3e6), Limits(), 1.0, 2, None).lecture
-    assert (
-        plan(costing(3e6), Limits(), 1.0, 2, None).trainings == 8
-    )  # three times two, one more, and the lecture's
+    assert plan(costing(3e6), Limits(), 1.0, 2, None).trainings == 8  # 3 · 2, the favourite's third, the lecture's
     assert Plan(1, 1).repeats == [1]
     assert Plan(3, 2).repeats == [2, 2, 2]
     assert Plan(3, 3).repeats == [4, 3, 3]

@@ -319,7 +319,7 @@ def sides(only: str, work: Work, data: Dataset, given: argparse.Namespace) -> di
 
     def our(workers: int, group: Any, precision: Any = given.precision) -> Callable[[], float]:
         few = given.device == "cuda" and group == 1  # a tenth of the speed, and the rate does not depend on it
-        count = whole or workers * (jobs_each(given) // (8 if few else 1) or 1)
+        count = whole or workers * (given.jobs // (8 if few else 1) or 1)
         precise = replace(work, recipe=replace(work.recipe, precision=precision))
         return lambda: 60 * count * work.epochs / ours(precise, data, given, count, workers, group)
 
@@ -342,12 +342,6 @@ def sides(only: str, work: Work, data: Dataset, given: argparse.Namespace) -> di
     for batch in given.loader_batches if only == "lecture" else given.loader_batches[:1]:
         found[f"PyTorch with a DataLoader, batch {batch}"] = theirs("loader", batch)
     return found
-
-
-def jobs_each(given: argparse.Namespace) -> int:
-    """Trainings of the lecture's network for each worker: whole groups, so that it is busy to the end."""
-    count: int = given.jobs or JOBS[given.device]
-    return count
 
 
 def measured(what: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
@@ -388,7 +382,7 @@ def floors(work: Work, rate: float, peak: dict[str, Any], data: Dataset, given: 
 
 def whole_trainings(work: Work, data: Dataset, given: argparse.Namespace) -> None:
     """Print how many trainings a minute make, of which each is worth its result."""
-    count = given.workers * jobs_each(given)
+    count = given.workers * given.jobs
     long = replace(work, epochs=LONG, recipe=replace(work.recipe, precision=given.precision))
     took = [ours(long, data, given, count, given.workers, given.group) for _ in range(given.repeats)]
     rates = sorted(60 * count / seconds for seconds in took)
@@ -451,6 +445,7 @@ def options() -> argparse.Namespace:
     if given.device == "auto":
         given.device = "cuda" if torch.cuda.is_available() else "cpu"
     given.workers = given.workers or (cores() if given.device == "cpu" else 1)
+    given.jobs = given.jobs or JOBS[given.device]
     given.images = min(given.images, SIZES[0])
     return given
 
