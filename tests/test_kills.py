@@ -21,8 +21,10 @@ def run(place: Path, kills: int, out: str) -> dict[str, int]:
     words = ["search", *QUICK, "--trials", "40", "--workers", "2", "--mlflow", store_uri(place), "--out", out]
     command = [sys.executable, str(Path(__file__).with_name("kills.py")), str(kills), str(LONGEST), *words]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True)
-    assert "Traceback" not in (place / "log.txt").read_text()
+    log = (place / "log.txt").read_text()
     result: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    assert "Traceback" not in log
+    assert "nas: " not in log, f"{result}: {log[-2000:]}"
     return result
 
 

@@ -23,7 +23,8 @@ UNKNOWN = 255  # the exit code that multiprocessing gives when the server was ki
 # A start opens eight descriptors. One that runs out of them halfway would leave a process that waits for its task.
 DESCRIPTORS = 16
 # A server that was killed refuses connections some milliseconds before it counts as dead and another is started.
-DYING_SERVER_SECONDS = (0.01, 0.1, 1.0)
+# One that dies of an error does so for a second, in which Python takes down all that it imported.
+DYING_SERVER_SECONDS = (0.01, 0.1, 1.0, 4.0)
 # Of glibc: all memory from the heap, in large pages, of which nothing is given back (docs/decisions/0009).
 ALLOCATOR = ("hugetlb=1", "mmap_max=0", "trim_threshold=17179869184", "top_pad=67108864")
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
