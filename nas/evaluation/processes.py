@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -16,15 +17,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nas.errors import NasError
+from nas.errors import NasError, label
 
 GIB = 2**30
 UNKNOWN = 255  # the exit code that multiprocessing gives when the server was killed that knew it
 # A start opens eight descriptors. One that runs out of them halfway would leave a process that waits for its task.
 DESCRIPTORS = 16
 # A server that was killed refuses connections some milliseconds before it counts as dead and another is started.
-# One that dies of an error does so for a second, in which Python takes down all that it imported.
-DYING_SERVER_SECONDS = (0.01, 0.1, 1.0, 4.0)
+DYING_SERVER_SECONDS = (0.01, 0.1, 1.0)
 # Of glibc: all memory from the heap, in large pages, of which nothing is given back (docs/decisions/0009).
 ALLOCATOR = ("hugetlb=1", "mmap_max=0", "trim_threshold=17179869184", "top_pad=67108864")
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
@@ -38,8 +38,7 @@ def context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     made = multiprocessing.get_context("forkserver")
-    # torch imports torch._dynamo with the first step of an optimiser: 888 modules, 4 to 6 s in every worker.
-    made.set_forkserver_preload(["nas.evaluation.worker", "torch._dynamo"])
+    made.set_forkserver_preload(["nas.evaluation.server"])
     return made
 
 
@@ -167,11 +166,14 @@ def _require_descriptors() -> None:
 
 
 def _cannot_start(error: OSError | EOFError) -> str:
+    reason = getattr(error, "strerror", None) or "the server that makes them died"
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         what = "allow more with `ulimit -n 4096`, or take fewer --workers"
+    elif "AF_UNIX" in str(error):  # of the 107 bytes that a socket's address may have, ours takes 31 or 32
+        reason = f"the path of the folder for temporary files is too long: {label(tempfile.gettempdir())}"
+        what = "name a shorter one in TMPDIR"
     else:
         what = "take fewer --workers, or look at what else is running"
-    reason = getattr(error, "strerror", None) or "the server that makes them died"
     return f"a worker process cannot be started ({reason}): {what}"
 
 

@@ -145,8 +145,23 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
         version = str(made.version)
     place = [{"name": name, "version": version}]
     client.set_logged_model_tags(model, {"mlflow.modelVersions": json.dumps(place)})  # the dashboard's link
-    if _scores(tags) > _champion(client, name):
-        client.set_registered_model_alias(name, CHAMPION, version)
+    _crown(client, name, version, _scores(tags))
+
+
+def _crown(client: MlflowClient, name: str, version: str, scores: tuple[float, float]) -> None:
+    """Make a version the champion if it is better than the one of now."""
+    from mlflow.exceptions import MlflowException
+
+    for has_failed in (False, True):
+        if scores <= _champion(client, name):
+            return
+        try:
+            client.set_registered_model_alias(name, CHAMPION, version)
+        except MlflowException:  # in the same moment, another search has made the first champion
+            if has_failed:
+                raise
+        else:
+            return
 
 
 def _champion(client: MlflowClient, name: str) -> tuple[float, float]:

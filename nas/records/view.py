@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sqlite3
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -76,7 +77,7 @@ def probe(uri: str, seconds: float = PROBE) -> None:
     if file := sqlite_file(uri):
         if file.exists():
             with closing(sqlite3.connect(file, timeout=seconds)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")  # persists; readers wait for no writer
+                _make_wal(connection, time.monotonic() + seconds)
                 connection.execute("BEGIN IMMEDIATE")
         else:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +86,19 @@ def probe(uri: str, seconds: float = PROBE) -> None:
             urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=seconds).close()  # noqa: S310
         except urllib.error.HTTPError as error:  # something answers
             error.close()
+
+
+def _make_wal(connection: sqlite3.Connection, until: float) -> None:
+    """Let readers wait for no writer, and say so in the file. For this, SQLite itself waits for nobody."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:  # another search is at it
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 class MlflowView(Observer):
