@@ -72,6 +72,7 @@ class Session:
     header: Header
     observers: Sequence[Observer]
     trains: type[Any]  # the evaluator's class
+    warn: Callable[[str], None]
 
     @property
     def side_by_side(self) -> int:
@@ -92,7 +93,7 @@ class Session:
         made = plugins.create(
             self.trains, self.experiment.options_of("evaluator"), dataset=self.data, recipe=self.recipe,
             workers=self.workers, device=self.device, group=self.experiment.group, weights=weights, until=until,
-            warn=warner(self.observers),
+            warn=self.warn,
         )  # fmt: skip
         with made if hasattr(made, "__exit__") else nullcontext(made) as inner:
             shown: Callable[[Trial], None] = lambda trial: self.tell("trained", trial)  # noqa: E731
@@ -156,7 +157,7 @@ class Session:
             try:
                 found[what] = handover.restored(architecture, shape, self.limits.classes, self._weights(trial))
             except (ValueError, NasError) as error:
-                warner(self.observers)(f"the winner is not compared with {BESIDE[what]}: {error}")
+                self.warn(f"the winner is not compared with {BESIDE[what]}: {error}")
         return found
 
 
@@ -221,7 +222,7 @@ def open_session(
             everyone.append(_view(experiment, journal, data, observers))
         session = Session(
             experiment, header.folder, source, data, limits, objectives, recipe, epochs, device, workers, journal,
-            header, everyone, trains,
+            header, everyone, trains, warner(everyone),
         )  # fmt: skip
         session.tell("started", header)
         if start.journal:
@@ -322,11 +323,13 @@ def _placed(experiment: Experiment, kind: str) -> Iterator[None]:
 
 
 def warner(observers: Sequence[Observer]) -> Callable[[str], None]:
-    """What gives every observer a line."""
+    """What gives every observer a line, once: several workers may say the same."""
+    said = set[str]()
 
     def warn(message: str) -> None:
-        for observer in observers:
+        for observer in observers if message not in said else ():
             observer.warned(message)
+        said.add(message)
 
     return warn
 
@@ -351,7 +354,7 @@ def _device(name: str) -> str:
     if not available.get(kind, False) or (index and not (index.isdecimal() and int(index) < many)):
         here = ", ".join(device for device, there in available.items() if there)
         raise UsageError(f"there is no device {name!r} here (there is: {here}); choose one of them with --device")
-    return name
+    return name if kind != "cpu" else "cpu"
 
 
 def _precision(name: str, device: str) -> Precision:

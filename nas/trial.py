@@ -30,7 +30,7 @@ SHOWN = ("validation_accuracy", "validation_loss", "parameters")  # of every tri
 
 REDUCTION = 4  # of successive halving: one in so many goes on to the next rung, which trains so many times as long
 
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "Cannot allocate memory")
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "Cannot allocate memory", "ALLOC_FAILED")
 
 MAX_EPOCHS = 1e6
 MAX_POINTS = 100_000  # of a curve

@@ -55,7 +55,7 @@ class Inline(Evaluator):
         from nas.evaluation.worker import safely, train_jobs
 
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in a worker: with two, other bits come out, and more slowly
+        torch.set_num_threads(1)  # as in a worker: with two, other bits come out
         try:
             return list(safely(train_jobs, [job], self._dataset, self._task))
         finally:

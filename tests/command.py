@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nas.records.record import read
 
 NAS = [sys.executable, "-c", "from nas.cli.main import main; main()"]
 QUICK = ["--dataset", "mnist-5k", "--epochs", "0.25", "--max-parameters", "20000", "--max-flops", "1500000"]
+QUICK += ["--precision", "float32"]  # what they find does not depend on what the CPU can do
 TIMES = ("train_seconds", "images_per_second", "latency_ms")
 
 
@@ -59,7 +61,21 @@ def found(folder: Path) -> dict[str, Any]:
     }
 
 
-def left(processes: list[psutil.Process], seconds: float = 2.0) -> list[psutil.Process]:
+def pace(folder: Path) -> float:
+    """In how many seconds a search was told of its first eight candidates; its start is most of that."""
+    return read(folder / FILE)[0].told[7].seconds
+
+
+def left(processes: list[psutil.Process], seconds: float = 5.0) -> list[psutil.Process]:
     """Those that are still alive after so many seconds."""
-    alive = psutil.wait_procs(processes, timeout=seconds)[1]
-    return [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+    until = time.monotonic() + seconds
+    while (alive := [one for one in processes if _lives(one)]) and time.monotonic() < until:
+        time.sleep(0.01)
+    return alive
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

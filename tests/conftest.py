@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,10 @@ from nas.trial import Job, Objective, Trial, scored
 
 if os.environ.get("NAS_DATA_DIR"):  # tests change the folder that a relative path would start from
     os.environ["NAS_DATA_DIR"] = str(Path(os.environ["NAS_DATA_DIR"]).resolve())
+
+# The same examples every time, and no clock: a test that fails fails again.
+hypothesis.settings.register_profile("nas", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("nas")
 
 LOSS = (Objective("validation_loss", -1),)
 

@@ -62,11 +62,11 @@ def test_the_searches_are_a_list_and_a_search_opens_into_its_trials(page: Page, 
 def test_the_page_of_a_search_tells_its_story(page: Page, search: Any) -> None:
     open_search(page, search)
     page.get_by_text("test images").first.wait_for()
-    assert page.get_by_text(f"{100 * search.outcome['test_accuracy']:.2f} %").count() > 0
+    page.get_by_text(f"{100 * search.outcome['test_accuracy']:.2f} %").first.wait_for()
     trials = page.get_by_role("link", name=re.compile(r"evolve \d{4} · "))
-    trials.first.wait_for()
+    trials.nth(len(search.told) - 1).wait_for()
     assert trials.count() == len(search.told)
-    assert page.get_by_text("mnist-5k (").count() > 0
+    page.get_by_text("mnist-5k (").first.wait_for()
 
 
 def test_the_charts_of_a_search(page: Page, search: Any) -> None:

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import NAS, QUICK, found, left, nas, said
+from command import NAS, QUICK, found, left, nas, pace, said
 from test_kills import compare_with_mlflow
 
 from nas.records.journal import FILE
-from nas.records.record import read
+from nas.records.record import entry_of, line_of, read
 
 pytestmark = pytest.mark.faults
 
@@ -80,7 +80,7 @@ def test_one_signal_ends_a_search_that_can_go_on(
     with search(place, out, phase) as process:
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
-        _, rest = process.communicate(timeout=20)
+        _, rest = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in rest
     assert left(children) == []
@@ -98,8 +98,10 @@ def test_one_signal_ends_a_search_that_can_go_on(
         assert found(place / out) == undisturbed
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(
+    ("phase", "number"),
+    [("start", signal.SIGTERM), ("training", signal.SIGINT), ("selecting", signal.SIGTERM)],
+)
 def test_two_signals_end_it_at_once(place: Path, phase: str, number: signal.Signals) -> None:
     with search(place, f"{phase} {number.name} twice", phase) as process:
         children = psutil.Process(process.pid).children(recursive=True)
@@ -107,8 +109,8 @@ def test_two_signals_end_it_at_once(place: Path, phase: str, number: signal.Sign
         time.sleep(0.05)
         process.send_signal(number)
         start = time.monotonic()
-        _, rest = process.communicate(timeout=20)
-    assert time.monotonic() - start < 2
+        _, rest = process.communicate(timeout=60)
+    assert time.monotonic() - start < 10
     assert process.returncode == 130
     assert "Traceback" not in rest
     assert left(children) == []
@@ -179,11 +181,13 @@ def test_kills_between_the_journal_and_mlflow(place: Path, undisturbed: dict[str
 
 def test_a_second_process_is_refused_and_the_first_goes_on(place: Path, undisturbed: dict[str, object]) -> None:
     with search(place, "runs/twice", "training") as process:
+        process.send_signal(signal.SIGSTOP)  # so that it is not through before the others have come
         line = said(nas("resume", "twice", *OFF, cwd=place, code=1))
         assert f"is being searched by process {process.pid} on " in line
         assert "writes its record itself" in said(nas("sync", "twice", cwd=place, code=1))
         assert re.search(rf"twice +running\n +process {process.pid} on ", nas("list", cwd=place).stdout)
-        process.communicate(timeout=60)
+        process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=120)
         assert process.returncode == 0
     assert found(place / "runs" / "twice") == undisturbed
     assert re.search(r"twice +finished\n .*evolve on mnist-5k · 10/10 trials", nas("list", cwd=place).stdout)
@@ -368,7 +372,8 @@ def test_a_clock_that_jumps_back_an_hour_changes_nothing(
 @pytest.mark.parametrize("phase", ["training", "selecting"])
 def test_a_time_limit_counts_what_was_spent_before(place: Path, phase: str) -> None:
     out = f"limit {phase}"
-    limited = ["search", *QUICK, "--time-limit", "30s", *OFF, "--out", out]
+    limit = max(30.0, 8 * pace(place / "undisturbed"))  # 30 s, and more on a slow machine
+    limited = ["search", *QUICK, "--time-limit", f"{limit:.0f}s", *OFF, "--out", out]
     with subprocess.Popen([*NAS, *limited], cwd=place, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while PHASES[phase] not in (line := process.stderr.readline()):
@@ -377,7 +382,7 @@ def test_a_time_limit_counts_what_was_spent_before(place: Path, phase: str) -> N
     before = read(place / out / FILE)[0]
     nas("resume", f"./{out}", *OFF, cwd=place)
     after = read(place / out / FILE)[0]
-    assert before.seconds < after.seconds < 45
+    assert before.seconds < after.seconds < 1.5 * limit
     assert after.outcome is not None
     if before.plan is not None:
         assert (after.plan, len(after.told)) == (before.plan, len(before.told))
@@ -385,9 +390,10 @@ def test_a_time_limit_counts_what_was_spent_before(place: Path, phase: str) -> N
 
 
 def test_more_time_is_searched_with(place: Path) -> None:
-    nas("search", *QUICK, "--time-limit", "20s", *OFF, "--out", "more time", cwd=place)
+    first = max(20.0, 6 * pace(place / "undisturbed"))
+    nas("search", *QUICK, "--time-limit", f"{first:.0f}s", *OFF, "--out", "more time", cwd=place)
     before = read(place / "more time" / FILE)[0]
-    nas("resume", "./more time", "--time-limit", "38s", *OFF, cwd=place)
+    nas("resume", "./more time", "--time-limit", f"{2 * first:.0f}s", *OFF, cwd=place)
     after = read(place / "more time" / FILE)[0]
     assert len(after.told) > len(before.told)
     assert [told.trial.id for told in after.told[:8]] == [told.trial.id for told in before.told[:8]]
@@ -454,6 +460,21 @@ def test_a_search_that_is_not_what_it_was_is_refused(tmp_path: Path) -> None:
     after = read(tmp_path / "one" / FILE)[0]
     assert [told.trial for told in after.told[:8]] == [told.trial for told in kept.told]
     assert len(after.told) == 10
+
+
+def test_a_search_that_knew_no_precision_goes_on_in_float32(place: Path, undisturbed: dict[str, object]) -> None:
+    """As it was begun, whatever is the default by now."""
+    shutil.copytree(place / "undisturbed", place / "earlier")
+    toml, journal = place / "earlier" / "search.toml", place / "earlier" / FILE
+    settings = [line for line in toml.read_text().splitlines() if not line.startswith(("precision", "group"))]
+    toml.write_text("\n".join(settings))
+    entries = [entry for line in journal.read_bytes().splitlines() if (entry := entry_of(line))]
+    for entry in entries:
+        for name in ("precision", "group"):
+            entry.get("session", {}).get("changes", {}).get("config", {}).pop(name, None)
+    told = [number for number, entry in enumerate(entries) if "told" in entry]
+    journal.write_bytes(b"".join(line_of(entry) for entry in entries[: told[4]]))
+    goes_on(place, "earlier", undisturbed)
 
 
 def test_a_damaged_journal_is_repaired_and_goes_on(place: Path, undisturbed: dict[str, object]) -> None:

@@ -14,12 +14,14 @@ from nas.records.record import read
 from nas.records.view import store_uri
 
 KILLS = 50
-LONGEST = 1.5  # seconds from the start of an attempt to its kill
+# From the start of an attempt to its kill at most, of the seconds that the undisturbed search takes: 1.5 s of 18.
+# In half as many an attempt gets nowhere; in twice as many the search ends before it was killed so often.
+LONGEST = 0.08
 
 
-def run(place: Path, kills: int, out: str) -> dict[str, int]:
+def run(place: Path, kills: int, out: str, longest: float = 0.0) -> dict[str, int]:
     words = ["search", *QUICK, "--trials", "40", "--workers", "2", "--mlflow", store_uri(place), "--out", out]
-    command = [sys.executable, str(Path(__file__).with_name("kills.py")), str(kills), str(LONGEST), *words]
+    command = [sys.executable, str(Path(__file__).with_name("kills.py")), str(kills), str(longest), *words]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True)
     log = (place / "log.txt").read_text()
     result: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
@@ -31,7 +33,8 @@ def run(place: Path, kills: int, out: str) -> dict[str, int]:
 @pytest.mark.faults
 def test_fifty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     assert run(tmp_path, 0, "undisturbed") == {"kills": 0, "code": 0}
-    assert run(tmp_path, KILLS, "killed") == {"kills": KILLS, "code": 0}
+    longest = LONGEST * read(tmp_path / "undisturbed" / "journal.jsonl")[0].seconds
+    assert run(tmp_path, KILLS, "killed", longest) == {"kills": KILLS, "code": 0}
     assert found(tmp_path / "killed") == found(tmp_path / "undisturbed")
     assert len(read(tmp_path / "killed" / "journal.jsonl")[0].sessions) > KILLS / 2
     compare_with_mlflow(tmp_path, tmp_path / "killed")

@@ -15,14 +15,14 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from command import NAS, QUICK, found, nas
+from command import NAS, QUICK, found, left, nas, pace
 
 from nas.architecture.architecture import Architecture
 from nas.data import open_source
 from nas.outcome.handover import load_network
 from nas.records.journal import FILE
 from nas.records.record import read
-from nas.training.network import accuracy_and_loss
+from nas.training.network import right_and_loss
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_result_is_one_object(result: dict[str, object]) -> None:
     assert isinstance(winner, dict)
     assert {"id", "parameters", "validation_accuracy", "test_accuracy", "test_loss"} < set(winner)
     assert winner["test_interval"][0] < winner["test_accuracy"] < winner["test_interval"][1]
-    assert winner["validation_accuracy_sd"] > 0
+    assert winner["validation_accuracy_sd"] >= 0  # of two seeds, which may be right on the same number of images
     assert winner["parameters"] <= 20_000
     assert winner["test_accuracy"] > 0.5  # after one epoch of 3,500 images
 
@@ -53,10 +53,10 @@ def test_what_is_handed_over_has_the_score_that_was_reported(result: dict[str, o
     best = Path(str(result["search"])) / "best"
     network = load_network(best)
     test = open_source("mnist-5k").load_test()
-    accuracy, loss = accuracy_and_loss(network, test.images, test.labels)
+    right, loss = right_and_loss(network, test.images, test.labels)
     winner = result["winner"]
     assert isinstance(winner, dict)
-    assert accuracy == pytest.approx(winner["test_accuracy"])
+    assert right.double().mean().item() == pytest.approx(winner["test_accuracy"])
     assert loss == pytest.approx(winner["test_loss"], rel=1e-5)
     assert Architecture.from_json((best / "architecture.json").read_text()).id == winner["id"]
     card = (best / "README.md").read_text()
@@ -220,15 +220,15 @@ def test_ctrl_c_ends_a_search_and_its_workers(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "interrupted" in rest
     assert "Traceback" not in rest
-    alive = psutil.wait_procs(children, timeout=5)[1]
-    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+    assert left(children) == []
     assert read(tmp_path / "stopped" / "journal.jsonl")[0].trials
 
 
-def test_a_time_limit_holds_for_everything(tmp_path: Path) -> None:
+def test_a_time_limit_holds_for_everything(tmp_path: Path, result: dict[str, object]) -> None:
+    limit = max(30.0, 8 * pace(Path(str(result["search"]))))  # 30 s, and more on a slow machine
     start = time.monotonic()
-    done = nas("search", "--time-limit", "30s", "--mlflow", "off", *QUICK, "--json", cwd=tmp_path)
-    assert time.monotonic() - start < 50
+    done = nas("search", "--time-limit", f"{limit:.0f}s", "--mlflow", "off", *QUICK, "--json", cwd=tmp_path)
+    assert time.monotonic() - start < 1.5 * limit + 5
     printed = json.loads(done.stdout.splitlines()[-1])
     assert printed["trials"] >= 1
     assert printed["winner"]["test_accuracy"] > 0.3

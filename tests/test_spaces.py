@@ -43,7 +43,6 @@ class Numbers(SearchSpace):
 
 
 @given(spaces, seeds)
-@settings(deadline=None)
 def test_what_is_drawn_fits_and_is_replayed_exactly(space: SearchSpace, seed: int) -> None:
     candidate = space.sample(Random(seed))
     space.limits.check(candidate.architecture)
@@ -54,7 +53,6 @@ def test_what_is_drawn_fits_and_is_replayed_exactly(space: SearchSpace, seed: in
 
 
 @given(spaces, seeds)
-@settings(deadline=None)
 def test_a_mutation_fits_and_is_different(space: SearchSpace, seed: int) -> None:
     rng = Random(seed)
     parent = space.sample(rng)
@@ -68,7 +66,6 @@ def test_a_mutation_fits_and_is_different(space: SearchSpace, seed: int) -> None
 
 
 @given(spaces, seeds)
-@settings(deadline=None)
 def test_a_crossover_has_every_answer_from_a_parent(space: SearchSpace, seed: int) -> None:
     rng = Random(seed)
     first, second = space.sample(rng), space.sample(rng)
@@ -114,7 +111,7 @@ def test_replay_refuses_what_does_not_fit() -> None:
 
 
 @given(seeds)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_numbers_stay_in_their_ranges(seed: int) -> None:
     space, rng = Numbers(), Random(seed)
     candidate = space.sample(rng)
@@ -128,7 +125,7 @@ def test_numbers_stay_in_their_ranges(seed: int) -> None:
 
 
 @given(spaces, seeds)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_optuna_asks_the_same_questions(space: SearchSpace, seed: int) -> None:
     """The same `build` is a define-by-run space: Optuna's own trial, given our answers, builds our network."""
     candidate: Candidate = space.sample(Random(seed))

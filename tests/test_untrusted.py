@@ -435,12 +435,12 @@ def test_the_time_to_read_an_experiment_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "theirs.toml"
     for text in texts:
         path.write_text(text)
-        begun = time.monotonic()
+        begun = time.process_time()
         try:
             Experiment.read(path).place("a1")
         except NasError as error:
             one_line(error)
-        assert time.monotonic() - begun < 15  # 1 to 2 s on one core
+        assert time.process_time() - begun < 15  # 1 to 2 s on one core
 
 
 EVIL = """from pathlib import Path

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nas import checks
-from nas.architecture.layers import Dense, Layer, Shape, layer_from_dict, show
+from nas.architecture.layers import Dense, Layer, Pretrained, Shape, layer_from_dict, show
 from nas.errors import ArchitectureError, NasError, quoted
 from nas.files import read_small
 
@@ -82,6 +82,11 @@ class Architecture:
     def id(self) -> str:
         """Twelve hexadecimal digits: equal networks have equal ids, on any machine."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    @property
+    def backbones(self) -> list[Pretrained]:
+        """Its layers that are models of torchvision."""
+        return [layer for layer in self.layers if isinstance(layer, Pretrained)]
 
     def table(self, input_shape: Shape, classes: int) -> list[Row]:
         """Every layer with its output shape, parameters and operations, the implied last one included.

@@ -1,7 +1,7 @@
 """Worker processes on this machine: as many as cores, one thread each.
 
-Two threads in one process train these networks slower than one does (1,300–2,200 images a second against
-2,000–3,000); two processes train twice as many.
+Two threads in one process train 1.3 to 1.8 times as many images a second as one does, two processes 1.9 to 2 times
+as many (docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from nas.architecture.layers import Pretrained
 from nas.data.download import WEIGHTS_SECONDS
 from nas.errors import ArchitectureError, UsageError
 from nas.evaluation import processes
@@ -20,6 +19,7 @@ from nas.evaluation.process import Ending, Worker
 from nas.evaluation.processes import GIB
 from nas.evaluation.shared import SharedDataset
 from nas.evaluation.worker import Task
+from nas.training.group import alike
 from nas.training.lanes import MOST
 from nas.trial import Job, Trial
 
@@ -83,7 +83,8 @@ class LocalEvaluator:
         self._shared = SharedDataset(dataset)
         folder = str(weights.resolve()) if weights else ""
         task = Task(str(self._shared.folder), recipe, device, folder, self.work, group)
-        self._group = group if isinstance(group, int) else MOST if device.startswith("cuda") else 1
+        self._mixes = device.startswith("cuda")  # different networks train at the same time
+        self._group = group if isinstance(group, int) else MOST if self._mixes else 1
         self._warn = warn
         self._workers = [Worker(task, limit) for _ in range(workers)]
 
@@ -106,7 +107,10 @@ class LocalEvaluator:
         again: list[Job] = []
         longest = sorted(jobs, key=lambda job: (self._work_of(job), job.candidate.architecture.id), reverse=True)
         size = min(self._group, -(-len(jobs) // len(self._workers)) or 1)
-        groups = [longest[at : at + size] for at in range(0, len(jobs), size)]
+        if self._mixes:
+            groups = [longest[at : at + size] for at in range(0, len(jobs), size)]
+        else:  # only copies train side by side
+            groups = list(alike(longest, size))
         try:
             for ending in self._run(groups):
                 if ending.again:
@@ -120,8 +124,7 @@ class LocalEvaluator:
 
     def seconds_allowed(self, job: Job) -> float:
         """After how long a job is taken for hanging."""
-        layers = job.candidate.architecture.layers
-        downloads = any(isinstance(layer, Pretrained) and layer.weights for layer in layers)
+        downloads = any(layer.weights for layer in job.candidate.architecture.backbones)
         return GRACE_SECONDS + downloads * WEIGHTS_SECONDS + self._work_of(job) / SLOWEST_FLOPS
 
     def _run(self, groups: Sequence[list[Job]]) -> Iterator[Ending]:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nas.errors import NasError, label
+from nas.errors import NasError
 
 GIB = 2**30
 UNKNOWN = 255  # the exit code that multiprocessing gives when the server was killed that knew it
@@ -170,7 +170,7 @@ def _cannot_start(error: OSError | EOFError) -> str:
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         what = "allow more with `ulimit -n 4096`, or take fewer --workers"
     elif "AF_UNIX" in str(error):  # of the 107 bytes that a socket's address may have, ours takes 31 or 32
-        reason = f"the path of the folder for temporary files is too long: {label(tempfile.gettempdir())}"
+        reason = f"the path of the folder for temporary files is too long: {tempfile.gettempdir()}"
         what = "name a shorter one in TMPDIR"
     else:
         what = "take fewer --workers, or look at what else is running"

@@ -48,7 +48,8 @@ class Plan:
         It gets one more where the trainings would be an odd number, of which the last would run alone.
         """
         count = self.finalists * self.seeds + self.lecture
-        return [self.seeds + (count > 1 and count % 2), *[self.seeds] * (self.finalists - 1)]
+        one_more = 1 if count > 1 and count % 2 else 0
+        return [self.seeds + one_more, *[self.seeds] * (self.finalists - 1)]
 
     @property
     def trainings(self) -> int:

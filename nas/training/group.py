@@ -58,7 +58,7 @@ class Group:
 
         Copies that raise are tried again in halves, then alone; then that is the trial of the one job.
         """
-        sets = _sets(jobs, self._copies)
+        sets = alike(jobs, self._copies)
         if self._lanes is not None:
             for trained in self._lanes.train(sets):
                 yield from trained
@@ -78,9 +78,17 @@ class Group:
         return Lane(self._data, self._recipe)
 
 
-def _sets(jobs: Sequence[Job], copies: int) -> Sets:
-    """Jobs of one architecture and length, at most so many together, in the order of the first of each."""
+def alike(jobs: Sequence[Job], most: int) -> Sets:
+    """Jobs of one architecture and length, at most so many together, in the order of the first of each.
+
+    Those with a torchvision model are alone: it may draw random numbers of its own, which copies would share, and
+    its copies take turns all the same.
+    """
     same: dict[tuple[str, float], list[Job]] = {}
     for job in jobs:
         same.setdefault((job.candidate.architecture.id, job.epochs), []).append(job)
-    return deque(all_of[at : at + copies] for all_of in same.values() for at in range(0, len(all_of), copies))
+    sets: Sets = deque()
+    for all_of in same.values():
+        size = 1 if all_of[0].candidate.architecture.backbones else most
+        sets += [all_of[at : at + size] for at in range(0, len(all_of), size)]
+    return sets

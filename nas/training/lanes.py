@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from nas.architecture.layers import Pretrained
 from nas.errors import NasError
 from nas.training.batches import Resident
 from nas.training.captured import Captured
@@ -25,7 +24,7 @@ from nas.trial import Job, is_out_of_memory
 
 Sets = deque[list[Job]]  # jobs of one architecture and length
 
-MOST = 64  # jobs at a time, where nobody says how many
+MOST = 32  # jobs at a time, where nobody says how many: PyTorch has no more streams on a device
 KEPT = 8  # captured steps that a lane keeps for the next network of that architecture
 # Twice the lanes have to be faster by so much, or they are not worth their memory. Measured over so many steps.
 WORTH, MEASURED_STEPS = 1.1, 20
@@ -139,7 +138,8 @@ class Lanes:
 
     def train(self, sets: Sets) -> Iterator[list[Trained]]:
         """Train sets of copies, and take them from ``sets``, but for those that are left to the plain loop."""
-        left = [jobs for jobs in sets if self._is_broken or not _can_be_captured(jobs)]
+        # Torchvision's models may draw random numbers of their own, which the lanes would share.
+        left = [jobs for jobs in sets if self._is_broken or jobs[0].candidate.architecture.backbones]
         waiting = deque(jobs for jobs in sets if jobs not in left)
         sets.clear()
         try:
@@ -274,8 +274,3 @@ class Lanes:
         for lane in lanes:
             lane.wait()
         return steps / (time.perf_counter() - start)
-
-
-def _can_be_captured(jobs: Sequence[Job]) -> bool:
-    """Torchvision's models may draw random numbers of their own, which the lanes would share."""
-    return not any(isinstance(layer, Pretrained) for layer in jobs[0].candidate.architecture.layers)

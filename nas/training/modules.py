@@ -236,7 +236,10 @@ def backbone(layer: Pretrained, shape: Shape, copies: int) -> nn.Module:
 
 
 class Backbones(nn.Module):
-    """Torchvision's models are not made for copies side by side: each copy is a module of its own."""
+    """Torchvision's models are not made for copies side by side: each copy is a module of its own.
+
+    So any network can have copies; but these take turns, and `nas.training.group` trains them one by one.
+    """
 
     def __init__(self, layer: Pretrained, shape: Shape, copies: int) -> None:
         super().__init__()

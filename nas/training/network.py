@@ -219,12 +219,6 @@ def _norm(layer: Conv2d | SeparableConv2d, copies: int) -> list[Named]:
     return [("bn", nn.BatchNorm2d(copies * layer.maps))] if layer.batch_norm else []
 
 
-def accuracy_and_loss(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[float, float]:
-    """The fraction that one network classifies right, and its mean cross-entropy in nats."""
-    right, loss = right_and_loss(network, images, labels, batch)
-    return int(right.sum().item()) / len(labels), loss
-
-
 def right_and_loss(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, float]:
     """Which images one network classifies right, (N,) bool, and the mean cross-entropy in nats.
 

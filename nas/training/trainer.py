@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from nas.architecture.layers import Pretrained
 from nas.training.backbone import Backbone, imagenet
 from nas.training.batches import Epoch, Epochs, Resident
 from nas.training.network import Network, State, joined, separated
@@ -223,8 +222,7 @@ def bare(job: Job, dataset: Dataset, copies: int = 1) -> Network:
 
 def _fresh(job: Job, dataset: Dataset) -> Network:
     """The network before its training, with pretrained weights where its architecture says so."""
-    layers = job.candidate.architecture.layers
-    weights = [imagenet(layer.model) for layer in layers if isinstance(layer, Pretrained) and layer.weights]
+    weights = [imagenet(layer.model) for layer in job.candidate.architecture.backbones if layer.weights]
     network = bare(job, dataset)  # after the weights, because they may be absent
     backbones = (part for part in network.modules() if isinstance(part, Backbone) and part.pretrained)
     for backbone, state in zip(backbones, weights, strict=True):

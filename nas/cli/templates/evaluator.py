@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class MyPlugin(Evaluator):
     """Trains in worker processes, and once more what crashed (this line is what `nas plugins list` shows)."""
 
-    # It is given what it names of these six. Other arguments are options: `--set evaluator.retries=2`.
+    # It is given what it names of these eight. Other arguments are options: `--set evaluator.retries=2`.
     def __init__(
         self,
         dataset: Dataset,  # what to learn from
@@ -27,10 +27,14 @@ class MyPlugin(Evaluator):
         workers: int,
         device: str,
         weights: Path | None,  # a folder for <job.key>.safetensors, or None where weights are not wanted
+        group: int | str,  # how many jobs train at a time; "auto" leaves that to the device
         until: float | None,  # when time is up, as time.monotonic() tells it, or None
+        warn: Callable[[str], None],  # shows a line to the person who searches
         retries: int = 1,
     ) -> None:
-        self.inner = LocalEvaluator(dataset, recipe, workers=workers, device=device, weights=weights, until=until)
+        self.inner = LocalEvaluator(
+            dataset, recipe, workers=workers, device=device, weights=weights, group=group, until=until, warn=warn
+        )
         self.retries = retries
 
     # With these two it is used in a `with` block; an evaluator that has nothing to close needs neither.
