@@ -58,6 +58,26 @@ def test_convolutions_of_images(
     assert_same(ours, functional.conv2d(x, weight, bias, stride, pad, 1, groups), [weight, bias])
 
 
+def test_in_bfloat16_they_are_within_a_step_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's default. (Triton's interpreter cuts off, and cannot compare such numbers: no pooling.)"""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: True)
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: torch.bfloat16)
+    x, weight = torch.randn(3, 1, 12, 12), torch.randn(8, 1, 3, 3, requires_grad=True)
+    bias = torch.randn(8, requires_grad=True)
+    keys = noise.keys(torch.arange(1), torch.arange(1))[0]
+    plain = modules.Dropout(0.5)
+    plain.keys = keys
+    ours = kernels.dropout(kernels.convolve(x, weight, bias, 1, 1, 1).flatten(1), keys, 0.5)
+    right = plain(functional.conv2d(x, weight, bias, 1, 1).flatten(1))
+    assert ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours.float(), right, rtol=2**-7, atol=1e-4)
+    down = torch.randn(right.shape).bfloat16()
+    mine = torch.autograd.grad(ours, [weight, bias], down)
+    for one, other in zip(mine, torch.autograd.grad(right, [weight, bias], down.float()), strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=0.3)  # sums of 432
+
+
 def test_what_is_no_image_is_left_to_pytorch() -> None:
     weight = torch.randn(4, 1, 3, 3)
     assert not kernels.can_convolve(torch.randn(2, 1, 9, 9, requires_grad=True), weight, 1)

@@ -11,7 +11,7 @@ from conftest import job
 
 from nas.architecture.architecture import Architecture
 from nas.architecture.known import LECTURE
-from nas.architecture.layers import BatchNorm, Cell, Conv2d, Dropout, Flatten, MaxPool, SeparableConv2d
+from nas.architecture.layers import BatchNorm, Cell, Conv2d, Dropout, Flatten, MaxPool, Pretrained, SeparableConv2d
 from nas.data.dataset import Dataset
 from nas.errors import ArchitectureError, UsageError
 from nas.training.batches import plan, shifted
@@ -51,15 +51,19 @@ def test_a_network_that_only_guesses_is_not_trained_to_the_end(blobs: Dataset) -
 
 
 def test_bfloat16_trains_what_it_makes_faster_and_measures_in_float32(blobs: Dataset) -> None:
-    separable = Architecture((SeparableConv2d(4, 3, activation="relu"), Flatten()))
+    separable = [
+        Architecture((SeparableConv2d(4, 3, activation="relu"), Flatten())),
+        Architecture((Pretrained("shufflenet_v2_x0_5", weights=False),)),
+    ]
     mixed = replace(RECIPE, precision="bfloat16")
     trial, network = train(job(NET, 6), blobs, mixed)
     assert trial.metrics["validation_accuracy"] > 0.95
     assert trial.metrics["validation_loss"] != train(job(NET, 6), blobs, RECIPE)[0].metrics["validation_loss"]
     _, loss = right_and_loss(network, blobs.validation.images, blobs.validation.labels)
     assert trial.metrics["validation_loss"] == loss
-    [one, other] = (train(job(separable, 1), blobs, recipe)[0] for recipe in (mixed, RECIPE))
-    assert one.metrics["validation_loss"] == other.metrics["validation_loss"]
+    for net in separable:
+        [one, other] = (train(job(net, 0.25), blobs, recipe)[0] for recipe in (mixed, RECIPE))
+        assert one.metrics["validation_loss"] == other.metrics["validation_loss"]
 
 
 def test_same_job_same_bits_and_global_random_numbers_are_left_alone(blobs: Dataset) -> None:

@@ -62,8 +62,9 @@ def run(words: list[str]) -> dict[str, Any]:
         if process.returncode:
             raise SystemExit(progress.read_text())
         printed = json.loads(output.read_text().splitlines()[-1])
-    (_, begun, before), (_, ended, after) = trained[0], trained[-1]
-    seen["busy"] = (after - before) / max(1e-9, ended - begun) / (psutil.cpu_count() or 1)
+    if len(trained) > 1:
+        (_, begun, before), (_, ended, after) = trained[0], trained[-1]
+        seen["busy"] = (after - before) / (ended - begun) / (psutil.cpu_count() or 1)
     return {**printed, **printed.get("winner", {}), **seen, "seconds": seconds}
 
 

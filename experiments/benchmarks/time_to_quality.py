@@ -352,9 +352,8 @@ def main(given: argparse.Namespace) -> None:
     given.out = given.out or Path(tempfile.mkdtemp(prefix="nas-quality-"), "time_to_quality.jsonl")
     print(f"what is measured is kept in {given.out}", file=sys.stderr)
     known = {(row["side"], row["seed"]) for row in kept(given.out, given)}
-    for (
-        seed
-    ) in given.seeds:  # seed after seed, each side once, so that a slow hour of the machine slows all of them
+    # Seed after seed, each side once, so that a slow hour of the machine slows all of them.
+    for seed in given.seeds:
         for side in given.sides:
             if (side, seed) not in known:
                 row = measure(side, seed, given)

@@ -24,7 +24,8 @@ LONGEST = 12.0
 # What a budget is spent on, first come first served: finalists, seeds of each, and for how many times the search's
 # epochs they have to be trained. Longer trainings come first, then more seeds and finalists.
 CHOICES = ((5, 5, LONGEST), (4, 4, LONGEST), (3, 3, LONGEST), (3, 2, LONGER), (2, 2, LONGER), (2, 1, LONGER))
-# Without a time limit: trainings of the search's length for each candidate that it tried, and how many at least.
+# Without a time limit: trainings of the search's length for each candidate that it tried, and how many at least;
+# the lecture's network, and the favourite's last seed, come on top of them.
 TRAININGS, LEAST = 0.6, 16
 # Of the time that is left, what may be planned: trainings take some percent longer or shorter than before.
 SAFETY = 0.92

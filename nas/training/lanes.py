@@ -24,7 +24,7 @@ from nas.trial import Job, is_out_of_memory
 
 Sets = deque[list[Job]]  # jobs of one architecture and length
 
-MOST = 32  # jobs at a time, where nobody says how many: PyTorch has no more streams on a device
+MOST = 64  # jobs at a time, where nobody says how many; of more than 32 lanes, some share a stream of PyTorch's
 KEPT = 8  # captured steps that a lane keeps for the next network of that architecture
 # Twice the lanes have to be faster by so much, or they are not worth their memory. Measured over so many steps.
 WORTH, MEASURED_STEPS = 1.1, 20
