@@ -56,9 +56,10 @@ def resume_search(folder: Path, observers: Sequence[Observer], *, force: bool = 
             f"{folder} has no {searches.TOML}: it is a training, or it was ended before it began; start it again"
         )
     with Journal(folder / FILE) as journal:
-        begun = journal.record.about.get("config", {})
-        earlier = {name: value for name, value in searches.EARLIER.items() if begun and name not in begun}
-        experiment = Experiment.read(folder / searches.TOML, **earlier, **changes)
+        experiment = Experiment.read(folder / searches.TOML, **changes)
+        named = {*journal.record.about.get("config", searches.EARLIER), *experiment.model_fields_set}
+        earlier = {name: value for name, value in searches.EARLIER.items() if name not in named}
+        experiment = experiment.model_copy(update=earlier)
         _check_budget(experiment, journal.record)
         more = _has_more(experiment, journal.record)
         if not more and (known := journal.record.result()) is not None:

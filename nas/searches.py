@@ -18,7 +18,7 @@ from nas.records.record import RUNS, Record, place, read
 from nas.records.view import store_uri
 
 TOML = "search.toml"
-# What searches did before these settings were there.
+# What searches on a CPU did before these settings were there.
 EARLIER = {"precision": "float32", "group": 1}
 WINNER = Path("best/architecture.json")
 # What may change between two sessions of a search without changing what it finds.
@@ -193,7 +193,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         before: the header of its journal.
         now: what the header would be.
     """
-    then, own = {**EARLIER, **before.get("config", {})}, now["config"]
+    then, own = ({**EARLIER, **about.get("config", {})} for about in (before, now))
     found = [
         f"{name} was {then.get(name)!r:.60}, and is {own.get(name)!r:.60}"
         for name in sorted({*then, *own} - FREE)

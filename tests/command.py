@@ -66,7 +66,7 @@ def pace(folder: Path) -> float:
     return read(folder / FILE)[0].told[7].seconds
 
 
-def left(processes: list[psutil.Process], seconds: float = 5.0) -> list[psutil.Process]:
+def left(processes: list[psutil.Process], seconds: float = 2.0) -> list[psutil.Process]:
     """Those that are still alive after so many seconds."""
     until = time.monotonic() + seconds
     while (alive := [one for one in processes if _lives(one)]) and time.monotonic() < until:

@@ -66,7 +66,7 @@ def ended(pid: int, seconds: float) -> int | None:
 
 def serve() -> None:
     """Have a server that works. It answers in turn, so it has survived whoever asked before."""
-    process, ours = processes.start(socket.socket.close)
+    process, ours = processes.start(socket.socket.close)  # something that any process can import
     process.join()
     ours.close()
 

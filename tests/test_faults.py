@@ -98,10 +98,8 @@ def test_one_signal_ends_a_search_that_can_go_on(
         assert found(place / out) == undisturbed
 
 
-@pytest.mark.parametrize(
-    ("phase", "number"),
-    [("start", signal.SIGTERM), ("training", signal.SIGINT), ("selecting", signal.SIGTERM)],
-)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("phase", PHASES)
 def test_two_signals_end_it_at_once(place: Path, phase: str, number: signal.Signals) -> None:
     with search(place, f"{phase} {number.name} twice", phase) as process:
         children = psutil.Process(process.pid).children(recursive=True)
@@ -110,7 +108,7 @@ def test_two_signals_end_it_at_once(place: Path, phase: str, number: signal.Sign
         process.send_signal(number)
         start = time.monotonic()
         _, rest = process.communicate(timeout=60)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 5  # while torch is loaded, no signal is heard
     assert process.returncode == 130
     assert "Traceback" not in rest
     assert left(children) == []

@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ from nas.records import view as view_module
 from nas.records.journal import FILE, Journal
 from nas.records.observer import Header, Outcome
 from nas.records.record import read
-from nas.records.view import LogModel, MlflowView, sqlite_file, store_uri, sync
+from nas.records.view import LogModel, MlflowView, probe, sqlite_file, store_uri, sync
 from nas.searches import store as store_of
 from nas.spaces.space import Candidate
 from nas.trial import Job, Objective, Trial, scored
@@ -335,6 +336,18 @@ def test_close_without_a_search(tmp_path: Path) -> None:
     shown.close()
     assert shown.view.run_id is None
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_store_in_which_another_search_has_just_begun_is_waited_for(tmp_path: Path) -> None:
+    """SQLite itself gives up at once where a file is to become WAL in which another is writing."""
+    file = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(file, check_same_thread=False)) as other:
+        other.execute("CREATE TABLE one (two)")
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.3, other.rollback).start()
+        probe(f"sqlite:///{file}", seconds=30)
+    with closing(sqlite3.connect(file)) as new:
+        assert new.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 @pytest.mark.parametrize("store_kind", ["damaged", "a folder", "nobody listens"])

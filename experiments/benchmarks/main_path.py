@@ -39,7 +39,7 @@ def run(words: list[str]) -> dict[str, Any]:
     Busy is what share of all cores it had between the first and the last line that it wrote of a training.
     """
     command = [str(Path(sys.executable).with_name("nas")), *words, "--json"]
-    seen: dict[str, Any] = {"peak": 0, "first_line": 0.0, "first_trial": 0.0}
+    seen: dict[str, Any] = {"peak": 0, "first_line": 0.0, "first_trial": 0.0, "busy": "–"}
     work: dict[int, float] = {}  # seconds of a core, by process
     trained: list[tuple[int, float, float]] = []  # lines, seconds since the start, seconds of cores
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +64,7 @@ def run(words: list[str]) -> dict[str, Any]:
         printed = json.loads(output.read_text().splitlines()[-1])
     if len(trained) > 1:
         (_, begun, before), (_, ended, after) = trained[0], trained[-1]
-        seen["busy"] = (after - before) / (ended - begun) / (psutil.cpu_count() or 1)
+        seen["busy"] = f"{100 * (after - before) / (ended - begun) / (psutil.cpu_count() or 1):.0f}"
     return {**printed, **printed.get("winner", {}), **seen, "seconds": seconds}
 
 
@@ -117,7 +117,7 @@ def main() -> None:
             f"| {seed} | {tests[-1]:.2f} | {100 * got['validation_accuracy']:.2f} | {got['parameters']:,} "
             f"| {got.get('trials', 1)} | {got['seconds']:.0f} "
             f"| {got['first_line']:.1f} | {got['first_trial']:.1f} "
-            f"| {100 * got['busy']:.0f} | {got['peak'] / 2**30:.2f} |",
+            f"| {got['busy']} | {got['peak'] / 2**30:.2f} |",
             flush=True,
         )
     if len(tests) > 1:

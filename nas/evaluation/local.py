@@ -52,7 +52,8 @@ class LocalEvaluator:
         weights: a folder for the trained weights, ``<job key>.safetensors``, if they are wanted.
         until: the moment (``time.monotonic``) at which unfinished jobs are given up; None for never.
         memory: how many GiB a worker may use; its share of four fifths of the machine's unless told.
-        group: how many jobs a worker trains at a time (see `nas.training.group`); ``auto`` is what a GPU bears.
+        group: how many jobs a worker trains at a time (see `nas.training.group`), elsewhere than on CUDA copies of
+            one network; ``auto`` is what a GPU bears.
         warn: is given a line to show when a faster way of training fails.
 
     Raises:
@@ -110,7 +111,7 @@ class LocalEvaluator:
         if self._mixes:
             groups = [longest[at : at + size] for at in range(0, len(jobs), size)]
         else:  # only copies train side by side
-            groups = list(alike(longest, size))
+            groups = sorted(alike(longest, size), key=lambda one: sum(map(self._work_of, one)), reverse=True)
         try:
             for ending in self._run(groups):
                 if ending.again:

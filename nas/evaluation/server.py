@@ -5,13 +5,16 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-
-# torch imports torch._dynamo with the first step of an optimiser: 888 modules, 4 to 6 s in every worker.
-import torch._dynamo  # noqa: F401
+from contextlib import suppress
+from multiprocessing import parent_process
 
 import nas.evaluation.worker  # noqa: F401
 
 # Python takes a second to take all of that down again, for which nobody should wait: not who reads what a search
 # prints (the server has its standard output, too), nor a search whose server has died, before it starts another.
-if any("multiprocessing.forkserver" in word for word in sys.orig_argv):
+if parent_process() is None and any("multiprocessing.forkserver" in word for word in sys.orig_argv):
     atexit.register(os._exit, 0)
+
+# torch imports torch._dynamo with the first step of an optimiser: 888 modules, 4 to 6 s in every worker.
+with suppress(ImportError):
+    import torch._dynamo  # noqa: F401

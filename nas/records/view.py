@@ -89,12 +89,12 @@ def probe(uri: str, seconds: float = PROBE) -> None:
 
 
 def _make_wal(connection: sqlite3.Connection, until: float) -> None:
-    """Let readers wait for no writer, and say so in the file. For this, SQLite itself waits for nobody."""
+    """Let readers wait for no writer, and say so in the file. SQLite does not wait for another who does."""
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError:  # another search is at it
-            if time.monotonic() >= until:
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
                 raise
             time.sleep(0.01)
         else:

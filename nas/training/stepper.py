@@ -22,7 +22,7 @@ class Stepper:
     Args:
         network: on the device of the data.
         data: what it learns from.
-        recipe: how. On a CPU networks with depthwise convolutions stay in float32, where they are faster.
+        recipe: how. On a CPU networks with depthwise convolutions stay in float32, where most are faster.
         capturable: whether nothing in a step may depend on the CPU, as a CUDA graph needs it.
     """
 
