@@ -57,6 +57,7 @@ def resume_search(folder: Path, observers: Sequence[Observer], *, force: bool = 
         )
     with Journal(folder / FILE) as journal:
         experiment = Experiment.read(folder / searches.TOML, **changes)
+        # What has begun stays as it was begun; a search that has not has no config.
         named = {*journal.record.about.get("config", searches.EARLIER), *experiment.model_fields_set}
         earlier = {name: value for name, value in searches.EARLIER.items() if name not in named}
         experiment = experiment.model_copy(update=earlier)

@@ -96,7 +96,7 @@ class Session:
             warn=self.warn,
         )  # fmt: skip
         with made if hasattr(made, "__exit__") else nullcontext(made) as inner:
-            shown: Callable[[Trial], None] = lambda trial: self.tell("trained", trial)  # noqa: E731
+            shown = partial(self.tell, "trained")
             yield Recorded(inner, self.journal, self.objectives, shown, until=until, weights=weights)
 
     def conclude(
@@ -327,9 +327,11 @@ def warner(observers: Sequence[Observer]) -> Callable[[str], None]:
     said = set[str]()
 
     def warn(message: str) -> None:
-        for observer in observers if message not in said else ():
-            observer.warned(message)
+        if message in said:
+            return
         said.add(message)
+        for observer in observers:
+            observer.warned(message)
 
     return warn
 

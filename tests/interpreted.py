@@ -18,12 +18,6 @@ CPU = torch.device("cpu")
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
 
-@pytest.fixture(autouse=True)
-def the_same_numbers() -> None:
-    """Two networks that differ by rounding may pool other values, once in a thousand draws."""
-    torch.manual_seed(0)
-
-
 def assert_same(ours: Tensor, right: Tensor, wanted: Sequence[Tensor]) -> None:
     """The values, and the gradients of what is wanted."""
     torch.testing.assert_close(ours, right, rtol=1e-4, atol=1e-4)

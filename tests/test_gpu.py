@@ -32,11 +32,6 @@ OTHERS = [
 JOBS = [*(job(NET, 1.5, seed) for seed in range(5)), *(job(one, 1.5, 7) for one in OTHERS), job(NET, 2, 9)]
 
 
-@pytest.fixture(autouse=True)
-def the_same_numbers() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.fixture(scope="module")
 def alone(blobs: Dataset) -> dict[str, float]:
     """The losses that the jobs have on a CPU."""

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -107,7 +108,7 @@ def mkdir(path: Path) -> Path:
 
 
 def test_a_search_killed_after_every_few_lines_comes_to_the_same_end(tmp_path: Path) -> None:
-    make = lambda: Evolve(SPACE, objectives=LOSS, seed=2)  # noqa: E731
+    make = partial(Evolve, SPACE, objectives=LOSS, seed=2)
     whole, _ = run(mkdir(tmp_path / "whole") / FILE, make, 40)
     path, kills = mkdir(tmp_path / "killed") / FILE, 0
     while True:
@@ -121,7 +122,7 @@ def test_a_search_killed_after_every_few_lines_comes_to_the_same_end(tmp_path: P
 
 
 def test_a_finished_search_that_is_given_more_is_what_it_would_have_been(tmp_path: Path) -> None:
-    make = lambda: Evolve(SPACE, objectives=LOSS, seed=3)  # noqa: E731
+    make = partial(Evolve, SPACE, objectives=LOSS, seed=3)
     whole, trainings = run(mkdir(tmp_path / "whole") / FILE, make, 48)
     path = mkdir(tmp_path / "more") / FILE
     _, first = run(path, make, 24)
@@ -272,7 +273,7 @@ def test_a_damaged_line_is_named_and_repair_keeps_all_the_others(tmp_path: Path,
 
 
 def test_a_repaired_search_comes_to_the_same_end(tmp_path: Path) -> None:
-    make = lambda: Evolve(SPACE, objectives=LOSS, seed=4)  # noqa: E731
+    make = partial(Evolve, SPACE, objectives=LOSS, seed=4)
     path = tmp_path / FILE
     whole, _ = run(path, make, 40)
     every = path.read_bytes().splitlines(keepends=True)

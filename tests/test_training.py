@@ -52,7 +52,7 @@ def test_a_network_that_only_guesses_is_not_trained_to_the_end(blobs: Dataset) -
 
 def test_bfloat16_trains_what_it_makes_faster_and_measures_in_float32(blobs: Dataset) -> None:
     separable = [
-        Architecture((SeparableConv2d(4, 3, activation="relu"), Flatten())),
+        Architecture((Conv2d(4, 3), SeparableConv2d(4, 3, activation="relu"), Flatten())),
         Architecture((Pretrained("shufflenet_v2_x0_5", weights=False),)),
     ]
     mixed = replace(RECIPE, precision="bfloat16")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -34,15 +35,15 @@ def images_per_second(block: Layer | None) -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
-    same = {"padding": "same", "batch_norm": True}
+    same: dict[str, Any] = {"padding": "same", "batch_norm": True}
     blocks: dict[str, Layer | None] = {
         "none": None,
-        "Conv2d 16 3×3 relu": Conv2d(16, 3, activation="relu", **same),  # type: ignore[arg-type]
-        "SeparableConv2d 16 3×3 relu": SeparableConv2d(16, 3, activation="relu", **same),  # type: ignore[arg-type]
-        "SeparableConv2d 16 5×5 relu": SeparableConv2d(16, 5, activation="relu", **same),  # type: ignore[arg-type]
-        "Conv2d 16 3×3 silu": Conv2d(16, 3, activation="silu", **same),  # type: ignore[arg-type]
-        "Conv2d 16 3×3 gelu": Conv2d(16, 3, activation="gelu", **same),  # type: ignore[arg-type]
-        "Conv2d 16 5×5 relu": Conv2d(16, 5, activation="relu", **same),  # type: ignore[arg-type]
+        "Conv2d 16 3×3 relu": Conv2d(16, 3, activation="relu", **same),
+        "SeparableConv2d 16 3×3 relu": SeparableConv2d(16, 3, activation="relu", **same),
+        "SeparableConv2d 16 5×5 relu": SeparableConv2d(16, 5, activation="relu", **same),
+        "Conv2d 16 3×3 silu": Conv2d(16, 3, activation="silu", **same),
+        "Conv2d 16 3×3 gelu": Conv2d(16, 3, activation="gelu", **same),
+        "Conv2d 16 5×5 relu": Conv2d(16, 5, activation="relu", **same),
     }
     print("| block on 28×28×16 | MFLOP | images per second, median | lowest | highest |")
     print("|---|---|---|---|---|")

@@ -75,12 +75,9 @@ class Network(nn.Module):
         self.layers = nn.Sequential()
         for name, module in _pool_first(layers, shapes, copies):
             self.layers.add_module(name, module)
-        self.has_depthwise = any(isinstance(layer, SeparableConv2d) for layer in architecture.layers)
-        for (
-            part
-        ) in self.modules():  # torchvision's; copies of a convolution of one map have as many groups as copies
-            if isinstance(part, nn.Conv2d):
-                self.has_depthwise |= part.groups == part.in_channels > copies
+        # Ours and torchvision's. (Copies of a convolution of one map have as many groups as copies: none.)
+        convolutions = [part for part in self.modules() if isinstance(part, nn.Conv2d)]
+        self.has_depthwise = any(part.groups == part.in_channels > copies for part in convolutions)
         self.dropouts = [part for part in self.modules() if isinstance(part, modules.Dropout)]
         self.to(memory_format=torch.channels_last)  # 1.2–1.5× on CPUs
 

@@ -73,11 +73,20 @@ class Steps(Protocol):
     is_reused: bool  # whether the network is trained in again, for other jobs
     latency: float | None  # ms of one image and network, where it is known
 
-    def begin(self, epoch: Epoch) -> int: ...  # noqa: D102
-    def step(self, number: int) -> None: ...  # noqa: D102
-    def validate(self) -> None: ...  # noqa: D102
-    def is_done(self) -> bool: ...  # noqa: D102
-    def read(self) -> list[list[float]]: ...  # noqa: D102
+    def begin(self, epoch: Epoch) -> int:
+        """Take over the batches of an epoch; the number of its steps."""
+
+    def step(self, number: int) -> None:
+        """Learn from one batch of the epoch."""
+
+    def validate(self) -> None:
+        """Measure the network on the validation images."""
+
+    def is_done(self) -> bool:
+        """Whether `read` has nothing to wait for."""
+
+    def read(self) -> list[list[float]]:
+        """What came of the epoch, for each copy (see `Stepper.read`)."""
 
 
 class Training:
