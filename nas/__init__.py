@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nas.architecture.architecture import Architecture
     from nas.errors import NasError
     from nas.experiment import Experiment
-    from nas.records.observer import Outcome
+    from nas.records.outcome import Outcome
     from nas.spaces.space import Candidate, SearchSpace
     from nas.strategies.strategy import Strategy
     from nas.trial import Trial
@@ -27,7 +27,7 @@ _PLACES = {
     "Candidate": "nas.spaces.space",
     "Experiment": "nas.experiment",
     "NasError": "nas.errors",
-    "Outcome": "nas.records.observer",
+    "Outcome": "nas.records.outcome",
     "SearchSpace": "nas.spaces.space",
     "Strategy": "nas.strategies.strategy",
     "Trial": "nas.trial",

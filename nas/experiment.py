@@ -15,8 +15,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from nas import plugins as installed
 from nas.errors import NasError, UsageError, label, plain, quoted, unknown
 from nas.files import read_small
-from nas.records.observer import Observer, Outcome
-from nas.trial import Objective
+from nas.objectives import Objective
+from nas.records.observer import Observer
+from nas.records.outcome import Outcome
 
 Setting = None | bool | int | float | str
 LARGEST = 2**63 - 1  # whole number, as TOML has them; it takes hexadecimal ones of any length
@@ -196,7 +197,7 @@ class Experiment(BaseModel):
         Raises:
             NasError: whatever the user can put right.
         """
-        from nas.run import run_search
+        from nas.run.runs import run_search
 
         return run_search(self, out, observers)
 

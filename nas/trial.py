@@ -6,27 +6,14 @@ Plain data. A trial is a function of its job: (architecture, recipe, data set, e
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from nas import checks
-from nas.errors import NasError, UsageError, plain, quoted, unknown
+from nas.errors import NasError, plain, quoted
 from nas.spaces.space import Candidate
-
-# What is measured of every trial. Less is better of all but the accuracy and the images per second. Objectives of
-# seconds and milliseconds depend on the machine and its load: such a search cannot be repeated exactly.
-METRICS = {
-    "validation_accuracy": "fraction of the validation images that are classified right",
-    "validation_loss": "mean cross-entropy on the validation images, in nats",
-    "parameters": "numbers that the network learns",
-    "flops": "floating-point operations of one forward pass over one image",
-    "train_seconds": "seconds of training, validation included",
-    "images_per_second": "training images per second, validation left out",
-    "latency_ms": "milliseconds for one image in one thread, median",
-}
-MORE_IS_BETTER = frozenset({"validation_accuracy", "images_per_second"})
-SHOWN = ("validation_accuracy", "validation_loss", "parameters")  # of every trial, whatever is searched for
 
 REDUCTION = 4  # of successive halving: one in so many goes on to the next rung, which trains so many times as long
 
@@ -121,9 +108,9 @@ class Trial:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON. Scores follow from the metrics and the objectives; they are not written.
 
-        JSON has no NaN, so a trial that holds one is written as the failure that it is (see `scored`).
+        JSON has no NaN, so a trial that holds one is written as the failure that it is (see `checked`).
         """
-        kept = scored(self, ())
+        kept = checked(self)
         failure = {"kind": kept.failure.kind, "message": kept.failure.message} if kept.failure else None
         return {
             "job": self.job.to_dict(),
@@ -177,66 +164,30 @@ def _points(curve: object) -> Iterator[dict[str, float]]:
         yield checks.numbers(point, "a point of the curve")
 
 
-@dataclass(frozen=True)
-class Objective:
-    """A metric and the direction in which it is better."""
+def checked(trial: Trial, measured: Sequence[str] = ()) -> Trial:
+    """The trial as JSON can hold it: one that claims success without finite numbers, in its curve too, has failed.
 
-    metric: str
-    sign: int = 1  # -1: lower is better
-
-    @classmethod
-    def parse(cls, text: str) -> Objective:
-        """``validation_accuracy`` (higher is better) or ``-parameters`` (lower is better).
-
-        Raises:
-            UsageError: there is no such metric, or it would be driven the wrong way.
-        """
-        metric = text.removeprefix("-").replace("-", "_")
-        if metric not in METRICS:
-            raise UsageError(unknown("metric", metric, METRICS))
-        sign = 1 if metric in MORE_IS_BETTER else -1
-        if text.startswith("-") != (sign < 0):
-            right = f"{'-' if sign < 0 else ''}{metric}"
-            raise UsageError(f"objective {text} would search for the worst; write {right}")
-        return cls(metric, sign)
-
-    def score(self, trial: Trial) -> float:
-        """The trial's score: higher is better. Seconds of training count by the epoch, or the shortest wins."""
-        value = trial.metrics[self.metric]
-        return self.sign * (value / trial.epochs if self.metric == "train_seconds" else value)
-
-    def __str__(self) -> str:
-        """As `parse` reads it."""
-        return ("-" if self.sign < 0 else "") + self.metric
-
-
-def rank(trial: Trial) -> tuple[float, tuple[float, ...], str]:
-    """What to sort good trials by, the best being the largest: the longest training, then the scores.
-
-    The id decides between equals, so that nothing follows from who was finished first.
-    """
-    return trial.job.epochs, trial.scores, trial.id
-
-
-def scored(trial: Trial, objectives: Sequence[Objective]) -> Trial:
-    """The trial with its scores; one that claims success without finite numbers, in its curve too, has failed.
-
-    Not a number here never reaches a strategy: NaN compares with nothing and would win any tournament. Whatever an
-    evaluator measured, the trial that comes back can be written down as JSON and read again.
+    Args:
+        trial: what an evaluator, which may be anybody's, has returned.
+        measured: the metrics that a trial without a failure must have.
     """
     curve: list[dict[str, float]] = []
-    failure: Any = trial.failure  # a stranger's evaluator made it
+    failure: Any = trial.failure
     try:
         for point in _points(trial.curve):
             curve.append(point)  # noqa: PERF402  what stands before a bad one is kept
         metrics = checks.numbers(trial.metrics, "metrics")
         if failure is None:
-            checks.record(metrics, "trial", *(SHOWN if objectives else ()), *(o.metric for o in objectives))
-            finite = replace(trial, metrics=metrics, curve=tuple(curve))
-            scores = tuple(checks.number(o.score(finite), f"the score of {o}") for o in objectives)
-            return replace(finite, scores=scores)
+            checks.record(metrics, "trial", *measured)
+            return replace(trial, metrics=metrics, curve=tuple(curve))
     except ValueError as error:
         failure = failure or Failure("not_finite", str(error))
-    said: Any = getattr(failure, "kind", None)
-    kind: Kind = said if said in get_args(Kind) else "crash"
+    named: Any = getattr(failure, "kind", None)
+    kind: Kind = named if named in get_args(Kind) else "crash"
     return replace(Trial.failed(trial.job, kind, str(getattr(failure, "message", failure))), curve=tuple(curve))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Objective":  # plugins import it from here, where it once stood
+        return getattr(importlib.import_module("nas.objectives"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

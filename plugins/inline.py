@@ -35,7 +35,7 @@ class Inline(Evaluator):
         weights: Path | None = None,
         until: float | None = None,
     ) -> None:
-        from nas.evaluation.worker import Task
+        from nas.evaluation.local.worker import Task
 
         self._dataset = dataset
         self._task = Task(data="", recipe=recipe, device=device, weights=str(weights or ""))
@@ -52,7 +52,7 @@ class Inline(Evaluator):
         """The trial of a job; whatever goes wrong is a failure of this job alone."""
         import torch
 
-        from nas.evaluation.worker import safely, train_jobs
+        from nas.evaluation.local.worker import safely, train_jobs
 
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in a worker: with two, other bits come out

@@ -7,9 +7,10 @@ from dataclasses import replace
 from random import Random
 
 from nas.errors import UsageError
+from nas.objectives import Objective
 from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.strategy import Strategy
-from nas.trial import Objective, Trial
+from nas.trial import Trial
 
 
 class LocalSearch(Strategy):

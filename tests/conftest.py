@@ -15,8 +15,9 @@ import torch
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Conv2d, GlobalAveragePool
 from nas.data.dataset import Dataset, Split
+from nas.objectives import Objective, scored
 from nas.spaces.space import Candidate, Choose, SearchSpace
-from nas.trial import Job, Objective, Trial, scored
+from nas.trial import Job, Trial
 
 if os.environ.get("NAS_DATA_DIR"):  # tests change the folder that a relative path would start from
     os.environ["NAS_DATA_DIR"] = str(Path(os.environ["NAS_DATA_DIR"]).resolve())

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import BatchNorm, Conv2d, Dropout, Flatten, MaxPool, SeparableConv2d
-from nas.training import kernels, modules, noise
+from nas.training import modules, noise
+from nas.training.gpu import kernels
 from nas.training.network import Network
 
 CPU = torch.device("cpu")

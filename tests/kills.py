@@ -22,12 +22,12 @@ from pathlib import Path
 import mlflow  # noqa: F401
 import torch  # noqa: F401
 
-import nas.outcome.model
-import nas.run  # noqa: F401
+import nas.dashboard.model
+import nas.run.runs  # noqa: F401
 from nas.cli.main import cli
+from nas.dashboard.writer import Writer  # noqa: F401
 from nas.data import open_source
-from nas.evaluation import processes
-from nas.records.mlflow import Writer  # noqa: F401
+from nas.evaluation.local import spawn as processes
 
 
 def begin(words: list[str], log: Path) -> int:

@@ -21,8 +21,7 @@ from nas.architecture.backbones import BACKBONES, FAMILIES, TORCHVISION
 from nas.architecture.layers import Pretrained, Shape
 from nas.data.dataset import Dataset
 from nas.errors import DataError
-from nas.evaluation.worker import Task, safely, train_jobs
-from nas.outcome.handover import write_best
+from nas.evaluation.local.worker import Task, safely, train_jobs
 from nas.training import backbone as module
 from nas.training.backbone import Backbone, imagenet
 from nas.training.network import Network
@@ -30,6 +29,7 @@ from nas.training.recipe import Recipe
 from nas.training.stepper import optimiser
 from nas.training.trainer import train
 from nas.trial import Trial
+from nas.winner.best import write_best
 
 SMALL = "shufflenet_v2_x0_5"  # 0.34 million weights
 FILE = "shufflenetv2_x0.5-f707e7126e.pth"

@@ -15,14 +15,15 @@ from safetensors.torch import save_file
 
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import Dense, Flatten
-from nas.outcome import handover
-from nas.outcome import model as model_module
-from nas.outcome.model import log_model
-from nas.records.observer import Header, Outcome
-from nas.records.store import client_of, experiment_of
+from nas.dashboard import model as model_module
+from nas.dashboard.model import log_model
+from nas.dashboard.store import client_of, experiment_of
+from nas.objectives import Objective, scored
+from nas.records.outcome import Header, Outcome
 from nas.spaces.space import Candidate
 from nas.training.network import Network
-from nas.trial import Job, Objective, scored
+from nas.trial import Job
+from nas.winner import best as handover
 
 LOSS = (Objective("validation_loss", -1),)
 NET = Architecture((Flatten(), Dense(4)))

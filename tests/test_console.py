@@ -12,8 +12,9 @@ from rich.console import Console
 from nas.architecture.architecture import Limits
 from nas.architecture.known import LECTURE, LENET5
 from nas.cli.console import View, clock, sparkline
-from nas.records.observer import Header
-from nas.trial import Trial, scored
+from nas.objectives import scored
+from nas.records.outcome import Header
+from nas.trial import Trial
 
 HEADER = Header(
     Path("runs/20261122-153000-evolve-3f9a"),

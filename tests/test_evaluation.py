@@ -26,11 +26,11 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Conv2d, Dense, Flatten, GlobalAveragePool
 from nas.data.dataset import Dataset
 from nas.errors import NasError, StorageError, UsageError
-from nas.evaluation import processes
-from nas.evaluation.local import LocalEvaluator
+from nas.evaluation.local import spawn as processes
+from nas.evaluation.local.local import LocalEvaluator
 from nas.evaluation.recorded import Recorded
 from nas.records.journal import Journal
-from nas.session import EVALUATOR_GETS
+from nas.run.setup import EVALUATOR_GETS
 from nas.training.recipe import Recipe
 from nas.trial import Job, Trial
 
@@ -289,7 +289,7 @@ from conftest import *
 from work import Misbehaving
 import numpy as np
 from nas.data.dataset import Dataset, Split
-from nas.session import EVALUATOR_GETS
+from nas.run.setup import EVALUATOR_GETS
 from nas.training.recipe import Recipe
 from nas.architecture.layers import Dense, Flatten
 print("main", flush=True)

@@ -45,11 +45,11 @@ from nas.architecture.layers import (
 from nas.cli.main import cli
 from nas.data.dataset import Dataset
 from nas.errors import NasError, UsageError
-from nas.outcome import handover
-from nas.outcome.export import DRAFT, TOLERANCE, export, images_for, load_model
-from nas.outcome.formats import FORMATS, Model, read_model
 from nas.records.journal import FILE, Journal
 from nas.training.network import AnySize, Network
+from nas.winner import best as handover
+from nas.winner.export.export import DRAFT, TOLERANCE, export, images_for, load_model
+from nas.winner.export.formats import FORMATS, Model, read_model
 
 CLASSES = ("a", "b", "c")
 PLAIN = (Conv2d(4, activation="relu"), MaxPool(2), Flatten())

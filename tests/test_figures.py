@@ -20,9 +20,10 @@ from test_mlflow import ACCURACY, Shown, make_outcome, make_trial
 from nas.architecture.architecture import Architecture
 from nas.architecture.known import LECTURE, LENET5
 from nas.architecture.layers import Conv2d, Dense, Flatten
-from nas.records.figures import CAPTIONS, draw, figures
+from nas.objectives import Objective
 from nas.records.record import Record
-from nas.trial import Job, Objective, Trial
+from nas.report.figures import CAPTIONS, draw, figures
+from nas.trial import Job, Trial
 
 TWO = (*ACCURACY, Objective("parameters", -1))
 ODD: dict[str, Any] = {

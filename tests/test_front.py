@@ -10,8 +10,8 @@ from conftest import finished, job
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import Conv2d, GlobalAveragePool
 from nas.evaluation.halving import SuccessiveHalving
-from nas.front import best_first, front, hypervolume
-from nas.trial import Job, Objective, Trial, scored
+from nas.objectives import Objective, best_first, front, hypervolume, scored
+from nas.trial import Job, Trial
 
 LOSS, SIZE = Objective("validation_loss", -1), Objective("parameters", -1)
 

@@ -12,7 +12,7 @@ from conftest import job
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import BatchNorm, Conv2d, Dropout, Flatten, GlobalAveragePool, MaxPool, ResidualBlock
 from nas.data.dataset import Dataset
-from nas.evaluation.local import LocalEvaluator
+from nas.evaluation.local.local import LocalEvaluator
 from nas.training import modules, noise
 from nas.training.batches import Epochs, Resident
 from nas.training.group import Group

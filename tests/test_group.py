@@ -15,10 +15,10 @@ from work import Misbehaving
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import BatchNorm, Conv2d, Dropout, Flatten, GlobalAveragePool, MaxPool, Pretrained
 from nas.data.dataset import Dataset
-from nas.evaluation.local import LocalEvaluator
+from nas.evaluation.local.local import LocalEvaluator
 from nas.training.batches import Resident
+from nas.training.gpu.lanes import Lane, Lanes
 from nas.training.group import Group
-from nas.training.lanes import Lane, Lanes
 from nas.training.network import right_and_loss
 from nas.training.recipe import Recipe
 from nas.training.stepper import Stepper

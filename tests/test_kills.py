@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from command import QUICK, found
 
+from nas.dashboard.store import store_uri
 from nas.records.record import read
-from nas.records.view import store_uri
 
 KILLS = 50
 # From the start of an attempt to its kill at most, of the seconds that the undisturbed search takes: 1.5 s of 18.

@@ -20,10 +20,10 @@ from command import NAS, QUICK, found, left, nas, pace
 
 from nas.architecture.architecture import Architecture
 from nas.data import open_source
-from nas.outcome.handover import load_network
 from nas.records.journal import FILE
 from nas.records.record import read
 from nas.training.network import right_and_loss
+from nas.winner.best import load_network
 
 
 @pytest.fixture(scope="module")

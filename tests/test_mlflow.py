@@ -28,15 +28,16 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.known import LECTURE, LENET5
 from nas.architecture.layers import Conv2d
 from nas.cli.ui import ui
+from nas.dashboard import observer as view_module
+from nas.dashboard.observer import MlflowView, sync
+from nas.dashboard.store import LogModel, probe, sqlite_file, store_of, store_uri
 from nas.errors import NasError, UsageError
-from nas.records import view as view_module
+from nas.objectives import Objective, scored
 from nas.records.journal import FILE, Journal
-from nas.records.observer import Header, Outcome
+from nas.records.outcome import Header, Outcome
 from nas.records.record import read
-from nas.records.view import LogModel, MlflowView, probe, sqlite_file, store_uri, sync
-from nas.searches import store as store_of
 from nas.spaces.space import Candidate
-from nas.trial import Job, Objective, Trial, scored
+from nas.trial import Job, Trial
 
 ACCURACY = (Objective("validation_accuracy"),)
 CONFIG = {"strategy": "evolve", "space": "cnn", "options": {"population": 8, "sizes": [3, 5]}, "seed": 0}
@@ -499,7 +500,7 @@ def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_mlflow_is_not_imported_before_it_is_needed() -> None:
     code = (
-        "import nas.cli.ui, nas.records.mlflow, sys; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
+        "import nas.cli.ui, nas.dashboard.writer, sys; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -590,7 +591,7 @@ def test_ui_shows_the_store_and_leaves_nothing_behind(
 @contextmanager
 def serving(folder: Path, port: int) -> Iterator[str]:
     """A real MLflow server, killed at the end."""
-    from nas.records.view import SETTINGS
+    from nas.dashboard.store import SETTINGS
 
     uri = store_uri(folder)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", str(port)]

@@ -17,11 +17,12 @@ from nas.architecture.known import LECTURE
 from nas.architecture.layers import Dense, Flatten
 from nas.data.dataset import Dataset
 from nas.errors import NasError
-from nas.outcome import handover
-from nas.outcome.selection import Plan, best_trials, plan, retrain
+from nas.objectives import scored
+from nas.run.selection import Plan, best_trials, plan, retrain
 from nas.statistics import difference_by_chance, interval
 from nas.training.network import Network
-from nas.trial import Job, Trial, scored
+from nas.trial import Job, Trial
+from nas.winner import best as handover
 
 NETS = [Architecture((Flatten(), Dense(n))) for n in range(1, 9)]
 

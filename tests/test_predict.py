@@ -25,10 +25,10 @@ from nas.cli.main import cli
 from nas.data import open_source
 from nas.data.dataset import Array, Dataset
 from nas.errors import ImageError, NasError
-from nas.outcome import images
-from nas.outcome.handover import framing_of, load_network, write_best
-from nas.outcome.images import DARK, LIGHT, read_picture
 from nas.training.network import Network
+from nas.winner import images
+from nas.winner.best import framing_of, load_network, write_best
+from nas.winner.images import DARK, LIGHT, read_picture
 
 SHAPE = (1, 28, 28)
 COUNT = 200

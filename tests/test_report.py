@@ -15,10 +15,10 @@ from test_mlflow import Shown, make_outcome, make_trial
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.known import KNOWN, LECTURE, LENET5
 from nas.architecture.layers import Cell, Conv2d, Dense, Dropout, Flatten
-from nas.records.drawing import network_svg
-from nas.records.observer import Comparison
+from nas.records.outcome import Comparison
 from nas.records.record import entry_of, line_of, read
-from nas.records.report import report
+from nas.report.drawing import network_svg
+from nas.report.page import report
 from nas.spaces.space import Candidate
 from nas.trial import Job, Trial
 

@@ -23,12 +23,12 @@ from nas.evaluation.halving import SuccessiveHalving
 from nas.evaluation.recorded import Recorded
 from nas.records.journal import FILE, Journal, is_running, repair
 from nas.records.record import VERSION, entry_of, line_of, lines, read
+from nas.records.searches import State, differences
+from nas.run.replayed import Recalled
 from nas.search import Budget, Search
-from nas.searches import State, differences
 from nas.spaces.cnn import Cnn
 from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.evolve import Evolve
-from nas.strategies.recalled import Recalled
 from nas.strategies.strategy import Strategy
 from nas.strategies.trial_and_error import TrialAndError
 from nas.trial import Job, Trial

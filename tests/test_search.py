@@ -19,6 +19,7 @@ from nas.architecture.layers import Dense, Flatten
 from nas.errors import JournalError, PluginError, StorageError, UsageError
 from nas.evaluation.halving import SuccessiveHalving
 from nas.evaluation.recorded import Recorded
+from nas.objectives import Objective, scored
 from nas.records.journal import Journal
 from nas.records.record import line_of, read
 from nas.search import MAX_STALE, Budget, Search
@@ -26,7 +27,7 @@ from nas.spaces.cnn import Cnn
 from nas.spaces.space import Candidate
 from nas.strategies.evolve import Evolve
 from nas.strategies.strategy import Strategy
-from nas.trial import Job, Objective, Trial, job_seed, scored
+from nas.trial import Job, Trial, job_seed
 
 SMALL = Cnn().within(Limits(max_parameters=34_826))
 

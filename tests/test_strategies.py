@@ -16,6 +16,7 @@ from nas.architecture.architecture import Architecture, Limits, distance
 from nas.architecture.known import KNOWN, LECTURE, SMALL_VGG
 from nas.architecture.layers import Conv2d, Dense, Dropout, Flatten, MaxPool
 from nas.errors import UsageError
+from nas.objectives import Objective, scored
 from nas.search import Budget, Search
 from nas.spaces.cnn import Cnn
 from nas.spaces.lecture import Lecture
@@ -25,7 +26,7 @@ from nas.strategies.evolve import Evolve
 from nas.strategies.reference import Reference
 from nas.strategies.strategy import Strategy
 from nas.strategies.trial_and_error import Sampler, TrialAndError
-from nas.trial import Job, Objective, Trial, scored
+from nas.trial import Job, Trial
 
 TWO = (Objective("validation_loss", -1), Objective("parameters", -1))
 

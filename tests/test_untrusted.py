@@ -53,10 +53,11 @@ from nas.cli.main import cli
 from nas.data.dataset import Dataset
 from nas.errors import ArchitectureError, NasError, UsageError, plain, quoted
 from nas.experiment import Experiment
-from nas.outcome.handover import load_network, write_best
+from nas.objectives import scored
 from nas.strategies.reference import Reference
 from nas.training.network import Network
-from nas.trial import Failure, Job, Trial, scored
+from nas.trial import Failure, Job, Trial
+from nas.winner.best import load_network, write_best
 
 NET = Architecture((Flatten(), Dense(4, "relu")))
 SHAPE = (1, 8, 8)
@@ -338,7 +339,7 @@ def test_nothing_is_allocated_for_what_is_refused(best: Path) -> None:
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from nas.outcome.handover import load_network\n"
+        "from nas.winner.best import load_network\n"
         "import nas.training.network, torchvision.models\n"
         "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
         "limit = pages * resource.getpagesize() + 2**30\n"

@@ -20,8 +20,8 @@ import torch
 from conftest import finished
 
 from nas.data.dataset import Dataset
-from nas.evaluation.local import LocalEvaluator
-from nas.evaluation.worker import Task, Work, train_jobs
+from nas.evaluation.local.local import LocalEvaluator
+from nas.evaluation.local.worker import Task, Work, train_jobs
 from nas.trial import Job, Trial
 
 FAULTS = {

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from nas.architecture.architecture import Limits
+from nas.dashboard.observer import sync
+from nas.dashboard.store import store_uri
 from nas.records.journal import FILE, Journal
 from nas.records.record import Record
-from nas.records.view import store_uri, sync
 from nas.spaces.cnn import Cnn
 from nas.trial import Job, Trial, job_seed
 
@@ -63,7 +64,7 @@ def write(trials: int) -> None:
     """Seconds a trial and bytes, for what the runs of trials carry."""
     from mlflow import MlflowClient
 
-    module: Any = import_module("nas.records.mlflow")
+    module: Any = import_module("nas.dashboard.writer")
     client: Any = MlflowClient
 
     def no_files(self: Any, run_id: str, folder: str, path: str | None = None) -> None:

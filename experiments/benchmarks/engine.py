@@ -15,11 +15,12 @@ from pathlib import Path
 
 from nas.architecture.architecture import Limits
 from nas.evaluation.recorded import Recorded
+from nas.objectives import Objective
 from nas.records.journal import Journal
 from nas.search import Budget, Search
 from nas.spaces.cnn import Cnn
 from nas.strategies.evolve import Evolve
-from nas.trial import Job, Objective, Trial
+from nas.trial import Job, Trial
 
 TRIALS = 500
 REPEATS = 5

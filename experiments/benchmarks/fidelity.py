@@ -32,8 +32,8 @@ from scipy.stats import kendalltau
 from nas.architecture.architecture import Limits
 from nas.data import open_source
 from nas.data.mnist import Mnist
-from nas.evaluation import processes
-from nas.evaluation.local import LocalEvaluator
+from nas.evaluation.local import spawn as processes
+from nas.evaluation.local.local import LocalEvaluator
 from nas.spaces.cnn import Cnn
 from nas.spaces.space import Candidate
 from nas.training.group import Group

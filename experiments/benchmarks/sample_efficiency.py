@@ -29,12 +29,13 @@ from nas import plugins
 from nas.architecture.architecture import Limits
 from nas.evaluation.halving import SuccessiveHalving
 from nas.evaluation.recorded import Recorded
+from nas.objectives import Objective, scored
 from nas.records.journal import Journal
 from nas.search import Budget, Search
 from nas.spaces.cnn import Cnn
 from nas.spaces.space import SearchSpace
 from nas.strategies.strategy import Strategy
-from nas.trial import Job, Objective, Trial, job_seed, scored
+from nas.trial import Job, Trial, job_seed
 
 EXAMPLES = Path(__file__).parents[2] / "plugins"
 KEPT = Path("sample_efficiency.jsonl")
@@ -102,7 +103,7 @@ def on_table(words: str, seed: int) -> dict[str, Any]:
 def on_cnn(words: str, seed: int) -> dict[str, Any]:
     """The best validation loss after 36 and after 72 trials of the `cnn` space on mnist-5k, as a search trains."""
     from nas.data import open_named
-    from nas.evaluation.local import LocalEvaluator
+    from nas.evaluation.local.local import LocalEvaluator
     from nas.training.recipe import Recipe
 
     data = open_named("mnist-5k").load()

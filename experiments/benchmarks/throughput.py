@@ -40,8 +40,8 @@ from nas.architecture.layers import Flatten
 from nas.data.dataset import Dataset, Split
 from nas.data.mnist import CLASSES, SEED, SIZES, Mnist
 from nas.data.source import stratified
-from nas.evaluation.local import LocalEvaluator
-from nas.evaluation.processes import cores
+from nas.evaluation.local.local import LocalEvaluator
+from nas.evaluation.local.spawn import cores
 from nas.spaces.cnn import Cnn
 from nas.spaces.space import Candidate
 from nas.training.network import Network

@@ -20,7 +20,7 @@ from typing import Any
 from nas.architecture.architecture import Architecture
 from nas.architecture.known import LECTURE
 from nas.architecture.layers import Conv2d, Dense, Dropout, Flatten, MaxPool, ResidualBlock, SeparableConv2d
-from nas.evaluation.processes import ALLOCATOR
+from nas.evaluation.local.spawn import ALLOCATOR
 
 SMALL = Architecture(
     (

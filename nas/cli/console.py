@@ -21,10 +21,12 @@ from nas.architecture.architecture import Limits
 from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import show
 from nas.errors import plain
-from nas.records.observer import Header, Observer, Outcome
-from nas.records.texts import spread
-from nas.searches import resume_command
-from nas.trial import Trial, rank
+from nas.objectives import rank
+from nas.records.observer import Observer
+from nas.records.outcome import Header, Outcome
+from nas.records.searches import resume_command
+from nas.report.texts import spread
+from nas.trial import Trial
 
 SHOWN = ("parameters", "validation_accuracy", "validation_loss")
 BARS = "▁▂▃▄▅▆▇█"

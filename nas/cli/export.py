@@ -44,8 +44,8 @@ def export(
     SEARCH is the folder of a search or a training, or its name under runs/, or nothing for the latest one
     that has a winner.
     """
-    from nas import searches
-    from nas.outcome import export as work
+    from nas.records import searches
+    from nas.winner.export import export as work
 
     folder = searches.with_winner(search) if search is None else searches.named(search)
     model = work.load_model(folder)

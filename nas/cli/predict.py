@@ -15,7 +15,7 @@ from nas.cli.options import print_out
 from nas.errors import ImageError, NasError, UsageError, plain, quoted, unknown
 
 if TYPE_CHECKING:
-    from nas.outcome.predict import Classifier, Prediction
+    from nas.winner.predict import Classifier, Prediction
 
 SURE = 0.9  # less probable, and the runner-up is named
 NAME = 27  # characters of an image's name: what 80 columns leave where classes are digits
@@ -39,10 +39,10 @@ def predict(context: click.Context, words: tuple[str, ...], chosen: str | None, 
     search, images = _told_apart(words, chosen)
     if not images:
         raise UsageError("no image was given: `nas predict [SEARCH] IMAGE…` takes files, folders, and -")
-    from nas.searches import with_winner
+    from nas.records.searches import with_winner
 
     folder = with_winner(search)
-    from nas.outcome.predict import Classifier, Prediction
+    from nas.winner.predict import Classifier, Prediction
 
     classifier = Classifier(folder / "best")
     click.echo(plain(f"nas predict: the winner of {folder.name}"), err=True)
@@ -61,7 +61,7 @@ def predict(context: click.Context, words: tuple[str, ...], chosen: str | None, 
 
 def _told_apart(words: Sequence[str], chosen: str | None) -> tuple[str | None, Sequence[str]]:
     """The search, or None for the latest one, and the images."""
-    from nas import searches
+    from nas.records import searches
 
     if chosen is not None or not words:
         return chosen, words
@@ -94,7 +94,7 @@ def _is_search_folder(word: str) -> bool:
 
 def _files(images: Sequence[str], refused: list[dict[str, str]]) -> Iterator[str]:
     """All images, those of folders included."""
-    from nas.outcome.predict import listed
+    from nas.winner.predict import listed
 
     for image in images:
         try:

@@ -10,7 +10,7 @@ import click
 from nas.cli.options import FOLDER, count_or_auto, given, pairs, print_json, training_options
 
 if TYPE_CHECKING:
-    from nas.records.observer import Outcome
+    from nas.records.outcome import Outcome
 
 
 @click.command()
@@ -98,8 +98,8 @@ def resume(search: str | None, as_json: bool, force: bool, **options: Any) -> No
 
     with observer() as view:
         view.hello("resume")
-        from nas.run import resume_search
-        from nas.searches import named
+        from nas.records.searches import named
+        from nas.run.runs import resume_search
 
         folder = named(search, to_resume=True)
         changes = given(**options)

@@ -12,7 +12,7 @@ from nas.cli.options import print_json, print_out
 from nas.errors import plain
 
 if TYPE_CHECKING:
-    from nas.searches import State
+    from nas.records.searches import State
     from nas.trial import Trial
 
 SHOWN = 10  # of the best networks
@@ -22,7 +22,7 @@ SHOWN = 10  # of the best networks
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_(as_json: bool) -> None:
     """List the searches under runs/: running, interrupted, finished."""
-    from nas import searches
+    from nas.records import searches
 
     states = [searches.State.of(folder) for folder in searches.every()]
     if as_json:
@@ -48,7 +48,7 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
 
     SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one.
     """
-    from nas import searches
+    from nas.records import searches
 
     state = searches.State.of(searches.named(search))
     if report is not None:
@@ -71,7 +71,7 @@ def _report(state: State, path: Path) -> None:
     """Write the page; it needs neither a server nor a network."""
     from nas.errors import NasError
     from nas.files import write_whole
-    from nas.records.report import report
+    from nas.report.page import report
 
     if state.word == "damaged":
         raise NasError(state.words)
@@ -89,19 +89,21 @@ def sync(search: str | None, store: str | None) -> None:
 
     SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one.
     """
-    from nas import searches
     from nas.errors import NasError
+    from nas.records import searches
 
     state = searches.State.of(searches.named(search))
     if state.word == "running":
         raise NasError(f"{state.folder.name} is running ({state.words}) and writes its record itself")
     if state.word == "damaged":
         raise NasError(state.words)
-    from nas.outcome.model import log_model_of
-    from nas.records import journal, view
+    from nas.dashboard import observer as view
+    from nas.dashboard.model import log_model_of
+    from nas.dashboard.store import store_of
+    from nas.records import journal
 
     chosen = state.record.about.get("config", {}).get("mlflow", "auto")
-    uri = store or searches.store(state.folder, "auto" if chosen == "off" else chosen)
+    uri = store or store_of(state.folder, "auto" if chosen == "off" else chosen)
     with journal.locked(state.record.path):  # two that write at once would write everything twice
         written = view.sync(state.record, uri, log_model_of(state.record.header))
     _say(f"{uri} has all of {state.folder.name} now: {written} of {len(state.record.told)} candidates were new")
@@ -116,8 +118,7 @@ def repair(search: str | None) -> None:
 
     SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one.
     """
-    from nas import searches
-    from nas.records import journal
+    from nas.records import journal, searches
 
     folder = searches.named(search)
     kept, lost = journal.repair(folder)
@@ -136,7 +137,7 @@ def _say(text: str) -> None:
 
 def _best(state: State) -> list[Trial]:
     """The best trials that were told, each network once, the best first."""
-    from nas.trial import rank, scored
+    from nas.objectives import rank, scored
 
     try:
         objectives = state.record.header.objectives

@@ -32,7 +32,7 @@ def train(network: str, out: Path | None, as_json: bool, seeds: int, **options: 
     with observer() as view:
         view.hello("train")
         from nas.experiment import Experiment
-        from nas.run import run_training
+        from nas.run.runs import run_training
 
         name, architecture = _network(network)
         settings = Experiment.of(**given(**options), workers=1 if seeds == 1 else "auto")
@@ -56,12 +56,12 @@ def train(network: str, out: Path | None, as_json: bool, seeds: int, **options: 
 
 
 def _network(text: str) -> tuple[str, Architecture]:
-    from nas import searches
     from nas.architecture.architecture import Architecture
     from nas.architecture.backbones import BACKBONES
     from nas.architecture.known import KNOWN
     from nas.architecture.layers import Pretrained
     from nas.errors import UsageError, plain, unknown
+    from nas.records import searches
 
     if text in KNOWN:
         return text, KNOWN[text]

@@ -55,7 +55,7 @@ def ui(host: str, port: int, store: str | None, browser: bool, allow_remote: boo
 
 def _server(store: str | None) -> tuple[list[str], dict[str, str]]:
     """The command that serves the store, and its environment."""
-    from nas.records.view import SETTINGS, sqlite_file, store_uri
+    from nas.dashboard.store import SETTINGS, sqlite_file, store_uri
 
     uri = store or store_uri(Path.cwd())
     if "://" not in uri:

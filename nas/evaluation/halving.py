@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from nas.evaluation.evaluator import Evaluator
-from nas.front import best_first
+from nas.objectives import best_first
 from nas.trial import REDUCTION, Job, Trial
 
 

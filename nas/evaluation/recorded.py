@@ -10,8 +10,9 @@ from pathlib import Path
 from nas import plugins
 from nas.errors import PluginError
 from nas.evaluation.evaluator import Evaluator
+from nas.objectives import Objective, scored
 from nas.records.journal import Journal
-from nas.trial import Job, Objective, Trial, scored
+from nas.trial import Job, Trial
 
 
 class Recorded:

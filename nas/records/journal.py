@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 
 from nas.errors import JournalError, NasError, StorageError
 from nas.files import write_whole
-from nas.records.observer import Observer, Outcome
+from nas.records.observer import Observer
+from nas.records.outcome import Outcome
 from nas.records.record import VERSION, Record, entry_of, line_of, lines, read, told_entry
 from nas.spaces.space import Candidate
 from nas.trial import Job, Trial

@@ -33,9 +33,10 @@ from typing import Any, NamedTuple
 from nas import checks
 from nas.architecture.architecture import Limits
 from nas.errors import JournalError, NasError, quoted
-from nas.records.observer import BESIDE, Comparison, Header, Outcome
+from nas.objectives import Objective, scored
+from nas.records.outcome import BESIDE, Comparison, Header, Outcome
 from nas.spaces.space import Candidate
-from nas.trial import Objective, Trial, scored
+from nas.trial import Trial
 
 RUNS = Path("runs")
 VERSION = 2  # 1 had the header and the trials only

@@ -12,10 +12,11 @@ from deap import base, tools
 
 from nas.architecture.known import KNOWN
 from nas.errors import UsageError
+from nas.objectives import Objective
 from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.lending import lent
 from nas.strategies.strategy import Strategy
-from nas.trial import Objective, Trial
+from nas.trial import Trial
 
 # The middle of a wide range of settings that do equally well: docs/benchmarks.md, "Sample efficiency".
 INITIAL, TOURNAMENT = 16, 20

@@ -11,9 +11,9 @@ from nas.architecture.backbones import BACKBONES, FAMILIES
 from nas.architecture.known import KNOWN
 from nas.architecture.layers import Pretrained
 from nas.errors import ArchitectureError, UsageError, plain, unknown
+from nas.objectives import Objective
 from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.strategy import Strategy
-from nas.trial import Objective
 
 MOST_FILES = 10_000  # each is read before the first network is trained
 

@@ -8,8 +8,9 @@ from collections.abc import Set as AbstractSet
 from random import Random
 
 from nas.errors import SpaceError
+from nas.objectives import Objective
 from nas.spaces.space import Candidate, SearchSpace
-from nas.trial import Objective, Trial
+from nas.trial import Trial
 
 TRIES = 50  # how often a candidate is drawn anew because it was seen before
 

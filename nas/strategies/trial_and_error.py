@@ -20,10 +20,10 @@ from optuna.study import Study
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from nas.errors import ArchitectureError, UsageError
-from nas.front import best_first
+from nas.objectives import Objective, best_first
 from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.strategy import Strategy
-from nas.trial import Objective, Trial
+from nas.trial import Trial
 
 Sampler = Literal["tpe", "random", "grid", "cmaes", "gp", "nsga2"]
 

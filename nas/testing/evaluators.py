@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from nas import plugins
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import Conv2d, Flatten, GlobalAveragePool
+from nas.objectives import METRICS
 from nas.spaces.space import Candidate
 from nas.testing.contract import Contract, doing, global_random, require
-from nas.trial import METRICS, Job, Trial
+from nas.trial import Job, Trial
 
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset

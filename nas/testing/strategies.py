@@ -9,12 +9,13 @@ from nas import plugins
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool
 from nas.errors import UsageError
+from nas.objectives import METRICS, Objective, scored
 from nas.search import MAX_STALE
 from nas.spaces.space import Candidate, Choose, SearchSpace
 from nas.strategies.strategy import Strategy
 from nas.testing.contract import Contract, ContractError, doing, global_random, require
 from nas.testing.spaces import check_candidate
-from nas.trial import METRICS, Job, Objective, Trial, job_seed, scored
+from nas.trial import Job, Trial, job_seed
 
 LOSS = (Objective("validation_loss", -1),)
 LOSS_AND_SIZE = (*LOSS, Objective("parameters", -1))

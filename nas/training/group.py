@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nas.training.batches import Resident
-from nas.training.lanes import Lane, Lanes, Sets
+from nas.training.gpu.lanes import Lane, Lanes, Sets
 from nas.training.modules import gpu_kernels
 from nas.training.network import Network
 from nas.training.recipe import Recipe

@@ -26,11 +26,11 @@ WIDEST = 4  # window that a GPU's kernels pool: they are unrolled, and count to 
 
 @lru_cache
 def gpu_kernels(device: torch.device) -> tuple[Any, str]:
-    """`nas.training.kernels`, if they work on this device; otherwise None and, for a GPU, the reason."""
+    """`nas.training.gpu.kernels`, if they work on this device; otherwise None and, for a GPU, the reason."""
     if device.type != "cuda":
         return None, ""
     try:
-        kernels = importlib.import_module("nas.training.kernels")
+        kernels = importlib.import_module("nas.training.gpu.kernels")
         if not kernels.compute_the_same(device):
             return None, "it computes something else"
     except Exception as error:  # noqa: BLE001  # no Triton for this system, no compiler, a GPU that is too old

@@ -9,9 +9,10 @@ from functools import partial
 from random import Random
 
 from nas.errors import SpaceError, UsageError
+from nas.objectives import Objective
 from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.strategy import Strategy
-from nas.trial import Objective, Trial
+from nas.trial import Trial
 
 
 class Annealing(Strategy):

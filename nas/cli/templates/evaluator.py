@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from nas.evaluation.evaluator import Evaluator
-from nas.evaluation.local import LocalEvaluator
+from nas.evaluation.local.local import LocalEvaluator
 from nas.trial import Job, Trial
 
 if TYPE_CHECKING:

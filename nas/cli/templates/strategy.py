@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nas.objectives import Objective
 from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.strategy import Strategy
-from nas.trial import Objective
 
 
 class MyPlugin(Strategy):

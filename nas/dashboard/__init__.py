@@ -1,0 +1,1 @@
+"""Everything of MLflow: its store, what is written there and when, the model registry."""

@@ -1,0 +1,161 @@
+"""MLflow while a search goes on: a thread that keeps the store up to the record, and is never in the way.
+
+MLflow is imported and called by that thread alone, so that neither its import (5 s) nor its writes (0.05 s a
+trial) nor its death costs a trial. What a store does not take is tried again later, from what is there.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+from nas.dashboard.store import LAST_PROBE, PROBE, LogModel, artifacts_of, probe
+from nas.errors import NasError
+from nas.records.observer import Observer
+from nas.records.record import Record, place
+from nas.trial import Trial
+
+if TYPE_CHECKING:
+    from nas.dashboard.writer import Writer
+
+PATIENCE = 120.0  # seconds without progress after which `close` gives up; to export the winner takes 20
+SHORT_PATIENCE = 2.0  # the same, for a store that has already failed
+PAUSES = (5.0, 10.0, 20.0, 40.0, 60.0)  # seconds after a failure until the next attempt
+
+
+class MlflowView(Observer):
+    """Shows a search in MLflow. Its methods return at once; `close` waits until everything is written.
+
+    Args:
+        record: what there is to show.
+        warn: is given one line, once, if MLflow cannot be written; called from another thread.
+        tracking_uri: the store.
+        log_model: logs the winner as a model, given the outcome, the store and the run.
+        warm_up: imports what that will need.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        warn: Callable[[str], None],
+        tracking_uri: str,
+        log_model: LogModel | None = None,
+        warm_up: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.tracking_uri = tracking_uri
+        self.run_id: str | None = None  # the search's run, when there is one
+        self._record = record
+        self._warn = warn
+        self._log_model = log_model
+        self._warm_up = warm_up
+        self._left = 0  # trainings of the final selection
+        self._news = Event()
+        self._closing = Event()
+        self._steps = 0
+        self._trouble = ""
+        self._warned = False
+        # It begins with the first candidate: importing MLflow beside the workers' start delays that by 5 s.
+        self._thread = Thread(target=self._run, name="mlflow", daemon=True)
+
+    def told(self, trial: Trial) -> None:
+        """There is something to show."""
+        if self._thread.ident is None:
+            self._thread.start()
+        self._news.set()
+
+    def selecting(self, jobs: int, epochs: float) -> None:
+        """The winner is near."""
+        self._left = jobs
+        if jobs == 1:
+            self._news.set()
+
+    def trained(self, trial: Trial) -> None:
+        """While the last one trains, the other cores are idle: time to import what its model needs (1.7 s)."""
+        self._left -= 1
+        if self._left == 1:
+            self._news.set()
+
+    def close(self) -> None:
+        """Wait until everything is written, for as long as the store takes something now and then."""
+        if self._closing.is_set() or not self._record.told:
+            return
+        self._closing.set()
+        self.told(self._record.told[-1].trial)
+        while self._thread.is_alive():
+            steps = self._steps
+            self._thread.join(SHORT_PATIENCE if self._trouble else PATIENCE)
+            if self._thread.is_alive() and self._steps == steps:
+                self._fail(f"no answer for {PATIENCE:g} s")
+                return
+
+    def _run(self) -> None:
+        writer = None
+        failures = 0
+        while True:
+            last = self._closing.is_set()
+            self._news.clear()
+            try:
+                writer = self._write(writer, ended=last)
+                if self._left == 1 and not last:
+                    self._warm_up()
+                self._trouble, failures = "", 0
+            except Exception as error:  # noqa: BLE001  # whatever MLflow raises, the search goes on
+                writer = None
+                self._fail((str(error).strip() or type(error).__name__).splitlines()[0][:200])
+                failures += 1
+            if last:
+                return
+            if self._trouble:
+                self._closing.wait(PAUSES[min(failures, len(PAUSES)) - 1])
+            else:
+                self._news.wait()
+
+    def _write(self, writer: Writer | None, *, ended: bool) -> Writer:
+        """Bring the store up to the record; with a new writer if there is none, or if it is no good any more."""
+        if writer is None or writer.is_stale:
+            probe(self.tracking_uri, LAST_PROBE if ended and self._trouble else PROBE)
+            self._trouble = ""  # it is there: whoever waits may wait for it
+            self._step()
+            from nas.dashboard.writer import Writer
+
+            artifacts = artifacts_of(self.tracking_uri)
+            writer = Writer(self._record, self.tracking_uri, artifacts, self._log_model, self._step)
+            self.run_id = writer.run_id
+            self._step()
+        stopped = self._record.ended is not None and self._record.ended["status"] == "interrupted"
+        writer.write(ended=ended, figures=not stopped)  # somebody waits; `nas sync` has the time
+        return writer
+
+    def _step(self) -> None:
+        self._steps += 1
+
+    def _fail(self, reason: str) -> None:
+        self._trouble = reason
+        if not self._warned:
+            self._warned = True
+            self._warn(
+                f"MLflow cannot be written ({reason}); the search goes on. It is tried again now and then, and "
+                f"`nas sync {shlex.quote(place(self._record.path.parent))}` writes what it lacks"
+            )
+
+
+def sync(record: Record, tracking_uri: str, log_model: LogModel | None = None) -> int:
+    """Write what a store lacks of a search that nobody works on; how many candidates these were.
+
+    Raises:
+        NasError: the store cannot be written.
+    """
+    try:
+        probe(tracking_uri)
+        from nas.dashboard.writer import Writer
+
+        writer = Writer(record, tracking_uri, artifacts_of(tracking_uri), log_model)
+        writer.write(ended=True)
+    except NasError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise NasError(f"MLflow cannot be written at {tracking_uri}: {reason}") from error
+    return writer.written

@@ -1,0 +1,195 @@
+"""The MLflow store: a client for it, the experiment that holds all searches, a data set as MLflow describes it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import shutil
+import sqlite3
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from nas.errors import NasError
+from nas.records.outcome import Header, Outcome
+from nas.records.record import RUNS
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
+
+EXPERIMENT = "nas"
+LogModel = Callable[[Outcome, str, str], None]  # outcome, tracking URI, run id
+OPENING = Lock()  # Alembic, which makes and checks the tables, serves one thread of a process at a time
+
+
+PROBE = 1.0  # seconds in which a store has to show that it is there
+LAST_PROBE = 0.3  # the same at the end, for a store that has already failed: somebody is waiting
+
+# MLflow reads them when it is imported. With its own defaults a dead server holds up every call for 246 s.
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is for --json
+    "MLFLOW_DISABLE_AGENT_HINT": "true",
+}
+
+
+def store_uri(folder: Path) -> str:
+    """The store of the searches in ``folder``: MLFLOW_TRACKING_URI if it is set, else ``mlflow.db`` in there."""
+    path = (folder.absolute() / "mlflow.db").as_posix().replace("%", "%25").replace("?", "%3F")
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{path}"
+
+
+def store_of(folder: Path, chosen: str = "auto") -> str:
+    """The address of the MLflow store of a search.
+
+    Args:
+        folder: of the search; ``auto`` is the store beside the folder ``runs`` that it is in, or of this folder.
+        chosen: ``auto``, or an address.
+    """
+    if chosen != "auto":
+        return chosen
+    return store_uri(folder.parent.parent if folder.parent.name == RUNS.name else Path())
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite store; None for any other store."""
+    path = unquote(uri.removeprefix("sqlite:///").partition("?")[0])
+    return Path(path) if uri.startswith("sqlite:///") and path else None
+
+
+def artifacts_of(uri: str) -> Path:
+    """Where the artifacts of a store go that has no place of its own for them."""
+    file = sqlite_file(uri)
+    return (file.absolute().parent if file else Path.cwd()) / "mlartifacts"
+
+
+def probe(uri: str, seconds: float = PROBE) -> None:
+    """Return at once if a store is there and takes something.
+
+    MLflow itself would try again and again: for 20 s and more with a server, for 102 s with a file.
+
+    Raises:
+        Exception: it does not.
+    """
+    if file := sqlite_file(uri):
+        if file.exists():
+            with closing(sqlite3.connect(file, timeout=seconds)) as connection:
+                _make_wal(connection, time.monotonic() + seconds)
+                connection.execute("BEGIN IMMEDIATE")
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+    elif uri.startswith(("http:", "https:")):
+        try:
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=seconds).close()  # noqa: S310
+        except urllib.error.HTTPError as error:  # something answers
+            error.close()
+
+
+def _make_wal(connection: sqlite3.Connection, until: float) -> None:
+    """Let readers wait for no writer, and say so in the file. SQLite does not wait for another who does."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def client_of(tracking_uri: str, artifacts: Path) -> MlflowClient:
+    """A client; makes the store if it is a file that is not there."""
+    with OPENING:
+        return _client(tracking_uri, artifacts)
+
+
+def _client(tracking_uri: str, artifacts: Path) -> MlflowClient:
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of every retry
+    if (file := sqlite_file(tracking_uri)) and not file.exists():
+        _make_database(file, artifacts)
+        probe(tracking_uri)
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it shows a traceback of what it raises
+    return MlflowClient(tracking_uri)
+
+
+def _make_database(file: Path, artifacts: Path) -> None:
+    """Make an empty store, whole or not at all.
+
+    MLflow makes one in some sixty steps without a lock: two searches that began together (measured: three of three
+    failed) or a kill in between would leave a file that no MLflow can open again.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            # Without a folder for artifacts it takes the current one, of which a ' ends up in its SQL.
+            SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", artifacts.as_uri())  # type: ignore[no-untyped-call]
+            shutil.copyfile(Path(folder, "mlflow.db"), draft)
+        with suppress(FileExistsError):  # another search was faster
+            os.link(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def experiment_of(client: MlflowClient, tracking_uri: str, artifacts: Path) -> str:
+    """The id of the experiment; makes it if it is not there."""
+    from mlflow.exceptions import MlflowException
+
+    known = client.get_experiment_by_name(EXPERIMENT)
+    if known is None:
+        served = tracking_uri.startswith(("http:", "https:", "databricks"))  # the server says where artifacts go
+        try:
+            # Of what kind it is decides which pages the dashboard offers; its guess are those for language models.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return str(client.create_experiment(EXPERIMENT, None if served else artifacts.as_uri(), tags))
+        except MlflowException:
+            known = client.get_experiment_by_name(EXPERIMENT)  # another process was faster
+            if known is None:
+                raise
+    if known.lifecycle_stage != "active":
+        command = f"mlflow experiments restore --experiment-id {known.experiment_id}"
+        raise NasError(f"its experiment {EXPERIMENT!r} was deleted: bring it back with `{command}`")
+    return str(known.experiment_id)
+
+
+def dataset_of(header: Header) -> DatasetInput:
+    """The data set of a search, with its shapes, its sizes and its fingerprint."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    name = str(header.dataset["name"])
+
+    def tensor(kind: str, *shape: int) -> str:
+        return json.dumps([{"type": "tensor", "tensor-spec": {"dtype": kind, "shape": [-1, *shape]}}])
+
+    schema = {"features": tensor("uint8", *header.limits.input_shape), "targets": tensor("int64")}
+    data = Dataset(
+        name=name,
+        digest=str(header.dataset["fingerprint"])[:36],  # MLflow takes no more
+        source_type="local",
+        source=json.dumps({"uri": name}),
+        schema=json.dumps({"mlflow_tensorspec": schema}),
+        profile=json.dumps({**header.dataset, "classes": header.limits.classes}, default=str),
+    )
+    return DatasetInput(data, [InputTag("mlflow.data.context", "training")])

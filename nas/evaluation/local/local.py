@@ -1,0 +1,178 @@
+"""Worker processes on this machine: as many as cores, one thread each.
+
+Two threads in one process train 1.3 to 1.8 times as many images a second as one does, two processes 1.9 to 2 times
+as many (docs/decisions/0009).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import connection
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from nas.data.download import WEIGHTS_SECONDS
+from nas.errors import ArchitectureError, UsageError
+from nas.evaluation.local import spawn as processes
+from nas.evaluation.local.shared import SharedDataset
+from nas.evaluation.local.spawn import GIB
+from nas.evaluation.local.worker import Task
+from nas.evaluation.local.worker_process import Ending, Worker
+from nas.training.gpu.lanes import MOST
+from nas.training.group import alike
+from nas.trial import Job, Trial
+
+if TYPE_CHECKING:
+    from nas.data.dataset import Dataset
+    from nas.training.recipe import Recipe
+
+# The slowest network measured does 5 · 10⁹ operations a second in one thread; a training may take five times
+# as long as that, and a minute more, before it is taken for hanging.
+SLOWEST_FLOPS = 1e9
+GRACE_SECONDS = 60.0
+# How often the memory of the workers is looked at: in that time one core fills 0.5 GiB.
+LOOK_SECONDS = 0.25
+MEMORY_SHARE = 0.8  # of the machine's memory is for the workers together
+LEAST_MEMORY = 2 * GIB
+
+
+class LocalEvaluator:
+    """Trains jobs in worker processes. A crash, a hang or too much memory costs one job only.
+
+    A job whose worker was killed, or that found no memory, is tried once more: the cause may lie outside of it.
+    A group of jobs that are trained together costs no more: those that its end leaves without a trial are tried
+    again, each alone. Use it in a ``with`` block; afterwards no worker is left.
+
+    Args:
+        dataset: what the networks learn from.
+        recipe: how.
+        workers: how many processes.
+        device: where each of them trains.
+        weights: a folder for the trained weights, ``<job key>.safetensors``, if they are wanted.
+        until: the moment (``time.monotonic``) at which unfinished jobs are given up; None for never.
+        memory: how many GiB a worker may use; its share of four fifths of the machine's unless told.
+        group: how many jobs a worker trains at a time (see `nas.training.group`), elsewhere than on CUDA copies of
+            one network; ``auto`` is what a GPU bears.
+        warn: is given a line to show when a faster way of training fails.
+
+    Raises:
+        StorageError: there is no room for the data set among the temporary files.
+    """
+
+    # What does jobs inside a worker. No option: a file of options comes from anywhere, and this runs code.
+    work: ClassVar[str] = "nas.evaluation.local.worker:train_jobs"
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        workers: int,
+        device: str = "cpu",
+        weights: Path | None = None,
+        until: float | None = None,
+        memory: float | None = None,
+        group: int | str = 1,
+        warn: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        if memory is not None and not memory > 0:
+            raise UsageError(f"evaluator.memory={memory:g} leaves a worker nothing; give it 2 (GiB) or more")
+        limit = memory * GIB if memory else max(LEAST_MEMORY, MEMORY_SHARE * processes.memory() / workers)
+        self._dataset = dataset
+        self._until = until
+        self._shared = SharedDataset(dataset)
+        folder = str(weights.resolve()) if weights else ""
+        task = Task(str(self._shared.folder), recipe, device, folder, self.work, group)
+        self._mixes = device.startswith("cuda")  # different networks train at the same time
+        self._group = group if isinstance(group, int) else MOST if self._mixes else 1
+        self._warn = warn
+        self._workers = [Worker(task, limit) for _ in range(workers)]
+
+    def __enter__(self) -> Self:
+        """The evaluator."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End all workers."""
+        _end(self._workers)
+        self._shared.remove()
+
+    def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+        """One trial for each job, as they finish; the longest jobs begin first.
+
+        Raises:
+            StorageError: the weights cannot be written.
+            NasError: no worker process can be started.
+        """
+        again: list[Job] = []
+        longest = sorted(jobs, key=lambda job: (self._work_of(job), job.candidate.architecture.id), reverse=True)
+        size = min(self._group, -(-len(jobs) // len(self._workers)) or 1)
+        if self._mixes:
+            groups = [longest[at : at + size] for at in range(0, len(jobs), size)]
+        else:  # only copies train side by side
+            groups = sorted(alike(longest, size), key=lambda one: sum(map(self._work_of, one)), reverse=True)
+        try:
+            for ending in self._run(groups):
+                if ending.again:
+                    again.append(ending.trial.job)
+                else:
+                    yield ending.trial
+            for ending in self._run([[job] for job in again]):  # now that the others leave them the most memory
+                yield _tried_twice(ending.trial)
+        finally:
+            _end([one for one in self._workers if one.jobs])
+
+    def seconds_allowed(self, job: Job) -> float:
+        """After how long a job is taken for hanging."""
+        downloads = any(layer.weights for layer in job.candidate.architecture.backbones)
+        return GRACE_SECONDS + downloads * WEIGHTS_SECONDS + self._work_of(job) / SLOWEST_FLOPS
+
+    def _run(self, groups: Sequence[list[Job]]) -> Iterator[Ending]:
+        """What comes of groups of jobs, which begin in their order."""
+        waiting = list(reversed(groups))
+        while self._until is None or time.monotonic() < self._until:
+            for one in self._workers:
+                if waiting and not one.jobs:
+                    group = waiting.pop()
+                    more = sum(map(self._work_of, group[1:])) / SLOWEST_FLOPS  # the first is the longest
+                    one.start(group, max(map(self.seconds_allowed, group)) + more)
+            running = [one for one in self._workers if one.jobs]
+            if not running:
+                return
+            self._wait(running)
+            for one in running:
+                for ending in one.endings():
+                    for line in ending.said:
+                        self._warn(line)
+                    yield ending
+
+    def _wait(self, running: Sequence[Worker]) -> None:
+        """Until one may have ended, or their memory is to be looked at."""
+        now = time.monotonic()
+        moments = [now + LOOK_SECONDS, *(one.deadline for one in running)]
+        if self._until is not None:
+            moments.append(self._until)
+        connection.wait([sign for one in running for sign in one.signs], timeout=max(0.0, min(moments) - now))
+
+    def _work_of(self, job: Job) -> float:
+        """Floating-point operations of a job's whole training; a step costs three forward passes."""
+        try:
+            rows = job.candidate.architecture.table(self._dataset.input_shape, len(self._dataset.classes))
+        except ArchitectureError:
+            return 0.0  # the worker will say why
+        images = job.epochs * len(self._dataset.train) + len(self._dataset.validation)
+        return 3 * images * max(1e6, sum(row.flops for row in rows))
+
+
+def _end(workers: Sequence[Worker]) -> None:
+    for one in workers:  # all at once: the end of a process takes a few hundredths of a second
+        one.kill()
+    for one in workers:
+        one.end()
+
+
+def _tried_twice(trial: Trial) -> Trial:
+    if trial.failure is None:
+        return trial
+    return Trial.failed(trial.job, trial.failure.kind, f"{trial.failure.message} (tried twice)")

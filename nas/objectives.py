@@ -1,0 +1,194 @@
+"""What is measured, what is better, and what is best where there is more than one objective.
+
+Metrics, objectives, the ranking of trials, Pareto fronts and their hypervolume (moocore).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from nas import checks
+from nas.architecture.architecture import Limits
+from nas.errors import UsageError, unknown
+from nas.trial import Failure, Trial, checked
+
+# What is measured of every trial. Less is better of all but the accuracy and the images per second. Objectives of
+# seconds and milliseconds depend on the machine and its load: such a search cannot be repeated exactly.
+METRICS = {
+    "validation_accuracy": "fraction of the validation images that are classified right",
+    "validation_loss": "mean cross-entropy on the validation images, in nats",
+    "parameters": "numbers that the network learns",
+    "flops": "floating-point operations of one forward pass over one image",
+    "train_seconds": "seconds of training, validation included",
+    "images_per_second": "training images per second, validation left out",
+    "latency_ms": "milliseconds for one image in one thread, median",
+}
+MORE_IS_BETTER = frozenset({"validation_accuracy", "images_per_second"})
+SHOWN = ("validation_accuracy", "validation_loss", "parameters")  # of every trial, whatever is searched for
+
+SPREAD = 16  # so many of a front are chosen one by one; the others follow by the first objective
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric and the direction in which it is better."""
+
+    metric: str
+    sign: int = 1  # -1: lower is better
+
+    @classmethod
+    def parse(cls, text: str) -> Objective:
+        """``validation_accuracy`` (higher is better) or ``-parameters`` (lower is better).
+
+        Raises:
+            UsageError: there is no such metric, or it would be driven the wrong way.
+        """
+        metric = text.removeprefix("-").replace("-", "_")
+        if metric not in METRICS:
+            raise UsageError(unknown("metric", metric, METRICS))
+        sign = 1 if metric in MORE_IS_BETTER else -1
+        if text.startswith("-") != (sign < 0):
+            right = f"{'-' if sign < 0 else ''}{metric}"
+            raise UsageError(f"objective {text} would search for the worst; write {right}")
+        return cls(metric, sign)
+
+    def score(self, trial: Trial) -> float:
+        """The trial's score: higher is better. Seconds of training count by the epoch, or the shortest wins."""
+        value = trial.metrics[self.metric]
+        return self.sign * (value / trial.epochs if self.metric == "train_seconds" else value)
+
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        return ("-" if self.sign < 0 else "") + self.metric
+
+
+def rank(trial: Trial) -> tuple[float, tuple[float, ...], str]:
+    """What to sort good trials by, the best being the largest: the longest training, then the scores.
+
+    The id decides between equals, so that nothing follows from who was finished first.
+    """
+    return trial.job.epochs, trial.scores, trial.id
+
+
+def scored(trial: Trial, objectives: Sequence[Objective]) -> Trial:
+    """The trial with its scores; one without finite numbers has failed (see `nas.trial.checked`).
+
+    Not a number here never reaches a strategy: NaN compares with nothing and would win any tournament.
+    """
+    kept = checked(trial, (*SHOWN, *(objective.metric for objective in objectives)))
+    if kept.failure is not None:
+        return kept
+    try:
+        scores = [checks.number(objective.score(kept), f"the score of {objective}") for objective in objectives]
+    except ValueError as error:
+        return checked(replace(kept, failure=Failure("not_finite", str(error))))
+    return replace(kept, scores=tuple(scores))
+
+
+def best_first(trials: Iterable[Trial], count: int | None = None) -> list[Trial]:
+    """The best ``count`` trials that did not fail: the longest trainings first, of these front after front.
+
+    Within a front, the best by the first objective is followed by those that add most to the hypervolume, so that
+    any number of trials from the top stands for the front. With one objective this is the order of `rank`.
+    """
+    good = sorted((trial for trial in trials if trial.failure is None), key=rank, reverse=True)
+    ordered: list[Trial] = []
+    for _, group in groupby(good, key=lambda trial: trial.job.epochs):
+        equals = list(group)
+        if len(equals[0].scores) < 2:
+            ordered += equals
+            continue
+        ranks = _ranks(equals)
+        for level in sorted(set(ranks)):
+            if count is None or len(ordered) < count:
+                ordered += _spread([trial for trial, own in zip(equals, ranks, strict=True) if own == level])
+    return ordered[:count]
+
+
+def front(trials: Iterable[Trial]) -> list[Trial]:
+    """The Pareto front of the longest trainings, one trial a network, the best by the first objective first.
+
+    Scores of shorter trainings are not compared with theirs.
+    """
+    good = sorted((trial for trial in trials if trial.failure is None), key=rank, reverse=True)
+    first: dict[str, Trial] = {}
+    for trial in good:
+        first.setdefault(trial.id, trial)
+    longest = [trial for trial in first.values() if trial.job.epochs == good[0].job.epochs]
+    if not longest:
+        return []
+    return [trial for trial, level in zip(longest, _ranks(longest), strict=True) if level == 0]
+
+
+def hypervolume(trials: Iterable[Trial], objectives: Sequence[Objective], limits: Limits) -> float:
+    """How much of the space of the objectives the trials dominate, in orders of magnitude (a product of them).
+
+    Along each objective a trial is as many orders of magnitude better than the worst as ``log10(worst / value)``;
+    of an accuracy, it is the error that counts. The worst is that of a network that guesses, or has as many
+    parameters or operations as are allowed (a million, and a hundred million, where any number is). What was
+    stopped early counts with what it had reached.
+    """
+    import moocore
+    import numpy as np
+
+    points = [_gains(trial, objectives, limits) for trial in trials if trial.failure is None]
+    above = [point for point in points if min(point) > 0]
+    if not above:
+        return 0.0
+    return float(moocore.hypervolume(np.array(above), ref=np.zeros(len(objectives)), maximise=True))
+
+
+def _gains(trial: Trial, objectives: Sequence[Objective], limits: Limits) -> list[float]:
+    worst = {
+        "validation_loss": math.log(limits.classes),
+        "parameters": limits.max_parameters or 1e6,
+        "flops": limits.max_flops or 1e8,
+        "train_seconds": 1e3,
+        "latency_ms": 1e2,
+    }
+    gains = []
+    for objective in objectives:
+        value = abs(objective.score(trial))
+        if objective.metric == "validation_accuracy":
+            gains.append(math.log10((1 - 1 / limits.classes) / max(1 - value, 1e-5)))
+        elif objective.metric == "images_per_second":
+            gains.append(math.log10(max(value, 1.0)))
+        else:
+            gains.append(math.log10(worst[objective.metric] / max(value, 1e-9)))
+    return gains
+
+
+def _ranks(trials: Sequence[Trial]) -> list[int]:
+    """Which front each trial is on: 0 is the best one."""
+    import moocore
+    import numpy as np
+
+    scores = np.array([trial.scores for trial in trials])
+    if scores.shape[1] == 1:  # moocore wants two objectives or more
+        return [int(level) for level in np.unique(-scores[:, 0], return_inverse=True)[1]]
+    return [int(level) for level in moocore.pareto_rank(scores, maximise=True)]
+
+
+def _spread(trials: Sequence[Trial]) -> list[Trial]:
+    """One front: the best by the first objective, then those that add most to what is dominated."""
+    import moocore
+    import numpy as np
+
+    left = sorted(trials, key=rank, reverse=True)
+    if len(left) < 3:
+        return left
+    scores = np.array([trial.scores for trial in left])
+    low, high = scores.min(axis=0), scores.max(axis=0)
+    points = (scores - low) / np.where(high > low, high - low, 1.0)
+    chosen = [0]
+    while len(chosen) < min(len(left), SPREAD):
+        others = [i for i in range(len(left)) if i not in chosen]
+        # The ends of the front lie on its box: a margin gives them some volume.
+        volumes = [
+            moocore.hypervolume(points[[*chosen, i]], ref=np.full(len(low), -0.1), maximise=True) for i in others
+        ]
+        chosen.append(others[int(np.argmax(volumes))])
+    return [left[i] for i in chosen] + [one for i, one in enumerate(left) if i not in chosen]

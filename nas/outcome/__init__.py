@@ -1,1 +1,0 @@
-"""The winner: chosen again from scratch, tested once, handed over."""

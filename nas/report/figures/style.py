@@ -1,0 +1,185 @@
+"""How every figure looks: sizes, colours that are told apart by everybody, axes, legends, words from outside."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from nas.errors import plain
+from nas.objectives import METRICS
+from nas.report.figures.scene import Entry, Scene
+
+# Okabe and Ito's palette, made for the colour-blind; as greys they are 35, 50 and 60 % bright.
+BLUE, RED, GREEN, SKY, ORANGE, PURPLE = "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#e69f00", "#cc79a7"
+PALE, INK = "#98a1aa", "#222222"
+STAR: dict[str, Any] = {
+    "marker": "*", "markersize": 17, "markerfacecolor": RED, "markeredgecolor": INK, "linestyle": "none",
+    "zorder": 6,
+}  # fmt: skip
+SMALL = 9.0  # points of the smallest text
+FARTHEST = 1e30  # a plugin's numbers beyond are shown there: an axis has to end somewhere
+UNITS = {
+    "validation_accuracy": "validation accuracy (%, error on a log scale)",
+    "validation_loss": "validation loss (nats)",
+    "parameters": "parameters (number)",
+    "flops": "operations of one forward pass (FLOP an image)",
+    "train_seconds": "training (seconds)",
+    "images_per_second": "training speed (images a second)",
+    "latency_ms": "latency of one image (ms)",
+}
+assert UNITS.keys() == METRICS.keys()  # noqa: S101  # a metric without a label would be an error at the end of a search
+
+
+def canvas(scene: Scene, what: str, width: float = 8.0, height: float = 5.0) -> Figure:
+    """A figure, so many inches large, with a title that says what is seen."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    name = f"{words(scene.header.kind, 30)} on {words(scene.header.dataset['name'], 30)}"
+    figure.suptitle(textwrap.fill(f"{name}: {what}", int(10.2 * width)), fontsize=12, color=INK)
+    return figure
+
+
+def frame(axes: Axes) -> Axes:
+    """Axes as they are everywhere: a light grid behind the data, small words, no box around."""
+    axes.grid(visible=True, color="#e4e7ea", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=SMALL, colors=INK)
+    return axes
+
+
+def legend(figure: Figure, handles: Sequence[Any], columns: int = 3) -> None:
+    """A legend below the axes, where it hides nothing."""
+    figure.legend(
+        handles=list(handles), loc="outside lower center", ncols=min(columns, len(handles)), fontsize=SMALL,
+        frameon=False,
+    )  # fmt: skip
+
+
+def words(text: str, most: int = 24) -> str:
+    """Words from outside: one short line, without what Matplotlib would obey or has no letters for."""
+    one_line = " ".join(plain(text[: 4 * most]).split())
+    known = "".join(one if ord(one) in _letters() else "\ufffd" for one in one_line)
+    short = known if len(known) <= most else f"{known[: most - 1]}…"
+    return short.replace("$", r"\$")  # a pair of them would begin a formula
+
+
+@lru_cache(maxsize=1)
+def _letters() -> frozenset[int]:
+    """The characters of the font. One that is not there would be a warning for everybody to read."""
+    path = font_manager.findfont(font_manager.FontProperties())
+    return frozenset(font_manager.get_font(path).get_charmap())
+
+
+def compact(number: float) -> str:
+    """A number on an axis: ``24.1k``, ``0.05``."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if size <= abs(number) < 1e3 * size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def percent(error: float) -> str:
+    """An error as the accuracy that it is."""
+    return f"{100 * (1 - error):.6g} %"
+
+
+def values(scene: Scene, metric: str, entries: Iterable[Entry]) -> list[float]:
+    """Where the trials lie on the axis of a metric: an accuracy by its error."""
+    return [place(scene, metric, entry.trial.metrics[metric]) for entry in entries]
+
+
+def place(scene: Scene, metric: str, value: float) -> float:
+    """Where a value lies on the axis of a metric."""
+    if metric == "validation_accuracy":
+        return min(1.0, max(scene.least_error, 1 - value))
+    return min(FARTHEST, max(-FARTHEST, value))
+
+
+def scale(axes: Axes, which: Literal["x", "y"], metric: str, found: Sequence[float], least: float = 0.0) -> None:
+    """Make the axis of a metric: its words, its range around what was found, a few round numbers."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = min(found), max(found)
+    accuracy = metric == "validation_accuracy"
+    if low > 0:
+        margin = max((high / low) ** 0.06, 1.1)
+        ends = low / margin, min(high * margin, 1.0) if accuracy and high < 1 else high * margin
+        axes.set(**{f"{which}lim": ends})  # first: of a single value, a new scale would warn
+        axes.set(**{f"{which}scale": "log"})
+    else:
+        margin = 0.06 * (high - low) or max(abs(low), 1.0)
+        ends = low - margin, high + margin
+    marks = (
+        ticks(*ends)
+        if not accuracy or ends[1] / ends[0] >= 4
+        else [1 - t for t in ticks(1 - ends[1], 1 - ends[0])]
+    )
+    form: Callable[[float], str] = compact
+    if accuracy:
+        marks = [mark for mark in marks if mark > 1.4 * least] + [least] * (low <= least)
+
+        def form(error: float) -> str:
+            return "100 %" if error <= least else percent(error)
+
+    axis.set_major_locator(FixedLocator(marks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
+    axes.set(**{f"{which}lim": ends[::-1] if accuracy else ends, f"{which}label": UNITS[metric]})
+
+
+def ticks(low: float, high: float, most: int = 8) -> list[float]:
+    """At most so many round numbers within a range, in equal steps or, where it is wide, in equal ratios."""
+    if low > 0 and high / low >= 4:
+        first, last = math.floor(math.log10(low)), math.floor(math.log10(high))
+        for steps in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+            marks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+            marks = [mark for mark in marks if low <= mark <= high]
+            if len(marks) <= most:
+                return marks
+        return marks[:: math.ceil(len(marks) / most)]
+    return [float(mark) for mark in MaxNLocator(6).tick_values(low, high) if low <= mark <= high]
+
+
+def dots(
+    scene: Scene, axes: Axes, x: Callable[[list[Entry]], list[float]], y: str, size: float = 0
+) -> list[Line2D]:
+    """Every trial as a dot: those that were trained longest dark, those stopped early light and hollow."""
+    size = size or (6.0 if len(scene.good) < 100 else 4.0)
+    made = []
+    for some, style, label in (
+        (
+            scene.short,
+            {"markerfacecolor": "none", "markeredgecolor": PALE},
+            f"stopped earlier ({len(scene.short)})",
+        ),
+        (
+            scene.full,
+            {"markerfacecolor": BLUE, "markeredgecolor": "white", "markeredgewidth": 0.5},
+            f"trained for {epochs(scene.longest)} ({len(scene.full)})",
+        ),
+    ):
+        if some:
+            made += axes.plot(
+                x(some), values(scene, y, some), "o", markersize=size, label=label, zorder=3, alpha=0.9, **style
+            )
+    return made[::-1]
+
+
+def epochs(count: float) -> str:
+    """So many epochs, in words."""
+    return f"{count:g} epoch{'s' * (count != 1)}"
+
+
+def star(scene: Scene, axes: Axes, x: float, y: float) -> Line2D:
+    """The winner."""
+    assert scene.leader is not None  # noqa: S101  # asked by who calls
+    (mark,) = axes.plot([x], [y], label=f"{scene.leader_words}: trial {scene.leader.number}", **STAR)
+    return mark
