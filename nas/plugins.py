@@ -1,8 +1,9 @@
 """Finds plugins by kind and name, and imports only the one that is asked for.
 
-There are four kinds: strategies, spaces, data sets, evaluators. A name is looked for among the installed packages
-(entry points; the built-in parts are registered there like anybody else's), then among the files of plugin
-folders: ``plugins/random_search.py`` is the plugin ``random-search``. In names, - and _ are the same.
+There are five kinds: strategies, spaces, data sets, evaluators, layers. A name is looked for among the installed
+packages (entry points; the built-in parts are registered there like anybody else's), then among the files of plugin
+folders: ``plugins/random_search.py`` is the plugin ``random-search``. In names, - and _ are the same. An
+architecture names its layers by their classes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, get_type_hints
 
-from nas.errors import NasError, OptionError, PluginError, UsageError, plain, unknown
+from nas.errors import ArchitectureError, NasError, OptionError, PluginError, UsageError, plain, unknown
 
 # Kind → what a plugin of it is a subclass of (an evaluator has only to look like one).
 KINDS = {
@@ -30,21 +31,27 @@ KINDS = {
     "space": "nas.spaces.space:SearchSpace",
     "dataset": "nas.data.source:Source",
     "evaluator": "nas.evaluation.evaluator:Evaluator",
+    "layer": "nas.architecture.layer:Layer",
 }
+ALSO = {"Merge": "layer"}  # other names of base classes
 GROUPS = {kind: f"nas.{'strategies' if kind == 'strategy' else kind + 's'}" for kind in KINDS}
 
 Place = EntryPoint | Path
 Result = TypeVar("Result")
+
+_offered: list[Path] = []  # folders, see `offer`
+_layers: dict[tuple[str, ...], type[Any]] = {}  # what was found: the folders that were looked into, and the name
 
 
 @dataclass(frozen=True)
 class Description:
     """What can be said about a plugin without importing it."""
 
-    kinds: tuple[str, ...]  # one, or none where the source does not say
+    kinds: tuple[str, ...]  # those of its classes, or none where the source does not say
     place: str  # the file, or the package and the object in it
     summary: str  # the first line of its docstring
     broken: str = ""  # why it cannot be imported, as far as that can be seen from outside
+    layers: tuple[str, ...] = ()  # the names of its classes that are layers
 
 
 def canonical(name: str) -> str:
@@ -52,10 +59,15 @@ def canonical(name: str) -> str:
     return name.strip().lower().replace("_", "-")
 
 
+def offer(folders: Iterable[Path]) -> None:
+    """Let the plugins of these folders be used in this process, as ``--plugins`` does: their code may run."""
+    _offered.extend(path.resolve() for path in folders)
+
+
 def folders(extra: Sequence[Path] = ()) -> list[Path]:
     """Where plugin files are looked for: ``--plugins``, ``NAS_PLUGINS`` and ./plugins."""
     named = [Path(part) for part in os.environ.get("NAS_PLUGINS", "").split(os.pathsep) if part]
-    return list(dict.fromkeys(path.resolve() for path in (*extra, *named, Path("plugins"))))
+    return list(dict.fromkeys(path.resolve() for path in (*extra, *_offered, *named, Path("plugins"))))
 
 
 def names(kind: str, extra: Sequence[Path] = ()) -> dict[str, list[Place]]:
@@ -105,20 +117,24 @@ def _describe(path: Path, label: str, name: str = "") -> Description:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
         return Description((), label, "", f"{type(error).__name__}: {' '.join(str(error).split())}")
-    parents = {target.partition(":")[2]: kind for kind, target in KINDS.items()}
+    parents = {target.partition(":")[2]: kind for kind, target in KINDS.items()} | ALSO
     classes = []
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and name in ("", node.name):
             bases = [
                 base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases
             ]
-            classes.append((node, tuple(parents[base] for base in bases if base in parents)))
+            kind = next((parents[base] for base in bases if base in parents), "")
+            if kind:
+                parents[node.name] = kind  # a class of this file may be the base of the next
+            classes.append((node, kind))
     classes.sort(key=lambda found: not found[1])  # those that are plugins first; otherwise as they stand
-    kinds = classes[0][1] if classes else ()
+    kinds = tuple(dict.fromkeys(kind for _, kind in classes if kind))
     doc = (classes and ast.get_docstring(classes[0][0])) or ast.get_docstring(tree) or ""
     missing = [module for module in _imported(tree) if _absent(module)]
     broken = f"there is no package {missing[0]!r}" if missing else ""
-    return Description(kinds, label, doc.partition("\n")[0], broken)
+    layers = tuple(node.name for node, kind in classes if kind == "layer" and not node.name.startswith("_"))
+    return Description(kinds, label, doc.partition("\n")[0], broken, layers)
 
 
 def _imported(tree: ast.Module) -> list[str]:
@@ -170,14 +186,51 @@ def find(kind: str, name: str, extra: Sequence[Path] = ()) -> type[Any]:
         both = " and ".join(str(one) if isinstance(one, Path) else one.value for one in places)
         raise PluginError(f"there are two plugins {name!r}: {both}; rename or remove one")
     place = places[0]
+    if isinstance(place, Path):
+        return _only_class(_import_file(place), _parent(kind), place)
+    return _loaded(kind, place)
+
+
+def _parent(kind: str) -> type[Any]:
+    """What a plugin of a kind is a subclass of."""
     module, _, attribute = KINDS[kind].partition(":")
     parent: type[Any] = getattr(importlib.import_module(module), attribute)
-    if isinstance(place, Path):
-        return _only_class(_import_file(place), parent, place)
-    loaded = _imported_by(place.load, f"{kind} {name!r} ({place.value})")
-    if not (isinstance(loaded, type) and issubclass(loaded, parent)):
-        raise PluginError(f"{kind} {name!r} ({place.value}) is not a subclass of {parent.__name__}")
+    return parent
+
+
+def _loaded(kind: str, place: EntryPoint) -> type[Any]:
+    """The class of an installed plugin."""
+    loaded = _imported_by(place.load, f"{kind} {place.name!r} ({place.value})")
+    if not (isinstance(loaded, type) and issubclass(loaded, _parent(kind))):
+        raise PluginError(f"{kind} {place.name!r} ({place.value}) is not a subclass of {_parent(kind).__name__}")
     return loaded
+
+
+def layer(name: str) -> type[Any]:
+    """The class of a layer by its name, as an architecture has it; only what is offered is ever imported.
+
+    Raises:
+        ArchitectureError: no plugin has it.
+        PluginError: two have it, or its file cannot be imported.
+    """
+    found = _layers.get((name,)) or next(
+        (one for one in entry_points(group=GROUPS["layer"]) if one.attr == name), None
+    )
+    if isinstance(found, EntryPoint):
+        found = _layers[(name,)] = _loaded("layer", found)
+    if found is not None:
+        return found
+    looked = (name, *map(str, folders()))
+    if looked not in _layers:
+        places = [path for path in files() if name in describe(path).layers]
+        if len(places) > 1:
+            raise PluginError(f"there are two layers {name!r}: {places[0]} and {places[1]}; rename or remove one")
+        if not places:
+            known = [place.attr for place in entry_points(group=GROUPS["layer"])]
+            known += [other for path in files() for other in describe(path).layers]
+            raise ArchitectureError(f"{unknown('layer', name, known)}; a plugin's folder is named with --plugins")
+        _layers[looked] = getattr(_import_file(places[0]), name)
+    return _layers[looked]
 
 
 def source_hash(plugin: type[Any]) -> str:
@@ -256,15 +309,38 @@ def _hints(plugin: type[Any], names: AbstractSet[str]) -> dict[str, Any]:
 
 
 def _import_file(path: Path) -> Any:
-    name = f"nas_plugin_{path.stem}"
+    """Import a plugin file, once for what it says now. Files of its folder can import each other by their names."""
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # at the end, where it hides nothing
+    importlib.invalidate_caches()
+    name = path.stem if _is_there(path.stem, path) else f"nas_plugin_{path.stem}"  # somebody else has the name
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    known = sys.modules.get(name)
+    if known is not None and _is_there(name, path) and getattr(known, "__nas_source__", content) == content:
+        known.__nas_source__ = content  # type: ignore[attr-defined]
+        return known
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # noqa: S101
     assert spec.loader is not None  # noqa: S101
     module = importlib.util.module_from_spec(spec)
+    module.__nas_source__ = content  # type: ignore[attr-defined]
     sys.modules[name] = module
     load = spec.loader.exec_module
-    _imported_by(lambda: load(module), f"the plugin file {path}")
+    try:
+        _imported_by(lambda: load(module), f"the plugin file {path}")
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
+
+
+def _is_there(name: str, path: Path) -> bool:
+    """Whether a module of that name is, or would be, imported from the file."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin == str(path)
 
 
 def _only_class(module: Any, parent: type[Any], path: Path) -> type[Any]:

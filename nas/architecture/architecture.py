@@ -1,20 +1,21 @@
-"""A network as plain data: its layers in order, its canonical JSON, its id."""
+"""A network as plain data: its layers in order and what each of them follows, its canonical JSON, its id."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nas import checks
-from nas.architecture.layers import Dense, Layer, Pretrained, Shape, layer_from_dict, show
+from nas.architecture.layers import Dense, Layer, Merge, Pretrained, Shape, layer_from_dict, show
 from nas.errors import ArchitectureError, NasError, quoted
 from nas.files import read_small
 
+BUILT_IN = "nas.architecture."  # the modules of this package's own layers
 FORMAT = 1  # the version of the JSON, written into every file
 MAX_LAYERS = 1_000
 LARGEST_FILE = 4 * 2**20  # bytes; 1,000 layers and 65,536 classes with names of 30 letters have 3 · 10⁶
@@ -31,6 +32,7 @@ class Row:
     """One line of an architecture's table: a layer where it stands."""
 
     layer: Layer
+    inputs: tuple[int, ...]  # the positions that it follows; 0 is the network's input
     shape: Shape  # its output
     parameters: int
     flops: int  # of one forward pass over one image
@@ -64,24 +66,71 @@ class Totals:
 class Architecture:
     """The layers of a network, without its input shape and its classes, so that it can travel.
 
-    The last layer, ``Dense(classes)``, is implied.
+    A layer follows the one before it, unless it names its ``inputs``: the positions of earlier layers, from 1, as in
+    error messages; 0 is the network's input. So a network is a directed graph without cycles, and most are a chain.
+    The last layer, ``Dense(classes)``, is implied, and follows the last of these.
     """
 
     layers: tuple[Layer, ...]
 
     def __post_init__(self) -> None:
-        """Accept any sequence of layers."""
+        """Accept any sequence of layers, and check how they are connected.
+
+        Raises:
+            ArchitectureError: a layer follows none, too many, or a later one; or none follows it.
+        """
         object.__setattr__(self, "layers", tuple(self.layers))
+        if len(self.layers) > MAX_LAYERS:
+            raise ArchitectureError(f"{len(self.layers)} layers are more than {MAX_LAYERS}")
         for position, layer in enumerate(self.layers, 1):
             if not isinstance(layer, Layer):
                 raise ArchitectureError(f"layer {position} is not a layer but {quoted(layer)}")
-        if len(self.layers) > MAX_LAYERS:
-            raise ArchitectureError(f"{len(self.layers)} layers are more than {MAX_LAYERS}")
+        if any(layer.inputs or isinstance(layer, Merge) for layer in self.layers):
+            self._check_graph()
+
+    def _check_graph(self) -> None:
+        layers = list(self.layers)
+        followed = {len(layers)}
+        for position, layer in enumerate(layers, 1):
+            if layer.inputs == (position - 1,):  # as if it named none: equal networks are equal
+                layers[position - 1] = replace(layer, inputs=())
+            inputs = layer.inputs or (position - 1,)
+            followed.update(inputs)
+            place = f"layer {position} ({layer})"
+            if max(inputs) >= position:
+                earlier = (
+                    f"an earlier one, 1 to {position - 1}, or 0, the network's input" if position > 1 else "0"
+                )
+                raise ArchitectureError(f"{place} names layer {max(inputs)} as an input, which must be {earlier}")
+            merges = isinstance(layer, Merge)
+            if merges and len(inputs) < 2:
+                raise ArchitectureError(f'{place} merges two inputs or more: name them, as in "inputs": [1, 2]')
+            if not merges and len(inputs) > 1:
+                raise ArchitectureError(f"{place} takes one input, and names {len(inputs)}: put Add before it")
+        for position, layer in enumerate(layers, 1):
+            if position not in followed:
+                raise ArchitectureError(f"layer {position} ({layer}) leads nowhere: no later layer names it")
+        object.__setattr__(self, "layers", tuple(layers))
+
+    @property
+    def inputs(self) -> list[tuple[int, ...]]:
+        """For each layer the positions that it follows."""
+        return [layer.inputs or (position,) for position, layer in enumerate(self.layers)]
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether every layer follows the one before it."""
+        return not any(layer.inputs for layer in self.layers)
 
     @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits: equal networks have equal ids, on any machine."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether all its layers are this package's own: how they draw random numbers is known."""
+        return all(type(layer).__module__.startswith(BUILT_IN) for layer in self.layers) and not self.backbones
 
     @property
     def backbones(self) -> list[Pretrained]:
@@ -97,18 +146,21 @@ class Architecture:
             ArchitectureError: a layer does not fit, or is one too many for any machine; names its position, its
                 input and the rule.
         """
-        rows = []
-        shape = input_shape
+        rows: list[Row] = []
+        shapes = [input_shape]
         totals = Totals()
-        for position, layer in enumerate((*self.layers, Dense(classes)), 1):
+        last = (Dense(classes), (len(self.layers),))
+        for position, (layer, inputs) in enumerate((*zip(self.layers, self.inputs, strict=True), last), 1):
+            given = [shapes[i] for i in inputs]
             try:
-                output = layer.output_shape(shape)
-                row = Row(layer, output, layer.parameters(shape), layer.flops(shape))
+                output = layer.output_shape(*given)
+                row = Row(layer, inputs, output, layer.parameters(*given), layer.flops(*given))
                 totals.add(row)
             except ArchitectureError as error:
-                raise ArchitectureError(f"layer {position} ({layer}) on {show(shape)}: {error}") from None
+                where = " and ".join(map(show, given))
+                raise ArchitectureError(f"layer {position} ({layer}) on {where}: {error}") from None
             rows.append(row)
-            shape = output
+            shapes.append(output)
         return rows
 
     def parameters(self, input_shape: Shape, classes: int) -> int:
@@ -195,23 +247,34 @@ def distance(first: Architecture, second: Architecture) -> float:
     """How many layers have to be added, removed or changed to get from one to the other; 0 for equal networks.
 
     An edit distance (Levenshtein, 1966), in which a layer whose settings differ costs the share of them that do.
+    What a layer follows counts as a setting: how far before it that stands, so that a layer more costs but one.
     """
-    row = [float(j) for j in range(len(second.layers) + 1)]
-    for i, layer in enumerate(first.layers, 1):
+    ours, theirs = _relative(first), _relative(second)
+    row = [float(j) for j in range(len(theirs) + 1)]
+    for i, node in enumerate(ours, 1):
         diagonal, row[0] = row[0], float(i)
-        for j, other in enumerate(second.layers, 1):
-            changed = diagonal + _difference(layer, other)
+        for j, other in enumerate(theirs, 1):
+            changed = diagonal + _difference(node, other)
             diagonal = row[j]
             row[j] = min(row[j] + 1, row[j - 1] + 1, changed)
     return row[-1]
 
 
-def _difference(layer: Layer, other: Layer) -> float:
-    if type(layer) is not type(other):
+Node = tuple[Layer, tuple[int, ...]]  # a layer, and how far before it the layers stand that it follows
+
+
+def _relative(architecture: Architecture) -> list[Node]:
+    both = zip(architecture.layers, architecture.inputs, strict=True)
+    return [(layer, tuple(position - i for i in inputs)) for position, (layer, inputs) in enumerate(both, 1)]
+
+
+def _difference(node: Node, other: Node) -> float:
+    layer, changed = node[0], int(node[1] != other[1])
+    if type(layer) is not type(other[0]):
         return 1.5  # less than a removal and an addition: the position counts for something
-    names = [f.name for f in fields(layer)]
-    changed = [name for name in names if getattr(layer, name) != getattr(other, name)]
-    return len(changed) / (len(names) + 1)
+    names = [known.name for known in layer.settings()]
+    changed += sum(getattr(layer, name) != getattr(other[0], name) for name in names)
+    return changed / (len(names) + 1)
 
 
 @dataclass(frozen=True)

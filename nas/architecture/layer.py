@@ -1,15 +1,26 @@
-"""What every layer is: plain data with checked settings that knows its shape, parameters and arithmetic."""
+"""What every layer is: plain data with checked settings that knows its shape, its arithmetic, its module, its words.
+
+A shape is ``(channels, *sizes)`` for a map, with two sizes for an image and one for a sequence, and ``(features,)``
+for a vector; the batch is never part of it. A layer that does not fit its input raises `ArchitectureError` with
+the rule that it breaks; the architecture adds the position.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from nas.errors import ArchitectureError, quoted
+from nas.errors import ArchitectureError, PluginError, quoted, unknown
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Shape = tuple[int, ...]
+
+MAX_INPUTS = 64  # of one layer: far more than any known network merges
+POSITIONS = f"a list of at most {MAX_INPUTS} positions of earlier layers (0 is the network's input)"
 
 
 def show(shape: Shape) -> str:
@@ -28,6 +39,11 @@ def count(default: Any = MISSING) -> Any:
     return setting(lambda v: type(v) is int and 1 <= v <= 65_536, "a whole number from 1 to 65536", default)
 
 
+def fraction(default: Any = MISSING) -> Any:
+    """A setting from 0 to below 1."""
+    return setting(lambda v: type(v) is float and 0 <= v < 1, "a fraction from 0 to below 1", default)
+
+
 def one_of(*names: str, default: str) -> Any:
     """A setting that is one of a few words."""
     return setting(lambda v: v in names, f"one of {', '.join(names)}", default)
@@ -44,27 +60,56 @@ def channels_of(shape: Shape) -> int:
     Raises:
         ArchitectureError: it is a vector.
     """
-    if len(shape) != 3:
+    if len(shape) < 2:
         raise ArchitectureError(f"it needs a map (height×width×channels), and gets {shape[0]} features")
     return shape[0]
 
 
+def _are_positions(value: Any) -> bool:
+    return type(value) is tuple and len(value) <= MAX_INPUTS and all(type(i) is int and i >= 0 for i in value)
+
+
 @dataclass(frozen=True)
 class Layer(ABC):
-    """One layer of a network: plain, frozen data."""
+    """One layer of a network: plain, frozen data. Everything that is known about a kind of layer stands in its class.
+
+    A subclass is a frozen dataclass whose fields are settings (`count`, `one_of`, `switch` …). It must define
+    `output_shape` and `module`; `parameters` and `flops` where they are not zero. A layer of several inputs is a
+    `Merge`.
+    """
+
+    role: ClassVar[Literal["convolution", "pooling", "dense", "other"]] = "other"  # its colour in a drawing
+    mark: ClassVar[str] = ""  # SVG that is drawn on its picture, around (0, 0), in pixels
+
+    # Positions of earlier layers, from 1; 0 is the network's input. None named: the layer before.
+    inputs: tuple[int, ...] = field(
+        default=(), kw_only=True, metadata={"allows": _are_positions, "words": POSITIONS}
+    )
 
     def __post_init__(self) -> None:
-        """Refuse settings that no layer can have."""
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if not one.metadata["allows"](value):
-                raise ArchitectureError(
-                    f"{type(self).__name__}: {one.name} must be {one.metadata['words']}, not {quoted(value)}"
+        """Refuse settings that no layer can have; lists, which JSON has, become tuples."""
+        for known in fields(self):
+            value = getattr(self, known.name)
+            if isinstance(value, list):
+                object.__setattr__(self, known.name, value := tuple(value))
+            allows = known.metadata.get("allows")
+            if allows is None:
+                raise PluginError(
+                    f"{type(self).__name__}: declare {known.name} with `setting`, `count`, `one_of` …"
                 )
+            if not allows(value):
+                raise ArchitectureError(
+                    f"{type(self).__name__}: {known.name} must be {known.metadata['words']}, not {quoted(value)}"
+                )
+
+    @classmethod
+    def settings(cls) -> list[Field[Any]]:
+        """The fields that make this kind of layer what it is, in their order: all but ``inputs``."""
+        return [known for known in fields(cls) if known.name != "inputs"]
 
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:
-        """The shape that this layer makes of ``shape``.
+        """The shape that this layer makes of an input of ``shape``.
 
         Raises:
             ArchitectureError: the layer does not fit.
@@ -77,17 +122,71 @@ class Layer(ABC):
     def flops(self, shape: Shape) -> int:
         """Floating-point operations of one forward pass over one input of ``shape``.
 
-        Convolutions and linear maps only, a multiplication and an addition being two: the convention of
+        Convolutions and matrix products only, a multiplication and an addition being two: the convention of
         ``torch.utils.flop_counter``.
         """
         return 0
 
+    @abstractmethod
+    def module(self, shape: Shape) -> nn.Module:
+        """A new PyTorch module with random weights that does this to a batch (N, *shape). Import torch inside.
+
+        The children of an ``nn.Sequential`` become modules of the network, so that they can be rearranged.
+        """
+
+    def words(self) -> str:
+        """A few words for a table, as in ``Conv2d 32 3×3 relu``."""
+        values = ((known, getattr(self, known.name)) for known in self.settings())
+        changed = [f"{known.name}={value}" for known, value in values if value != known.default]
+        return " ".join([type(self).__name__, *changed])
+
+    def __str__(self) -> str:
+        """The words, and the inputs where they are named: ``Add ← 3, 5``."""
+        named = ", ".join("input" if i == 0 else str(i) for i in self.inputs)
+        return f"{self.words()} ← {named}" if named else self.words()
+
     def to_dict(self) -> dict[str, Any]:
         """The layer's type and the settings that differ from their defaults: new settings keep old ids."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {known.name: getattr(self, known.name) for known in fields(self)}
         kept = {f.name: values[f.name] for f in fields(self) if values[f.name] != f.default}
         return {"type": type(self).__name__, **kept}
 
-    def __str__(self) -> str:
-        """A few words for a table, as in ``Conv2d 32 3×3 relu``."""
-        return type(self).__name__
+    @classmethod
+    def from_settings(cls, values: dict[str, Any]) -> Self:
+        """The layer with these settings, as JSON has them.
+
+        Raises:
+            ArchitectureError: an unknown setting, a missing one, or a value out of range.
+        """
+        known = [*(f.name for f in cls.settings()), "inputs"]
+        for name in values:
+            if name not in known:
+                raise ArchitectureError(unknown(f"{cls.__name__} setting", name, known))
+        missing = [f.name for f in cls.settings() if f.default is MISSING and f.name not in values]
+        if missing:
+            raise ArchitectureError(f"{cls.__name__}: {missing[0]} is missing")
+        return cls(**values)
+
+
+class Merge(Layer):
+    """A layer of two or more inputs: its methods take as many shapes, and its module as many tensors."""
+
+    @abstractmethod
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """The shape that this layer makes of its inputs.
+
+        Raises:
+            ArchitectureError: they do not fit together.
+        """
+
+    def parameters(self, *shapes: Shape) -> int:
+        """How many numbers this layer learns."""
+        return 0
+
+    def flops(self, *shapes: Shape) -> int:
+        """Floating-point operations of one forward pass (see `Layer.flops`)."""
+        return 0
+
+    @abstractmethod
+    def module(self, *shapes: Shape) -> nn.Module:
+        """A new PyTorch module, called with one batch for each input."""

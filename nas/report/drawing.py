@@ -6,39 +6,26 @@ import math
 from html import escape
 
 from nas.architecture.architecture import Architecture, Limits
-from nas.architecture.layers import (
-    AveragePool,
-    Cell,
-    Conv2d,
-    Dense,
-    Flatten,
-    GlobalAveragePool,
-    MaxPool,
-    Pretrained,
-    ResidualBlock,
-    SeparableConv2d,
-    Shape,
-    show,
-)
+from nas.architecture.layers import Shape, show
 from nas.errors import ArchitectureError
 
 COLUMNS = 6  # layers in a row
 STEP, ROW, PICTURE, LINE = 150, 160, 72, 15  # pixels: a layer's width and height, its picture's, a line of text
 TOP, MARGIN = 44, 16
 LETTERS = 23  # of 11 pixels, in the width of a layer
-# By what a layer does; told apart in grey, too.
+# By the role of a layer; told apart in grey, too.
 FILLS = {
-    "map": "#4c78a8",  # convolutions
-    "pool": "#d8dee6",
+    "convolution": "#4c78a8",
+    "pooling": "#d8dee6",
     "dense": "#f2a65a",
     "other": "#ffffff",
 }
 
 
 def network_svg(architecture: Architecture, limits: Limits) -> str:
-    """A drawing of the network: what each layer makes of its input, from left to right, row after row.
+    """A drawing of the network: what each layer makes of its inputs, from left to right, row after row.
 
-    A rectangle is as high as the map (by its square root) and as wide as it has channels (by their logarithm). A
+    A short arrow comes from the layer before, a curve from any other layer that is an input. A rectangle is as high as the map (by its square root) and as wide as it has channels (by their logarithm). A
     network that does not fit its images is drawn as the sentence that says so.
     """
     try:
@@ -53,19 +40,14 @@ def network_svg(architecture: Architecture, limits: Limits) -> str:
     for position, row in enumerate(rows, 1):
         words = str(row.layer) if position < len(rows) else f"{row.layer} (the classes)"
         lines = [*_wrapped(words), show(row.shape), f"{row.parameters:,} parameters" if row.parameters else ""]
-        parts += _layer(position, _kind(row.layer), row.shape, largest, lines)
-        parts += _mark(position, row.layer)
+        parts += _layer(position, row.layer.role, row.shape, largest, lines)
+        parts += [_arrow(source, position) for source in row.inputs]
+        if row.layer.mark:
+            x, y = _centre(position)
+            parts.append(f'<g transform="translate({x:g} {y:g})">{row.layer.mark}</g>')
     across = min(COLUMNS, len(rows) + 1)
     down = math.ceil((len(rows) + 1) / COLUMNS)
     return _page(across * STEP, TOP + down * ROW, parts, f"the network {architecture.id}")
-
-
-def _kind(layer: object) -> str:
-    if isinstance(layer, Conv2d | SeparableConv2d | ResidualBlock | Cell | Pretrained):
-        return "map"
-    if isinstance(layer, MaxPool | AveragePool | GlobalAveragePool | Flatten):
-        return "pool"
-    return "dense" if isinstance(layer, Dense) else "other"
 
 
 def _place(position: int) -> tuple[int, int]:
@@ -74,39 +56,46 @@ def _place(position: int) -> tuple[int, int]:
     return column * STEP, TOP + row * ROW
 
 
-def _layer(position: int, kind: str, shape: Shape, largest: int, lines: list[str]) -> list[str]:
-    """An arrow from the layer before, the map that comes out, and what is said about it."""
+def _centre(position: int) -> tuple[float, float]:
+    """The centre of a layer's picture."""
     left, top = _place(position)
+    return left + STEP / 2, top + PICTURE / 2
+
+
+def _arrow(source: int, position: int) -> str:
+    """From one layer to another: a short arrow to the next one, a curve to any later one."""
+    left, top = _place(position)
+    x, y = _centre(position)
+    if source == position - 1:
+        return f'<path d="M{left - 14} {y:g} h20 m-5 -4 l5 4 l-5 4" fill="none" stroke="#333"/>'
+    (from_x, from_y), end = _centre(source), top + 4
+    above = from_y - PICTURE / 2
+    if above > end - ROW / 2:  # in one row: an arc over those between them
+        high = top - 6 - 3 * min(position - source, 8)
+        curve = f"M{from_x:g} {above + 4:g} C{from_x:g} {high:g} {x:g} {high:g} {x:g} {end:g}"
+    else:  # from below the words of the one to the top of the other
+        below = from_y + PICTURE / 2
+        curve = f"M{from_x + 20:g} {below:g} C{from_x + 70:g} {below + 60:g} {x - 50:g} {top - 40:g} {x:g} {end:g}"
+    return f'<path d="{curve} m-4 -6 l4 6 l4 -6" fill="none" stroke="#a0522d" stroke-width="1.3"/>'
+
+
+def _layer(position: int, kind: str, shape: Shape, largest: int, lines: list[str]) -> list[str]:
+    """The map that comes out of a layer, and the lines of text below it."""
+    _, top = _place(position)
     width = 8 + 7 * math.log2(1 + shape[0])
     height = PICTURE * 0.9 * math.sqrt(max(shape[1:], default=1) / largest)
     if len(shape) == 1:  # a vector: as high as it is long, by its logarithm
         width, height = 10, min(PICTURE * 0.9, 8 + 6 * math.log2(1 + shape[0]))
-    centre, middle = left + STEP / 2, top + PICTURE / 2
+    centre, middle = _centre(position)
     dashes = ' stroke-dasharray="3 2"' if kind == "other" else ""
     x, y = centre - width / 2, middle - height / 2
     parts = [
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{FILLS[kind]}" '
         f'stroke="#333" stroke-width="1.2"{dashes}/>'
     ]
-    if position:
-        parts.append(f'<path d="M{left - 14} {middle} h20 m-5 -4 l5 4 l-5 4" fill="none" stroke="#333"/>')
     for number, line in enumerate(filter(None, lines)):
         parts.append(_text(centre, top + PICTURE + LINE * (number + 1), line, 11, middle=True, bold=number == 0))
     return parts
-
-
-def _mark(position: int, layer: object) -> list[str]:
-    """What a rectangle does not show: a shortcut around two convolutions, a cell's four nodes."""
-    left, top = _place(position)
-    centre, middle = left + STEP / 2, top + PICTURE / 2
-    if isinstance(layer, ResidualBlock):
-        begin, end, above = centre - 44, centre + 44, top - 16
-        arc = f"M{begin} {middle} C{begin} {above} {end} {above} {end} {middle}"
-        return [f'<path d="{arc}" fill="none" stroke="#333" stroke-width="1.5"/>']
-    if isinstance(layer, Cell):
-        dots = (f'<circle cx="{centre - 12 + 8 * i}" cy="{middle}" r="2.5" fill="#fff"/>' for i in range(4))
-        return list(dots)
-    return []
 
 
 def _wrapped(words: str) -> list[str]:

@@ -1,7 +1,4 @@
-"""The networks of torchvision without their classifiers, and the weights that they have from ImageNet.
-
-torchvision is imported when one is built: that takes 5 seconds, and most searches do without.
-"""
+"""The weights that torchvision's networks have from ImageNet: found or downloaded, checked, taken over."""
 
 from __future__ import annotations
 
@@ -10,13 +7,11 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from nas.architecture.layers import Pretrained, Shape
+from nas.architecture.modules import Backbone, input_convolution
 from nas.data.download import FAILURES, WEIGHTS_SECONDS, stream
 from nas.errors import DataError
 
@@ -27,105 +22,38 @@ OWN_RANGE = dict.fromkeys(("googlenet", "inception_v3"), (0.458, 0.448, 0.45))
 State = dict[str, Tensor]
 
 
-class Backbone(nn.Module):
-    """A classification network of torchvision without its classifier.
+def adopt(backbone: Backbone, weights: State) -> None:
+    """Give a backbone the weights of an ImageNet classifier; changes ``weights``.
 
-    It is built with random weights, and `adopt` gives it those from ImageNet: a network that was trained is built
-    and loaded without them.
+    Where there are not three channels, each gets the mean over the three, larger by as much as there are fewer
+    of them, so that grey images give what they would give as coloured ones.
 
-    Args:
-        layer: which one, and how it learns.
-        shape: of its input.
+    Raises:
+        DataError: they are not those of the model.
     """
-
-    def __init__(self, layer: Pretrained, shape: Shape) -> None:
-        super().__init__()
-        self.model, self.pretrained, self.frozen = layer.model, layer.weights, layer.frozen
-        self.size = layer.facts.takes(shape[1], shape[2])
-        self.resizes = self.size != tuple(shape[1:])
-        self.shrinks = self.size[0] < shape[1] or self.size[1] < shape[2]
-        self.body = headless(layer.model, shape[0])
-        self.body.requires_grad_(not layer.frozen)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (N, features)."""
-        if self.resizes:
-            x = functional.interpolate(x, self.size, mode="bilinear", antialias=self.shrinks)
-        features: Tensor = self.body(x)
-        return features
-
-    def train(self, mode: bool = True) -> Backbone:
-        """As always; but a frozen one stays in evaluation mode, statistics and all."""
-        return super().train(mode and not self.frozen)
-
-    def adopt(self, weights: State) -> None:
-        """Take over the weights of an ImageNet classifier; changes ``weights``.
-
-        Where there are not three channels, each gets the mean over the three, larger by as much as there are fewer
-        of them, so that grey images give what they would give as coloured ones.
-
-        Raises:
-            DataError: they are not those of the model.
-        """
-        try:
-            missing = self._load(weights)
-        except (RuntimeError, TypeError, AttributeError, LookupError, ValueError) as error:
-            raise _damaged(self.model, str(error)) from None
-        if missing:
-            raise _damaged(self.model, f"{missing[0]} is missing")
-
-    def _load(self, weights: State) -> list[str]:
-        """Take over what there is but the classifier, and tell what is missing."""
-        for key in list(weights):  # densenet's have names that modules cannot have any more
-            weights[re.sub(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)", r"\1", key)] = weights.pop(key)
-        name, first = input_convolution(self.body)
-        kernel = weights[f"{name}.weight"]
-        if kernel.shape != (first.out_channels, 3, *first.kernel_size):
-            raise ValueError(f"{name}.weight has the shape {tuple(kernel.shape)}")
-        if self.model in OWN_RANGE:
-            kernel = kernel * torch.tensor(OWN_RANGE[self.model]).view(3, 1, 1)
-        if first.in_channels != 3:
-            kernel = kernel.mean(1, keepdim=True).repeat(1, first.in_channels, 1, 1) * (3 / first.in_channels)
-        weights[f"{name}.weight"] = kernel
-        missing: list[str] = self.body.load_state_dict(weights, strict=False).missing_keys
-        return missing
+    try:
+        missing = _load(backbone, weights)
+    except (RuntimeError, TypeError, AttributeError, LookupError, ValueError) as error:
+        raise _damaged(backbone.model, str(error)) from None
+    if missing:
+        raise _damaged(backbone.model, f"{missing[0]} is missing")
 
 
-def headless(model: str, channels: int) -> nn.Module:
-    """A classification network of torchvision that gives what its classifier would get; its weights are random."""
-    from torchvision.models import get_model
-
-    network: nn.Module = get_model(model, weights=None, **options_of(model))
-    network.set_submodule(classifier_of(network), nn.Identity())
-    name, first = input_convolution(network)
-    if channels != 3:
-        how: dict[str, Any] = {"stride": first.stride, "padding": first.padding, "bias": first.bias is not None}
-        adapted = nn.Conv2d(channels, first.out_channels, first.kernel_size, **how)  # type: ignore[arg-type]
-        network.set_submodule(name, adapted)
-    return network
-
-
-def options_of(model: str) -> dict[str, Any]:
-    """What torchvision has to be told to build a model as it is used here."""
-    from torchvision.models import get_model_weights
-
-    if model in ("googlenet", "inception_v3"):
-        return {"aux_logits": False, "init_weights": False}
-    if model.startswith("vit_"):
-        return {"image_size": get_model_weights(model).DEFAULT.meta["min_size"][0]}
-    return {}
-
-
-def classifier_of(network: nn.Module) -> str:
-    """The name of the classifier in a model of torchvision: the last linear map; squeezenet's is a convolution."""
-    classifier: str
-    *_, classifier = (name for name, part in network.named_modules() if isinstance(part, nn.Linear | nn.Conv2d))
-    return classifier
-
-
-def input_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
-    """The first convolution of a model, and its name."""
-    return next((name, part) for name, part in network.named_modules() if isinstance(part, nn.Conv2d))
+def _load(backbone: Backbone, weights: State) -> list[str]:
+    """Take over what there is but the classifier, and return the names of what is missing."""
+    for key in list(weights):  # densenet's have names that modules cannot have any more
+        weights[re.sub(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)", r"\1", key)] = weights.pop(key)
+    name, first = input_convolution(backbone.body)
+    kernel = weights[f"{name}.weight"]
+    if kernel.shape != (first.out_channels, 3, *first.kernel_size):
+        raise ValueError(f"{name}.weight has the shape {tuple(kernel.shape)}")
+    if backbone.model in OWN_RANGE:
+        kernel = kernel * torch.tensor(OWN_RANGE[backbone.model]).view(3, 1, 1)
+    if first.in_channels != 3:
+        kernel = kernel.mean(1, keepdim=True).repeat(1, first.in_channels, 1, 1) * (3 / first.in_channels)
+    weights[f"{name}.weight"] = kernel
+    missing: list[str] = backbone.body.load_state_dict(weights, strict=False).missing_keys
+    return missing
 
 
 def imagenet(model: str) -> State:

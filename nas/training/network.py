@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.architecture.architecture import Architecture
-from nas.architecture.layers import (
-    Activation,
-    AveragePool,
-    BatchNorm,
-    Cell,
-    Conv2d,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAveragePool,
-    Layer,
-    MaxPool,
-    Pretrained,
-    ResidualBlock,
-    SeparableConv2d,
-    Shape,
-)
+from nas.architecture.layers import Shape
+from nas.architecture.modules import Backbone
 from nas.training import modules
 
-# f(max(x)) = max(f(x)) for every f that never falls, so pooling first is the same function at a quarter of the
-# work. Maxout is a maximum itself. GELU and SiLU fall before they rise.
-MONOTONE = frozenset({"sigmoid", "tanh", "relu", "leaky_relu", "elu", "maxout"})
-
-Named = tuple[str, nn.Module]
 State = dict[str, Tensor]
 
 
+class Step(NamedTuple):
+    """A layer of a network as its forward pass knows it."""
+
+    parts: list[str]  # the names of its modules, one after the other
+    inputs: tuple[int, ...]  # positions
+    last_used: list[int]  # positions whose outputs nobody needs afterwards
+
+
 class Network(nn.Module):
-    """The module of an architecture, which takes raw images: normalisation is its first step.
+    """The module of an architecture, which takes raw data: normalisation is its first step.
 
     Args:
         architecture: what to build.
-        input_shape: (channels, height, width) of an image.
+        input_shape: (channels, *sizes) of an input, for example (1, 28, 28).
         classes: how many there are.
-        mean: of each channel over the training images, on the scale of 0 to 255.
+        mean: of each channel over the training data, for images on the scale of 0 to 255.
         std: likewise.
-        copies: how many networks of this architecture lie side by side (see `nas.training.modules`).
 
     Raises:
         ArchitectureError: a layer does not fit.
@@ -63,73 +50,62 @@ class Network(nn.Module):
         *,
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (255.0,),
-        copies: int = 1,
     ) -> None:
         super().__init__()
-        self.size = tuple(input_shape[1:])  # height, width
-        self.copies = copies
-        self.register_buffer("mean", torch.tensor([float(one) for one in mean] * copies).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor([max(1.0, one) for one in std] * copies).view(-1, 1, 1))
-        shapes = [input_shape, *(row.shape for row in architecture.table(input_shape, classes))]
-        layers = (*architecture.layers, Dense(classes))
-        self.layers = nn.Sequential()
-        for name, module in _pool_first(layers, shapes, copies):
-            self.layers.add_module(name, module)
-        # Ours and torchvision's. (Copies of a convolution of one map have as many groups as copies: none.)
+        self.size = tuple(input_shape[1:])  # of an image: height, width
+        each_channel = (-1, *[1] * len(self.size))
+        self.register_buffer("mean", torch.tensor([float(value) for value in mean]).view(each_channel))
+        self.register_buffer("std", torch.tensor([max(1.0, value) for value in std]).view(each_channel))
+        rows = architecture.table(input_shape, classes)
+        shapes = [input_shape, *(row.shape for row in rows)]
+        self._steps: list[Step] = []
+        built: list[dict[str, nn.Module]] = [{}]
+        for position, row in enumerate(rows, 1):
+            module = row.layer.module(*(shapes[i] for i in row.inputs))
+            children = dict(module.named_children()) if type(module) is nn.Sequential else None
+            own = {type(row.layer).__name__: module} if children is None else children
+            built.append({f"{position}_{name}": modules.tuned(part) for name, part in own.items()})
+        inputs = [(), *(row.inputs for row in rows)]
+        modules.pool_first(built, inputs)
+        last = {i: position for position, used in enumerate(inputs) for i in used}
+        self.layers = nn.ModuleDict()
+        for position in range(1, len(built)):
+            self.layers.update(built[position])
+            freed = [i for i in set(inputs[position]) if last[i] == position]
+            self._steps.append(Step(list(built[position]), inputs[position], freed))
         convolutions = [part for part in self.modules() if isinstance(part, nn.Conv2d)]
-        self.has_depthwise = any(part.groups == part.in_channels > copies for part in convolutions)
-        self.dropouts = [part for part in self.modules() if isinstance(part, modules.Dropout)]
+        self.has_depthwise = any(part.groups == part.in_channels > 1 for part in convolutions)
+        self.dropouts = [part for part in self.layers.values() if isinstance(part, modules.Dropout)]
+        self.backbones = [part for part in self.layers.values() if isinstance(part, Backbone)]
+        self.fine_tuned = [  # those that begin with pretrained weights, which learn more slowly
+            part for part, layer in zip(self.backbones, architecture.backbones, strict=True) if layer.weights
+        ]
         self.to(memory_format=torch.channels_last)  # 1.2–1.5× on CPUs
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, copies · classes) of images (N, copies · C, H, W), uint8 or float, 0 to 255."""
-        x = (images.to(self.mean.dtype) - self.mean) / self.std
-        return self.layers(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (N, classes) of raw inputs (N, channels, *sizes); of images uint8 or float, 0 to 255."""
+        x = (inputs.to(self.mean.dtype) - self.mean) / self.std
+        outputs = {0: x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x}
+        for position, step in enumerate(self._steps, 1):
+            given = [outputs[i] for i in step.inputs]
+            for i in step.last_used:
+                del outputs[i]
+            for name in step.parts:
+                given = [self.layers[name](*given)]
+            [outputs[position]] = given
+        return outputs[len(self._steps)]
 
     def use_keys(self, keys: Tensor | None) -> None:
-        """Let the masks of all dropout layers follow from ``keys`` (layers, copies), or be PyTorch's again."""
+        """Let the masks of all dropout layers follow from ``keys`` (layers,), or be PyTorch's again."""
         for number, layer in enumerate(self.dropouts):
             layer.keys = None if keys is None else keys[number]
-
-
-def joined(states: Sequence[State]) -> State:
-    """The state of copies side by side, from those of single networks of one architecture."""
-    whole: State = {}
-    for name, first in states[0].items():
-        alone, inside = _backbone(name)
-        if inside is not None and len(states) > 1:
-            whole.update({f"{alone}copies.{copy}.{inside}": state[name] for copy, state in enumerate(states)})
-        else:  # what has no dimension counts batches, which all copies have seen as many of
-            whole[name] = torch.cat([state[name] for state in states]) if first.ndim else first
-    return whole
-
-
-def separated(whole: State, copies: int) -> list[State]:
-    """The states of single networks, from that of copies: `joined` backwards. They share its memory."""
-    states: list[State] = [{} for _ in range(copies)]
-    for name, tensor in whole.items():
-        alone, inside = _backbone(name)
-        if inside is not None and copies > 1:
-            _, copy, rest = inside.split(".", 2)
-            states[int(copy)][alone + rest] = tensor
-            continue
-        parts = tensor.chunk(copies) if tensor.ndim else [tensor] * copies
-        for state, part in zip(states, parts, strict=True):
-            state[name] = part
-    return states
-
-
-def _backbone(name: str) -> tuple[str, str | None]:
-    """The name of a torchvision model, with its point, and what follows; its copies are modules of their own."""
-    head, point, rest = name.partition("_backbone.")
-    return head + point, rest if point else None
 
 
 class AnySize(nn.Module):
     """A trained network that takes images of any size: what an exported model does, preprocessing and all.
 
     Args:
-        network: it takes images of one size.
+        network: it takes images of one size. One that takes no images is left as it is.
     """
 
     def __init__(self, network: Network) -> None:
@@ -143,82 +119,9 @@ class AnySize(nn.Module):
         bit.
         """
         size = self.network.size
-        resized = functional.interpolate(images.float(), size, mode="bilinear", antialias=True)
-        return self.network(resized)  # type: ignore[no-any-return]
-
-
-def _pool_first(layers: Sequence[Layer], shapes: Sequence[Shape], copies: int) -> Iterator[Named]:
-    """The named modules of all layers; a monotone activation is moved behind the max pooling that follows."""
-    held: list[Named] = []
-    done = 0  # the position of a pooling that the convolution before it does
-    for position, (layer, shape) in enumerate(zip(layers, shapes, strict=False), 1):
-        if position == done:
-            continue
-        window = _window(layer, layers[position:])
-        done = position + 1 if window else 0
-        parts, act = _modules(layer, shape, copies, window)
-        if not isinstance(layer, MaxPool):
-            yield from held
-            held = []
-        yield from ((f"{position}_{name}", module) for name, module in parts)
-        if isinstance(layer, MaxPool):
-            yield from held
-            held = []
-        if act != "linear":
-            held = [(f"{position}_{act}", modules.activation(act, copies))]
-            if act not in MONOTONE:
-                yield from held
-                held = []
-    yield from held
-
-
-def _window(layer: Layer, following: Sequence[Layer]) -> int:
-    """Of the max pooling that a convolution can do before its bias and its activation; 0 for none."""
-    is_plain = isinstance(layer, Conv2d) and not layer.batch_norm and layer.activation in (*MONOTONE, "linear")
-    return following[0].size if is_plain and following and isinstance(following[0], MaxPool) else 0
-
-
-def _modules(layer: Layer, shape: Shape, copies: int, window: int) -> tuple[list[Named], str]:
-    """What a layer does before its activation, and the activation's name. Pooling has a window, or 0."""
-    match layer:
-        case Conv2d():
-            how: dict[str, Any] = {"stride": layer.stride, "padding": layer.pad, "bias": not layer.batch_norm}
-            convolution = modules.conv(shape[0], layer.maps, layer.kernel, copies=copies, window=window, **how)
-            return [("conv", convolution), *_norm(layer, copies)], layer.activation
-        case SeparableConv2d():
-            channels = shape[0]
-            how = {"stride": layer.stride, "padding": layer.pad, "bias": False}
-            depth = modules.conv(channels, channels, layer.kernel, copies=copies, groups=channels, **how)
-            point = modules.conv(channels, layer.maps, 1, copies=copies, bias=not layer.batch_norm)
-            return [("depthwise", depth), ("pointwise", point), *_norm(layer, copies)], layer.activation
-        case ResidualBlock():
-            return [("residual", modules.Residual(layer, shape, copies))], "linear"
-        case Cell():
-            return [("cell", modules.CellGraph(layer, shape, copies))], "linear"
-        case Pretrained():
-            return [("backbone", modules.backbone(layer, shape, copies))], "linear"
-        case MaxPool():
-            return [("max_pool", modules.MaxPool(layer.size))], "linear"
-        case AveragePool():
-            return [("average_pool", nn.AvgPool2d(layer.size))], "linear"
-        case GlobalAveragePool():
-            return [("global_average_pool", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))], "linear"
-        case Flatten():
-            return [("flatten", nn.Flatten())], "linear"
-        case Dropout():
-            return [("dropout", modules.Dropout(layer.rate))], "linear"
-        case BatchNorm():
-            norm = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
-            return [("bn", norm(copies * shape[0]))], "linear"
-        case Activation():
-            return [], layer.name
-        case Dense():
-            return [("dense", modules.linear(shape[0], layer.maps, copies))], layer.activation
-    raise TypeError(f"no module is known for {layer!r}")
-
-
-def _norm(layer: Conv2d | SeparableConv2d, copies: int) -> list[Named]:
-    return [("bn", nn.BatchNorm2d(copies * layer.maps))] if layer.batch_norm else []
+        if len(size) == 2:
+            images = functional.interpolate(images.float(), size, mode="bilinear", antialias=True)
+        return self.network(images)  # type: ignore[no-any-return]
 
 
 def right_and_loss(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, float]:
@@ -226,24 +129,24 @@ def right_and_loss(network: Network, images: Tensor, labels: Tensor, batch: int 
 
     Reads the device once, at the end.
     """
-    right, losses = measured(network, images, labels, batch)
-    return right[:, 0], losses.item() / len(labels)
+    right, loss = measured(network, images, labels, batch)
+    return right, loss.item() / len(labels)
 
 
 def measured(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, Tensor]:
-    """What each copy makes of images (N, C, H, W); everything stays on the device.
+    """What a network makes of images (N, C, H, W); everything stays on the device.
 
     Returns:
-        Which images it classifies right, (N, copies) bool, and its summed cross-entropy in nats, (copies,).
+        Which images it classifies right, (N,) bool, and the summed cross-entropy in nats, ().
     """
     was_training = network.training
     network.eval()
-    right, losses = [], network.mean.new_zeros(network.copies)
+    right, loss = [], network.mean.new_zeros(())
     with torch.inference_mode():
         for some, truth in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
-            logits = torch.unflatten(network(some.repeat(1, network.copies, 1, 1)), 1, (network.copies, -1))
-            each = truth[:, None].expand(-1, network.copies)
-            right.append(logits.argmax(2) == each)
-            losses += functional.cross_entropy(logits.transpose(1, 2), each, reduction="none").sum(0)
+            logits = network(some)
+            right.append(logits.argmax(1) == truth)
+            # As a column: summed in this order, whatever else is beside it, so that a loss has the same last digit.
+            loss += functional.cross_entropy(logits[:, :, None], truth[:, None], reduction="none").sum(0)[0]
     network.train(was_training)
-    return torch.cat(right), losses
+    return torch.cat(right), loss

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nas.training.backbone import Backbone
 from nas.training.batches import Batch, Epoch, Resident, shifted
 from nas.training.network import Network, measured
 from nas.training.recipe import Recipe
@@ -100,8 +99,7 @@ class Stepper:
 
 def optimiser(network: Network, recipe: Recipe, *, capturable: bool = False) -> torch.optim.Optimizer:
     """Weights decay, biases and normalisation do not; what is pretrained learns slower, or not at all."""
-    backbones = [part for part in network.modules() if isinstance(part, Backbone) and part.pretrained]
-    tuned = {id(p) for backbone in backbones for p in backbone.parameters()}
+    tuned = {id(p) for backbone in network.fine_tuned for p in backbone.parameters()}
     groups = [
         {
             "params": [

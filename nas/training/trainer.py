@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from nas.training.backbone import Backbone, imagenet
+from nas.training.backbone import adopt, imagenet
 from nas.training.batches import Epoch, Epochs, Resident
 from nas.training.network import Network, State, joined, separated
 from nas.training.recipe import Recipe
@@ -231,11 +231,12 @@ def bare(job: Job, dataset: Dataset, copies: int = 1) -> Network:
 
 def _fresh(job: Job, dataset: Dataset) -> Network:
     """The network before its training, with pretrained weights where its architecture says so."""
-    weights = [imagenet(layer.model) for layer in job.candidate.architecture.backbones if layer.weights]
+    architecture = job.candidate.architecture
+    weights = [imagenet(layer.model) if layer.weights else None for layer in architecture.backbones]
     network = bare(job, dataset)  # after the weights, because they may be absent
-    backbones = (part for part in network.modules() if isinstance(part, Backbone) and part.pretrained)
-    for backbone, state in zip(backbones, weights, strict=True):
-        backbone.adopt(state)
+    for backbone, state in zip(network.backbones, weights, strict=True):
+        if state is not None:
+            adopt(backbone, state)
     return network
 
 

@@ -1,121 +1,194 @@
-"""A network as one readable file of PyTorch, which needs nothing of this package.
+"""A trained network as one readable file of PyTorch, which needs nothing of this package.
 
-The layers are written as a person would write them; `renamed` gives the weights the names that they have there.
+The file says the same as `nas.training.network`, layer by layer; each layer's module says how it was made (see
+`constructed`). Parameters get the names that they have there.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from nas import __version__
-from nas.architecture.architecture import Architecture
-from nas.architecture.layers import (
-    LEAKY_SLOPE,
-    Activation,
-    AveragePool,
-    BatchNorm,
-    Cell,
-    Conv2d,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAveragePool,
-    Layer,
-    MaxPool,
-    Pretrained,
-    ResidualBlock,
-    SeparableConv2d,
-    Shape,
-    show,
-)
-from nas.winner.best import weightless
-from nas.winner.export import source_parts as parts
+from nas.architecture.architecture import Architecture, Row
+from nas.architecture.layers import Shape, show
+from nas.errors import NasError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-ACTIVATIONS = {
-    "linear": "nn.Identity()",
-    "sigmoid": "nn.Sigmoid()",
-    "tanh": "nn.Tanh()",
-    "relu": "nn.ReLU()",
-    "leaky_relu": f"nn.LeakyReLU({LEAKY_SLOPE})",
-    "maxout": "Maxout()",
-    "elu": "nn.ELU()",
-    "gelu": "nn.GELU()",
-    "silu": "nn.SiLU()",
-}
-LINE = 88  # characters: what ruff and black leave as it is
+    from nas.winner.export.constructed import Source
 
+LINE = 88  # characters of a line, where it can be broken
+RESERVED = ("Network", "load", "WEIGHTS", "SIZE", "CLASSES", "Path", "torch", "Tensor", "nn", "functional")
 
-class Step(NamedTuple):
-    """One module of the sequence."""
+FILE = '''\
+"""A network for {dataset}.
 
-    code: str
-    name: str = ""  # of the module of `nas.training.network.Network` that has its weights, without the position
-    inside: Mapping[str, str] = {}  # how the beginnings of names differ within the module
+{inputs}, {count} classes, {parameters} parameters; architecture {id}.
+Written by nas export {version}. The weights are in weights.pt, beside this file.
+
+    from network import CLASSES, load
+
+    network = load()
+    logits = network(images)  # {example}
+    names = [CLASSES[best] for best in logits.argmax(1)]
+"""
+
+from __future__ import annotations
+
+{imports}
+
+WEIGHTS = Path(__file__).with_name("weights.pt")
+SIZE = {size}  # {sizes} of what it learned from
+CLASSES = {classes}
+{definitions}
+
+class Network(nn.Module):
+    """Takes raw {kind}; {first} its first step{s}."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Of each channel of what it learned from; the weights have the values.
+        self.register_buffer("mean", torch.zeros({buffer}))
+        self.register_buffer("std", torch.ones({buffer}))
+        self.layers = nn.{container}(
+{layers}        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, {count}) of {kind} (N, {free})."""
+        x = images.float()
+{resize}        x = (x - self.mean) / self.std
+{forward}
+
+def load(weights: Path = WEIGHTS) -> Network:
+    """The trained network, ready to be used."""
+    network = Network()
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return network.eval()
+'''
 
 
 class Described(NamedTuple):
     """What a file of source code is about."""
 
     architecture: Architecture
-    shape: Shape  # of an image
+    shape: Shape  # of an input
     classes: tuple[str, ...]
     dataset: str
 
+    @property
+    def rows(self) -> list[Row]:
+        """The table of the architecture."""
+        return self.architecture.table(self.shape, len(self.classes))
+
 
 def source_code(about: Described) -> str:
-    """The text of network.py."""
-    rows = about.architecture.table(about.shape, len(about.classes))
-    channels, height, width = about.shape
-    kinds = {type(row.layer) for row in rows}
-    steps = list(_sequence(about))
-    helpers = [
-        *[parts.MAXOUT] * any(step.code == "Maxout()" for _, _, made in steps for step in made),
-        *[parts.RESIDUAL] * (ResidualBlock in kinds),
-        *[parts.CELL] * (Cell in kinds),
-        *(_backbone(layer, shape) for layer, shape, _ in steps if isinstance(layer, Pretrained)),
-    ]
-    body = "".join(
-        f"            # {layer} → {show(row.shape)}\n" + "".join(f"            {step.code},\n" for step in made)
-        for row, (layer, _, made) in zip(rows, steps, strict=True)
-        if made
+    """The text of network.py.
+
+    Raises:
+        NasError: a layer of a plugin has no text that runs without nas; says why.
+    """
+    from nas.winner.export.constructed import Source, quoted
+
+    source = Source(RESERVED)
+    rows, is_chain, is_image = about.rows, about.architecture.is_chain, len(about.shape) == 3
+    layers = "".join(_lines(about, number, source) for number in range(len(rows)))
+    for name, statement in {
+        "Path": "from pathlib import Path", "torch": "import torch", "Tensor": "from torch import Tensor",
+        "nn": "from torch import nn",
+    }.items():  # fmt: skip
+        source.imports[name] = statement
+    if is_image:
+        source.imports["functional"] = "from torch.nn import functional"
+    sizes = (
+        ", ".join(f"any {name}" for name in ("height", "width"))
+        if is_image
+        else "".join(f"{size}, " for size in about.shape[1:]).rstrip(", ")
     )
-    return parts.FILE.format(
+    kind = "images" if is_image else "inputs"
+    free = f"{about.shape[0]}, {sizes}" if sizes else f"{about.shape[0]}"
+    buffer = ", ".join(map(str, (about.shape[0], *[1] * (len(about.shape) - 1))))
+    return FILE.format(
         dataset=re.sub(r"[^\w.-]", "_", about.dataset)[:40],
-        image=show(about.shape),
+        inputs=f"{kind.capitalize()} of {show(about.shape)}",
+        kind=kind,
+        example=f"uint8 (N, {about.shape[0]}, height, width), 0 to 255" if is_image else f"(N, {free})",
         count=len(about.classes),
         parameters=f"{sum(row.parameters for row in rows):,}",
         id=about.architecture.id,
         version=__version__,
-        needs="PyTorch and torchvision" if Pretrained in kinds else "PyTorch alone",
-        channels=channels,
-        size=f"({height}, {width})",
-        classes=_tuple(about.classes),
-        torchvision="\nfrom torchvision.models import get_model" if Pretrained in kinds else "",
-        helpers="\n\n".join(["", *(helper.strip() + "\n" for helper in helpers)]),
-        layers=body,
+        imports=_imports(list(source.imports.values())),
+        size=f"({', '.join(map(str, about.shape[1:]))}{',' * (len(about.shape) == 2)})",
+        sizes="height and width" if is_image else "the sizes",
+        classes=_tuple([quoted(name) for name in about.classes]),
+        definitions="".join(f"\n\n{text}\n" for text in source.definitions.values()),
+        first="resizing and normalisation are" if is_image else "normalisation is",
+        s="s" * is_image,
+        buffer=buffer,
+        container="Sequential" if is_chain else "ModuleList",
+        layers=layers,
+        free=free + (", 0 to 255" if is_image else ""),
+        resize='        x = functional.interpolate(x, SIZE, mode="bilinear", antialias=True)\n' * is_image,
+        forward="        return self.layers(x)\n" if is_chain else _forward(rows),
     )
+
+
+def _lines(about: Described, number: int, source: Source) -> str:
+    """The lines that make a layer's modules: each a line of its own in a chain, one line a layer in a graph."""
+    from nas.winner.export.constructed import constructed
+
+    row = about.rows[number]
+    shapes = [about.shape, *(one.shape for one in about.rows)]
+    try:
+        module = constructed(row.layer, [shapes[i] for i in row.inputs])
+        calls = [source.expression(part) for part in _parts_of(module).values()]
+    except NasError as error:
+        raise NasError(f"layer {number + 1} ({row.layer}) cannot be written as Python: {error}") from None
+    if not calls and about.architecture.is_chain:
+        return ""
+    if not about.architecture.is_chain:
+        calls = [calls[0] if len(calls) == 1 else f"nn.Sequential({', '.join(calls)})"]
+    return f"            # {row.layer} → {show(row.shape)}\n" + "".join(f"            {call},\n" for call in calls)
+
+
+def _parts_of(module: object) -> dict[str, object]:
+    """The modules of a layer by their names in a `Network`, or the one that has the layer's name."""
+    from torch import nn
+
+    return dict(module.named_children()) if type(module) is nn.Sequential else {"": module}
+
+
+def _forward(rows: list[Row]) -> str:
+    """The lines of a graph's forward pass: ``x3 = self.layers[2](x1, x2)``."""
+    lines = ["        x0 = x\n"]
+    for number, row in enumerate(rows):
+        given = ", ".join(f"x{i}" for i in row.inputs)
+        lines.append(f"        x{number + 1} = self.layers[{number}]({given})\n")
+    return "".join([*lines, f"        return x{len(rows)}\n"])
 
 
 def renamed(about: Described, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of a `nas.training.network.Network` by the names that it has in `source_code`."""
+    from nas.winner.export.constructed import constructed
+
     begins = {"mean": "mean", "std": "std"}  # of names; they end in a point, or are a whole name
+    shapes = [about.shape, *(row.shape for row in about.rows)]
     index = 0
-    for position, (_, _, steps) in enumerate(_sequence(about), 1):
-        for step in steps:
-            for old, new in (step.inside or {"": ""}).items():
-                begins[f"layers.{position}_{step.name}.{old}"] = f"layers.{index}.{new}"
+    for number, row in enumerate(about.rows):
+        parts = _parts_of(constructed(row.layer, [shapes[i] for i in row.inputs]))
+        for place, name in enumerate(parts):
+            inside = f"{index}." if about.architecture.is_chain else f"{number}.{f'{place}.' * (len(parts) > 1)}"
+            begins[f"layers.{number + 1}_{name or type(row.layer).__name__}."] = f"layers.{inside}"
             index += 1
 
     def rename(name: str) -> str | None:
-        known = (one for one in begins if name == one or (one.endswith(".") and name.startswith(one)))
+        known = (one for one in begins if name == one or (one.endswith(".") and f"{name}.".startswith(one)))
         begin = next(known, None)
-        return None if begin is None else begins[begin] + name.removeprefix(begin)
+        return None if begin is None else f"{begins[begin]}{f'{name}.'.removeprefix(begin)}".rstrip(".")
 
     state: OrderedDict[str, Tensor] = OrderedDict(
         (rename(name) or name, weights[name].contiguous()) for name in weights
@@ -126,118 +199,25 @@ def renamed(about: Described, weights: Mapping[str, Tensor]) -> dict[str, Tensor
     return state
 
 
-def _sequence(about: Described) -> Iterator[tuple[Layer, Shape, list[Step]]]:
-    """Every layer, the shape of its input, and the modules that it is."""
-    shape = about.shape
-    for row in about.architecture.table(about.shape, len(about.classes)):
-        yield row.layer, shape, _steps(row.layer, shape)
-        shape = row.shape
+def _imports(statements: list[str]) -> str:
+    """Import statements, those of one module together: what Python has, then what is installed."""
+    brought: dict[str, list[str]] = {}
+    plain = []
+    for statement in sorted(set(statements)):
+        head, _, names = statement.partition(" import ")
+        if names and head.startswith("from "):
+            brought.setdefault(head, []).append(names)
+        else:
+            plain.append(statement)
+    lines = sorted(plain) + [
+        f"{head} import {', '.join(sorted(names))}" for head, names in sorted(brought.items())
+    ]
+    standard = [line for line in lines if line.split()[1].partition(".")[0] in sys.stdlib_module_names]
+    others = [line for line in lines if line not in standard]
+    return "\n".join([*standard, "", *others]) if standard else "\n".join(others)
 
 
-def _steps(layer: Layer, shape: Shape) -> list[Step]:
-    """The modules of a layer, as `nas.training.network` makes them."""
-    match layer:
-        case Conv2d():
-            return [Step(_convolution(layer, shape[0], layer.maps), "conv"), *_after(layer)]
-        case SeparableConv2d():
-            depth = _convolution(layer, shape[0], shape[0], groups=shape[0])
-            bias = ", bias=False" if layer.batch_norm else ""
-            point = f"nn.Conv2d({shape[0]}, {layer.maps}, 1{bias})"
-            return [Step(depth, "depthwise"), Step(point, "pointwise"), *_after(layer)]
-        case ResidualBlock():
-            stride = f", stride={layer.stride}" if layer.stride > 1 else ""
-            how = f"{shape[0]}, {layer.filters}, {layer.kernel}, {ACTIVATIONS[layer.activation]}{stride}"
-            return [Step(f"Residual({how})", "residual")]
-        case Cell():
-            return [_cell(layer, shape)]
-        case Pretrained():
-            return [Step("Backbone()", "backbone")]
-        case MaxPool():
-            return [Step(f"nn.MaxPool2d({layer.size})")]
-        case AveragePool():
-            return [Step(f"nn.AvgPool2d({layer.size})")]
-        case GlobalAveragePool():
-            return [Step("nn.AdaptiveAvgPool2d(1)"), Step("nn.Flatten()")]
-        case Flatten():
-            return [Step("nn.Flatten()")]
-        case Dropout():
-            return [Step(f"nn.Dropout({layer.rate})")]
-        case BatchNorm():
-            return [Step(f"nn.BatchNorm{len(shape) - 1 or 1}d({shape[0]})", "bn")]
-        case Activation():
-            return _activation(layer.name)
-        case Dense():
-            return [Step(f"nn.Linear({shape[0]}, {layer.maps})", "dense"), *_activation(layer.activation)]
-    raise TypeError(f"no source code is known for {layer!r}")
-
-
-def _activation(name: str) -> list[Step]:
-    return [] if name == "linear" else [Step(ACTIVATIONS[name])]
-
-
-def _after(layer: Conv2d | SeparableConv2d) -> list[Step]:
-    """What follows a convolution."""
-    norm = [Step(f"nn.BatchNorm2d({layer.maps})", "bn")] if layer.batch_norm else []
-    return [*norm, *_activation(layer.activation)]
-
-
-def _convolution(layer: Conv2d | SeparableConv2d, channels: int, maps: int, groups: int = 1) -> str:
-    options = {"stride": (layer.stride, 1), "padding": (layer.pad, 0), "groups": (groups, 1)}
-    words = [f"{name}={value}" for name, (value, default) in options.items() if value != default]
-    words += ["bias=False"] * (layer.batch_norm or groups > 1)
-    return f"nn.Conv2d({', '.join([str(channels), str(maps), str(layer.kernel), *words])})"
-
-
-def _cell(layer: Cell, shape: Shape) -> Step:
-    """A line for each node after the first: what the earlier ones send it."""
-    nodes = [layer.operations[:1], layer.operations[1:3], layer.operations[3:]]
-    lines = [f"                [{', '.join(map(_text, names))}],\n" for names in nodes]
-    edges = [(node, edge) for node, names in enumerate(nodes) for edge in range(len(names))]
-    inside = {f"edges.{i}.": f"nodes.{node}.{edge}." for i, (node, edge) in enumerate(edges)}
-    return Step(f"Cell(\n                {shape[0]},\n{''.join(lines)}            )", "cell", inside)
-
-
-def _backbone(layer: Pretrained, shape: Shape) -> str:
-    """The class of torchvision's model, without its classifier and with the right number of channels."""
-    from torchvision.models import get_model
-
-    from nas.training.backbone import Backbone, classifier_of, input_convolution, options_of
-
-    with weightless():
-        options = options_of(layer.model)
-        classifier = classifier_of(get_model(layer.model, weights=None, **options))
-        backbone = Backbone(layer, shape)
-    words = [_text(layer.model), "weights=None", *(f"{name}={value}" for name, value in options.items())]
-    call = (
-        ", ".join(words) if not options else "\n" + "".join(f"            {word},\n" for word in words) + " " * 8
-    )
-    resize = ""
-    if backbone.resizes:
-        resize = f'        x = functional.interpolate(x, {backbone.size}, mode="bilinear"'
-        resize += ", antialias=True)\n" if backbone.shrinks else ")\n"
-    name, first = input_convolution(backbone.body)
-    adapt = "" if shape[0] == 3 else parts.ADAPT.format(name=_text(name), first=_first(first))
-    return parts.BACKBONE.format(
-        model=layer.model, call=call, classifier=_text(classifier), adapt=adapt, resize=resize,
-        features=layer.facts.features,
-    )  # fmt: skip
-
-
-def _first(first: nn.Conv2d) -> str:
-    """The first convolution of a torchvision model; its windows are square."""
-    bias = "" if first.bias is not None else ", bias=False"
-    how = f"{first.kernel_size[0]}, stride={first.stride[0]}, padding={int(first.padding[0])}{bias}"
-    return f"nn.Conv2d({first.in_channels}, {first.out_channels}, {how})"
-
-
-def _tuple(texts: tuple[str, ...]) -> str:
+def _tuple(words: list[str]) -> str:
     """A tuple of texts: in one line where it fits, otherwise a line for each."""
-    words = [_text(text) for text in texts]
     line = f"({', '.join(words)}{',' * (len(words) == 1)})"
     return line if len(f"CLASSES = {line}") <= LINE else "(\n" + "".join(f"    {word},\n" for word in words) + ")"
-
-
-def _text(text: str) -> str:
-    """A text as Python has it, whatever is in it: in double quotes, unless that takes more backslashes."""
-    quote = '"' if text.count('"') <= text.count("'") else "'"
-    return quote + "".join(f"\\{one}" if one == quote else repr(one)[1:-1] for one in text) + quote
