@@ -28,13 +28,13 @@ from nas.architecture.layers import (
     Shape,
 )
 from nas.training import modules
+from nas.training.backbone import Backbone
 
 # f(max(x)) = max(f(x)) for every f that never falls, so pooling first is the same function at a quarter of the
 # work. Maxout is a maximum itself. GELU and SiLU fall before they rise.
 MONOTONE = frozenset({"sigmoid", "tanh", "relu", "leaky_relu", "elu", "maxout"})
 
 Named = tuple[str, nn.Module]
-State = dict[str, Tensor]
 
 
 class Network(nn.Module):
@@ -46,7 +46,6 @@ class Network(nn.Module):
         classes: how many there are.
         mean: of each channel over the training images, on the scale of 0 to 255.
         std: likewise.
-        copies: how many networks of this architecture lie side by side (see `nas.training.modules`).
 
     Raises:
         ArchitectureError: a layer does not fit.
@@ -63,66 +62,30 @@ class Network(nn.Module):
         *,
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (255.0,),
-        copies: int = 1,
     ) -> None:
         super().__init__()
         self.size = tuple(input_shape[1:])  # height, width
-        self.copies = copies
-        self.register_buffer("mean", torch.tensor([float(one) for one in mean] * copies).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor([max(1.0, one) for one in std] * copies).view(-1, 1, 1))
+        self.register_buffer("mean", torch.tensor([float(value) for value in mean]).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor([max(1.0, value) for value in std]).view(-1, 1, 1))
         shapes = [input_shape, *(row.shape for row in architecture.table(input_shape, classes))]
         layers = (*architecture.layers, Dense(classes))
         self.layers = nn.Sequential()
-        for name, module in _pool_first(layers, shapes, copies):
+        for name, module in _pool_first(layers, shapes):
             self.layers.add_module(name, module)
-        # Ours and torchvision's. (Copies of a convolution of one map have as many groups as copies: none.)
-        convolutions = [part for part in self.modules() if isinstance(part, nn.Conv2d)]
-        self.has_depthwise = any(part.groups == part.in_channels > copies for part in convolutions)
+        convolutions = [part for part in self.modules() if isinstance(part, nn.Conv2d)]  # torchvision's, too
+        self.has_depthwise = any(part.groups == part.in_channels > 1 for part in convolutions)
         self.dropouts = [part for part in self.modules() if isinstance(part, modules.Dropout)]
         self.to(memory_format=torch.channels_last)  # 1.2–1.5× on CPUs
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, copies · classes) of images (N, copies · C, H, W), uint8 or float, 0 to 255."""
+        """Logits (N, classes) of images (N, C, H, W), uint8 or float, 0 to 255."""
         x = (images.to(self.mean.dtype) - self.mean) / self.std
         return self.layers(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 
     def use_keys(self, keys: Tensor | None) -> None:
-        """Let the masks of all dropout layers follow from ``keys`` (layers, copies), or be PyTorch's again."""
+        """Let the masks of all dropout layers follow from ``keys`` (dropout layers,), or be PyTorch's again."""
         for number, layer in enumerate(self.dropouts):
             layer.keys = None if keys is None else keys[number]
-
-
-def joined(states: Sequence[State]) -> State:
-    """The state of copies side by side, from those of single networks of one architecture."""
-    whole: State = {}
-    for name, first in states[0].items():
-        alone, inside = _backbone(name)
-        if inside is not None and len(states) > 1:
-            whole.update({f"{alone}copies.{copy}.{inside}": state[name] for copy, state in enumerate(states)})
-        else:  # what has no dimension counts batches, which all copies have seen as many of
-            whole[name] = torch.cat([state[name] for state in states]) if first.ndim else first
-    return whole
-
-
-def separated(whole: State, copies: int) -> list[State]:
-    """The states of single networks, from that of copies: `joined` backwards. They share its memory."""
-    states: list[State] = [{} for _ in range(copies)]
-    for name, tensor in whole.items():
-        alone, inside = _backbone(name)
-        if inside is not None and copies > 1:
-            _, copy, rest = inside.split(".", 2)
-            states[int(copy)][alone + rest] = tensor
-            continue
-        parts = tensor.chunk(copies) if tensor.ndim else [tensor] * copies
-        for state, part in zip(states, parts, strict=True):
-            state[name] = part
-    return states
-
-
-def _backbone(name: str) -> tuple[str, str | None]:
-    """The name of a torchvision model, with its point, and what follows; its copies are modules of their own."""
-    head, point, rest = name.partition("_backbone.")
-    return head + point, rest if point else None
 
 
 class AnySize(nn.Module):
@@ -147,7 +110,7 @@ class AnySize(nn.Module):
         return self.network(resized)  # type: ignore[no-any-return]
 
 
-def _pool_first(layers: Sequence[Layer], shapes: Sequence[Shape], copies: int) -> Iterator[Named]:
+def _pool_first(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Iterator[Named]:
     """The named modules of all layers; a monotone activation is moved behind the max pooling that follows."""
     held: list[Named] = []
     done = 0  # the position of a pooling that the convolution before it does
@@ -156,7 +119,7 @@ def _pool_first(layers: Sequence[Layer], shapes: Sequence[Shape], copies: int) -
             continue
         window = _window(layer, layers[position:])
         done = position + 1 if window else 0
-        parts, act = _modules(layer, shape, copies, window)
+        parts, act = _modules(layer, shape, window)
         if not isinstance(layer, MaxPool):
             yield from held
             held = []
@@ -165,7 +128,7 @@ def _pool_first(layers: Sequence[Layer], shapes: Sequence[Shape], copies: int) -
             yield from held
             held = []
         if act != "linear":
-            held = [(f"{position}_{act}", modules.activation(act, copies))]
+            held = [(f"{position}_{act}", modules.activation(act))]
             if act not in MONOTONE:
                 yield from held
                 held = []
@@ -178,25 +141,25 @@ def _window(layer: Layer, following: Sequence[Layer]) -> int:
     return following[0].size if is_plain and following and isinstance(following[0], MaxPool) else 0
 
 
-def _modules(layer: Layer, shape: Shape, copies: int, window: int) -> tuple[list[Named], str]:
+def _modules(layer: Layer, shape: Shape, window: int) -> tuple[list[Named], str]:
     """What a layer does before its activation, and the activation's name. Pooling has a window, or 0."""
     match layer:
         case Conv2d():
             how: dict[str, Any] = {"stride": layer.stride, "padding": layer.pad, "bias": not layer.batch_norm}
-            convolution = modules.conv(shape[0], layer.maps, layer.kernel, copies=copies, window=window, **how)
-            return [("conv", convolution), *_norm(layer, copies)], layer.activation
+            convolution = modules.Conv(shape[0], layer.maps, layer.kernel, window=window, **how)
+            return [("conv", convolution), *_norm(layer)], layer.activation
         case SeparableConv2d():
             channels = shape[0]
             how = {"stride": layer.stride, "padding": layer.pad, "bias": False}
-            depth = modules.conv(channels, channels, layer.kernel, copies=copies, groups=channels, **how)
-            point = modules.conv(channels, layer.maps, 1, copies=copies, bias=not layer.batch_norm)
-            return [("depthwise", depth), ("pointwise", point), *_norm(layer, copies)], layer.activation
+            depth = modules.Conv(channels, channels, layer.kernel, groups=channels, **how)
+            point = modules.Conv(channels, layer.maps, 1, bias=not layer.batch_norm)
+            return [("depthwise", depth), ("pointwise", point), *_norm(layer)], layer.activation
         case ResidualBlock():
-            return [("residual", modules.Residual(layer, shape, copies))], "linear"
+            return [("residual", modules.Residual(layer, shape))], "linear"
         case Cell():
-            return [("cell", modules.CellGraph(layer, shape, copies))], "linear"
+            return [("cell", modules.CellGraph(layer, shape))], "linear"
         case Pretrained():
-            return [("backbone", modules.backbone(layer, shape, copies))], "linear"
+            return [("backbone", Backbone(layer, shape))], "linear"
         case MaxPool():
             return [("max_pool", modules.MaxPool(layer.size))], "linear"
         case AveragePool():
@@ -209,41 +172,40 @@ def _modules(layer: Layer, shape: Shape, copies: int, window: int) -> tuple[list
             return [("dropout", modules.Dropout(layer.rate))], "linear"
         case BatchNorm():
             norm = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
-            return [("bn", norm(copies * shape[0]))], "linear"
+            return [("bn", norm(shape[0]))], "linear"
         case Activation():
             return [], layer.name
         case Dense():
-            return [("dense", modules.linear(shape[0], layer.maps, copies))], layer.activation
+            return [("dense", nn.Linear(shape[0], layer.maps))], layer.activation
     raise TypeError(f"no module is known for {layer!r}")
 
 
-def _norm(layer: Conv2d | SeparableConv2d, copies: int) -> list[Named]:
-    return [("bn", nn.BatchNorm2d(copies * layer.maps))] if layer.batch_norm else []
+def _norm(layer: Conv2d | SeparableConv2d) -> list[Named]:
+    return [("bn", nn.BatchNorm2d(layer.maps))] if layer.batch_norm else []
 
 
 def right_and_loss(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, float]:
-    """Which images one network classifies right, (N,) bool, and the mean cross-entropy in nats.
+    """Which images a network classifies right, (N,) bool, and the mean cross-entropy in nats.
 
     Reads the device once, at the end.
     """
-    right, losses = measured(network, images, labels, batch)
-    return right[:, 0], losses.item() / len(labels)
+    right, loss = measured(network, images, labels, batch)
+    return right, loss.item() / len(labels)
 
 
 def measured(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, Tensor]:
-    """What each copy makes of images (N, C, H, W); everything stays on the device.
+    """Measure a network on images (N, C, H, W) in evaluation mode; everything stays on the device.
 
     Returns:
-        Which images it classifies right, (N, copies) bool, and its summed cross-entropy in nats, (copies,).
+        Which images it classifies right, (N,) bool, and the summed cross-entropy in nats, ().
     """
     was_training = network.training
     network.eval()
-    right, losses = [], network.mean.new_zeros(network.copies)
+    right, loss = [], network.mean.new_zeros(())
     with torch.inference_mode():
         for some, truth in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
-            logits = torch.unflatten(network(some.repeat(1, network.copies, 1, 1)), 1, (network.copies, -1))
-            each = truth[:, None].expand(-1, network.copies)
-            right.append(logits.argmax(2) == each)
-            losses += functional.cross_entropy(logits.transpose(1, 2), each, reduction="none").sum(0)
+            logits = network(some)[..., None]  # without the last dimension the loss has other last digits
+            right.append(logits.argmax(1)[:, 0] == truth)
+            loss += functional.cross_entropy(logits, truth[:, None], reduction="none").sum()
     network.train(was_training)
-    return torch.cat(right), losses
+    return torch.cat(right), loss
