@@ -1,8 +1,8 @@
 """Finds plugins by kind and name, and imports only the one that is asked for.
 
 There are five kinds: strategies, spaces, data sets, evaluators, layers. A name is looked for among the installed
-packages (entry points; the built-in parts are registered there like anybody else's), then among the files of plugin
-folders: ``plugins/random_search.py`` is the plugin ``random-search``. In names, - and _ are the same. An
+packages (entry points; the built-in parts are registered there like anybody else's), then among the files of
+plugin folders: ``plugins/random_search.py`` is the plugin ``random-search``. In names, - and _ are the same. An
 architecture names its layers by their classes.
 """
 
@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import SimpleNamespace
@@ -198,6 +199,7 @@ def _parent(kind: str) -> type[Any]:
     return parent
 
 
+@cache
 def _loaded(kind: str, place: EntryPoint) -> type[Any]:
     """The class of an installed plugin."""
     loaded = _imported_by(place.load, f"{kind} {place.name!r} ({place.value})")
@@ -213,24 +215,25 @@ def layer(name: str) -> type[Any]:
         ArchitectureError: no plugin has it.
         PluginError: two have it, or its file cannot be imported.
     """
-    found = _layers.get((name,)) or next(
-        (one for one in entry_points(group=GROUPS["layer"]) if one.attr == name), None
-    )
-    if isinstance(found, EntryPoint):
-        found = _layers[(name,)] = _loaded("layer", found)
-    if found is not None:
-        return found
+    installed = _installed_layers()
+    if name in installed:
+        return _loaded("layer", installed[name])
     looked = (name, *map(str, folders()))
     if looked not in _layers:
         places = [path for path in files() if name in describe(path).layers]
         if len(places) > 1:
             raise PluginError(f"there are two layers {name!r}: {places[0]} and {places[1]}; rename or remove one")
         if not places:
-            known = [place.attr for place in entry_points(group=GROUPS["layer"])]
-            known += [other for path in files() for other in describe(path).layers]
+            known = [*installed, *(other for path in files() for other in describe(path).layers)]
             raise ArchitectureError(f"{unknown('layer', name, known)}; a plugin's folder is named with --plugins")
         _layers[looked] = getattr(_import_file(places[0]), name)
     return _layers[looked]
+
+
+@cache
+def _installed_layers() -> dict[str, EntryPoint]:
+    """The layers of installed packages, by the names of their classes."""
+    return {place.attr: place for place in entry_points(group=GROUPS["layer"])}
 
 
 def source_hash(plugin: type[Any]) -> str:
@@ -309,7 +312,7 @@ def _hints(plugin: type[Any], names: AbstractSet[str]) -> dict[str, Any]:
 
 
 def _import_file(path: Path) -> Any:
-    """Import a plugin file, once for what it says now. Files of its folder can import each other by their names."""
+    """Import a plugin file, once for what it says now. Files of a folder can import one another by their names."""
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # at the end, where it hides nothing
     importlib.invalidate_caches()

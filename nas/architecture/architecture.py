@@ -66,9 +66,9 @@ class Totals:
 class Architecture:
     """The layers of a network, without its input shape and its classes, so that it can travel.
 
-    A layer follows the one before it, unless it names its ``inputs``: the positions of earlier layers, from 1, as in
-    error messages; 0 is the network's input. So a network is a directed graph without cycles, and most are a chain.
-    The last layer, ``Dense(classes)``, is implied, and follows the last of these.
+    A layer follows the one before it, unless it names its ``inputs``: the positions of earlier layers, counted
+    from 1, as in error messages; 0 is the network's input. So a network is a directed graph without cycles; most are a
+    chain. The last layer, ``Dense(classes)``, is implied, and follows the last of these.
     """
 
     layers: tuple[Layer, ...]
@@ -98,10 +98,10 @@ class Architecture:
             followed.update(inputs)
             place = f"layer {position} ({layer})"
             if max(inputs) >= position:
-                earlier = (
-                    f"an earlier one, 1 to {position - 1}, or 0, the network's input" if position > 1 else "0"
+                raise ArchitectureError(
+                    f"{place} names layer {max(inputs)} as an input, and may name earlier ones only: 0 (the "
+                    f"network's input) to {position - 1}"
                 )
-                raise ArchitectureError(f"{place} names layer {max(inputs)} as an input, which must be {earlier}")
             merges = isinstance(layer, Merge)
             if merges and len(inputs) < 2:
                 raise ArchitectureError(f'{place} merges two inputs or more: name them, as in "inputs": [1, 2]')

@@ -1,8 +1,8 @@
-"""What every layer is: plain data with checked settings that knows its shape, its arithmetic, its module, its words.
+"""What every layer is: plain data with checked settings that knows its shape, arithmetic, module and words.
 
-A shape is ``(channels, *sizes)`` for a map, with two sizes for an image and one for a sequence, and ``(features,)``
-for a vector; the batch is never part of it. A layer that does not fit its input raises `ArchitectureError` with
-the rule that it breaks; the architecture adds the position.
+A shape is ``(channels, *sizes)`` for a map, with two sizes for an image and one for a sequence, and
+``(features,)`` for a vector; the batch is never part of it. A layer that does not fit its input raises
+`ArchitectureError` with the rule that it breaks; the architecture adds the position.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _are_positions(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Layer(ABC):
-    """One layer of a network: plain, frozen data. Everything that is known about a kind of layer stands in its class.
+    """One layer of a network: plain, frozen data. All that is known about a kind of layer stands in its class.
 
     A subclass is a frozen dataclass whose fields are settings (`count`, `one_of`, `switch` …). It must define
     `output_shape` and `module`; `parameters` and `flops` where they are not zero. A layer of several inputs is a
@@ -94,9 +94,7 @@ class Layer(ABC):
                 object.__setattr__(self, known.name, value := tuple(value))
             allows = known.metadata.get("allows")
             if allows is None:
-                raise PluginError(
-                    f"{type(self).__name__}: declare {known.name} with `setting`, `count`, `one_of` …"
-                )
+                raise PluginError(f"{type(self).__name__}: declare {known.name} with setting, count …")
             if not allows(value):
                 raise ArchitectureError(
                     f"{type(self).__name__}: {known.name} must be {known.metadata['words']}, not {quoted(value)}"

@@ -25,8 +25,9 @@ FILLS = {
 def network_svg(architecture: Architecture, limits: Limits) -> str:
     """A drawing of the network: what each layer makes of its inputs, from left to right, row after row.
 
-    A short arrow comes from the layer before, a curve from any other layer that is an input. A rectangle is as high as the map (by its square root) and as wide as it has channels (by their logarithm). A
-    network that does not fit its images is drawn as the sentence that says so.
+    A short arrow comes from the layer before, a curve from any other layer that is an input. A rectangle is as
+    high as the map (by its square root) and as wide as it has channels (by their logarithm). A network that does
+    not fit its input is drawn as the sentence that says so.
     """
     try:
         rows = architecture.table(limits.input_shape, limits.classes)

@@ -1,8 +1,7 @@
-"""What networks learn from, on the device where they learn: the data, and the batches of an epoch."""
+"""The images on the device that trains, and the batches of an epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -18,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Resident:
-    """A data set on a device, once, as uint8.
+    """A data set that lies on a device, as uint8.
 
     Args:
         dataset: training and validation images.
-        device: where, as PyTorch names it.
+        device: the device, as PyTorch names it.
     """
 
     def __init__(self, dataset: Dataset, device: str) -> None:
@@ -35,11 +34,11 @@ class Resident:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step of ``copies`` networks needs to know."""
+    """The random choices of one training step."""
 
-    picked: Tensor  # (B, copies) int64: which images
-    offsets: Tensor  # (B, copies, 2) int64: from where their rows and columns are taken, see `shifted`
-    keys: Tensor  # (dropout layers, copies) int64
+    picked: Tensor  # (B,) int64: the positions of the images in the data set
+    offsets: Tensor  # (B, 2) int64: the row and the column where each image is cut out, see `shifted`
+    keys: Tensor  # (dropout layers,) int64: the masks follow from them, see `nas.training.noise`
     rate: Tensor  # (1,): the learning rate
 
 
@@ -47,9 +46,9 @@ class Batch:
 class Epoch:
     """The batches of one epoch, or of the part of it that is trained: every field of `Batch`, step by step."""
 
-    picked: Tensor  # (steps, B, copies)
-    offsets: Tensor  # (steps, B, copies, 2)
-    keys: Tensor  # (steps, dropout layers, copies)
+    picked: Tensor  # (steps, B)
+    offsets: Tensor  # (steps, B, 2)
+    keys: Tensor  # (steps, dropout layers)
     rate: Tensor  # (steps, 1)
 
     def __len__(self) -> int:
@@ -59,68 +58,66 @@ class Epoch:
         return Batch(*(getattr(self, field.name)[step] for field in fields(self)))
 
     def at(self, step: Tensor) -> Batch:
-        """The batch of a step (1,) that only the device knows."""
+        """The batch of a step (1,) whose number lies on the device."""
         return Batch(*(getattr(self, field.name).index_select(0, step)[0] for field in fields(self)))
 
     def to(self, device: str) -> Epoch:
-        """The same on a device, but for what the CPU works with: the rate, and without CUDA the keys."""
+        """The epoch on a device, except for what the CPU reads: the rate, and without CUDA the keys."""
         keys = on_device(self.keys, device) if device.startswith("cuda") else self.keys
         return Epoch(on_device(self.picked, device), on_device(self.offsets, device), keys, self.rate)
 
 
 def on_device(tensor: Tensor, device: str) -> Tensor:
-    """A CPU's tensor on a device. From pinned memory a GPU copies by itself, and nobody waits."""
+    """A CPU's tensor on a device. A GPU copies from pinned memory by itself, so the CPU does not wait."""
     if not device.startswith("cuda"):
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class Epochs:
-    """The epochs of ``copies`` trainings, each with a seed of its own.
-
-    What a copy sees follows from its seed alone, not from those beside it.
+    """The epochs of a training. They follow from its seed alone.
 
     Args:
-        seeds: one a copy.
-        epochs: of the whole training.
-        images: how many there are to learn from.
-        dropouts: how many dropout layers a network has.
-        recipe: batch size, shifts and rates.
+        seed: of the training, 0 to 2⁶⁴ - 1.
+        epochs: the length of the training.
+        images: the number of training images.
+        dropouts: the number of dropout layers in the network.
+        recipe: batch size, shifts and learning rates.
     """
 
-    def __init__(self, seeds: Sequence[int], epochs: float, images: int, dropouts: int, recipe: Recipe) -> None:
+    def __init__(self, seed: int, epochs: float, images: int, dropouts: int, recipe: Recipe) -> None:
         self.batch_size = min(recipe.batch_size, images)
         self._plan, self._images = plan(epochs, images, self.batch_size), images
-        self._dropouts, self._recipe = dropouts, recipe
-        self._seeds = torch.tensor([seed - 2**64 if seed >= 2**63 else seed for seed in seeds])
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._dropouts, self._recipe, self._seed = dropouts, recipe, seed
+        self._generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
         return len(self._plan)
 
     def draw(self, number: int) -> Epoch:
-        """The next epoch, on the CPU; ``number`` counts them from 0. They are to be drawn in order."""
+        """Draw the next epoch, on the CPU.
+
+        Args:
+            number: of the epoch, from 0. Epochs must be drawn in order.
+        """
         steps, before, total = self._plan[number], sum(self._plan[:number]), sum(self._plan)
         count, pixels = steps * self.batch_size, self._recipe.shift
-        rates = [[self._recipe.rate((before + step) / total)] for step in range(steps)]
-        picked, offsets = [], []
-        for generator in self._generators:
-            picked.append(torch.randperm(self._images, generator=generator)[:count])
-            offsets.append(torch.randint(0, 2 * pixels + 1, (count, 2), generator=generator))
+        picked = torch.randperm(self._images, generator=self._generator)[:count]
+        offsets = torch.randint(0, 2 * pixels + 1, (count, 2), generator=self._generator)
         layers = torch.arange(before * self._dropouts, (before + steps) * self._dropouts)
-        copies = len(picked)
+        rates = [[self._recipe.rate((before + step) / total)] for step in range(steps)]
         return Epoch(
-            torch.stack(picked, 1).view(steps, self.batch_size, copies),
-            torch.stack(offsets, 1).view(steps, self.batch_size, copies, 2),
-            noise.keys(self._seeds, layers).view(steps, self._dropouts, copies),
+            picked.view(steps, self.batch_size),
+            offsets.view(steps, self.batch_size, 2),
+            noise.keys(self._seed, layers).view(steps, self._dropouts),
             torch.tensor(rates, dtype=torch.float64),
         )
 
 
 def plan(epochs: float, images: int, batch_size: int) -> list[int]:
-    """How many batches each epoch has; the last one is cut short where ``epochs`` is not whole.
+    """The number of batches in each epoch; the last epoch is cut short where ``epochs`` is not whole.
 
-    A remainder of images that fills no batch is left out of its epoch; each epoch leaves out others.
+    The images that do not fill a batch are left out of an epoch; each epoch leaves out others.
     """
     whole, rest = divmod(epochs, 1)
     steps = [images // batch_size] * int(whole)
@@ -134,9 +131,9 @@ def shifted(images: Tensor, offsets: Tensor, pixels: int) -> Tensor:
 
     Args:
         images: of any type.
-        offsets: (N, 2), from 0 to 2 · ``pixels``: the row and the column, of the image with a black margin of
-            ``pixels``, where what is seen begins.
-        pixels: at most.
+        offsets: (N, 2), from 0 to 2 · ``pixels``. The image gets a black margin of ``pixels``; the row and the
+            column are where the new image begins in it.
+        pixels: the longest distance.
     """
     if pixels == 0:
         return images

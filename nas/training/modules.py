@@ -1,4 +1,4 @@
-"""What training does to the modules of a network so that they are faster: the same parameters, the same function."""
+"""What training does to the modules of a network to make them faster: the same parameters, the same function."""
 
 from __future__ import annotations
 
@@ -78,22 +78,19 @@ def max_pool(x: Tensor, window: int) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose masks are a function of ``keys`` (int64), when somebody sets them, on a CPU or on a GPU.
+    """Dropout whose mask is a function of ``keys``, where it is set: the same mask on a CPU and on a GPU."""
 
-    Without keys they are PyTorch's.
-    """
-
-    keys: Tensor | None = None
+    keys: Tensor | None = None  # a single int64, shape (); None: PyTorch draws the mask
 
     def forward(self, x: Tensor) -> Tensor:
-        """Some values zero, the others larger by as much as keeps the mean."""
+        """Some values become zero; the others grow, so that the mean stays."""
         if not self.training or self.keys is None:
             return super().forward(x)
         gpu = gpu_kernels(x.device)[0]
         if gpu and x.ndim == 2:
             dropped: Tensor = gpu.dropout(x, self.keys, self.p)
             return dropped
-        kept, share = noise.kept(self.keys.view(1), x.numel(), self.p)
+        kept, share = noise.kept(self.keys, x.numel(), self.p)
         return x * kept.view(x.shape).to(x.device, x.dtype).div_(share)
 
 

@@ -146,7 +146,7 @@ def measured(network: Network, images: Tensor, labels: Tensor, batch: int = 500)
         for some, truth in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
             logits = network(some)
             right.append(logits.argmax(1) == truth)
-            # As a column: summed in this order, whatever else is beside it, so that a loss has the same last digit.
+            # As a column: without the last dimension the loss has other last digits.
             loss += functional.cross_entropy(logits[:, :, None], truth[:, None], reduction="none").sum(0)[0]
     network.train(was_training)
     return torch.cat(right), loss

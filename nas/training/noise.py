@@ -1,8 +1,8 @@
-"""Random numbers that are a function of a key and a position, on any device, for many copies at once.
+"""Random numbers that are a function of a key and a position, on any device.
 
-SplitMix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators, 2014) as a hash. PyTorch's own
-generators would tie the masks of a copy to whatever else is drawn beside it, and differ between a CPU and a GPU.
-On a CPU masks cost less like this, too (docs/decisions/0009).
+SplitMix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators, 2014) as a hash. With PyTorch's
+own generators the masks of a network would depend on the networks that train at the same time, and would differ
+between a CPU and a GPU. The hash is also cheaper on a CPU (docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -18,29 +18,32 @@ LEVELS = 2**16
 
 
 def mixed(counter: Tensor) -> Tensor:
-    """Random bits, int64, for each whole number of ``counter`` (int64); changes it."""
+    """Replace each whole number of ``counter`` (int64) by 64 random bits, in place; returns ``counter``."""
     counter.mul_(GOLDEN)
     for shift, factor in MIX:
-        counter.bitwise_xor_(_shifted(counter, shift)).mul_(factor)
-    return counter.bitwise_xor_(_shifted(counter, LAST_SHIFT))
+        counter.bitwise_xor_(_shifted_right(counter, shift)).mul_(factor)
+    return counter.bitwise_xor_(_shifted_right(counter, LAST_SHIFT))
 
 
-def _shifted(bits: Tensor, by: int) -> Tensor:
-    """To the right, zeros coming in (PyTorch's shift repeats the sign)."""
+def _shifted_right(bits: Tensor, by: int) -> Tensor:
+    """``bits`` moved to the right, with zeros on the left (PyTorch's shift repeats the sign)."""
     return (bits >> by).bitwise_and_((1 << (64 - by)) - 1)
 
 
-def keys(seeds: Tensor, steps: Tensor) -> Tensor:
-    """A key (steps, copies) for each step (steps,) of each copy (copies,), int64."""
-    return mixed(mixed(steps.clone())[:, None] + seeds)
+def keys(seed: int, positions: Tensor) -> Tensor:
+    """The key of each position (int64, any shape) in the random sequence of a seed (0 to 2⁶⁴ - 1), int64."""
+    signed = seed - 2**64 if seed >= 2**63 else seed
+    return mixed(mixed(positions.clone()) + signed)
 
 
-def kept(keys: Tensor, count: int, rate: float) -> tuple[Tensor, float]:
-    """Which of ``count`` values each key (copies,) keeps, (copies, count) bool, and the share that is kept.
+def kept(key: Tensor, count: int, rate: float) -> tuple[Tensor, float]:
+    """Decide which of ``count`` values a dropout with this key (a single int64) keeps.
 
-    The rate is rounded to 16 bits; the share is that of the rounded rate.
+    Returns:
+        The mask, (count,) bool, and the share of the values that is kept on average: 1 - ``rate``, where the rate
+        is rounded to 16 bits.
     """
     dropped = round(rate * LEVELS)
-    numbers = torch.arange(-(-count // LANES), device=keys.device)
-    bits = mixed(numbers + keys[:, None]).view(torch.int16)[:, :count]
+    positions = torch.arange(-(-count // LANES), device=key.device)
+    bits = mixed(positions + key).view(torch.int16)[:count]
     return bits >= dropped - LEVELS // 2, 1 - dropped / LEVELS

@@ -1,4 +1,4 @@
-"""One step of a training, on whatever device: everything that it touches, and what it does."""
+"""One step of a training, on any device."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from nas.training.batches import Batch, Epoch, Resident, shifted
 from nas.training.network import Network, measured
 from nas.training.recipe import Recipe
 
-MEASURED = (500, 2_000)  # validation images at a time on a CPU, for its caches, and on a GPU, for fewer calls
+MEASURED = (500, 2_000)  # validation images at a time: on a CPU, for its caches, and on a GPU, for fewer calls
 
 
 class Stepper:
-    """Trains and measures one network, which may be several copies side by side.
+    """Trains and measures a network, step by step.
 
     Args:
         network: on the device of the data.
-        data: what it learns from.
-        recipe: how. On a CPU networks with depthwise convolutions stay in float32, where most are faster.
+        data: training and validation images.
+        recipe: how to train. On a CPU networks with depthwise convolutions stay in float32, where most are faster.
         capturable: whether nothing in a step may depend on the CPU, as a CUDA graph needs it.
     """
 
@@ -31,9 +31,9 @@ class Stepper:
     def __init__(self, network: Network, data: Resident, recipe: Recipe, *, capturable: bool = False) -> None:
         self.network, self.data, self.recipe = network, data, recipe
         self.optimiser = optimiser(network, recipe, capturable=capturable)
-        self.losses = network.mean.new_zeros(network.copies)  # summed over the steps of an epoch
-        self.right = torch.zeros_like(self.losses)  # how many validation images, and their summed loss
-        self.validation_losses = torch.zeros_like(self.losses)
+        self.loss = network.mean.new_zeros(())  # summed over the steps of an epoch
+        self.right = torch.zeros_like(self.loss)  # the number of validation images that are classified right
+        self.validation_loss = torch.zeros_like(self.loss)  # summed over the validation images
         self._epoch: Epoch | None = None
         # On a CPU depthwise convolutions are slower in bfloat16 (0.86 × with kernels of 5×5, mobilenets 0.4 ×).
         is_slower = data.device == "cpu" and network.has_depthwise
@@ -41,9 +41,9 @@ class Stepper:
         network.train()
 
     def begin(self, epoch: Epoch) -> int:
-        """Take over the batches of an epoch, drawn on the CPU; the number of its steps."""
+        """Take over the batches of an epoch, drawn on the CPU; returns the number of its steps."""
         self._epoch = epoch.to(self.data.device)
-        self.losses.zero_()
+        self.loss.zero_()
         return len(epoch)
 
     def step(self, number: int) -> None:
@@ -52,44 +52,45 @@ class Stepper:
         self.learn(self._epoch[number])
 
     def learn(self, batch: Batch) -> None:
-        """Learn from a batch. The copies do not touch one another: each has its own summand of the loss."""
-        copies = self.network.copies
-        images = shifted(self.data.images[batch.picked.flatten()], batch.offsets.flatten(0, 1), self.recipe.shift)
-        images = images.view(len(batch.picked), -1, *images.shape[2:])  # (B, copies · C, H, W)
-        labels = self.data.labels[batch.picked].flatten()
+        """Learn from a batch: forward, backward, and a step of the optimiser."""
+        images = shifted(self.data.images[batch.picked], batch.offsets, self.recipe.shift)
+        labels = self.data.labels[batch.picked]
         self.network.use_keys(batch.keys)
         with self._precision():
-            logits = torch.unflatten(self.network(images), 1, (copies, -1)).flatten(0, 1)  # (B · copies, classes)
+            logits = self.network(images)
         smoothing = self.recipe.label_smoothing
-        logits = logits.to(self.losses.dtype)  # a loss in bfloat16 has two digits
-        losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-        each = losses.view(-1, copies).mean(0)
+        logits = logits.to(self.loss.dtype)  # a loss in bfloat16 has two digits
+        loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none").mean()
         set_rate(self.optimiser, batch.rate)
         self.optimiser.zero_grad(set_to_none=True)
-        each.sum().backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
-        self.losses += each.detach()
+        self.loss += loss.detach()
 
     def validate(self) -> None:
         """Measure on the validation images, in float32, as the network is handed over; nothing is read back.
 
         On a GPU that trains in bfloat16 the products are in TF32.
         """
-        right, losses = measured(self.network, *self.data.validation, MEASURED[self.data.device != "cpu"])
-        self.right.copy_(right.sum(0))
-        self.validation_losses.copy_(losses)
+        right, loss = measured(self.network, *self.data.validation, MEASURED[self.data.device != "cpu"])
+        self.right.copy_(right.sum())
+        self.validation_loss.copy_(loss)
+
+    def results(self) -> Tensor:
+        """What `read` reads, (3,), on the device."""
+        return torch.stack([self.loss, self.right, self.validation_loss])
 
     def is_done(self) -> bool:
-        """Whether what was enqueued has been computed; where nobody can ask, `read` waits."""
+        """Whether the device has computed everything; this class cannot ask it, and `read` waits."""
         return True
 
-    def read(self) -> list[list[float]]:
-        """For each copy: the epoch's summed loss, validation images classified right, their summed loss.
+    def read(self) -> list[float]:
+        """The epoch's summed loss, the validation images classified right, and their summed loss.
 
-        The one time in an epoch when the device is waited for.
+        The only time in an epoch when the CPU waits for the device.
         """
-        read: list[list[float]] = torch.stack([self.losses, self.right, self.validation_losses], 1).tolist()
-        return read
+        results: list[float] = self.results().tolist()
+        return results
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
         if self._is_mixed:
@@ -98,7 +99,7 @@ class Stepper:
 
 
 def optimiser(network: Network, recipe: Recipe, *, capturable: bool = False) -> torch.optim.Optimizer:
-    """Weights decay, biases and normalisation do not; what is pretrained learns slower, or not at all."""
+    """The recipe's optimiser: only weights decay, not biases and normalisation; pretrained parts learn slower."""
     tuned = {id(p) for backbone in network.fine_tuned for p in backbone.parameters()}
     groups = [
         {
@@ -120,9 +121,9 @@ def optimiser(network: Network, recipe: Recipe, *, capturable: bool = False) -> 
     return kind(groups, lr=recipe.learning_rate, fused=True, capturable=capturable)
 
 
-def set_rate(of: torch.optim.Optimizer, rate: Tensor) -> None:
+def set_rate(optimiser: torch.optim.Optimizer, rate: Tensor) -> None:
     """Set the learning rate (1,) of every group of parameters."""
-    for group in of.param_groups:
+    for group in optimiser.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].copy_(rate[0] * group["scale"])
         else:

@@ -56,7 +56,7 @@ class Pretrained(Layer):
         return at_size * height * width // self.facts.size**2
 
     def module(self, shape: Shape) -> nn.Module:
-        """Torchvision's model with random weights, even where it begins with others (see `nas.training.backbone`)."""
+        """The model with random weights; training gives it others (see `nas.training.backbone`)."""
         from nas.architecture.modules import Backbone, named
 
         size = self.facts.takes(*shape[1:])

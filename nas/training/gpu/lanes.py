@@ -1,6 +1,6 @@
 """Different networks at the same time on one GPU.
 
-Each set of copies has a lane: a CUDA stream on which its steps are replayed as graphs (see `captured`).
+Each network has a lane: a CUDA stream on which its steps are replayed as graphs (see `captured`).
 The lanes take turns, step by step; the CPU is ahead of the GPU, which overlaps what the lanes have enqueued.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -19,14 +19,12 @@ from nas.errors import NasError
 from nas.training.batches import Resident
 from nas.training.gpu.captured import Captured
 from nas.training.recipe import Recipe
-from nas.training.trainer import Steps, Trained, Training, bare, latency_ms, network_of
+from nas.training.trainer import Steps, Trained, Training, build, initial_network, latency_ms
 from nas.trial import Job, is_out_of_memory
 
-Sets = deque[list[Job]]  # jobs of one architecture and length
-
-MOST = 64  # jobs at a time, where nobody says how many; of more than 32 lanes, some share a stream of PyTorch's
+MOST = 64  # lanes, where the user names no number; of more than 32, some share a stream of PyTorch's
 KEPT = 8  # captured steps that a lane keeps for the next network of that architecture
-# Twice the lanes have to be faster by so much, or they are not worth their memory. Measured over so many steps.
+# Twice the lanes have to be faster by this factor, or they are not worth their memory. Measured over this many steps.
 WORTH, MEASURED_STEPS = 1.1, 20
 IDLE_SECONDS = 1e-4  # between two looks at lanes that all wait for the GPU
 
@@ -41,40 +39,44 @@ class Lane:
 
     def __init__(self, data: Resident, recipe: Recipe) -> None:
         self.data, self.recipe = data, recipe
-        self.jobs: list[Job] = []  # in training
+        self.job: Job | None = None  # in training
         self.is_through = False
-        self._captured: OrderedDict[tuple[str, int], Captured] = OrderedDict()
+        self._captured: OrderedDict[str, Captured] = OrderedDict()  # by the id of the architecture
         self._pool: Any = None
         self._stream: Any = None
         self._training: Training | None = None
         self._turns: Iterator[bool] = iter(())
 
-    def begin(self, jobs: list[Job]) -> None:
-        """Take over jobs of one architecture and length."""
+    def begin(self, job: Job) -> None:
+        """Take over a job."""
         with torch.random.fork_rng(devices=[]), self.stream():
-            self._training = Training(jobs, self.steps(jobs))
+            self._training = Training(job, self.steps(job))
         self._turns = self._training.run()
-        self.jobs, self.is_through = jobs, False
+        self.job, self.is_through = job, False
 
     def advance(self) -> bool:
-        """Take a turn: enqueue a step, unless the results of an epoch are still to come; whether that was done."""
+        """Take a turn: enqueue a step, unless the lane waits for the results of an epoch.
+
+        Returns:
+            Whether a step was enqueued.
+        """
         with self.stream():
             turn = next(self._turns, None)
         self.is_through = turn is None
         return bool(turn)
 
-    def end(self) -> list[Trained]:
-        """What came of the jobs, when they are through."""
+    def end(self) -> Trained:
+        """The result of the job, when it is through."""
         assert self._training is not None  # noqa: S101
         with self.stream():
-            results = self._training.results()
+            result = self._training.result()
         self.wait()  # others will read the weights, on other streams
         self.give_up()
-        return results
+        return result
 
     def give_up(self) -> None:
-        """Forget the jobs."""
-        self.jobs, self._training, self._turns = [], None, iter(())
+        """Forget the job."""
+        self.job, self._training, self._turns = None, None, iter(())
 
     def clear(self) -> None:
         """Give all memory back."""
@@ -82,41 +84,37 @@ class Lane:
         self._captured.clear()
         self._pool = None
 
-    def knows(self, jobs: Sequence[Job]) -> bool:
-        """Whether the steps of such a network are captured here."""
-        return _signature(jobs) in self._captured
+    def knows(self, job: Job) -> bool:
+        """Whether the steps of the job's architecture are captured here."""
+        return job.candidate.architecture.id in self._captured
 
     def stream(self) -> AbstractContextManager[object]:
-        """Where all that this lane enqueues belongs."""
+        """The context in which this lane enqueues."""
         if self._stream is None:
             self._stream = torch.cuda.Stream(self.data.device)  # type: ignore[no-untyped-call]
         return torch.cuda.stream(self._stream)
 
     def wait(self) -> None:
-        """Until all that was enqueued is done."""
+        """Wait until everything that was enqueued is done."""
         if self._stream is not None:
             self._stream.synchronize()
 
-    def steps(self, jobs: Sequence[Job]) -> Steps:
-        """What trains the network of these jobs: captured before, where one of this architecture was."""
-        network = network_of(jobs, self.data.dataset)
-        captured = self._captured.pop(_signature(jobs), None)
+    def steps(self, job: Job) -> Steps:
+        """The captured steps of the job's architecture, with the job's initial weights."""
+        network = initial_network(job, self.data.dataset)
+        name = job.candidate.architecture.id
+        captured = self._captured.pop(name, None)
         if captured is None:
             while len(self._captured) >= KEPT:
                 self._captured.popitem(last=False)
             self._pool = self._pool or torch.cuda.graph_pool_handle()
-            torch.cuda.synchronize(self.data.device)  # so that the latency is that of a GPU that does nothing else
-            one = bare(jobs[0], self.data.dataset).to(self.data.device).eval()
-            latency = latency_ms(one, self.data.validation[0][:1])
-            twin = bare(jobs[0], self.data.dataset, len(jobs)).to(self.data.device)
+            torch.cuda.synchronize(self.data.device)  # the latency is that of a GPU that does nothing else
+            twin = build(job, self.data.dataset).to(self.data.device)
+            latency = latency_ms(twin.eval(), self.data.validation[0][:1])
             captured = Captured(twin, self.data, self.recipe, self._pool, latency)
         captured.load(network)
-        self._captured[_signature(jobs)] = captured  # the last that was used
+        self._captured[name] = captured  # the last that was used
         return captured
-
-
-def _signature(jobs: Sequence[Job]) -> tuple[str, int]:
-    return jobs[0].candidate.architecture.id, len(jobs)
 
 
 class Lanes:
@@ -124,125 +122,112 @@ class Lanes:
 
     Args:
         make: makes a lane.
-        size: how many jobs are trained at a time; ``auto`` is what a short measurement finds.
-        warn: is given a line to show, once, when a job has to be trained without a graph.
+        size: how many jobs are trained at a time; ``auto`` is decided by a short measurement.
+        warn: is called with a line for the user, once, when a job has to be trained without a graph.
     """
 
     def __init__(self, make: Callable[[], Lane], size: int | str, warn: Callable[[str], None]) -> None:
         self._make, self._warn = make, warn
-        self._size = size if isinstance(size, int) else MOST
-        self._worth = self._size if isinstance(size, int) else 0  # lanes; 0 until it is measured
-        self._most = self._worth  # of them now, which may be fewer for want of memory
+        self._worth = size if isinstance(size, int) else 0  # lanes; 0 until it is measured
+        self._most = self._worth  # lanes at this time, which may be fewer for want of memory
         self._lanes: list[Lane] = []
         self._is_broken = False  # a capture that fails may leave PyTorch's allocator in a state of its own
 
-    def train(self, sets: Sets) -> Iterator[list[Trained]]:
-        """Train sets of copies, and take them from ``sets``, but for those that are left to the plain loop."""
+    def train(self, jobs: deque[Job]) -> Iterator[Trained]:
+        """Train jobs, and take them from ``jobs``; there remain those that the plain loop has to train."""
         # Torchvision's models may draw random numbers of their own, which the lanes would share.
-        left = [jobs for jobs in sets if self._is_broken or jobs[0].candidate.architecture.backbones]
-        waiting = deque(jobs for jobs in sets if jobs not in left)
-        sets.clear()
+        left = [job for job in jobs if self._is_broken or job.candidate.architecture.backbones]
+        waiting = deque(job for job in jobs if job not in left)
+        jobs.clear()
         try:
             if len(waiting) > 1 and not self._worth:
                 self._worth = self._measured(waiting[0])
             self._most = self._worth or 1
             while waiting or self._running:
-                while waiting and self._has_room(waiting[0]):
+                while waiting and len(self._running) < self._most:
                     self._begin(waiting, left)
                 yield from self._take_turns(waiting, left)
         finally:
-            for lane in self._lanes:  # where nobody wants the rest any more
+            for lane in self._lanes:  # where the caller does not want the rest any more
                 lane.give_up()
         if left:  # the plain loop needs the memory
             self._clear()
-        sets.extend(left)
-
-    def _take_turns(self, waiting: Sets, left: list[list[Job]]) -> Iterator[list[Trained]]:
-        """A turn for each lane that runs; what came of those that are through."""
-        has_moved = False
-        for lane in self._running:
-            jobs, results = lane.jobs, []
-            try:
-                has_moved |= lane.advance() or lane.is_through
-                if lane.is_through:
-                    results = lane.end()
-            except Exception as error:  # noqa: BLE001  # the plain loop may do better
-                self._failed(lane, jobs, error, waiting, left)
-            if results:
-                yield results
-        if not has_moved:
-            time.sleep(IDLE_SECONDS)
-
-    def _begin(self, waiting: Sets, left: list[list[Job]]) -> None:
-        jobs = waiting.popleft()
-        if self._is_broken:
-            left.append(jobs)
-            return
-        lane = self._free_lane(jobs)
-        try:
-            lane.begin(jobs)
-        except Exception as error:  # noqa: BLE001  # likewise
-            self._failed(lane, jobs, error, waiting, left)
+        jobs.extend(left)
 
     @property
     def _running(self) -> list[Lane]:
-        return [lane for lane in self._lanes if lane.jobs]
+        return [lane for lane in self._lanes if lane.job]
 
-    def _has_room(self, jobs: Sequence[Job]) -> bool:
-        running = self._running
-        together = len(jobs) + sum(len(lane.jobs) for lane in running)
-        return not running or (len(running) < self._most and together <= self._size)
+    def _begin(self, waiting: deque[Job], left: list[Job]) -> None:
+        job = waiting.popleft()
+        if self._is_broken:
+            left.append(job)
+            return
+        lane = self._free_lane(job)
+        try:
+            lane.begin(job)
+        except Exception as error:  # noqa: BLE001  # the plain loop may do better
+            self._failed(lane, job, error, waiting, left)
 
-    def _free_lane(self, jobs: Sequence[Job]) -> Lane:
-        """One that has trained such a network, if possible."""
-        free = sorted((lane for lane in self._lanes if not lane.jobs), key=lambda lane: not lane.knows(jobs))
+    def _free_lane(self, job: Job) -> Lane:
+        """A lane that trains nothing; if possible, one that has trained the architecture before."""
+        free = sorted((lane for lane in self._lanes if not lane.job), key=lambda lane: not lane.knows(job))
         if not free:
             free = [self._make()]
             self._lanes += free
         return free[0]
 
-    def _failed(self, lane: Lane, jobs: list[Job], error: Exception, waiting: Sets, left: list[list[Job]]) -> None:
-        """Try jobs again: with fewer beside them, in halves, or plainly."""
+    def _take_turns(self, waiting: deque[Job], left: list[Job]) -> Iterator[Trained]:
+        """A turn for each lane that runs; yields the results of those that are through."""
+        has_moved = False
+        for lane in self._running:
+            job, result = lane.job, None
+            assert job is not None  # noqa: S101
+            try:
+                has_moved |= lane.advance() or lane.is_through
+                if lane.is_through:
+                    result = lane.end()
+            except Exception as error:  # noqa: BLE001  # likewise
+                self._failed(lane, job, error, waiting, left)
+            if result is not None:
+                yield result
+        if not has_moved:
+            time.sleep(IDLE_SECONDS)
+
+    def _failed(self, lane: Lane, job: Job, error: Exception, waiting: deque[Job], left: list[Job]) -> None:
+        """Try a job again: with fewer lanes beside it, or in the plain loop."""
         lane.clear()
         beside = len(self._running)
-        if isinstance(error, NasError):  # of the candidate, which the plain loop will say
-            left.append(jobs)
-        elif not is_out_of_memory(error):
-            self._is_broken = True
-            self._say(error)
-            left.append(jobs)
-        elif beside:
+        if is_out_of_memory(error) and beside:
             self._most = beside
-            waiting.append(jobs)
-        elif len(jobs) > 1:
-            half = len(jobs) // 2
-            waiting.extendleft([jobs[half:], jobs[:half]])
+            waiting.append(job)
         else:
-            self._say(error)
-            left.append(jobs)
+            left.append(job)
+            if not isinstance(error, NasError):  # an error of the candidate; the plain loop reports it
+                self._is_broken |= not is_out_of_memory(error)
+                self._warn_once(error)
         self._clear()
 
     def _clear(self) -> None:
         """Give back the memory of all lanes that are free."""
         for lane in self._lanes:
-            if not lane.jobs:
+            if not lane.job:
                 lane.clear()
 
-    def _say(self, error: Exception) -> None:
-        words = " ".join(str(error).split())[:150]
-        what = f"a network cannot be trained as a CUDA graph ({type(error).__name__}: {words})"
-        self._warn(f"{what}: it is trained step by step")
-        self._warn = lambda line: None  # once is enough
+    def _warn_once(self, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+        self._warn(f"a network cannot be trained as a CUDA graph ({reason}): it is trained step by step")
+        self._warn = lambda line: None
 
-    def _measured(self, jobs: list[Job]) -> int:
+    def _measured(self, job: Job) -> int:
         """How many lanes are worth their memory: twice as many, as long as that is faster."""
         count, best = 1, 0.0
-        while count * len(jobs) <= self._size:
+        while count <= MOST:
             try:
-                rate = self._rate(jobs, count)
+                rate = self._rate(job, count)
             except Exception:  # noqa: BLE001  # most likely no memory; with fewer lanes, `train` finds out
                 rate = 0.0
-            if not rate and count == 1:  # that says something about this network, not about lanes
+            if not rate and count == 1:  # that is a fault of this network, and not of lanes
                 self._clear()
                 return 0
             if rate < WORTH * best or not rate:
@@ -256,15 +241,15 @@ class Lanes:
                 lane.clear()
         return worth
 
-    def _rate(self, jobs: list[Job], count: int) -> float:
-        """Steps a second on ``count`` lanes together, all of them training the same, for long enough."""
+    def _rate(self, job: Job, count: int) -> float:
+        """Steps a second on ``count`` lanes together, all of which train the same job, for long enough."""
         while len(self._lanes) < count:
             self._lanes.append(self._make())
         lanes = self._lanes[:count]
         data, recipe = lanes[0].data, lanes[0].recipe
         epochs = (MEASURED_STEPS + 2) * min(1.0, recipe.batch_size / len(data.labels))
         for lane in lanes:
-            lane.begin([replace(job, epochs=epochs) for job in jobs])
+            lane.begin(replace(job, epochs=epochs))
             lane.advance()
             lane.wait()
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How a layer's module was made, as text: the call of its constructor, and the source of the classes that it needs.
+"""How a layer's module was made, as text: the call of its constructor, and the source of what it needs.
 
 So no layer has to be described a second time for `nas export --format python`: neither one of this package nor one
 from somebody's plugin.
@@ -143,16 +143,14 @@ class Source:
         self.definitions[name] = re.sub(r"  # (type: ignore|noqa).*", "", text)
 
     def _import(self, module: Any, name: str, statement: str) -> None:
-        """Add an import of a module, or the source of what it brings from a file beside it, or from this package."""
+        """Add an import of a module, or the source of what it brings from a file of ours or beside it."""
         thing = getattr(module, name)
         home = getattr(thing, "__module__", "") or ""
         if home.startswith("nas.") and home != "nas.architecture.modules":
             raise NasError(f"{_file(module)} uses {home}.{name}, and the file must run without nas")
-        other = importlib.import_module(home) if home else None
-        if isinstance(thing, type | FunctionType) and (
-            home == "nas.architecture.modules"
-            or (other is not module and _file(other).parent == _file(module).parent)
-        ):
+        other = importlib.import_module(home) if isinstance(thing, type | FunctionType) else module
+        is_ours = home == "nas.architecture.modules"
+        if is_ours or (other is not module and _file(other).parent == _file(module).parent):
             self._define(other, thing.__qualname__)
         else:
             self.imports.setdefault(name, statement)

@@ -18,7 +18,7 @@ from nas.architecture.layers import Shape, show
 from nas.errors import NasError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from nas.winner.export.constructed import Source
 
@@ -155,11 +155,11 @@ def _lines(about: Described, number: int, source: Source) -> str:
     return f"            # {row.layer} → {show(row.shape)}\n" + "".join(f"            {call},\n" for call in calls)
 
 
-def _parts_of(module: object) -> dict[str, object]:
+def _parts_of(module: nn.Module) -> dict[str, nn.Module]:
     """The modules of a layer by their names in a `Network`, or the one that has the layer's name."""
-    from torch import nn
+    import torch
 
-    return dict(module.named_children()) if type(module) is nn.Sequential else {"": module}
+    return dict(module.named_children()) if type(module) is torch.nn.Sequential else {"": module}
 
 
 def _forward(rows: list[Row]) -> str:
@@ -209,9 +209,8 @@ def _imports(statements: list[str]) -> str:
             brought.setdefault(head, []).append(names)
         else:
             plain.append(statement)
-    lines = sorted(plain) + [
-        f"{head} import {', '.join(sorted(names))}" for head, names in sorted(brought.items())
-    ]
+    lines = sorted(plain)
+    lines += [f"{head} import {', '.join(sorted(names))}" for head, names in sorted(brought.items())]
     standard = [line for line in lines if line.split()[1].partition(".")[0] in sys.stdlib_module_names]
     others = [line for line in lines if line not in standard]
     return "\n".join([*standard, "", *others]) if standard else "\n".join(others)
