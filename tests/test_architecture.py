@@ -11,15 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas.architecture.architecture import Architecture, Limits
+from nas.architecture.architecture import Architecture, Limits, distance
 from nas.architecture.known import LECTURE, LENET5
 from nas.architecture.layers import (
     ACTIVATIONS,
     OPERATIONS,
     Activation,
+    Add,
     AveragePool,
     BatchNorm,
     Cell,
+    Concatenate,
     Conv2d,
     Dense,
     Dropout,
@@ -117,7 +119,7 @@ def test_maxout_is_the_maximum_of_two_linear_maps() -> None:
     linear = next(module for module in network.modules() if isinstance(module, torch.nn.Linear))
     x = torch.rand(5, 4)
     both = linear(x)
-    maxout = network.layers[2]
+    maxout = network.layers["2_maxout"]
     assert torch.equal(maxout(both), torch.maximum(both[:, :3], both[:, 3:]))
     assert architecture.parameters((1, 2, 2), 2) == 5 * 6 + 4 * 2
 
@@ -128,7 +130,7 @@ def test_a_cell_sums_at_each_node_what_its_edges_bring() -> None:
     network = Network(Architecture((cell, Flatten())), (2, 5, 5), 2)
     x = torch.rand(3, 2, 5, 5)
     pool = torch.nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
-    assert torch.allclose(network.layers[0](x), x + pool(pool(x)))
+    assert torch.allclose(network.layers["1_cell"](x), x + pool(pool(x)))
     assert str(cell) == "Cell pool | none skip | skip none pool"
 
 
@@ -207,3 +209,104 @@ def test_limits_name_what_is_exceeded() -> None:
         Limits(max_parameters=34_825).check(LECTURE)
     with pytest.raises(ArchitectureError, match="flops, more than"):
         Limits(max_flops=4_881_919).check(LECTURE)
+
+
+GRAPH = Architecture(
+    (
+        Conv2d(4, padding="same", activation="relu"),
+        Conv2d(4, padding="same", activation="elu"),
+        Add(inputs=(1, 2)),
+        MaxPool(2),
+        Conv2d(6, 1, inputs=(4,)),
+        Concatenate(inputs=(5, 4)),
+        GlobalAveragePool(),
+    )
+)
+
+
+def test_a_graph_computes_what_its_layers_name() -> None:
+    network = Network(GRAPH, (1, 8, 8), 3).eval()
+    x = torch.rand(2, 1, 8, 8) * 255
+    part = network.layers
+    first = torch.relu(part["1_conv"](x / 255))
+    pooled = torch.nn.functional.max_pool2d(first + part["2_elu"](part["2_conv"](first)), 2)
+    both = torch.cat([part["5_conv"](pooled), pooled], 1)
+    torch.testing.assert_close(network(x), part["8_dense"](both.mean((2, 3))))
+    assert sum(p.numel() for p in network.parameters()) == GRAPH.parameters((1, 8, 8), 3)
+
+
+def test_an_activation_that_a_graph_needs_elsewhere_stays_before_the_pooling() -> None:
+    both = (
+        Conv2d(3, 3, padding="same", activation="relu"),
+        MaxPool(2),
+        MaxPool(2, inputs=(1,)),
+        Add(inputs=(2, 3)),
+    )
+    network = Network(Architecture((*both, Flatten())), (1, 4, 4), 2).eval()
+    x = torch.rand(2, 1, 4, 4) * 255
+    maps = torch.relu(torch.nn.functional.conv2d(x / 255, *network.layers["1_conv"].parameters(), padding=1))
+    expected = 2 * torch.nn.functional.max_pool2d(maps, 2)
+    torch.testing.assert_close(network(x), network.layers["6_dense"](expected.flatten(1)))
+
+
+def test_a_graph_is_written_and_read_and_a_chain_is_written_as_ever() -> None:
+    assert Architecture.from_json(GRAPH.to_json()) == GRAPH
+    assert json.loads(GRAPH.to_json())["layers"][2] == {"inputs": [1, 2], "type": "Add"}
+    assert "inputs" not in LECTURE.to_json()
+    named = Architecture((Conv2d(4, inputs=(0,)), Flatten(inputs=(1,))))
+    assert named.id == Architecture((Conv2d(4), Flatten())).id
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ([{"type": "Flatten", "inputs": [1]}], "layer 1 .* names layer 1 as an input, .* name 0"),
+        (
+            [{"type": "Flatten", "inputs": [2]}, {"type": "Flatten"}],
+            "layer 1 .* layer 2 .* does not come before",
+        ),
+        ([{"type": "Flatten"}, {"type": "Flatten", "inputs": [0]}], "layer 1 .* leads nowhere"),
+        ([{"type": "Flatten"}, {"type": "Add"}], "layer 2 .* merges two inputs or more"),
+        ([{"type": "Flatten"}, {"type": "Flatten", "inputs": [0, 1]}], "layer 2 .* takes one input, and names 2"),
+        ([{"type": "Flatten", "inputs": [-1]}], "layer 1: Flatten: inputs must be a list of at most 64 positions"),
+        ([{"type": "Flatten", "inputs": "0"}], "layer 1: Flatten: inputs must be"),
+        ([{"type": "Flatten", "inputs": [0] * 65}], "at most 64"),
+    ],
+)
+def test_a_graph_that_cannot_be_is_one_line(layers: list[dict[str, Any]], words: str) -> None:
+    with pytest.raises(ArchitectureError, match=words) as caught:
+        Architecture.from_dict({"layers": layers})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("merge", "words"),
+    [
+        (Add(inputs=(1, 2)), r"layer 3 \(Add ← 1, 2\) on 7×7×4 and 6×6×4: it adds inputs of one shape"),
+        (Concatenate(inputs=(1, 2)), "it concatenates maps of the same sizes, and gets 7×7×4 and 6×6×4"),
+    ],
+)
+def test_shapes_that_do_not_meet_are_named(merge: Layer, words: str) -> None:
+    with pytest.raises(ArchitectureError, match=words):
+        Architecture((Conv2d(4, 2), Conv2d(4, 2), merge)).table((1, 8, 8), 2)
+
+
+def test_what_a_layer_follows_counts_in_the_distance() -> None:
+    layers = (Conv2d(4, padding="same"), Conv2d(4, padding="same"), Conv2d(4, padding="same"))
+    one, other = (Architecture((*layers, Add(inputs=inputs))) for inputs in ((1, 2, 3), (0, 2, 3)))
+    assert distance(one, one) == 0 < distance(one, other) == distance(other, one) < 1.5
+    chain = Architecture(layers)
+    assert distance(chain, Architecture(layers[:2])) == 1
+
+
+def test_a_sequence_has_one_size_and_passes_through_what_knows_no_direction() -> None:
+    layers = (BatchNorm(), MaxPool(2), AveragePool(3), Dropout(0.5), GlobalAveragePool(), Dense(5, "relu"))
+    network = Network(Architecture(layers), (3, 20), 4, mean=[0.0] * 3, std=[1.0] * 3)
+    assert [row.shape for row in Architecture(layers).table((3, 20), 4)][:3] == [(3, 20), (3, 10), (3, 3)]
+    assert network(torch.randn(2, 3, 20)).shape == (2, 4)
+    assert Network(Architecture((Dense(5),)), (7,), 4, mean=[0.0] * 7, std=[1.0] * 7)(torch.randn(2, 7)).shape == (
+        2,
+        4,
+    )
+    with pytest.raises(ArchitectureError, match=r"it needs an image \(height×width×channels\), and gets 20×3"):
+        Architecture((Conv2d(4),)).table((3, 20), 4)

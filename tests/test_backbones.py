@@ -19,11 +19,12 @@ from torchvision.models import get_model, get_model_weights, list_models
 from nas.architecture.architecture import Architecture
 from nas.architecture.backbones import BACKBONES, FAMILIES, TORCHVISION
 from nas.architecture.layers import Pretrained, Shape
+from nas.architecture.modules import Backbone
 from nas.data.dataset import Dataset
 from nas.errors import DataError
 from nas.evaluation.local.worker import Task, safely, train_jobs
 from nas.training import backbone as module
-from nas.training.backbone import Backbone, imagenet
+from nas.training.backbone import adopt, imagenet
 from nas.training.network import Network
 from nas.training.recipe import Recipe
 from nas.training.stepper import optimiser
@@ -80,8 +81,8 @@ def cached(cache: Path, state: dict[str, torch.Tensor]) -> Path:
 
 
 def body_of(network: Network) -> dict[str, torch.Tensor]:
-    [body] = [part.body for part in network.modules() if isinstance(part, Backbone)]
-    return body.state_dict()
+    [backbone] = network.backbones
+    return backbone.body.state_dict()
 
 
 def worked(layer: Pretrained, dataset: Dataset, weights: str = "") -> Trial:
@@ -143,8 +144,8 @@ def test_grey_images_give_what_they_give_as_coloured_ones(state: dict[str, torch
     grey = torch.rand(4, 1, 28, 28)
     found = []
     for channels in (1, 3, 5):
-        one = Backbone(Pretrained(SMALL), (channels, 28, 28)).eval()
-        one.adopt(copy.copy(state))
+        one = Backbone(SMALL, channels).eval()
+        adopt(one, copy.copy(state))
         found.append(one(grey.expand(-1, channels, -1, -1)))
     assert torch.allclose(found[0], found[1], atol=1e-5)
     assert torch.allclose(found[0], found[2], atol=1e-5)
@@ -166,8 +167,8 @@ def test_weights_are_found_in_the_cache_and_used(
 def test_a_frozen_one_stays_as_it_is_and_what_follows_it_learns(blobs: Dataset, cached: Path) -> None:
     architecture = Architecture((Pretrained(SMALL, frozen=True),))
     untouched = network_of(Pretrained(SMALL, frozen=True))
-    [one] = [part for part in untouched.modules() if isinstance(part, Backbone)]
-    one.adopt(imagenet(SMALL))
+    [backbone] = untouched.backbones
+    adopt(backbone, imagenet(SMALL))
     trial, network = train(job(architecture, 3), blobs, RECIPE)
     for name, tensor in body_of(network).items():
         assert torch.equal(tensor, body_of(untouched)[name]), name
@@ -178,7 +179,7 @@ def test_a_frozen_one_stays_as_it_is_and_what_follows_it_learns(blobs: Dataset, 
 def test_pretrained_weights_learn_slower() -> None:
     def rates(layer: Pretrained) -> set[tuple[float, bool]]:
         network = network_of(layer)
-        body = {id(p) for part in network.modules() if isinstance(part, Backbone) for p in part.parameters()}
+        body = {id(p) for part in network.backbones for p in part.parameters()}
         groups = optimiser(network, Recipe(fine_tuning=0.25)).param_groups
         return {(group["scale"], id(p) in body) for group in groups for p in group["params"]}
 

@@ -66,8 +66,8 @@ class Totals:
 class Architecture:
     """The layers of a network, without its input shape and its classes, so that it can travel.
 
-    A layer follows the one before it, unless it names its ``inputs``: the positions of earlier layers, counted
-    from 1, as in error messages; 0 is the network's input. So a network is a directed graph without cycles; most are a
+    A layer follows the one before it, unless it names its ``inputs``: positions of earlier layers, counted from 1
+    as in error messages; 0 is the network's input. So a network is a directed graph without cycles; most are a
     chain. The last layer, ``Dense(classes)``, is implied, and follows the last of these.
     """
 
@@ -98,9 +98,9 @@ class Architecture:
             followed.update(inputs)
             place = f"layer {position} ({layer})"
             if max(inputs) >= position:
+                earlier = "0 (the network's input)" + f" to {position - 1}" * (position > 1)
                 raise ArchitectureError(
-                    f"{place} names layer {max(inputs)} as an input, and may name earlier ones only: 0 (the "
-                    f"network's input) to {position - 1}"
+                    f"{place} names layer {max(inputs)} as an input, which does not come before it: name {earlier}"
                 )
             merges = isinstance(layer, Merge)
             if merges and len(inputs) < 2:
@@ -269,12 +269,12 @@ def _relative(architecture: Architecture) -> list[Node]:
 
 
 def _difference(node: Node, other: Node) -> float:
-    layer, changed = node[0], int(node[1] != other[1])
+    layer = node[0]
     if type(layer) is not type(other[0]):
         return 1.5  # less than a removal and an addition: the position counts for something
     names = [known.name for known in layer.settings()]
-    changed += sum(getattr(layer, name) != getattr(other[0], name) for name in names)
-    return changed / (len(names) + 1)
+    changed = [name for name in names if getattr(layer, name) != getattr(other[0], name)]
+    return (len(changed) + (node[1] != other[1])) / (len(names) + 1)
 
 
 @dataclass(frozen=True)

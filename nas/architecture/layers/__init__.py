@@ -7,7 +7,9 @@ from nas.architecture.layer import Layer as Layer
 from nas.architecture.layer import Merge as Merge
 from nas.architecture.layer import Shape as Shape
 from nas.architecture.layer import show as show
+from nas.architecture.layers.activation import ACTIVATIONS as ACTIVATIONS
 from nas.architecture.layers.activation import Activation as Activation
+from nas.architecture.layers.convolution import OPERATIONS as OPERATIONS
 from nas.architecture.layers.convolution import Cell as Cell
 from nas.architecture.layers.convolution import Conv2d as Conv2d
 from nas.architecture.layers.convolution import ResidualBlock as ResidualBlock

@@ -55,14 +55,13 @@ class Network(nn.Module):
         # Of each channel of what it learned from; the weights have the values.
         self.register_buffer("mean", torch.zeros({buffer}))
         self.register_buffer("std", torch.ones({buffer}))
-        self.layers = nn.{container}(
-{layers}        )
+        self.layers = nn.{begin}
+{layers}        {end}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, {count}) of {kind} (N, {free})."""
         x = images.float()
-{resize}        x = (x - self.mean) / self.std
-{forward}
+{resize}{forward}
 
 def load(weights: Path = WEIGHTS) -> Network:
     """The trained network, ready to be used."""
@@ -129,11 +128,12 @@ def source_code(about: Described) -> str:
         first="resizing and normalisation are" if is_image else "normalisation is",
         s="s" * is_image,
         buffer=buffer,
-        container="Sequential" if is_chain else "ModuleList",
+        begin="Sequential(" if is_chain else "ModuleList([",
+        end=")" if is_chain else "])",
         layers=layers,
         free=free + (", 0 to 255" if is_image else ""),
         resize='        x = functional.interpolate(x, SIZE, mode="bilinear", antialias=True)\n' * is_image,
-        forward="        return self.layers(x)\n" if is_chain else _forward(rows),
+        forward=_forward(rows, is_chain),
     )
 
 
@@ -162,9 +162,12 @@ def _parts_of(module: nn.Module) -> dict[str, nn.Module]:
     return dict(module.named_children()) if type(module) is torch.nn.Sequential else {"": module}
 
 
-def _forward(rows: list[Row]) -> str:
-    """The lines of a graph's forward pass: ``x3 = self.layers[2](x1, x2)``."""
-    lines = ["        x0 = x\n"]
+def _forward(rows: list[Row], is_chain: bool) -> str:
+    """The lines of the forward pass; of a graph: ``x3 = self.layers[2](x1, x2)``."""
+    normalised = "(x - self.mean) / self.std\n"
+    if is_chain:
+        return f"        x = {normalised}        return self.layers(x)\n"
+    lines = [f"        x0 = {normalised}"]
     for number, row in enumerate(rows):
         given = ", ".join(f"x{i}" for i in row.inputs)
         lines.append(f"        x{number + 1} = self.layers[{number}]({given})\n")
