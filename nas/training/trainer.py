@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
+from torch import Tensor
 
 from nas.training.backbone import Backbone, imagenet
 from nas.training.batches import Epoch, Epochs, Resident
