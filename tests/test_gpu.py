@@ -19,7 +19,7 @@ from nas.training.group import Group
 from nas.training.network import Network
 from nas.training.recipe import Precision, Recipe
 from nas.training.stepper import Stepper
-from nas.training.trainer import network_of, train
+from nas.training.trainer import initial_network, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:Synchronization debug mode")]
 
@@ -43,13 +43,13 @@ def alone(blobs: Dataset) -> dict[str, float]:
 def test_every_way_to_train_gives_the_same(
     blobs: Dataset, alone: dict[str, float], size: int | str, precision: Precision
 ) -> None:
-    said: list[str] = []
-    group = Group(blobs, replace(RECIPE, precision=precision), "cuda", size, said.append)
+    warnings: list[str] = []
+    group = Group(blobs, replace(RECIPE, precision=precision), "cuda", size, warnings.append)
     for _ in range(2):  # the second time with what the first has captured
         results = list(group.train(JOBS))
         losses = {trial.job.key: trial.metrics["validation_loss"] for trial, _ in results}
         assert losses == pytest.approx(alone, rel=1e-2 if precision == "float32" else 0.2)
-        assert said == []
+        assert warnings == []
         for trial, network in results:
             assert isinstance(network, Network)
             with torch.no_grad():
@@ -64,23 +64,23 @@ def test_through_a_worker(blobs: Dataset, alone: dict[str, float]) -> None:
     assert losses == pytest.approx(alone, rel=1e-2)
 
 
-@pytest.mark.parametrize(("channels", "copies", "kernel", "stride", "pad"), [(1, 1, 3, 1, 0), (3, 2, 3, 2, 1)])
+@pytest.mark.parametrize(("channels", "kernel", "stride", "pad"), [(1, 3, 1, 0), (3, 3, 2, 1)])
 @pytest.mark.parametrize("window", [0, 2, 3])
 def test_kernels_compute_what_pytorch_does(
-    monkeypatch: pytest.MonkeyPatch, channels: int, copies: int, kernel: int, stride: int, pad: int, window: int
+    monkeypatch: pytest.MonkeyPatch, channels: int, kernel: int, stride: int, pad: int, window: int
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    how = {"copies": copies, "window": window, "stride": stride, "padding": pad}
-    plain = modules.conv(channels, 24, kernel, **how).double()
-    there = modules.conv(channels, 24, kernel, **how).cuda()
+    plain = modules.Conv(channels, 24, kernel, window=window, stride=stride, padding=pad).double()
+    there = modules.Conv(channels, 24, kernel, window=window, stride=stride, padding=pad).cuda()
     there.load_state_dict(plain.state_dict())
     assert modules.gpu_kernels(torch.device("cuda", 0))[1] == ""
-    x = torch.randn(7, copies * channels, 28, 28)
-    assert modules.gpu_kernels(torch.device("cuda", 0))[0].can_convolve(x, plain.weight, copies)
+    x = torch.randn(7, channels, 28, 28)
+    assert modules.gpu_kernels(torch.device("cuda", 0))[0].can_convolve(x, plain.weight, 1)
     ours, right = there(x.cuda()), plain(x.double())
     torch.testing.assert_close(ours.double().cpu(), right, rtol=1e-4, atol=1e-4)
-    for one in (ours, right):
-        (one * torch.linspace(0, 1, one.numel(), dtype=one.dtype, device=one.device).view_as(one)).sum().backward()
+    for maps in (ours, right):
+        factors = torch.linspace(0, 1, maps.numel(), dtype=maps.dtype, device=maps.device).view_as(maps)
+        (maps * factors).sum().backward()
     for mine, theirs in zip(there.parameters(), plain.parameters(), strict=True):
         assert mine.grad is not None
         torch.testing.assert_close(mine.grad.double().cpu(), theirs.grad, rtol=1e-3, atol=1e-2)
@@ -88,8 +88,8 @@ def test_kernels_compute_what_pytorch_does(
 
 def test_dropout_drops_the_same_as_on_a_cpu() -> None:
     layer = modules.Dropout(0.3)
-    layer.keys = noise.keys(torch.arange(3), torch.arange(1))[0]
-    x = torch.rand(50, 3 * 33, requires_grad=True)
+    layer.keys = noise.keys(3, torch.arange(2))[1]
+    x = torch.rand(50, 33, requires_grad=True)
     right = layer(x)
     layer.keys = layer.keys.cuda()
     torch.testing.assert_close(layer(x.cuda()).cpu(), right)
@@ -104,8 +104,8 @@ def nothing_waits() -> Iterator[None]:
 
 def test_a_step_waits_for_nothing(blobs: Dataset, nothing_waits: None) -> None:
     data = Resident(blobs, "cuda")
-    stepper = Stepper(network_of(JOBS[:1], blobs).cuda(), data, RECIPE)
-    stepper.begin(Epochs([1], 1, len(data.labels), len(stepper.network.dropouts), RECIPE).draw(0))
+    stepper = Stepper(initial_network(JOBS[0], blobs).cuda(), data, RECIPE)
+    stepper.begin(Epochs(1, 1, len(data.labels), len(stepper.network.dropouts), RECIPE).draw(0))
     stepper.step(0)
     torch.cuda.set_sync_debug_mode("error")
     stepper.step(1)

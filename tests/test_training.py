@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -14,7 +14,8 @@ from nas.architecture.known import LECTURE
 from nas.architecture.layers import BatchNorm, Cell, Conv2d, Dropout, Flatten, MaxPool, Pretrained, SeparableConv2d
 from nas.data.dataset import Dataset
 from nas.errors import ArchitectureError, UsageError
-from nas.training.batches import plan, shifted
+from nas.training import noise
+from nas.training.batches import Epochs, plan, shifted
 from nas.training.network import Network, right_and_loss
 from nas.training.recipe import RECIPES, Recipe, recipe_named
 from nas.training.trainer import train
@@ -76,6 +77,50 @@ def test_same_job_same_bits_and_global_random_numbers_are_left_alone(blobs: Data
     )
     assert first.metrics["validation_loss"] != other.metrics["validation_loss"]
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_what_a_training_sees_follows_from_its_seed(blobs: Dataset) -> None:
+    """The order of the images, the shifts and the keys of the masks: the same beside any other training."""
+
+    def draw(seed: int) -> Epochs:
+        return Epochs(seed, 2, len(blobs.train), 3, Recipe(batch_size=16))
+
+    first, other = draw(2**63 + 1), draw(5)
+    alone = [first.draw(0), first.draw(1)]
+    again = draw(2**63 + 1)
+    beside = [again.draw(0), other.draw(0), again.draw(1)]
+    for expected, epoch in zip(alone, (beside[0], beside[2]), strict=True):
+        for field in fields(epoch):
+            assert torch.equal(getattr(expected, field.name), getattr(epoch, field.name))
+        assert sorted(epoch.picked.flatten().tolist()) == list(range(len(blobs.train)))  # every image once
+    assert not torch.equal(alone[0].picked, beside[1].picked)
+    assert not torch.equal(alone[0].offsets, beside[1].offsets)
+    keys = torch.cat([epoch.keys.flatten() for epoch in (*alone, beside[1])])
+    assert len(set(keys.tolist())) == 3 * 12 * 3  # one for each epoch, step and layer
+
+
+def test_masks_keep_the_right_share_and_do_not_resemble_each_other() -> None:
+    keys = torch.cat([noise.keys(seed, torch.arange(4)) for seed in (1, 2, 2**64 - 1)])
+    assert len(set(keys.tolist())) == 12
+    for rate in (0.0, 0.1, 0.5, 0.9):
+        masks, shares = zip(*(noise.kept(key, 100_001, rate) for key in keys), strict=True)
+        assert shares == pytest.approx([1 - rate] * 12, abs=1e-4)
+        # Each mean has a standard deviation of at most 0.0016.
+        assert torch.stack(masks).double().mean(1).tolist() == pytest.approx([1 - rate] * 12, abs=0.008)
+    halves = torch.stack([noise.kept(key, 100_000, 0.5)[0] for key in keys])
+    signs = halves.double() * 2 - 1
+    assert (signs @ signs.T / 100_000 - torch.eye(12)).abs().max() < 0.016  # five standard deviations
+    for lag in (1, 2, 3, 4, 5, 64):  # within a mask
+        assert (signs[:, lag:] * signs[:, :-lag]).mean(1).abs().max() < 0.016
+    assert torch.equal(noise.kept(keys[3], 1000, 0.5)[0], halves[3, :1000])
+
+
+def test_a_trained_network_has_pytorch_s_dropout(blobs: Dataset) -> None:
+    """So that it can be trained elsewhere."""
+    _, network = train(job(NET, 0.1), blobs, RECIPE)
+    network.train()
+    images = torch.full((4, *blobs.input_shape), 100, dtype=torch.uint8)
+    assert not torch.equal(network(images), network(images))
 
 
 def test_fractions_of_an_epoch() -> None:

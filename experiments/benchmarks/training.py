@@ -46,7 +46,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "maps in rows (contiguous)": {"contiguous": True},
     "bfloat16": {"precision": "bfloat16"},
     "two threads": {"threads": 2},
-    "three copies side by side": {"copies": 3},
 }
 
 
@@ -59,29 +58,29 @@ def measure(network: str, batch: int, way: dict[str, Any]) -> float:
     from nas.training.batches import Epochs, Resident
     from nas.training.recipe import RECIPES
     from nas.training.stepper import Stepper
-    from nas.training.trainer import network_of
+    from nas.training.trainer import initial_network
     from nas.trial import Job
 
     torch.set_num_threads(way.get("threads", 1))
     architecture, name = NETWORKS[network]
     recipe = replace(RECIPES[name], batch_size=batch, precision=way.get("precision", "float32"))
     data = Resident(open_source("mnist", None, {}, []).load(), "cpu")
-    jobs = [Job(Candidate(architecture), IMAGES / len(data.labels), seed) for seed in range(way.get("copies", 1))]
-    built = network_of(jobs, data.dataset)
+    job = Job(Candidate(architecture), IMAGES / len(data.labels), seed=0)
+    built = initial_network(job, data.dataset)
     if way.get("contiguous"):
         built.to(memory_format=torch.contiguous_format)
         built.forward = lambda images: built.layers((images.float() - built.mean) / built.std)  # type: ignore[method-assign]
     stepper = Stepper(built, data, recipe)
     if not way.get("masks", True):
         built.dropouts = []
-    epochs = Epochs([job.seed for job in jobs], jobs[0].epochs, len(data.labels), len(built.dropouts), recipe)
+    epochs = Epochs(job.seed, job.epochs, len(data.labels), len(built.dropouts), recipe)
     steps = stepper.begin(epochs.draw(0))
     for step in range(steps // 5):
         stepper.step(step)
     start = time.perf_counter()
     for step in range(steps):
         stepper.step(step)
-    return steps * batch * len(jobs) / (time.perf_counter() - start)
+    return steps * batch / (time.perf_counter() - start)
 
 
 def in_a_process(network: str, batch: int, way: dict[str, Any]) -> float:

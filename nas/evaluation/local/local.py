@@ -20,7 +20,6 @@ from nas.evaluation.local.spawn import GIB
 from nas.evaluation.local.worker import Task
 from nas.evaluation.local.worker_process import Ending, Worker
 from nas.training.gpu.lanes import MOST
-from nas.training.group import alike
 from nas.trial import Job, Trial
 
 if TYPE_CHECKING:
@@ -84,8 +83,8 @@ class LocalEvaluator:
         self._shared = SharedDataset(dataset)
         folder = str(weights.resolve()) if weights else ""
         task = Task(str(self._shared.folder), recipe, device, folder, self.work, group)
-        self._mixes = device.startswith("cuda")  # different networks train at the same time
-        self._group = group if isinstance(group, int) else MOST if self._mixes else 1
+        most = group if isinstance(group, int) else MOST
+        self._group = most if device.startswith("cuda") else 1  # jobs that a worker gets at a time
         self._warn = warn
         self._workers = [Worker(task, limit) for _ in range(workers)]
 
@@ -108,10 +107,7 @@ class LocalEvaluator:
         again: list[Job] = []
         longest = sorted(jobs, key=lambda job: (self._work_of(job), job.candidate.architecture.id), reverse=True)
         size = min(self._group, -(-len(jobs) // len(self._workers)) or 1)
-        if self._mixes:
-            groups = [longest[at : at + size] for at in range(0, len(jobs), size)]
-        else:  # only copies train side by side
-            groups = sorted(alike(longest, size), key=lambda one: sum(map(self._work_of, one)), reverse=True)
+        groups = [longest[at : at + size] for at in range(0, len(jobs), size)]
         try:
             for ending in self._run(groups):
                 if ending.again:

@@ -1,7 +1,7 @@
 """A training step as a CUDA graph: the CPU records it once, and the GPU replays it.
 
-Without a graph the CPU launches some hundred kernels one by one for a step of a small network, and that takes longer
-than the GPU needs to run them.
+Without a graph the CPU launches some hundred kernels one by one for a step of a small network, and that takes
+longer than the GPU needs to run them.
 """
 
 from __future__ import annotations

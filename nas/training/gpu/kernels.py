@@ -26,8 +26,8 @@ MAPS = 64  # channels that a program has at most
 VALUES = 1024  # of a pooling's output, or of a dropout's, that a program computes
 
 # As in `nas.training.noise`: Triton's functions see constants only.
-GOLDEN, LANES, LEVELS, BITS = (tl.constexpr(one) for one in (noise.GOLDEN, noise.LANES, noise.LEVELS, 16))
-(FIRST_SHIFT, FIRST_FACTOR), (SECOND_SHIFT, SECOND_FACTOR) = (map(tl.constexpr, one) for one in noise.MIX)
+GOLDEN, LANES, LEVELS, BITS = map(tl.constexpr, (noise.GOLDEN, noise.LANES, noise.LEVELS, 16))
+(FIRST_SHIFT, FIRST_FACTOR), (SECOND_SHIFT, SECOND_FACTOR) = (map(tl.constexpr, pair) for pair in noise.MIX)
 THIRD_SHIFT = tl.constexpr(noise.LAST_SHIFT)
 FIRST_MASK, SECOND_MASK, THIRD_MASK = (
     tl.constexpr((1 << (64 - by.value)) - 1) for by in (FIRST_SHIFT, SECOND_SHIFT, THIRD_SHIFT)
@@ -36,7 +36,7 @@ FIRST_MASK, SECOND_MASK, THIRD_MASK = (
 
 @triton.jit
 def _patches(
-    x, pixel, pixels, taps, group, channels, height, width, out_height, out_width,
+    x, pixel, pixels, taps, channels, height, width, out_height, out_width,
     of_image, of_channel, of_row, of_column, pad,
     STRIDE: tl.constexpr, KERNEL: tl.constexpr,
 ):  # fmt: skip
@@ -48,56 +48,54 @@ def _patches(
     rows, columns = row[:, None] + (inside // KERNEL)[None, :], column[:, None] + (inside % KERNEL)[None, :]
     there = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width) & (channel < channels)[None, :]
     there &= (pixel < pixels)[:, None]
-    at = image[:, None] * of_image + (group * channels + channel)[None, :] * of_channel
+    at = image[:, None] * of_image + channel[None, :] * of_channel
     found = tl.load(x + at + rows * of_row + columns * of_column, mask=there, other=0.0)
     return tl.where((taps == channels * KERNEL * KERNEL)[None, :], 1.0, found)
 
 
 @triton.jit(do_not_specialize=["pixels", "height", "width", "out_height", "out_width", "pad"])
 def _convolve(
-    x, weight, y, pixels, channels, maps, groups, height, width, out_height, out_width,
+    x, weight, y, pixels, channels, maps, height, width, out_height, out_width,
     of_image, of_channel, of_row, of_column, pad,
     STRIDE: tl.constexpr, KERNEL: tl.constexpr, TAPS: tl.constexpr, PIXELS: tl.constexpr, MAPS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
-    tiles = tl.cdiv(maps, MAPS)
-    group, own = tl.program_id(1) // tiles, tl.program_id(1) % tiles * MAPS + tl.arange(0, MAPS)
+    own = tl.program_id(1) * MAPS + tl.arange(0, MAPS)
     taps = tl.arange(0, TAPS)
     count = channels * KERNEL * KERNEL + 1
     patches = _patches(
-        x, pixel, pixels, taps, group, channels, height, width, out_height, out_width,
+        x, pixel, pixels, taps, channels, height, width, out_height, out_width,
         of_image, of_channel, of_row, of_column, pad, STRIDE, KERNEL,
     )  # fmt: skip
-    at = (group * maps + own)[None, :] * count + taps[:, None]
+    at = own[None, :] * count + taps[:, None]
     factors = tl.load(weight + at, mask=(taps < count)[:, None] & (own < maps)[None, :], other=0.0)
     found = tl.dot(patches, factors, input_precision=PRECISION)
-    at = pixel.to(tl.int64)[:, None] * (groups * maps) + (group * maps + own)[None, :]
+    at = pixel.to(tl.int64)[:, None] * maps + own[None, :]
     tl.store(y + at, found.to(y.dtype.element_ty), mask=(pixel < pixels)[:, None] & (own < maps)[None, :])
 
 
 @triton.jit(do_not_specialize=["pixels", "height", "width", "out_height", "out_width", "pad"])
 def _convolve_backward(
-    x, gradient, parts, pixels, channels, maps, groups, height, width, out_height, out_width,
+    x, gradient, parts, pixels, channels, maps, height, width, out_height, out_width,
     of_image, of_channel, of_row, of_column, pad,
     STRIDE: tl.constexpr, KERNEL: tl.constexpr, TAPS: tl.constexpr, PIXELS: tl.constexpr, MAPS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    tiles = tl.cdiv(maps, MAPS)
-    group, own = tl.program_id(1) // tiles, tl.program_id(1) % tiles * MAPS + tl.arange(0, MAPS)
+    own = tl.program_id(1) * MAPS + tl.arange(0, MAPS)
     taps = tl.arange(0, TAPS)
     count = channels * KERNEL * KERNEL + 1
     total = tl.zeros((MAPS, TAPS), tl.float32)
     for start in range(tl.program_id(0) * PIXELS, pixels, tl.num_programs(0) * PIXELS):
         pixel = start + tl.arange(0, PIXELS)
         patches = _patches(
-            x, pixel, pixels, taps, group, channels, height, width, out_height, out_width,
+            x, pixel, pixels, taps, channels, height, width, out_height, out_width,
             of_image, of_channel, of_row, of_column, pad, STRIDE, KERNEL,
         )  # fmt: skip
-        at = pixel.to(tl.int64)[None, :] * (groups * maps) + (group * maps + own)[:, None]
+        at = pixel.to(tl.int64)[None, :] * maps + own[:, None]
         some = tl.load(gradient + at, mask=(pixel < pixels)[None, :] & (own < maps)[:, None], other=0.0)
         total += tl.dot(some.to(tl.float32), patches, input_precision=PRECISION)
-    at = (tl.program_id(0) * groups * maps + group * maps + own)[:, None] * count + taps[None, :]
+    at = (tl.program_id(0) * maps + own)[:, None] * count + taps[None, :]
     tl.store(parts + at, total, mask=(own < maps)[:, None] & (taps < count)[None, :])
 
 
@@ -132,15 +130,13 @@ def _pool(
 
 
 @triton.jit(do_not_specialize=["values", "dropped"])
-def _drop(x, y, keys, values, copies, features, dropped, scale, BLOCK: tl.constexpr):
+def _drop(x, y, key, values, dropped, scale, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    image, column = at // (copies * features), at % (copies * features)
-    own = image * features + column % features
-    bits = (tl.load(keys + column // features, mask=at < values, other=0) + own // LANES) * GOLDEN
+    bits = (tl.load(key) + at // LANES) * GOLDEN
     bits = (bits ^ ((bits >> FIRST_SHIFT) & FIRST_MASK)) * FIRST_FACTOR
     bits = (bits ^ ((bits >> SECOND_SHIFT) & SECOND_MASK)) * SECOND_FACTOR
     bits ^= (bits >> THIRD_SHIFT) & THIRD_MASK
-    level = (bits >> (own % LANES * BITS)) & (LEVELS - 1)
+    level = (bits >> (at % LANES * BITS)) & (LEVELS - 1)
     found = tl.load(x + at, mask=at < values, other=0.0)
     found = tl.where((level ^ (LEVELS // 2)) >= dropped, found.to(tl.float32) * scale, 0.0)
     tl.store(y + at, found.to(y.dtype.element_ty), mask=at < values)
@@ -155,7 +151,6 @@ class _Convolution(torch.autograd.Function):
         bias: Tensor | None,
         stride: int,
         pad: int,
-        groups: int,
         dtype: torch.dtype,
     ) -> Tensor:
         """Maps (N, maps, H, W) of images (N, channels, H, W)."""
@@ -166,7 +161,7 @@ class _Convolution(torch.autograd.Function):
         factors = torch.cat([weight.reshape(maps, -1), extra], 1)
         allowed = dtype != torch.float32 or torch.backends.cudnn.allow_tf32
         ctx.how = (stride, kernel, "tf32" if allowed else "ieee")
-        ctx.where = (x.shape[1] // groups, maps // groups, groups, *x.shape[2:], height, width, *x.stride(), pad)
+        ctx.where = (x.shape[1], maps, *x.shape[2:], height, width, *x.stride(), pad)
         ctx.has_bias, ctx.shape = bias is not None, weight.shape
         ctx.save_for_backward(x)
         pixels = y[..., 0].numel()
@@ -183,7 +178,7 @@ class _Convolution(torch.autograd.Function):
         parts = torch.empty(programs, maps, ctx.shape[1:].numel() + 1, device=x.device)
         _convolve_backward[programs, _tiles(ctx)](x, gradient, parts, pixels, *ctx.where, **_constants(ctx))
         total = parts.sum(0)
-        return None, total[:, :-1].reshape(ctx.shape), total[:, -1] if ctx.has_bias else None, *[None] * 4
+        return None, total[:, :-1].reshape(ctx.shape), total[:, -1] if ctx.has_bias else None, *[None] * 3
 
 
 def _constants(ctx: Any) -> dict[str, Any]:
@@ -199,8 +194,8 @@ def _maps(maps: int) -> int:
 
 
 def _tiles(ctx: Any) -> int:
-    _, maps, groups, *_ = ctx.where
-    return int(groups * cdiv(maps, _maps(maps)))
+    _, maps, *_ = ctx.where
+    return int(cdiv(maps, _maps(maps)))
 
 
 class _MaxPooling(torch.autograd.Function):
@@ -242,40 +237,38 @@ def _pooled(x: Tensor, y: Tensor, places: Tensor, window: int, shape: torch.Size
 
 class _Dropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keys: Tensor, rate: float) -> Tensor:
-        """Some values zero, the others larger."""
+    def forward(ctx: Any, x: Tensor, key: Tensor, rate: float) -> Tensor:
+        """Some values become zero, the others grow."""
         ctx.rate = rate
-        ctx.save_for_backward(keys)
-        return _dropped(x, keys, rate)
+        ctx.save_for_backward(key)
+        return _dropped(x, key, rate)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        """Where the values were kept."""
-        [keys] = ctx.saved_tensors
-        return _dropped(gradient.contiguous(), keys, ctx.rate), None, None
+        """The same values become zero, the others grow."""
+        [key] = ctx.saved_tensors
+        return _dropped(gradient.contiguous(), key, ctx.rate), None, None
 
 
-def _dropped(x: Tensor, keys: Tensor, rate: float) -> Tensor:
-    y, copies = torch.empty_like(x), len(keys)
+def _dropped(x: Tensor, key: Tensor, rate: float) -> Tensor:
+    y = torch.empty_like(x)
     dropped = round(rate * noise.LEVELS)
     scale = 1 / (1 - dropped / noise.LEVELS)
-    _drop[(cdiv(x.numel(), VALUES),)](
-        x, y, keys, x.numel(), copies, x.shape[1] // copies, dropped, scale, BLOCK=VALUES
-    )
+    _drop[(cdiv(x.numel(), VALUES),)](x, y, key, x.numel(), dropped, scale, BLOCK=VALUES)
     return y
 
 
 def can_convolve(x: Tensor, weight: Tensor, groups: int) -> bool:
-    """Whether `convolve` is for this: images in float32 that need no gradient, with few taps."""
-    is_image = x.shape[1] // groups in IMAGE_CHANNELS and not x.requires_grad and x.dtype == torch.float32
-    is_depthwise = len(weight) == groups  # which in a validation needs no gradient, either
-    return is_image and not is_depthwise and weight[0].numel() < MOST_TAPS
+    """Whether `convolve` is made for this: images in float32 that need no gradient, few taps, and no groups."""
+    is_image = x.shape[1] in IMAGE_CHANNELS and not x.requires_grad and x.dtype == torch.float32
+    is_depthwise = len(weight) == 1  # of one channel; in a validation it needs no gradient, either
+    return is_image and groups == 1 and not is_depthwise and weight[0].numel() < MOST_TAPS
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, pad: int, groups: int) -> Tensor:
-    """Maps (N, maps, H, W) of images (N, channels, H, W), in channels-last, and in what autocast asks for."""
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, pad: int) -> Tensor:
+    """Maps (N, maps, H, W) of images (N, channels, H, W), in channels-last; under autocast in its type."""
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-    found: Tensor = _Convolution.apply(x, weight, bias, stride, pad, groups, dtype)
+    found: Tensor = _Convolution.apply(x, weight, bias, stride, pad, dtype)
     return found
 
 
@@ -285,9 +278,9 @@ def max_pool(x: Tensor, window: int) -> Tensor:
     return found
 
 
-def dropout(x: Tensor, keys: Tensor, rate: float) -> Tensor:
-    """Dropout of vectors (N, copies · features) with the masks of `nas.training.noise`."""
-    found: Tensor = _Dropout.apply(x.contiguous(), keys, rate)
+def dropout(x: Tensor, key: Tensor, rate: float) -> Tensor:
+    """Dropout of vectors (N, features) with the mask of `nas.training.noise` for a key, a single int64."""
+    found: Tensor = _Dropout.apply(x.contiguous(), key, rate)
     return found
 
 
@@ -300,8 +293,8 @@ def compute_the_same(device: torch.device) -> bool:
     with torch.inference_mode(mode=False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         x = torch.linspace(0, 500, 72, device=device).sin().view(2, 1, 6, 6)
         weight = torch.linspace(0, 200, 27, device=device).sin().view(3, 1, 3, 3).requires_grad_()
-        maps, right = convolve(x, weight, None, 1, 0, 1), functional.conv2d(x, weight)
-        ours, theirs = (torch.autograd.grad((one * right.detach()).sum(), weight)[0] for one in (maps, right))
+        maps, right = convolve(x, weight, None, 1, 0), functional.conv2d(x, weight)
+        ours, theirs = (torch.autograd.grad((made * right.detach()).sum(), weight)[0] for made in (maps, right))
         is_same_pooling = torch.equal(max_pool(maps, 2), functional.max_pool2d(maps, 2))
     return is_same_pooling and all(
         torch.allclose(mine, expected, rtol=1e-2, atol=1e-2) for mine, expected in ((maps, right), (ours, theirs))

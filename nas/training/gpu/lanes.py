@@ -24,8 +24,8 @@ from nas.trial import Job, is_out_of_memory
 
 MOST = 64  # lanes, where the user names no number; of more than 32, some share a stream of PyTorch's
 KEPT = 8  # captured steps that a lane keeps for the next network of that architecture
-# Twice the lanes have to be faster by this factor, or they are not worth their memory. Measured over this many steps.
-WORTH, MEASURED_STEPS = 1.1, 20
+WORTH = 1.1  # twice the lanes have to be faster by this factor, or they are not worth their memory
+MEASURED_STEPS = 20  # of each lane, to find that out
 IDLE_SECONDS = 1e-4  # between two looks at lanes that all wait for the GPU
 
 
