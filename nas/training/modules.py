@@ -111,14 +111,17 @@ def pool_first(built: Sequence[dict[str, nn.Module]], inputs: Sequence[tuple[int
         built: the named modules of each layer, in order; changed in place.
         inputs: the positions that each layer follows.
     """
+    moved = set[str]()  # once is enough: bfloat16 would round away what the next pooling compares
     uses = Counter(i for positions in inputs for i in positions)
     for parts, positions in zip(built, inputs, strict=True):
         pool = next(iter(parts.values()), None)
         if not isinstance(pool, MaxPool) or uses[positions[0]] > 1:
             continue
         before = built[positions[0]]
-        if before and isinstance(next(reversed(before.values())), MONOTONE):
-            parts.update([before.popitem()])
+        name, last = next(reversed(before.items()), ("", pool))
+        if isinstance(last, MONOTONE) and name not in moved:
+            parts[name] = before.pop(name)
+            moved.add(name)
         [*convolutions] = before.values()
         if len(convolutions) == 1 and isinstance(convolutions[0], Conv) and not convolutions[0].window:
             convolutions[0].window = pool.kernel_size
