@@ -70,8 +70,9 @@ def test_kernels_compute_what_pytorch_does(
     monkeypatch: pytest.MonkeyPatch, channels: int, kernel: int, stride: int, pad: int, window: int
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    plain = modules.Conv(channels, 24, kernel, window=window, stride=stride, padding=pad).double()
-    there = modules.Conv(channels, 24, kernel, window=window, stride=stride, padding=pad).cuda()
+    plain = modules.Conv(channels, 24, kernel, stride=stride, padding=pad).double()
+    there = modules.Conv(channels, 24, kernel, stride=stride, padding=pad).cuda()
+    plain.window = there.window = window
     there.load_state_dict(plain.state_dict())
     assert modules.gpu_kernels(torch.device("cuda", 0))[1] == ""
     x = torch.randn(7, channels, 28, 28)

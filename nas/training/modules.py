@@ -51,7 +51,7 @@ class Conv(nn.Conv2d):
         gpu = gpu_kernels(x.device)[0]
         if gpu and gpu.can_convolve(x, self.weight, self.groups):
             stride, pad = self.stride[0], int(self.padding[0])
-            maps: Tensor = gpu.convolve(x, self.weight, self.bias, stride, pad, self.groups)
+            maps: Tensor = gpu.convolve(x, self.weight, self.bias, stride, pad)
             return max_pool(maps, self.window) if self.window else maps
         if not self.window:
             return super().forward(x)

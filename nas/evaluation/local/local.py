@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 # as long as that, and a minute more, before it is taken for hanging.
 SLOWEST_FLOPS = 1e9
 GRACE_SECONDS = 60.0
-# How often the memory of the workers is looked at: in that time one core fills 0.5 GiB.
-LOOK_SECONDS = 0.25
-MEMORY_SHARE = 0.8  # of the machine's memory is for the workers together
+LOOK_SECONDS = 0.25  # between two looks at the memory of the workers: in that time one core fills 0.5 GiB
+MEMORY_SHARE = 0.8  # of the machine's memory, for all workers together
 LEAST_MEMORY = 2 * GIB
 
 
@@ -40,26 +39,27 @@ class LocalEvaluator:
     """Trains jobs in worker processes. A crash, a hang or too much memory costs one job only.
 
     A job whose worker was killed, or that found no memory, is tried once more: the cause may lie outside of it.
-    A group of jobs that are trained together costs no more: those that its end leaves without a trial are tried
-    again, each alone. Use it in a ``with`` block; afterwards no worker is left.
+    When a worker ends that trains several jobs together, those without a trial are tried again, each alone.
+    Use it in a ``with`` block; afterwards no worker is left.
 
     Args:
-        dataset: what the networks learn from.
-        recipe: how.
-        workers: how many processes.
-        device: where each of them trains.
-        weights: a folder for the trained weights, ``<job key>.safetensors``, if they are wanted.
+        dataset: training and validation images.
+        recipe: how to train.
+        workers: the number of processes.
+        device: where each of them trains, as PyTorch names it.
+        weights: a folder for the trained weights, ``<job key>.safetensors``; None: they are not wanted.
         until: the moment (``time.monotonic``) at which unfinished jobs are given up; None for never.
-        memory: how many GiB a worker may use; its share of four fifths of the machine's unless told.
-        group: how many jobs a worker trains at a time (see `nas.training.group`), elsewhere than on CUDA copies of
-            one network; ``auto`` is what a GPU bears.
-        warn: is given a line to show when a faster way of training fails.
+        memory: the GiB that a worker may use; by default its share of four fifths of the machine's memory.
+        group: how many jobs a worker trains at a time on a CUDA device; ``auto`` is decided by a measurement. On
+            other devices a worker gets one job at a time.
+        warn: is called with a line for the user when a faster way of training fails.
 
     Raises:
         StorageError: there is no room for the data set among the temporary files.
+        UsageError: ``memory`` is not positive.
     """
 
-    # What does jobs inside a worker. No option: a file of options comes from anywhere, and this runs code.
+    # The function that does jobs inside a worker. Not an option: options may come from a stranger's file.
     work: ClassVar[str] = "nas.evaluation.local.worker:train_jobs"
 
     def __init__(
@@ -104,55 +104,56 @@ class LocalEvaluator:
             StorageError: the weights cannot be written.
             NasError: no worker process can be started.
         """
-        again: list[Job] = []
+        retries: list[Job] = []
         longest = sorted(jobs, key=lambda job: (self._work_of(job), job.candidate.architecture.id), reverse=True)
         size = min(self._group, -(-len(jobs) // len(self._workers)) or 1)
         groups = [longest[at : at + size] for at in range(0, len(jobs), size)]
         try:
             for ending in self._run(groups):
-                if ending.again:
-                    again.append(ending.trial.job)
+                if ending.retry:
+                    retries.append(ending.trial.job)
                 else:
                     yield ending.trial
-            for ending in self._run([[job] for job in again]):  # now that the others leave them the most memory
+            for ending in self._run([[job] for job in retries]):  # at the end, when most memory is free
                 yield _tried_twice(ending.trial)
         finally:
-            _end([one for one in self._workers if one.jobs])
+            _end([worker for worker in self._workers if worker.jobs])
 
     def seconds_allowed(self, job: Job) -> float:
-        """After how long a job is taken for hanging."""
+        """The seconds after which a job is taken for hanging."""
         downloads = any(layer.weights for layer in job.candidate.architecture.backbones)
         return GRACE_SECONDS + downloads * WEIGHTS_SECONDS + self._work_of(job) / SLOWEST_FLOPS
 
     def _run(self, groups: Sequence[list[Job]]) -> Iterator[Ending]:
-        """What comes of groups of jobs, which begin in their order."""
+        """Run groups of jobs, which begin in their order; yields the end of each job."""
         waiting = list(reversed(groups))
         while self._until is None or time.monotonic() < self._until:
-            for one in self._workers:
-                if waiting and not one.jobs:
+            for worker in self._workers:
+                if waiting and not worker.jobs:
                     group = waiting.pop()
                     more = sum(map(self._work_of, group[1:])) / SLOWEST_FLOPS  # the first is the longest
-                    one.start(group, max(map(self.seconds_allowed, group)) + more)
-            running = [one for one in self._workers if one.jobs]
+                    worker.start(group, max(map(self.seconds_allowed, group)) + more)
+            running = [worker for worker in self._workers if worker.jobs]
             if not running:
                 return
             self._wait(running)
-            for one in running:
-                for ending in one.endings():
-                    for line in ending.said:
+            for worker in running:
+                for ending in worker.endings():
+                    for line in ending.warnings:
                         self._warn(line)
                     yield ending
 
     def _wait(self, running: Sequence[Worker]) -> None:
-        """Until one may have ended, or their memory is to be looked at."""
+        """Wait until a job may have ended, or until it is time to look at the memory."""
         now = time.monotonic()
-        moments = [now + LOOK_SECONDS, *(one.deadline for one in running)]
+        moments = [now + LOOK_SECONDS, *(worker.deadline for worker in running)]
         if self._until is not None:
             moments.append(self._until)
-        connection.wait([sign for one in running for sign in one.signs], timeout=max(0.0, min(moments) - now))
+        readable = [each for worker in running for each in worker.readable]
+        connection.wait(readable, timeout=max(0.0, min(moments) - now))
 
     def _work_of(self, job: Job) -> float:
-        """Floating-point operations of a job's whole training; a step costs three forward passes."""
+        """The floating-point operations of a job's training; a step costs three forward passes."""
         try:
             rows = job.candidate.architecture.table(self._dataset.input_shape, len(self._dataset.classes))
         except ArchitectureError:
@@ -162,10 +163,10 @@ class LocalEvaluator:
 
 
 def _end(workers: Sequence[Worker]) -> None:
-    for one in workers:  # all at once: the end of a process takes a few hundredths of a second
-        one.kill()
-    for one in workers:
-        one.end()
+    for worker in workers:  # all at once: the end of a process takes a few hundredths of a second
+        worker.kill()
+    for worker in workers:
+        worker.end()
 
 
 def _tried_twice(trial: Trial) -> Trial:

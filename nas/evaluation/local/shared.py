@@ -1,4 +1,4 @@
-"""The data set in files that all workers map into memory, and of which nothing is left."""
+"""The data set in temporary files that all workers map into memory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ NEW, LOCKED = "nas-new-", "nas-data-"
 
 
 class SharedDataset:
-    """A data set in a temporary folder, which lives as long as this process at most.
+    """A data set in a temporary folder, which is removed when this process ends, or before.
 
-    A process that is killed leaves its folder (47 MB for mnist), but no lock on the file in it. Whoever makes
-    the next folder removes those whose lock is free. A process number in the folder's name would not do: in two
-    containers that share a disk, one number is two processes.
+    A process that is killed leaves its folder (47 MB for mnist), but no lock on the file in it. The next process
+    that makes such a folder removes those whose lock is free. A process number in the folder's name would not do:
+    two containers that share a disk may have processes of the same number.
 
     Args:
-        dataset: what to write.
+        dataset: is written to the folder.
 
     Raises:
         StorageError: there is no room for it.
@@ -60,7 +60,7 @@ def _locked_folder(where: Path) -> tuple[Path, IO[bytes]]:
     """A new folder. It gets the name that `_remove_abandoned` looks for when it is locked, not before."""
     folder = Path(tempfile.mkdtemp(prefix=NEW, dir=where))
     lock = (folder / LOCK).open("wb")
-    if os.name == "posix":  # elsewhere nobody can tell whether a folder is in use, so none is looked for
+    if os.name == "posix":  # elsewhere there is no such lock, so abandoned folders stay
         import fcntl
 
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -80,8 +80,8 @@ def _remove_abandoned(where: Path) -> None:
 
     for folder in where.glob(f"{LOCKED}*"):
         with suppress(OSError):
-            about = folder.lstat()
-            if stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid():  # nobody can lead us elsewhere
+            status = folder.lstat()
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():  # no link, and no stranger's folder
                 with (folder / LOCK).open("r+b") as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where it is in use
                     shutil.rmtree(folder)

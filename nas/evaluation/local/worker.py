@@ -1,4 +1,4 @@
-"""What runs inside a worker process: one job after another, or group of jobs, until the connection closes."""
+"""The program of a worker process: it trains jobs until the connection closes."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from nas.training.group import Group
 from nas.training.recipe import Recipe
 from nas.trial import Job, Trial
 
-Work = Callable[[Sequence[Job], Dataset, "Task"], Iterable[Trial]]  # a trial for each job, as they finish
+Work = Callable[[Sequence[Job], Dataset, "Task"], Iterable[Trial]]  # yields a trial for each job, as they finish
 
-_said: list[str] = []  # what the person who searches should know; it goes with the next answer
+_warnings: list[str] = []  # lines to show to the user; they are sent with the next trial
 
 
 @dataclass(frozen=True)
 class Task:
-    """Everything a worker has to know before its first job; plain data."""
+    """The settings that all jobs of a worker share; plain data."""
 
     data: str  # a folder that `Dataset.save` wrote: all workers map the same pages
     recipe: Recipe
     device: str
-    weights: str = ""  # the folder where trained weights go, if they are wanted
-    work: str = "nas.evaluation.local.worker:train_jobs"  # what does the jobs, see `Work`
-    group: int | str = 1  # how many are trained at a time
+    weights: str = ""  # the folder for trained weights; empty: they are not wanted
+    work: str = "nas.evaluation.local.worker:train_jobs"  # the function that does the jobs, see `Work`
+    group: int | str = 1  # how many jobs are trained at a time on a GPU
 
 
 def train_jobs(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Trial]:
@@ -60,12 +60,12 @@ def train_jobs(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Tr
 
 @lru_cache(maxsize=1)
 def _group(dataset: Dataset, task: Task) -> Group:
-    """What trains in this process: it has the data on the device, and keeps what one job leaves for the next."""
-    return Group(dataset, task.recipe, task.device, task.group, _said.append)
+    """The trainer of this process: the data lie on its device, and captured steps are kept for the next jobs."""
+    return Group(dataset, task.recipe, task.device, task.group, _warnings.append)
 
 
 def main(jobs: socket.socket, task: Task) -> None:
-    """Receive jobs, a list in a line of JSON, and send what came of each in a line, until there are no more."""
+    """Receive lists of jobs and send trials, each as a line of JSON, until the connection closes."""
     _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     _silence()
@@ -78,21 +78,21 @@ def main(jobs: socket.socket, task: Task) -> None:
 
 
 def _answers(lines: Iterable[str], task: Task) -> Iterator[dict[str, Any]]:
-    """A trial for each job, or an error that is nobody's fault in here: it ends the search, not the candidate."""
+    """A trial for each job, or an error that no candidate can help: it ends the search."""
     try:
         dataset = Dataset.load(Path(task.data))
         module, _, function = task.work.partition(":")
         work = cast("Work", getattr(importlib.import_module(module), function))
         for line in lines:
-            for trial in safely(work, [Job.from_dict(one) for one in json.loads(line)], dataset, task):
-                yield {"trial": trial.to_dict(), "said": _said.copy()}
-                _said.clear()
+            for trial in safely(work, [Job.from_dict(job) for job in json.loads(line)], dataset, task):
+                yield {"trial": trial.to_dict(), "warnings": _warnings.copy()}
+                _warnings.clear()
     except (StorageError, DataError) as error:
         yield {"error": str(error)}
 
 
 def safely(work: Work, jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Trial]:
-    """The trials of jobs; whatever goes wrong is a failure of those that have none yet.
+    """The trials of jobs. An exception is the failure of all jobs that have no trial yet.
 
     Raises:
         StorageError: the disk is full; no job can help that.
@@ -112,15 +112,15 @@ def safely(work: Work, jobs: Sequence[Job], dataset: Dataset, task: Task) -> Ite
 
 
 def _silence() -> None:
-    """Whatever a candidate prints would end up between the lines of the search, or in its JSON."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Discard what a candidate prints: it would appear between the lines of the search, or in its JSON."""
+    discard = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # standard output and standard error
-        os.dup2(nowhere, stream)
-    os.close(nowhere)
+        os.dup2(discard, stream)
+    os.close(discard)
 
 
 def _end_with_parent() -> None:
-    """Lead a group of processes, so that all that a job starts ends with it, and end with the parent.
+    """Lead a group of processes, so that a job's own processes end with it, and end with the parent.
 
     A killed parent cannot end its workers. On Linux the kernel does it when the parent's end of a pipe closes:
     within a millisecond, also while C code never lets another thread of Python run. Elsewhere a thread watches.

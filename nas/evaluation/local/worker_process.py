@@ -1,4 +1,4 @@
-"""One worker process, seen from the outside: what it is given, what it says, how it ends."""
+"""One worker process, seen from the parent: sending it jobs, receiving its trials, ending it."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from nas.evaluation.local import worker
 from nas.evaluation.local.spawn import GIB, UNKNOWN
 from nas.trial import Job, Kind, Trial
 
-# What a person, another program or a machine that has no memory left does to a worker; no candidate does it to
-# itself. With UNKNOWN the server was killed, and the worker may be alive.
+# Exit codes of workers that were ended by a user, another program or a machine without memory; no candidate does
+# that to itself. With UNKNOWN the server was killed, and the worker may be alive.
 FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, UNKNOWN)
-LONGEST = 2**24  # bytes of an answer; one of a thousand epochs has 0.2 MB
+LONGEST = 2**24  # bytes of an answer; a trial of a thousand epochs has 0.2 MB
 DYING_SECONDS = 5.0  # between the end of a process and its exit code lie milliseconds
 
 
 @dataclass(frozen=True)
 class Ending:
-    """What came of a job."""
+    """The end of a job in a worker: with its trial, or with a reason to try it again."""
 
     trial: Trial
-    again: bool = False  # it may not be the job's fault: something outside, or another job of its group
-    said: tuple[str, ...] = ()  # what the person who searches should know
+    retry: bool = False  # the fault may lie outside of the job, or in another job of its group
+    warnings: tuple[str, ...] = ()  # lines to show to the user
 
 
 class Worker:
-    """One process, which is started when it is first needed and again after it was ended.
+    """One process. It is started when it is first needed, and again after it was ended.
 
     Args:
-        task: what it has to know.
-        memory: how many bytes it may use.
+        task: the settings that all its jobs share.
+        memory: the most bytes that it may use.
     """
 
     def __init__(self, task: worker.Task, memory: float) -> None:
@@ -46,60 +46,69 @@ class Worker:
         self._memory = memory
         self._process: Any = None
         self._socket: Any = None
-        self._heard = bytearray()
-        self.jobs: list[Job] = []  # that it has not answered
+        self._received = bytearray()
+        self.jobs: list[Job] = []  # sent to it, and not finished
         self.deadline = 0.0
         self._started = 0.0
         self._is_group = False
         self._is_spoiled = False
 
     def start(self, jobs: Sequence[Job], seconds: float) -> None:
-        """Give it a job, or several to train together.
+        """Send a job, or several that are trained together.
+
+        Args:
+            jobs: the worker must have none.
+            seconds: the time after which the worker is taken for hanging.
 
         Raises:
             NasError: no process can be started.
         """
-        if self._process is None or connection.wait(self.signs, timeout=0):  # it died, or talks unasked
+        if self._process is None or connection.wait(self.readable, timeout=0):  # it died, or sends unasked
             self.end()
             self._process, self._socket = processes.start(worker.main, self._task)
         self.jobs, self._is_group = list(jobs), len(jobs) > 1
         self._started = time.monotonic()
         self.deadline = self._started + seconds
-        with suppress(OSError):  # it died this moment; `endings` will find that
+        with suppress(OSError):  # it died at this moment; `endings` will find that
             self._socket.sendall(json.dumps([job.to_dict() for job in jobs]).encode() + b"\n")
 
     @property
-    def signs(self) -> list[Any]:
-        """What becomes readable when it has something to say or dies."""
+    def readable(self) -> list[Any]:
+        """The objects that become readable when the worker sends something or dies."""
         return [self._socket, self._process.sentinel]
 
     def endings(self) -> Iterator[Ending]:
-        """What came of its jobs; nothing while it is at them.
+        """The jobs that have ended since the last call.
 
         Raises:
-            StorageError: its disk is full; this is not the jobs' fault.
+            StorageError: the worker cannot write the weights, or cannot read the data.
         """
-        is_dead = bool(connection.wait([self._process.sentinel], timeout=0))  # asked first: it may have answered
+        is_dead = bool(connection.wait([self._process.sentinel], timeout=0))  # before reading its last answers
         while self.jobs:
-            is_closed = self._listen()
-            line, is_whole, rest = bytes(self._heard).partition(b"\n")
+            is_closed = self._receive()
+            line, is_whole, rest = bytes(self._received).partition(b"\n")
             if not is_whole:
-                yield from self._silent(is_dead or is_closed, len(line))
+                yield from self._unanswered(is_dead or is_closed, len(line))
                 return
-            ending = self._answered(line)
-            if ending is not None and rest and not self.jobs:  # it talks on
+            ending = self._parse(line)
+            if ending is not None and rest and not self.jobs:  # it sends more than it was asked for
                 self.jobs, ending = [ending.trial.job], None
             if ending is None:
                 yield from self._stop("crash", "the worker process sent something else than its trial")
                 return
-            self._heard[:] = rest
+            self._received[:] = rest
             if not self.jobs and (self._is_spoiled or self._used() > self._memory / 2):
-                self.end()  # what one job leaves in memory must not be what the next one dies of
+                self.end()  # the next job must not die of the memory that this one has left occupied
             yield ending
 
-    def _silent(self, has_ended: bool, heard: int) -> Iterator[Ending]:
-        """What has to be said of its jobs when there is no whole answer."""
-        if heard > LONGEST:
+    def _unanswered(self, has_ended: bool, received: int) -> Iterator[Ending]:
+        """End the worker's jobs if they cannot be finished any more; there is no whole answer to read.
+
+        Args:
+            has_ended: whether the process died or closed its connection.
+            received: bytes of an answer that is not complete.
+        """
+        if received > LONGEST:
             yield from self._stop("crash", "the worker process sent something else than its trial")
         elif has_ended:
             yield from self._died()
@@ -109,8 +118,8 @@ class Worker:
         else:
             used, limit = self._used() / GIB, self._memory / GIB
             if used > limit:
-                what = f"it used {used:.1f} GiB, more than the {limit:.1f} GiB that a worker may use"
-                yield from self._stop("oom", f"{what}; `--set evaluator.memory=GIB` changes that")
+                reason = f"it used {used:.1f} GiB, more than the {limit:.1f} GiB that a worker may use"
+                yield from self._stop("oom", f"{reason}; `--set evaluator.memory=GIB` changes that")
 
     def _used(self) -> int:
         return processes.memory_of(self._process.pid)
@@ -123,7 +132,7 @@ class Worker:
     def end(self) -> None:
         """End the process and its children, and forget its jobs."""
         self.jobs, self._is_spoiled = [], False
-        self._heard.clear()
+        self._received.clear()
         if self._process is None:
             return
         self.kill()
@@ -133,44 +142,44 @@ class Worker:
             self._process.close()
         self._process = self._socket = None
 
-    def _listen(self) -> bool:
-        """Take what it has said, up to a whole line, without waiting; whether it has hung up."""
-        while b"\n" not in self._heard and len(self._heard) <= LONGEST:
+    def _receive(self) -> bool:
+        """Receive until there is a whole line, without waiting; returns whether the connection is closed."""
+        while b"\n" not in self._received and len(self._received) <= LONGEST:
             if not connection.wait([self._socket], timeout=0):
                 return False
             try:
-                said = self._socket.recv(2**20)
+                data = self._socket.recv(2**20)
             except OSError:
                 return True
-            if not said:
+            if not data:
                 return True
-            self._heard += said
+            self._received += data
         return False
 
-    def _answered(self, line: bytes) -> Ending | None:
-        """What a line says that the worker has sent; None if it is no trial of one of its jobs.
+    def _parse(self, line: bytes) -> Ending | None:
+        """Read a line that the worker has sent; None if it is not the trial of one of its jobs.
 
         Raises:
-            StorageError: the worker has sent that instead.
+            StorageError: the worker has sent an error instead of a trial.
         """
         try:
             message = json.loads(line)
             error = message.get("error")
             trial = None if error else Trial.from_dict(message["trial"])
-            said = tuple(str(one) for one in message.get("said", ()))
-        except Exception:  # noqa: BLE001  # whatever a candidate sends, it does not end the search
+            warnings = tuple(str(warning) for warning in message.get("warnings", ()))
+        except Exception:  # noqa: BLE001  # a candidate can send anything, and must not end the search
             return None
         if error:
             raise StorageError(error)
-        job = next((one for one in self.jobs if trial and one.key == trial.job.key), None)
+        job = next((job for job in self.jobs if trial and job.key == trial.job.key), None)
         if trial is None or job is None:
             return None
         self.jobs.remove(job)
         kind = trial.failure.kind if trial.failure else None
-        if kind in ("crash", "oom"):  # what has gone wrong there may go wrong for the next job, too
+        if kind in ("crash", "oom"):  # the fault may strike the next job, too
             self._is_spoiled = True
-        again = kind == "oom" or (kind == "crash" and self._is_group)
-        return Ending(replace(trial, job=job), again, said)
+        retry = kind == "oom" or (kind == "crash" and self._is_group)
+        return Ending(replace(trial, job=job), retry, warnings)
 
     def _died(self) -> Iterator[Ending]:
         self._process.join(DYING_SECONDS)
@@ -180,11 +189,11 @@ class Worker:
         return self._stop("crash", f"the worker process died {_cause(code)}", code in FROM_OUTSIDE)
 
     def _stop(self, kind: Kind, message: str, from_outside: bool = False) -> Iterator[Ending]:
-        """End the process: that is the end of all its jobs, of which one alone is to blame."""
-        jobs, again = self.jobs, from_outside or self._is_group
+        """End the process and all its jobs. In a group one job is to blame, so each is tried again, alone."""
+        jobs, retry = self.jobs, from_outside or self._is_group
         self.end()
         for job in jobs:
-            yield Ending(Trial.failed(job, kind, message), again)
+            yield Ending(Trial.failed(job, kind, message), retry)
 
 
 def _cause(code: int) -> str:

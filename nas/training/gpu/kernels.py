@@ -1,4 +1,4 @@
-"""What cuDNN and PyTorch do slowly on a GPU, as Triton kernels (Tillet, Kung and Cox, 2019).
+"""Triton kernels (Tillet, Kung and Cox, 2019) for what cuDNN and PyTorch do slowly on a GPU.
 
 Convolutions of images, which have one channel or three, and max pooling: of a step of the lecture's network in
 bfloat16, 0.76 ms on an H100, they were 0.45 (docs/decisions/0009). Dropout was some twenty small kernels, and is
@@ -40,7 +40,7 @@ def _patches(
     of_image, of_channel, of_row, of_column, pad,
     STRIDE: tl.constexpr, KERNEL: tl.constexpr,
 ):  # fmt: skip
-    """What lies under a kernel at each pixel (P,), tap by tap (T,): (P, T); one for the tap that is the bias."""
+    """The values under the kernel at each pixel (P,) and tap (T,): (P, T); 1 for the tap of the bias."""
     image = (pixel // (out_height * out_width)).to(tl.int64)
     row = (pixel // out_width) % out_height * STRIDE - pad
     column = pixel % out_width * STRIDE - pad
@@ -170,7 +170,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        """Of the weights and the biases; nobody needs that of the images."""
+        """The gradients of the weights and the biases; the images need none."""
         [x] = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         pixels, maps = gradient[:, 0].numel(), gradient.shape[1]
@@ -213,7 +213,7 @@ class _MaxPooling(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        """To where the maxima were."""
+        """The gradient goes to where the maxima were."""
         [places] = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         is_covered = not (ctx.shape[2] % ctx.window or ctx.shape[3] % ctx.window)
