@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas.architecture import backbones
 from nas.architecture.backbones import Facts
-from nas.training.backbone import headless
+from nas.architecture.modules import headless
 
 SMALLEST = 28  # pixels: nobody's images are smaller than MNIST's
 

@@ -244,7 +244,9 @@ def test_an_activation_that_a_graph_needs_elsewhere_stays_before_the_pooling() -
     )
     network = Network(Architecture((*both, Flatten())), (1, 4, 4), 2).eval()
     x = torch.rand(2, 1, 4, 4) * 255
-    maps = torch.relu(torch.nn.functional.conv2d(x / 255, *network.layers["1_conv"].parameters(), padding=1))
+    convolution = network.layers["1_conv"]
+    assert isinstance(convolution, torch.nn.Conv2d)
+    maps = torch.relu(torch.nn.functional.conv2d(x / 255, convolution.weight, convolution.bias, padding=1))
     expected = 2 * torch.nn.functional.max_pool2d(maps, 2)
     torch.testing.assert_close(network(x), network.layers["6_dense"](expected.flatten(1)))
 

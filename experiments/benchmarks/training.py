@@ -43,7 +43,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "glibc as it comes": {"allocator": False},
     "batches of 256, glibc as it comes": {"batch": 256, "allocator": False},
     "PyTorch's own masks": {"masks": False},
-    "maps in rows (contiguous)": {"contiguous": True},
     "bfloat16": {"precision": "bfloat16"},
     "two threads": {"threads": 2},
 }
@@ -67,9 +66,6 @@ def measure(network: str, batch: int, way: dict[str, Any]) -> float:
     data = Resident(open_source("mnist", None, {}, []).load(), "cpu")
     job = Job(Candidate(architecture), IMAGES / len(data.labels), seed=0)
     built = initial_network(job, data.dataset)
-    if way.get("contiguous"):
-        built.to(memory_format=torch.contiguous_format)
-        built.forward = lambda images: built.layers((images.float() - built.mean) / built.std)  # type: ignore[method-assign]
     stepper = Stepper(built, data, recipe)
     if not way.get("masks", True):
         built.dropouts = []
