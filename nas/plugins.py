@@ -34,7 +34,7 @@ KINDS = {
     "evaluator": "nas.evaluation.evaluator:Evaluator",
     "layer": "nas.architecture.layer:Layer",
 }
-ALSO = {"Merge": "layer"}  # other names of base classes
+ALSO = {"Merge": "layer", "Plain": "layer"}  # other names of base classes
 GROUPS = {kind: f"nas.{'strategies' if kind == 'strategy' else kind + 's'}" for kind in KINDS}
 
 Place = EntryPoint | Path

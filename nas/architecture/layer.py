@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from nas.errors import ArchitectureError, PluginError, quoted, unknown
@@ -69,13 +70,25 @@ def _are_positions(value: Any) -> bool:
     return type(value) is tuple and len(value) <= MAX_INPUTS and all(type(i) is int and i >= 0 for i in value)
 
 
+def image_of(shape: Shape) -> Shape:
+    """The shape of an image (channels, height, width).
+
+    Raises:
+        ArchitectureError: it is a vector, or a map with another number of sizes.
+    """
+    channels_of(shape)
+    if len(shape) != 3:
+        raise ArchitectureError(f"it needs an image (height×width×channels), and gets {show(shape)}")
+    return shape
+
+
 @dataclass(frozen=True)
 class Layer(ABC):
     """One layer of a network: plain, frozen data. All that is known about a kind of layer stands in its class.
 
     A subclass is a frozen dataclass whose fields are settings (`count`, `one_of`, `switch` …). It must define
-    `output_shape` and `module`; `parameters` and `flops` where they are not zero. A layer of several inputs is a
-    `Merge`.
+    `output_shape` and `module`, and may define `parameters` and `flops`, which are then known without PyTorch. A
+    layer of several inputs is a `Merge`.
     """
 
     role: ClassVar[Literal["convolution", "pooling", "dense", "other"]] = "other"  # its colour in a drawing
@@ -114,16 +127,16 @@ class Layer(ABC):
         """
 
     def parameters(self, shape: Shape) -> int:
-        """How many numbers this layer learns on an input of ``shape``."""
-        return 0
+        """How many numbers this layer learns on an input of ``shape``; unless overridden, its module is asked."""
+        return _counted(self, shape)[0]
 
     def flops(self, shape: Shape) -> int:
-        """Floating-point operations of one forward pass over one input of ``shape``.
+        """Floating-point operations of one forward pass over one input of ``shape``; likewise.
 
         Convolutions and matrix products only, a multiplication and an addition being two: the convention of
         ``torch.utils.flop_counter``.
         """
-        return 0
+        return _counted(self, shape)[1]
 
     @abstractmethod
     def module(self, shape: Shape) -> nn.Module:
@@ -166,6 +179,18 @@ class Layer(ABC):
         return cls(**values)
 
 
+class Plain(Layer):
+    """A layer that learns nothing and multiplies nothing."""
+
+    def parameters(self, *shapes: Shape) -> int:
+        """None."""
+        return 0
+
+    def flops(self, *shapes: Shape) -> int:
+        """None."""
+        return 0
+
+
 class Merge(Layer):
     """A layer of two or more inputs: its methods take as many shapes, and its module as many tensors."""
 
@@ -178,13 +203,25 @@ class Merge(Layer):
         """
 
     def parameters(self, *shapes: Shape) -> int:
-        """How many numbers this layer learns."""
-        return 0
+        """How many numbers this layer learns (see `Layer.parameters`)."""
+        return _counted(self, *shapes)[0]
 
     def flops(self, *shapes: Shape) -> int:
         """Floating-point operations of one forward pass (see `Layer.flops`)."""
-        return 0
+        return _counted(self, *shapes)[1]
 
     @abstractmethod
     def module(self, *shapes: Shape) -> nn.Module:
         """A new PyTorch module, called with one batch for each input."""
+
+
+@lru_cache(maxsize=10_000)
+def _counted(layer: Layer, *shapes: Shape) -> tuple[int, int]:
+    """The parameters and the operations of a layer's module, counted without any memory for its weights."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        module = layer.module(*shapes).eval()
+        module(*(torch.zeros(1, *shape) for shape in shapes))
+    return sum(parameter.numel() for parameter in module.parameters()), counter.get_total_flops()

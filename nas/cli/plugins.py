@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-kinds = click.Choice(["strategy", "space", "dataset", "evaluator"])
+kinds = click.Choice(["strategy", "space", "dataset", "evaluator", "layer"])
 plugins_option = click.option(
     "--plugins",
     "folders",
@@ -42,7 +42,7 @@ class Test{name}({kind_name}Contract):
 
 @click.group()
 def plugins() -> None:
-    """List, begin and check plugins: strategies, spaces, data sets, evaluators."""
+    """List, begin and check plugins: strategies, spaces, data sets, evaluators, layers."""
 
 
 @plugins.command("list")
@@ -148,7 +148,8 @@ def new(name: str, kind: str, folder: Path) -> None:
     where = "" if folder.resolve() == Path("plugins").resolve() else f" --plugins {folder}"
     click.echo(f"{path}  a {kind} that works: change it\n{test}  its test\n\nnext:")
     click.echo(f"  nas plugins check {canonical(name)}{where}")
-    click.echo(f"  nas search --{kind} {canonical(name)} --trials 8{where}")
+    if kind != "layer":
+        click.echo(f"  nas search --{kind} {canonical(name)} --trials 8{where}")
     click.echo(f"  python -m pytest {test}")
 
 
@@ -164,8 +165,10 @@ def check(
     ctx: click.Context, name: str, kind: str | None, folders: tuple[Path, ...], options: Mapping[str, str]
 ) -> None:
     """Check everything that a search relies on in the plugin NAME; exit code 1 if something is broken."""
+    from nas.plugins import offer
     from nas.testing import check as findings
 
+    offer(folders)
     kind, found = _find(name, kind, folders)
     broken = total = 0
     for finding in findings(kind, found, options):

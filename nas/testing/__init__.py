@@ -18,6 +18,7 @@ from nas.errors import UsageError
 from nas.testing.contract import Contract, ContractError, Finding, one_line
 from nas.testing.datasets import DatasetContract
 from nas.testing.evaluators import EvaluatorContract
+from nas.testing.layers import LayerContract
 from nas.testing.spaces import SpaceContract
 from nas.testing.strategies import StrategyContract
 
@@ -26,6 +27,7 @@ __all__ = [
     "DatasetContract",
     "EvaluatorContract",
     "Finding",
+    "LayerContract",
     "SpaceContract",
     "StrategyContract",
     "check",
@@ -36,6 +38,7 @@ CONTRACTS: dict[str, type[Contract]] = {
     "space": SpaceContract,
     "dataset": DatasetContract,
     "evaluator": EvaluatorContract,
+    "layer": LayerContract,
 }
 
 
@@ -43,7 +46,7 @@ def check(kind: str, plugin: type[Any], options: Mapping[str, Any] | None = None
     """Check every requirement of a kind, one after the other; whatever the plugin raises is a finding.
 
     Args:
-        kind: "strategy", "space", "dataset" or "evaluator".
+        kind: "strategy", "space", "dataset", "evaluator" or "layer".
         plugin: the class.
         options: of its constructor.
 

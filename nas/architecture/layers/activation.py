@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nas.architecture.layer import Layer, Shape, one_of
+from nas.architecture.layer import Plain, Shape, one_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +38,7 @@ def activation_part(name: str) -> dict[str, nn.Module]:
 
 
 @dataclass(frozen=True)
-class Activation(Layer):
+class Activation(Plain):
     """An activation on its own. (Maxout takes linear maps of its own: it belongs to `Conv2d` and `Dense`.)"""
 
     name: str = activation_setting(maxout=False, default="relu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nas.architecture.layer import Layer, Shape, channels_of, count, one_of, setting, show, switch
+from nas.architecture.layer import Layer, Shape, channels_of, count, image_of, one_of, setting, switch
 from nas.architecture.layers.activation import activation_module, activation_part, activation_setting
 from nas.errors import ArchitectureError
 
@@ -19,18 +19,6 @@ OPERATIONS = {  # of a cell's edge, as NAS-Bench-201 calls them, and in short
     "nor_conv_3x3": "conv3×3",
     "avg_pool_3x3": "pool",
 }
-
-
-def image_of(shape: Shape) -> Shape:
-    """The shape of an image (channels, height, width).
-
-    Raises:
-        ArchitectureError: it is a vector, or a map with another number of sizes.
-    """
-    channels_of(shape)
-    if len(shape) != 3:
-        raise ArchitectureError(f"it needs an image (height×width×channels), and gets {show(shape)}")
-    return shape
 
 
 def slide(sizes: Shape, kernel: int, stride: int, pad: int = 0) -> Shape:

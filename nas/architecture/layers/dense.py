@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.architecture.layer import Layer, Shape, count, fraction, show
+from nas.architecture.layer import Layer, Plain, Shape, count, fraction, show
 from nas.architecture.layers.activation import activation_part, activation_setting
 from nas.errors import ArchitectureError
 
@@ -58,7 +58,7 @@ class Dense(Layer):
 
 
 @dataclass(frozen=True)
-class Dropout(Layer):
+class Dropout(Plain):
     """Zeroes each value with probability ``rate`` while training (Srivastava et al., 2014)."""
 
     rate: float = fraction(0.5)
@@ -91,6 +91,10 @@ class BatchNorm(Layer):
     def parameters(self, shape: Shape) -> int:
         """A scale and a shift for each channel or feature."""
         return 2 * shape[0]
+
+    def flops(self, shape: Shape) -> int:
+        """None: only convolutions and matrix products count."""
+        return 0
 
     def module(self, shape: Shape) -> nn.Module:
         """The normalisation, for vectors and for maps."""

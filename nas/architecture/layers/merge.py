@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.architecture.layer import Merge, Shape, show
+from nas.architecture.layer import Merge, Plain, Shape, show
 from nas.errors import ArchitectureError
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Add(Merge):
+class Add(Plain, Merge):
     """The sum of its inputs, which must have one shape (He et al., ResNet, 2016)."""
 
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -31,7 +31,7 @@ class Add(Merge):
 
 
 @dataclass(frozen=True)
-class Concatenate(Merge):
+class Concatenate(Plain, Merge):
     """Its inputs one behind the other along the channels, or features (Huang et al., DenseNet, 2017)."""
 
     def output_shape(self, *shapes: Shape) -> Shape:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.architecture.layer import Layer, Shape, channels_of, count
+from nas.architecture.layer import Plain, Shape, channels_of, count
 from nas.architecture.layers.convolution import slide
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Pool(Layer):
+class _Pool(Plain):
     role = "pooling"
 
     size: int = count(2)
@@ -55,7 +55,7 @@ class AveragePool(_Pool):
 
 
 @dataclass(frozen=True)
-class GlobalAveragePool(Layer):
+class GlobalAveragePool(Plain):
     """The mean of each channel: a map becomes a vector (Lin et al., Network in Network, 2014)."""
 
     role = "pooling"
@@ -75,7 +75,7 @@ class GlobalAveragePool(Layer):
 
 
 @dataclass(frozen=True)
-class Flatten(Layer):
+class Flatten(Plain):
     """A map becomes a vector, nothing is lost."""
 
     role = "pooling"

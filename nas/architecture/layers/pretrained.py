@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nas.architecture.backbones import BACKBONES, Facts
-from nas.architecture.layer import Layer, Shape, channels_of, setting, switch
-from nas.architecture.layers.convolution import image_of
+from nas.architecture.layer import Layer, Shape, channels_of, image_of, setting, switch
 from nas.errors import ArchitectureError, unknown
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from nas import plugins
 from nas.data.download import WEIGHTS_SECONDS
 from nas.errors import ArchitectureError, UsageError
 from nas.evaluation.local import spawn as processes
@@ -82,7 +83,8 @@ class LocalEvaluator:
         self._until = until
         self._shared = SharedDataset(dataset)
         folder = str(weights.resolve()) if weights else ""
-        task = Task(str(self._shared.folder), recipe, device, folder, self.work, group)
+        places = tuple(map(str, plugins.folders()))
+        task = Task(str(self._shared.folder), recipe, device, folder, self.work, group, places)
         most = group if isinstance(group, int) else MOST
         self._group = most if device.startswith("cuda") else 1  # jobs that a worker gets at a time
         self._warn = warn

@@ -19,8 +19,9 @@ from typing import Any, cast
 
 import torch
 
+from nas import plugins
 from nas.data.dataset import Dataset
-from nas.errors import DataError, StorageError
+from nas.errors import NasError, StorageError
 from nas.files import write_whole
 from nas.training.group import Group
 from nas.training.recipe import Recipe
@@ -41,6 +42,7 @@ class Task:
     weights: str = ""  # the folder for trained weights; empty: they are not wanted
     work: str = "nas.evaluation.local.worker:train_jobs"  # the function that does the jobs, see `Work`
     group: int | str = 1  # how many jobs are trained at a time on a GPU
+    plugins: tuple[str, ...] = ()  # folders whose plugin files may be imported: layers are among them
 
 
 def train_jobs(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Trial]:
@@ -80,6 +82,7 @@ def main(jobs: socket.socket, task: Task) -> None:
 def _answers(lines: Iterable[str], task: Task) -> Iterator[dict[str, Any]]:
     """A trial for each job, or an error that no candidate can help: it ends the search."""
     try:
+        plugins.offer(map(Path, task.plugins))
         dataset = Dataset.load(Path(task.data))
         module, _, function = task.work.partition(":")
         work = cast("Work", getattr(importlib.import_module(module), function))
@@ -87,7 +90,7 @@ def _answers(lines: Iterable[str], task: Task) -> Iterator[dict[str, Any]]:
             for trial in safely(work, [Job.from_dict(job) for job in json.loads(line)], dataset, task):
                 yield {"trial": trial.to_dict(), "warnings": _warnings.copy()}
                 _warnings.clear()
-    except (StorageError, DataError) as error:
+    except NasError as error:
         yield {"error": str(error)}
 
 

@@ -135,8 +135,8 @@ class Lanes:
 
     def train(self, jobs: deque[Job]) -> Iterator[Trained]:
         """Train jobs, and take them from ``jobs``; there remain those that the plain loop has to train."""
-        # Torchvision's models may draw random numbers of their own, which the lanes would share.
-        left = [job for job in jobs if self._is_broken or job.candidate.architecture.backbones]
+        # Torchvision's models and layers of plugins may draw random numbers, which the lanes would share.
+        left = [job for job in jobs if self._is_broken or not job.candidate.architecture.is_built_in]
         waiting = deque(job for job in jobs if job not in left)
         jobs.clear()
         try:

@@ -1,0 +1,162 @@
+"""The contract of layers."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from nas import plugins
+from nas.architecture.architecture import Architecture
+from nas.architecture.layers import Flatten, Layer, Merge, Shape, show
+from nas.errors import ArchitectureError, NasError
+from nas.testing.contract import Contract, doing, require
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SHAPES: tuple[Shape, ...] = ((3, 12, 10), (4, 8, 8), (3, 20), (6, 32), (16,), (7,))  # images, sequences, vectors
+CLASSES = 3
+
+
+class LayerContract(Contract):
+    """What a search relies on in a layer: it is compared with the module that it makes, on several inputs."""
+
+    def make(self) -> Layer:
+        """The layer, with the options as its settings."""
+        with doing("making it"):
+            values = plugins.check_options(self.plugin, self.options, ("inputs",))
+            layer: Layer = self.plugin(**values)
+        return layer
+
+    def test_fits_something(self) -> None:
+        """Fits at least one of six inputs: two images, two sequences, two vectors."""
+        self._fitting()
+
+    def test_shape(self) -> None:
+        """Makes the shape that it says, for any batch."""
+        for shapes in self._fitting():
+            layer = self.make()
+            output = layer.output_shape(*shapes)
+            for count in (1, 3):
+                found = tuple(self._module(shapes).eval()(*_inputs(shapes, count)).shape)
+                right = (count, *output)
+                require(
+                    found == right, f"on {_words(shapes)} it says {right}, and its module makes {found}: {layer}"
+                )
+
+    def test_parameters(self) -> None:
+        """Learns as many numbers as it says."""
+        for shapes in self._fitting():
+            said = self.make().parameters(*shapes)
+            found = sum(parameter.numel() for parameter in self._module(shapes).parameters())
+            require(
+                said == found, f"on {_words(shapes)} it says {said:,} parameters, and its module has {found:,}"
+            )
+
+    def test_flops(self) -> None:
+        """Does as many operations as it says, as torch counts them."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        for shapes in self._fitting():
+            counted, module = self.make().flops(*shapes), self._module(shapes).eval()
+            with FlopCounterMode(display=False) as counter:
+                module(*_inputs(shapes, 1))
+            found = counter.get_total_flops()
+            require(
+                counted == found, f"on {_words(shapes)}: it says {counted:,} operations, torch counts {found:,}"
+            )
+
+    def test_learns(self) -> None:
+        """Passes a gradient to each of its parameters, and leaves its input as it is."""
+        import torch
+
+        for shapes in self._fitting():
+            module, inputs = self._module(shapes).train(), _inputs(shapes, 4)
+            before = [tensor.clone() for tensor in inputs]
+            module(*inputs).square().sum().backward()
+            lost = [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
+            require(not lost, f"the parameter {(lost or [''])[0]} gets no gradient")
+            require(all(map(torch.equal, inputs, before)), "it changes its input in place")
+
+    def test_json(self) -> None:
+        """Is written as JSON, found again by its name, and read back equal."""
+        layer, found = self.make(), plugins.layer(self.plugin.__name__)
+        require(found is self.plugin, f"the name {self.plugin.__name__} stands for another class: {found}")
+        architecture = self._network(self._fitting()[0], layer)
+        with doing("reading it from JSON"):
+            back = Architecture.from_json(architecture.to_json())
+        require(back == architecture, f"{architecture.to_json()} is read as {back.to_json()}")
+        require(back.id == architecture.id, "it has another id after it was written and read")
+
+    def test_refuses(self) -> None:
+        """Refuses what does not fit with an ArchitectureError, and nothing else."""
+        for shapes in self._shapes():
+            with doing(f"output_shape on {_words(shapes)}"), suppress(ArchitectureError):
+                self.make().output_shape(*shapes)
+
+    def test_export(self) -> None:
+        """Leaves with a network for torch.export, and as Python source or with the reason why not."""
+        import torch
+
+        from nas.training.network import Network
+        from nas.winner.export.source_code import Described, renamed, source_code
+
+        shapes = self._fitting()[0]
+        shape, architecture = shapes[0], self._network(shapes, self.make())
+        moments = {"mean": [0.0] * shape[0], "std": [1.0] * shape[0]}
+        network = Network(architecture, shape, CLASSES, **moments).eval()
+        [x] = _inputs(shapes[:1], 2)
+        with doing("torch.export"):
+            exported = torch.export.export(network, (x,)).module()(x)
+        require(torch.allclose(exported, network(x), atol=1e-5), "torch.export makes something else of it")
+        described = Described(architecture, shape, tuple("abc"), "contract")
+        try:
+            code = source_code(described)
+        except NasError:  # the reason, in one line
+            return
+        with doing("running its source"):
+            names = {"__name__": "network", "__file__": "network.py"}
+            exec(compile(code, "network.py", "exec"), names)  # noqa: S102  the plugin's own source
+            copy = names["Network"]()  # type: ignore[operator]
+            copy.load_state_dict(renamed(described, network.state_dict()))
+            copied = copy.eval().layers(x) if len(shape) == 3 and architecture.is_chain else copy.eval()(x)
+        require(torch.allclose(copied, network(x), atol=1e-4), "written as Python, it computes something else")
+
+    def _network(self, shapes: tuple[Shape, ...], layer: Layer) -> Architecture:
+        """A network with the layer, which follows the input as often as it has inputs."""
+        from dataclasses import replace
+
+        if len(shapes) > 1:
+            layer = replace(layer, inputs=(0,) * len(shapes))
+        return Architecture((layer, Flatten()))
+
+    def _shapes(self) -> list[tuple[Shape, ...]]:
+        """The shapes of inputs that are tried."""
+        merges = issubclass(self.plugin, Merge)
+        return [(shape, shape) if merges else (shape,) for shape in SHAPES]
+
+    def _fitting(self) -> list[tuple[Shape, ...]]:
+        """Those that fit."""
+        found = []
+        for shapes in self._shapes():
+            with suppress(ArchitectureError):
+                self.make().output_shape(*shapes)
+                found.append(shapes)
+        tried = ", ".join(_words(shapes) for shapes in self._shapes())
+        require(bool(found), f"it fits none of {tried}")
+        return found
+
+    def _module(self, shapes: tuple[Shape, ...]) -> nn.Module:
+        with doing(f"module on {_words(shapes)}"):
+            return self.make().module(*shapes)
+
+
+def _inputs(shapes: tuple[Shape, ...], count: int) -> list[Tensor]:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(count, *shape, generator=generator) for shape in shapes]
+
+
+def _words(shapes: tuple[Shape, ...]) -> str:
+    return " and ".join(map(show, shapes))
