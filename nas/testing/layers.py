@@ -71,8 +71,9 @@ class LayerContract(Contract):
         import torch
 
         for shapes in self._fitting():
-            module, inputs = self._module(shapes).train(), _inputs(shapes, 4)
-            before = [tensor.clone() for tensor in inputs]
+            module = self._module(shapes).train()
+            inputs = [tensor.requires_grad_() for tensor in _inputs(shapes, 4)]
+            before = [tensor.detach().clone() for tensor in inputs]
             module(*inputs).square().sum().backward()
             lost = [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
             require(not lost, f"the parameter {(lost or [''])[0]} gets no gradient")
