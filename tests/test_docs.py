@@ -14,7 +14,13 @@ from click.testing import CliRunner
 from nas.cli.main import cli
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["docs/write-a-strategy.md", "docs/write-a-space.md", "docs/write-a-dataset.md", "docs/use-the-winner.md"]
+PAGES = [
+    "docs/write-a-strategy.md",
+    "docs/write-a-space.md",
+    "docs/write-a-dataset.md",
+    "docs/write-a-layer.md",
+    "docs/use-the-winner.md",
+]
 
 
 def blocks(text: str) -> list[tuple[str, str]]:

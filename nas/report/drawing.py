@@ -12,7 +12,7 @@ from nas.errors import ArchitectureError
 COLUMNS = 6  # layers in a row
 STEP, ROW, PICTURE, LINE = 150, 160, 72, 15  # pixels: a layer's width and height, its picture's, a line of text
 TOP, MARGIN = 44, 16
-LETTERS = 23  # of 11 pixels, in the width of a layer
+LETTERS = 21  # of 11 pixels, in the width of a layer
 # By the role of a layer; told apart in grey, too.
 FILLS = {
     "convolution": "#4c78a8",
@@ -40,6 +40,7 @@ def network_svg(architecture: Architecture, limits: Limits) -> str:
     parts += _layer(0, "other", limits.input_shape, largest, ["input", show(limits.input_shape)])
     for position, row in enumerate(rows, 1):
         words = str(row.layer) if position < len(rows) else f"{row.layer} (the classes)"
+        words = words if architecture.is_chain else f"{position}: {words}"
         lines = [*_wrapped(words), show(row.shape), f"{row.parameters:,} parameters" if row.parameters else ""]
         parts += _layer(position, row.layer.role, row.shape, largest, lines)
         parts += [_arrow(source, position) for source in row.inputs]
@@ -70,14 +71,14 @@ def _arrow(source: int, position: int) -> str:
     if source == position - 1:
         return f'<path d="M{left - 14} {y:g} h20 m-5 -4 l5 4 l-5 4" fill="none" stroke="#333"/>'
     (from_x, from_y), end = _centre(source), top + 4
-    above = from_y - PICTURE / 2
-    if above > end - ROW / 2:  # in one row: an arc over those between them
+    if _place(source)[1] == top:  # in one row: an arc over those between them
         high = top - 6 - 3 * min(position - source, 8)
-        curve = f"M{from_x:g} {above + 4:g} C{from_x:g} {high:g} {x:g} {high:g} {x:g} {end:g}"
-    else:  # from below the words of the one to the top of the other
-        below = from_y + PICTURE / 2
-        curve = f"M{from_x + 20:g} {below:g} C{from_x + 70:g} {below + 60:g} {x - 50:g} {top - 40:g} {x:g} {end:g}"
-    return f'<path d="{curve} m-4 -6 l4 6 l4 -6" fill="none" stroke="#a0522d" stroke-width="1.3"/>'
+        line = f"M{from_x:g} {end} C{from_x:g} {high} {x:g} {high} {x:g} {end}"
+    else:  # between the columns, then between the rows; each source has a lane of its own there
+        lane = 3 * (source % 4)
+        down, x = _place(source)[0] + STEP - 6 - lane, x - 6 + lane
+        line = f"M{from_x + 20:g} {from_y + 8 + lane:g} H{down} V{top - 4 - lane} H{x:g} V{end}"
+    return f'<path d="{line} m-3 -5 l3 5 l3 -5" fill="none" stroke="#a0522d" stroke-width="1.2"/>'
 
 
 def _layer(position: int, kind: str, shape: Shape, largest: int, lines: list[str]) -> list[str]:
