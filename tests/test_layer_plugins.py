@@ -1,0 +1,144 @@
+"""Layers from somebody's file: in a whole search with the real command, and in what comes from a stranger."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command import QUICK, found, nas, said
+from PIL import Image
+
+from nas import plugins
+from nas.architecture.architecture import Architecture
+from nas.architecture.layers import Conv2d, GlobalAveragePool
+from nas.errors import ArchitectureError, PluginError
+from nas.testing import check
+
+EXAMPLES = Path(__file__).parent.parent / "plugins"
+SPACE = '''
+from convnext_block import ConvNextBlock
+from squeeze_excitation import SqueezeExcitation
+
+from nas.architecture.architecture import Architecture
+from nas.architecture.layers import Add, Conv2d, GlobalAveragePool
+from nas.spaces.space import SearchSpace
+
+
+class Attentive(SearchSpace):
+    """A convolution, an attention or a block around which the input goes, too."""
+
+    def build(self, choose):
+        first = Conv2d(choose.suggest_categorical("filters", [4, 6, 8]), 5, stride=3, activation="relu")
+        if choose.suggest_categorical("block", [True, False]):
+            second = ConvNextBlock(choose.suggest_categorical("kernel", [3, 5]))
+        else:
+            second = SqueezeExcitation(choose.suggest_categorical("reduction", [1, 2, 4]))
+        return Architecture((first, second, Add(inputs=(1, 2)), GlobalAveragePool()))
+'''
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of plugins: a space, and the layers of the examples that it imports from beside it."""
+    folder = tmp_path_factory.mktemp("mine")
+    for name in ("squeeze_excitation", "convnext_block", "_convnext"):
+        shutil.copy(EXAMPLES / f"{name}.py", folder)
+    (folder / "attentive.py").write_text(SPACE)
+    return folder
+
+
+def test_a_search_with_layers_from_files_goes_all_the_way(mine: Path, tmp_path: Path) -> None:
+    named = ["--plugins", str(mine)]
+    words = ["--space", "attentive", *named, *QUICK, "--mlflow", "off"]
+    nas("search", *words, "--trials", "6", "--workers", "2", "--out", "whole", cwd=tmp_path)
+    nas("search", *words, "--trials", "3", "--workers", "1", "--out", "parts", cwd=tmp_path)
+    nas("resume", "parts", "--trials", "6", *named, cwd=tmp_path)
+    whole, parts = found(tmp_path / "whole"), found(tmp_path / "parts")
+    assert parts["told"] == whole["told"]
+    assert {key: parts["trials"][key] for key in whole["told"]} == {k: whole["trials"][k] for k in whole["told"]}
+
+    image = tmp_path / "digit.png"
+    Image.new("L", (28, 28), 255).save(image)
+    assert "digit.png" in nas("predict", "--search", "whole", *named, str(image), cwd=tmp_path).stdout
+    assert "Add ← 1, 2" in nas("show", "whole", *named, cwd=tmp_path).stdout
+    done = nas("export", "whole", "--format", "all", "--json", *named, cwd=tmp_path)
+    assert set(json.loads(done.stdout.splitlines()[-1])["formats"]) == {"onnx", "torch", "safetensors", "python"}
+    code = (tmp_path / "whole/best/python/network.py").read_text()
+    assert "class Gate(nn.Module)" in code or "class Block(nn.Module)" in code
+
+    # What it names is imported only where it is offered, whoever's file it is.
+    for command in (["show", "whole"], ["export", "whole"], ["predict", "--search", "whole", str(image)]):
+        line = said(nas(*command, cwd=tmp_path, code=1))
+        assert "there is no layer" in line
+        assert "--plugins" in line
+
+
+def test_a_name_in_a_file_imports_nothing_that_is_not_offered(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    for name in ("evil", "os.system", "nas.cli.main", "Layer", "Plain", "torch.nn.Linear", "../evil"):
+        with pytest.raises(ArchitectureError, match="there is no layer"):
+            Architecture.from_dict({"layers": [{"type": name}]})
+    monkeypatch.setenv("NAS_PLUGINS", str(mine))
+    network = Architecture.from_dict({"layers": [{"type": "Conv2d", "filters": 8}, {"type": "SqueezeExcitation"}]})
+    assert (
+        network.parameters((1, 8, 8), 2)
+        == 80 + (2 * 8 * 2 + 8 + 2) + (6 * 6 * 8 * 2 + 2) - 6 * 6 * 8 * 2 + 8 * 36 * 2
+    )
+
+
+def test_two_layers_of_one_name_are_an_error(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(mine / "squeeze_excitation.py", tmp_path / "copied.py")
+    monkeypatch.setenv("NAS_PLUGINS", f"{mine}:{tmp_path}")
+    with pytest.raises(PluginError, match="there are two layers 'SqueezeExcitation'"):
+        plugins.layer("SqueezeExcitation")
+
+
+BROKEN = {
+    "Makes the shape": ("return shape\n", "return (shape[0] + 1, *shape[1:])\n"),
+    "Learns as many": ("2 * shape[0] * self.hidden(shape) + shape[0]", "2 * shape[0] * self.hidden(shape)"),
+    "Does as many": ("4 * shape[0]", "2 * shape[0]"),
+    "Passes a gradient": ("return x * weights", "return x.mul_(0).detach() * weights.detach()"),
+    "Refuses what": ("        self.hidden(shape)\n        return shape", "        return (shape[0], shape[1])"),
+    "Is written as JSON": ("count(4)", "setting(lambda v: True, 'anything', 4.5)"),
+}
+
+
+@pytest.mark.parametrize("requirement", BROKEN)
+def test_the_contract_finds_a_broken_layer(
+    requirement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (EXAMPLES / "squeeze_excitation.py").read_text()
+    old, new = BROKEN[requirement]
+    assert old in text
+    name = f"broken_{list(BROKEN).index(requirement)}"
+    (tmp_path / f"{name}.py").write_text(
+        text.replace(old, new).replace("Shape, channels", "Shape, setting, channels")
+    )
+    monkeypatch.setenv("NAS_PLUGINS", str(tmp_path))
+    found_broken = [one.requirement for one in check("layer", plugins.find("layer", name)) if one.broken]
+    assert any(words.startswith(requirement) for words in found_broken), found_broken
+
+
+def test_a_module_that_has_no_source_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nas.errors import NasError
+    from nas.winner.export.source_code import Described, source_code
+
+    code = (EXAMPLES / "convnext_block.py").read_text().replace("ConvNextBlock", "Hidden")
+    code = code.replace("from _convnext import Block\n", "")
+    code = code.replace(
+        "        return Block(",
+        "        class Block(nn.Conv2d):\n            pass\n\n        return Block(shape[0], ",
+    )
+    (tmp_path / "hidden.py").write_text(code)
+    monkeypatch.setenv("NAS_PLUGINS", str(tmp_path))
+    layer = plugins.layer("Hidden")
+    network = Architecture((Conv2d(4), layer(3), GlobalAveragePool()))
+    with pytest.raises(
+        NasError, match=r"layer 2 \(Hidden kernel=3\) cannot be written as Python: .* inside a function"
+    ):
+        source_code(Described(network, (1, 12, 12), ("a", "b"), "x"))
