@@ -6,18 +6,38 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+import nas
 from nas import plugins as installed
-from nas.errors import NasError, UsageError, label, plain, quoted, unknown
+from nas.data.dataset import Dataset
+from nas.errors import NasError, OptionError, UsageError, label, plain, quoted, unknown
 from nas.files import read_small
 from nas.objectives import Objective
 from nas.records.observer import Observer
 from nas.records.outcome import Outcome
+from nas.records.searches import GIVEN
+from nas.training.recipe import Recipe, recipe_of, table_of
+
+# The parts of a search that are plugins. Each is named, or given in Python as a class; a space or a data set may
+# be given as an object, too. The setting is then the text "object:" and the name of the class.
+PARTS = ("strategy", "space", "dataset", "evaluator")
+OBJECTS = ("space", "dataset")
 
 Setting = None | bool | int | float | str
 LARGEST = 2**63 - 1  # whole number, as TOML has them; it takes hexadecimal ones of any length
@@ -66,6 +86,24 @@ def numbered(device: str) -> str:
     return device
 
 
+def usable_recipe(value: object) -> object:
+    """The name of a recipe, or a table of its fields with their types (see `recipe_of`)."""
+    try:
+        table = table_of(value) if isinstance(value, Recipe) else value
+        if isinstance(table, str):
+            recipe_of(table)
+        if not isinstance(table, Mapping):
+            return table
+        recipe, base = recipe_of(table), str(table.get("base", "default"))
+    except OptionError as error:
+        details = {"text": str(error), "name": f"recipe.{error.name}"}
+        raise PydanticCustomError("recipe", "{text}", details) from None
+    except UsageError as error:
+        raise PydanticCustomError("recipe", "{text}", {"text": str(error), "name": "recipe"}) from None
+    changes = {str(name): getattr(recipe, str(name)) for name in table if name != "base"}
+    return {"base": base, **changes} if changes else base
+
+
 Name = Annotated[str, Field(max_length=200)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Ordinary = Annotated[Setting, BeforeValidator(ordinary)]
@@ -90,7 +128,8 @@ class Experiment(BaseModel):
     batch: Annotated[int, Field(ge=1, le=10_000)] = 8  # candidates that are asked for, and compete, at a time
     rungs: Annotated[int, Field(ge=1, le=4)] = 2  # of successive halving; 1: every candidate is trained in full
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None  # of a full training during the search
-    recipe: Name = "default"
+    # The name of a recipe; or a table of its fields, in which "base" names the recipe that they change.
+    recipe: Annotated[Name | dict[str, str | int | float], BeforeValidator(usable_recipe)] = "default"
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"  # of convolutions and linear maps
     evaluator: Name = "local"
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
@@ -105,10 +144,31 @@ class Experiment(BaseModel):
     plugins: Annotated[tuple[Usable, ...], Field(strict=False)] = ()
     # The file, its text, and which of its options hold: an error says in which line one stands.
     _file: tuple[Path, str, frozenset[str]] | None = PrivateAttr(default=None)
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict)  # part → the class or object that was given
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _take(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Keep classes and objects beside the settings, and move the options ``recipe.FIELD`` to the recipe."""
+        if not isinstance(values, dict):
+            return validate(values)
+        given = {kind: values[kind] for kind in PARTS if _is_given(kind, values.get(kind))}
+        values = {**values, **{kind: GIVEN + _class_of(part).__name__ for kind, part in given.items()}}
+        options = values.get("options")
+        if isinstance(options, dict):
+            fields = {name[7:]: value for name, value in options.items() if str(name).startswith("recipe.")}
+            values["options"] = {name: v for name, v in options.items() if not str(name).startswith("recipe.")}
+            if fields:
+                recipe = values.get("recipe", "default")
+                before = table_of(recipe) if isinstance(recipe, Recipe) else recipe
+                values["recipe"] = {**(before if isinstance(before, dict) else {"base": before}), **fields}
+        experiment = validate(values)
+        experiment._given = given
+        return experiment
 
     @classmethod
     def of(cls, **values: Any) -> Self:
-        """An experiment; what is wrong with it is said in one line.
+        """An experiment.
 
         Raises:
             NasError: a setting that is unknown or out of range.
@@ -122,6 +182,8 @@ class Experiment(BaseModel):
     def _explain(cls, error: ValidationError) -> tuple[str, str]:
         """The name of the first setting that is wrong, and what is wrong with it."""
         first = error.errors(include_url=False)[0]
+        if first["type"] == "recipe":
+            return first["ctx"]["name"], first["msg"]
         name, found = str(first["loc"][0]), quoted(first["input"])
         message = first["msg"].removeprefix("Value error, ")
         message = f"{message[0].lower()}{message[1:]}"
@@ -152,7 +214,8 @@ class Experiment(BaseModel):
             experiment = cls(**{**values, **changes, **({"options": options} if options else {})})
         except ValidationError as error:
             name, message = cls._explain(error)
-            raise UsageError(message if name in changes else f"{_place(path, text, name)}: {message}") from None
+            place = "" if _is_change(name, changes) else f"{_place(path, text, name)}: "
+            raise UsageError(f"{place}{message}") from None
         trusted = installed.folders(changes.get("plugins", ()))
         for folder in cls.of(plugins=values.get("plugins", ())).plugins:
             if Path(os.path.realpath(folder)) not in trusted:  # resolve() raises for a loop of links
@@ -179,27 +242,89 @@ class Experiment(BaseModel):
         prefix = f"{kind}."
         return {n.removeprefix(prefix): v for n, v in self.options.items() if n.startswith(prefix)}
 
+    def part(self, kind: str) -> Any:
+        """The class of a plugin, found by its name; or the class or object that was given in its place.
+
+        Raises:
+            NasError: it cannot be found, or was given to an earlier process and not to this one.
+        """
+        if kind in self._given:
+            return self._given[kind]
+        name: str = getattr(self, kind)
+        if kind in self.lacks:
+            again = f"nas.search(…, {kind}={label(self.lacks[kind])})"
+            raise UsageError(
+                f"{kind} = {quoted(name)} is a Python object, which no file holds: give it again, {again}"
+            )
+        return installed.find(kind, name, self.plugins)
+
+    @property
+    def lacks(self) -> dict[str, str]:
+        """The parts that were given as Python objects to an earlier process only: kind → name of the class."""
+        names = {kind: str(getattr(self, kind)) for kind in PARTS if kind not in self._given}
+        return {kind: name.removeprefix(GIVEN) for kind, name in names.items() if name.startswith(GIVEN)}
+
+    def changed(self, **changes: Any) -> Self:
+        """The experiment with other settings, of which classes and objects may be some.
+
+        Raises:
+            NasError: a setting that is unknown or out of range.
+        """
+        return self.of(**{name: getattr(self, name) for name in self.model_fields_set} | self._given | changes)
+
     def to_toml(self) -> str:
         """The settings that are not empty, as `read` takes them."""
         values = {k: v for k, v in self.model_dump(mode="json").items() if v not in (None, [], {})}
-        options = values.pop("options", {})
-        lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
-        lines += ["", "[options]", *(f"{_toml(k)} = {_toml(v)}" for k, v in options.items())] if options else []
+        lines = [f"# {kind} is a Python object: give it again to go on" for kind in self._given]
+        tables = {name: values.pop(name) for name in ("recipe", "options") if isinstance(values.get(name), dict)}
+        lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
+        for name, table in tables.items():
+            lines += ["", f"[{name}]", *(f"{_toml(key)} = {_toml(value)}" for key, value in table.items())]
         return "\n".join(lines) + "\n"
 
     def run(self, out: Path | None = None, observers: Sequence[Observer] = ()) -> Outcome:
-        """Search, select, open the test images once, hand over.
+        """Search, select, open the test images once, hand over: ``nas.search(experiment)``, which see."""
+        return nas.search(self, out=out, observers=observers)
 
-        Args:
-            out: the folder to write; without it, a new one in runs/.
-            observers: are told what happens; without any, nothing is shown (MLflow is written all the same).
 
-        Raises:
-            NasError: whatever the user can put right.
-        """
-        from nas.run.runs import run_search
+def _is_given(kind: str, value: object) -> bool:
+    """Whether a part of a search is given as a class or an object; plain data are taken for a wrong name.
 
-        return run_search(self, out, observers)
+    Raises:
+        UsageError: it is an object where a class is needed, or of another kind.
+    """
+    if value is None or isinstance(value, str):
+        return False
+    if kind == "dataset" and isinstance(value, Dataset):
+        raise UsageError(
+            f"dataset: a Dataset has no test images: give a class or an object that has load_test, too "
+            f"(a subclass of {installed.base_of(kind).__name__}; docs/write-a-dataset.md)"
+        )
+    base = installed.base_of(kind)
+    if isinstance(value, type):
+        if not issubclass(value, base):
+            raise UsageError(f"{kind}: {value.__name__} is no subclass of {base.__name__}")
+        return True
+    if isinstance(value, base) and kind not in OBJECTS:
+        name = type(value).__name__
+        raise UsageError(
+            f"{kind}: give the class {name}, not an object of it, and its options with options={{…}}: the search "
+            "makes the object, with arguments that only the search has"
+        )
+    return isinstance(value, base)
+
+
+def _class_of(part: Any) -> type[Any]:
+    return part if isinstance(part, type) else type(part)
+
+
+def _is_change(name: str, changes: Mapping[str, Any]) -> bool:
+    """Whether a setting ("trials", "options.population", "recipe.shift") is one of ``changes``."""
+    head, _, rest = name.partition(".")
+    options = changes.get("options", {})
+    if head == "options" and isinstance(options, dict):
+        return rest in options
+    return head in changes or name in options
 
 
 def _table(path: Path, text: str) -> dict[str, Any]:
