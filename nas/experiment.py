@@ -275,11 +275,12 @@ class Experiment(BaseModel):
     def to_toml(self) -> str:
         """The settings that are not empty, as `read` takes them."""
         values = {k: v for k, v in self.model_dump(mode="json").items() if v not in (None, [], {})}
-        lines = [f"# {kind} is a Python object: give it again to go on" for kind in self._given]
+        again = "".join(f", {kind}={label(_class_of(part).__name__)}" for kind, part in self._given.items())
+        lines = [f"# Python objects, which have to be given again: nas.resume(FOLDER{again})"] if again else []
         tables = {name: values.pop(name) for name in ("recipe", "options") if isinstance(values.get(name), dict)}
         lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
         for name, table in tables.items():
-            lines += ["", f"[{name}]", *(f"{_toml(key)} = {_toml(value)}" for key, value in table.items())]
+            lines += ["", f"[{name}]", *(f"{_key(key)} = {_toml(value)}" for key, value in table.items())]
         return "\n".join(lines) + "\n"
 
     def run(self, out: Path | None = None, observers: Sequence[Observer] = ()) -> Outcome:
@@ -368,6 +369,10 @@ def _place(path: Path, text: str, name: str) -> str:
         if (found == wanted and (key or header)) or inline:
             return f"{path}, line {number}"
     return str(path)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch("[a-z_]+", name) else _toml(name)
 
 
 def _toml(value: Any) -> str:
