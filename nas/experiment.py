@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -26,12 +25,13 @@ from pydantic_core import PydanticCustomError
 import nas
 from nas import plugins as installed
 from nas.data.dataset import Dataset
-from nas.errors import NasError, OptionError, UsageError, label, plain, quoted, unknown
+from nas.errors import OptionError, UsageError, label, plain, quoted, unknown
 from nas.files import read_small
 from nas.objectives import Objective
 from nas.records.observer import Observer
 from nas.records.outcome import Outcome
 from nas.records.searches import GIVEN
+from nas.toml import place_of, read_table, written, written_key
 from nas.training.recipe import Recipe, recipe_of, table_of
 
 # The parts of a search that are plugins. Each is named, or given in Python as a class; a space or a data set may
@@ -41,7 +41,6 @@ OBJECTS = ("space", "dataset")
 
 Setting = None | bool | int | float | str
 LARGEST = 2**63 - 1  # whole number, as TOML has them; it takes hexadecimal ones of any length
-MAX_PARTS = 100  # of a key with dots: the time to read one grows with their square (4,000: 0.16 s)
 
 
 def seconds(value: object) -> object:
@@ -206,7 +205,7 @@ class Experiment(BaseModel):
             NasError: the file cannot be read, or something in it is unknown or out of range.
         """
         text = read_small(path)
-        values = _table(path, text)
+        values = read_table(path, text)
         options = values.get("options", {})
         if isinstance(options, dict):
             options = {**_flat(options), **changes.get("options", {})}
@@ -214,12 +213,12 @@ class Experiment(BaseModel):
             experiment = cls(**{**values, **changes, **({"options": options} if options else {})})
         except ValidationError as error:
             name, message = cls._explain(error)
-            place = "" if _is_change(name, changes) else f"{_place(path, text, name)}: "
+            place = "" if _is_change(name, changes) else f"{place_of(path, text, name)}: "
             raise UsageError(f"{place}{message}") from None
         trusted = installed.folders(changes.get("plugins", ()))
         for folder in cls.of(plugins=values.get("plugins", ())).plugins:
             if Path(os.path.realpath(folder)) not in trusted:  # resolve() raises for a loop of links
-                place, name = _place(path, text, "plugins"), plain(str(folder))
+                place, name = place_of(path, text, "plugins"), plain(str(folder))
                 raise UsageError(
                     f"{place}: it names the plugin folder {name}, whose code would run: add --plugins {name} if "
                     "you trust it"
@@ -232,7 +231,7 @@ class Experiment(BaseModel):
         if self._file is None or option not in self._file[2]:
             return ""
         path, text, _ = self._file
-        return f"{_place(path, text, f'options.{option}')}: "
+        return f"{place_of(path, text, f'options.{option}')}: "
 
     def options_of(self, kind: str) -> dict[str, Setting]:
         """The options of a kind of plugin, without their prefix ("space.", "dataset.", "evaluator.")."""
@@ -278,9 +277,9 @@ class Experiment(BaseModel):
         again = "".join(f", {kind}={label(_class_of(part).__name__)}" for kind, part in self._given.items())
         lines = [f"# Python objects, which have to be given again: nas.resume(FOLDER{again})"] if again else []
         tables = {name: values.pop(name) for name in ("recipe", "options") if isinstance(values.get(name), dict)}
-        lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
+        lines += [f"{key} = {written(value)}" for key, value in values.items()]
         for name, table in tables.items():
-            lines += ["", f"[{name}]", *(f"{_key(key)} = {_toml(value)}" for key, value in table.items())]
+            lines += ["", f"[{name}]", *(f"{written_key(key)} = {written(value)}" for key, value in table.items())]
         return "\n".join(lines) + "\n"
 
     def run(self, out: Path | None = None, observers: Sequence[Observer] = ()) -> Outcome:
@@ -328,55 +327,9 @@ def _is_change(name: str, changes: Mapping[str, Any]) -> bool:
     return head in changes or name in options
 
 
-def _table(path: Path, text: str) -> dict[str, Any]:
-    """The settings in a TOML file.
-
-    Raises:
-        NasError: it is no TOML.
-    """
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.count(".") > MAX_PARTS:
-            raise NasError(f"{path}, line {number} has {line.count('.'):,} dots, and {MAX_PARTS} are the most")
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        raise NasError(f"{path} is no TOML that can be read: its lists are too deep") from None
-    except ValueError as error:
-        reason = " ".join(plain(str(error)).split())  # it ends in the place, and may begin with a whole key
-        reason = reason if len(reason) <= 200 else f"{reason[:100]}…{reason[-99:]}"
-        raise NasError(f"{path} is no TOML: {reason}") from None
-
-
 def _flat(options: dict[str, Any]) -> dict[str, Any]:
     """``space.filters = 2`` is a table in TOML, and an option called "space.filters" here."""
     flat: dict[str, Any] = {}
     for name, value in options.items():
         flat |= {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
     return flat
-
-
-def _place(path: Path, text: str, name: str) -> str:
-    """Where a key of a TOML file stands; keys of tables are written with dots."""
-    table = ""
-    wanted = name.split(".")
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[([^\]]+)\]", line):
-            table = header[1]
-        key = re.match(r"""\s*([\w.'"-]+)\s*=""", line)
-        parts = [part.strip(" '\"") for part in f"{table}.{key[1] if key else ''}".split(".")]
-        found = [part for part in parts if part]
-        inline = key and found == wanted[:-1] and re.search(rf"\b{re.escape(wanted[-1])}\b", line)
-        if (found == wanted and (key or header)) or inline:
-            return f"{path}, line {number}"
-    return str(path)
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch("[a-z_]+", name) else _toml(name)
-
-
-def _toml(value: Any) -> str:
-    """One value; the strings of JSON are strings of TOML, where DEL has to be escaped, too."""
-    import json
-
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -17,12 +17,14 @@ import nas
 from nas import plugins
 from nas.architecture.layers import Conv2d, GlobalAveragePool
 from nas.cli.main import cli
+from nas.dashboard.points import flat
 from nas.data.dataset import Dataset, Split
 from nas.data.source import Source
 from nas.errors import Interrupted, JournalError, NasError, UsageError
 from nas.records.journal import FILE
 from nas.records.observer import Observer
 from nas.records.record import entry_of, line_of, lines, read
+from nas.report.page import report
 from nas.run import resolve
 from nas.training.recipe import RECIPES, Recipe
 
@@ -233,7 +235,12 @@ def test_the_command_line_changes_fields_of_a_recipe(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, [*words, "--max-flops", "500000", "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     recipe = {"base": "lecture", "shift": 1, "learning_rate": 0.002}
-    assert read(tmp_path / "out" / FILE)[0].header.config["recipe"] == recipe
+    record = read(tmp_path / "out" / FILE)[0]
+    assert record.header.config["recipe"] == recipe
+    words = "lecture, shift 1, learning_rate 0.002"
+    assert words in (tmp_path / "out" / "best" / "README.md").read_text()
+    assert words in report(record)
+    assert dict(flat(record.header.config))["recipe.learning_rate"] == 0.002  # as MLflow gets it
     assert nas.Experiment.read(tmp_path / "out" / "search.toml", plugins=(PLUGINS,)).recipe == recipe
     with pytest.raises(JournalError, match=r"recipe was \{.*0\.002\}, and is 'default'"):
         nas.resume(tmp_path / "out", plugins=(PLUGINS,), recipe="default", trials=3)

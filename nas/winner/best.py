@@ -324,7 +324,7 @@ def write_card(outcome: Outcome) -> None:
         "|---|---|---|",
         *(f"| {cell(row.layer)} | {show(row.shape)} | {row.parameters:,} |" for row in rows),
         "",
-        f"Trained for {outcome.retrained[0].job.epochs:g} epochs with the recipe `{header.config.get('recipe')}`; "
+        f"Trained for {outcome.retrained[0].job.epochs:g} epochs with the recipe `{header.recipe}`; "
         f"data fingerprint {header.dataset['fingerprint']}.",
         "",
         "The network takes raw images, 0 to 255; normalisation is its first step:",
