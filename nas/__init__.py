@@ -1,23 +1,31 @@
 """Finds a small convolutional network for a set of images.
 
-from nas import Experiment
+import nas
 
-outcome = Experiment(strategy="evolve", dataset="mnist-5k", trials=24).run()
+outcome = nas.search(strategy="evolve", dataset="mnist-5k", trials=24)
 print(outcome.test_accuracy, outcome.architecture.to_json())
+network = nas.load(outcome.header.folder)
 """
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nas.architecture.architecture import Architecture
+    from nas.architecture.layer import Layer
+    from nas.data.dataset import Dataset
     from nas.errors import NasError
     from nas.experiment import Experiment
     from nas.records.outcome import Outcome
+    from nas.run.resumed import resume
+    from nas.run.runs import search, train
     from nas.spaces.space import Candidate, SearchSpace
     from nas.strategies.strategy import Strategy
     from nas.trial import Trial
+    from nas.winner.best import load
 
 __version__ = "0.1.0"
 
@@ -25,15 +33,36 @@ __version__ = "0.1.0"
 _PLACES = {
     "Architecture": "nas.architecture.architecture",
     "Candidate": "nas.spaces.space",
+    "Dataset": "nas.data.dataset",
     "Experiment": "nas.experiment",
+    "Layer": "nas.architecture.layer",
     "NasError": "nas.errors",
     "Outcome": "nas.records.outcome",
     "SearchSpace": "nas.spaces.space",
     "Strategy": "nas.strategies.strategy",
     "Trial": "nas.trial",
+    "load": "nas.winner.best",
+    "resume": "nas.run.resumed",
+    "search": "nas.run.runs",
+    "train": "nas.run.runs",
 }
 
-__all__ = ["Architecture", "Candidate", "Experiment", "NasError", "Outcome", "SearchSpace", "Strategy", "Trial"]
+__all__ = [
+    "Architecture",
+    "Candidate",
+    "Dataset",
+    "Experiment",
+    "Layer",
+    "NasError",
+    "Outcome",
+    "SearchSpace",
+    "Strategy",
+    "Trial",
+    "load",
+    "resume",
+    "search",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -42,3 +71,22 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_PLACES]
+
+
+class _FrontDoor(ModuleType):
+    """This module, in which ``nas.search`` is the function, although nas/search.py is a module of that name.
+
+    Python makes every module that it imports an attribute of its package, and would hide the function. The module
+    is imported as ever: ``from nas.search import Search``.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name == "search" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _FrontDoor

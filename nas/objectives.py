@@ -73,6 +73,11 @@ def rank(trial: Trial) -> tuple[float, tuple[float, ...], str]:
     return trial.job.epochs, trial.scores, trial.id
 
 
+def best_seed(trainings: Iterable[Trial]) -> Trial:
+    """Of the trainings of one network, the one that is handed over: the best on the validation images."""
+    return max(trainings, key=lambda trial: trial.scores)
+
+
 def scored(trial: Trial, objectives: Sequence[Objective]) -> Trial:
     """The trial with its scores; one without finite numbers has failed (see `nas.trial.checked`).
 

@@ -188,11 +188,11 @@ def find(kind: str, name: str, extra: Sequence[Path] = ()) -> type[Any]:
         raise PluginError(f"there are two plugins {name!r}: {both}; rename or remove one")
     place = places[0]
     if isinstance(place, Path):
-        return _only_class(_import_file(place), _parent(kind), place)
+        return _only_class(_import_file(place), base_of(kind), place)
     return _loaded(kind, place)
 
 
-def _parent(kind: str) -> type[Any]:
+def base_of(kind: str) -> type[Any]:
     """What a plugin of a kind is a subclass of."""
     module, _, attribute = KINDS[kind].partition(":")
     parent: type[Any] = getattr(importlib.import_module(module), attribute)
@@ -203,8 +203,8 @@ def _parent(kind: str) -> type[Any]:
 def _loaded(kind: str, place: EntryPoint) -> type[Any]:
     """The class of an installed plugin."""
     loaded = _imported_by(place.load, f"{kind} {place.name!r} ({place.value})")
-    if not (isinstance(loaded, type) and issubclass(loaded, _parent(kind))):
-        raise PluginError(f"{kind} {place.name!r} ({place.value}) is not a subclass of {_parent(kind).__name__}")
+    if not (isinstance(loaded, type) and issubclass(loaded, base_of(kind))):
+        raise PluginError(f"{kind} {place.name!r} ({place.value}) is not a subclass of {base_of(kind).__name__}")
     return loaded
 
 

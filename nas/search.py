@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any
 
 from nas import plugins
 from nas.architecture.architecture import Limits
@@ -68,7 +67,7 @@ class Search:
         epochs: of a full training; successive halving shortens it for most candidates.
         seed: decides, with each candidate's architecture, the seed of its training.
         limits: what a candidate has to fit; one that does not is not trained.
-        observers: are shown each candidate that is through.
+        observer: is told each batch of candidates, and each trial (several: see `Observers`).
     """
 
     strategy: Strategy
@@ -77,7 +76,7 @@ class Search:
     epochs: float
     seed: int = 0
     limits: Limits = field(default_factory=Limits)
-    observers: Sequence[Observer] = ()
+    observer: Observer = field(default_factory=Observer)
 
     def run(self) -> list[Trial]:
         """Search until the budget is spent or nothing is left to propose; every candidate's trial, in order."""
@@ -86,7 +85,7 @@ class Search:
         stale = 0  # batches in a row without a new network that fits
         while count := self.budget.next(len(history)):
             candidates = self._ask(count)
-            self._show("asked", count, candidates)
+            self.observer.asked(count, candidates)
             if not candidates:
                 break
             ids = {one.architecture.id for one in candidates if self.limits.allow(one.architecture)}
@@ -99,8 +98,10 @@ class Search:
                 break  # time is up
             plugins.guarded(partial(self.strategy.tell, trials), f"the strategy {self.name} failed in tell")
             if stale >= MAX_STALE:
-                words = f"the strategy {self.name} has proposed nothing new that fits in {MAX_STALE} batches"
-                self._show("warned", f"{words}: the search ends after {len(history)} candidates")
+                self.observer.warned(
+                    f"the strategy {self.name} has proposed nothing new that fits in {MAX_STALE} batches: "
+                    f"the search ends after {len(history)} candidates"
+                )
                 break
         return history
 
@@ -141,10 +142,5 @@ class Search:
         trials = []
         for trial in chain(invalid, self.evaluator.evaluate(fitting)):
             trials.append(trial)
-            self._show("told", trial)
+            self.observer.told(trial)
         return in_order(jobs, trials)
-
-    def _show(self, what: str, *shown: Any) -> None:
-        """Call a method of every observer."""
-        for observer in self.observers:
-            getattr(observer, what)(*shown)

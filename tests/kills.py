@@ -23,7 +23,7 @@ import mlflow  # noqa: F401
 import torch  # noqa: F401
 
 import nas.dashboard.model
-import nas.run.runs  # noqa: F401
+import nas.run.resumed  # noqa: F401
 from nas.cli.main import cli
 from nas.dashboard.writer import Writer  # noqa: F401
 from nas.data import open_source

@@ -30,7 +30,7 @@ from nas.evaluation.local import spawn as processes
 from nas.evaluation.local.local import LocalEvaluator
 from nas.evaluation.recorded import Recorded
 from nas.records.journal import Journal
-from nas.run.setup import EVALUATOR_GETS
+from nas.run.resolve import EVALUATOR_GETS
 from nas.training.recipe import Recipe
 from nas.trial import Job, Trial
 
@@ -289,7 +289,7 @@ from conftest import *
 from work import Misbehaving
 import numpy as np
 from nas.data.dataset import Dataset, Split
-from nas.run.setup import EVALUATOR_GETS
+from nas.run.resolve import EVALUATOR_GETS
 from nas.training.recipe import Recipe
 from nas.architecture.layers import Dense, Flatten
 print("main", flush=True)

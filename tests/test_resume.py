@@ -24,7 +24,7 @@ from nas.evaluation.recorded import Recorded
 from nas.records.journal import FILE, Journal, is_running, repair
 from nas.records.record import VERSION, entry_of, line_of, lines, read
 from nas.records.searches import State, differences
-from nas.run.replayed import Recalled
+from nas.run.replayed import ReplayedStrategy
 from nas.search import Budget, Search
 from nas.spaces.cnn import Cnn
 from nas.spaces.space import Candidate, SearchSpace
@@ -64,8 +64,8 @@ def run(
         wrapped = SuccessiveHalving(Recorded(evaluator, journal, LOSS))
         known = dict(journal.record.asked)
         budget = Budget(trials, known={number: one.wanted for number, one in known.items()})
-        strategy = Recalled(make, known, trusting=how.get("forced", False))
-        history = Search(strategy, wrapped, budget, epochs=1.0, observers=[journal]).run()
+        strategy = ReplayedStrategy(make, known, trusting=how.get("forced", False))
+        history = Search(strategy, wrapped, budget, epochs=1.0, observer=journal).run()
         assert [one.trial.id for one in journal.record.told] == [one.id for one in told_order(history, journal)]
         return history, len(evaluator.jobs)
 
@@ -176,14 +176,14 @@ def test_a_batch_that_a_clock_cut_is_cut_again(tmp_path: Path) -> None:
     path = tmp_path / FILE
     with Journal(path) as journal:
         evaluator = SuccessiveHalving(Recorded(Slow(), journal, LOSS, until=math.inf))
-        first = Search(Evolve(SPACE, objectives=LOSS), evaluator, Budget(), epochs=1.0, observers=[journal]).run()
-        journal.searched({"finalists": 1, "seeds": 1, "epochs": 1.0})
+        first = Search(Evolve(SPACE, objectives=LOSS), evaluator, Budget(), epochs=1.0, observer=journal).run()
+        journal.searched({"finalists": 1, "seeds": 1, "epochs": 1.0, "lecture": False})
     assert len(first) == 3
     with Journal(path) as journal:
         unused = Instant()
         evaluator = SuccessiveHalving(Recorded(unused, journal, LOSS, until=0.0))
         budget = Budget(until=0.0, known={0: journal.record.asked[0].wanted})
-        again = Search(Evolve(SPACE, objectives=LOSS), evaluator, budget, epochs=1.0, observers=[journal]).run()
+        again = Search(Evolve(SPACE, objectives=LOSS), evaluator, budget, epochs=1.0, observer=journal).run()
         assert again == first
         assert unused.jobs == []
 
@@ -385,7 +385,7 @@ def test_a_strategy_that_forgets_its_base_class_is_a_strategy_all_the_same() -> 
         def ask(self, count: int) -> list[Candidate]:
             return [Candidate(LECTURE)]
 
-    assert Recalled(lambda: Own(SPACE), {}).ask(1) == [Candidate(LECTURE)]
+    assert ReplayedStrategy(lambda: Own(SPACE), {}).ask(1) == [Candidate(LECTURE)]
 
 
 # --- what has changed
@@ -434,7 +434,7 @@ def test_a_strategy_that_proposes_only_what_does_not_fit_comes_to_an_end(tmp_pat
         said: list[str] = []
         journal.warned = said.append  # type: ignore[method-assign, assignment]
         search = Search(
-            Fruitless(Cnn()), Instant(), Budget(), 1.0, limits=Limits(max_parameters=1), observers=[journal]
+            Fruitless(Cnn()), Instant(), Budget(), 1.0, limits=Limits(max_parameters=1), observer=journal
         )
         trials = search.run()
     assert len(trials) == 40

@@ -41,6 +41,14 @@ def training_options(command: Command) -> Command:
             click.option(
                 "--seed", type=click.IntRange(0, 2**32 - 1), help="Decides every random choice.  [default: 0]"
             ),
+            click.option(
+                "--set",
+                "options",
+                metavar="KEY=VALUE",
+                multiple=True,
+                callback=pairs,
+                help="An option of the strategy; space.KEY, dataset.KEY, evaluator.KEY, recipe.KEY: of those.",
+            ),
             click.option("--out", type=FOLDER, help="The folder to write.  [default: a new one in runs/]"),
             click.option(
                 "--mlflow", metavar="URI|off", help="The tracking store.  [default: mlflow.db in this folder]"

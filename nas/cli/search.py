@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.cli.options import FOLDER, count_or_auto, given, pairs, print_json, training_options
+import nas
+from nas.cli.options import FOLDER, count_or_auto, given, print_json, training_options
 
 if TYPE_CHECKING:
     from nas.records.outcome import Outcome
@@ -42,14 +43,6 @@ if TYPE_CHECKING:
     "--workers", callback=count_or_auto, help="Processes that train side by side.  [default: auto, one a core]"
 )
 @click.option(
-    "--set",
-    "options",
-    metavar="KEY=VALUE",
-    multiple=True,
-    callback=pairs,
-    help="An option of the strategy; space.KEY=VALUE: of the space …",
-)
-@click.option(
     "--plugins",
     multiple=True,
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -65,11 +58,7 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, **options: 
 
     with observer() as view:
         view.hello("search")
-        from nas.experiment import Experiment
-
-        changes = given(**options)
-        settings = Experiment.read(experiment, **changes) if experiment else Experiment.of(**changes)
-        outcome = settings.run(out, [view])
+        outcome = nas.search(experiment, out=out, observers=[view], **given(**options))
     _print(outcome, as_json=as_json)
 
 
@@ -98,12 +87,7 @@ def resume(search: str | None, as_json: bool, force: bool, **options: Any) -> No
 
     with observer() as view:
         view.hello("resume")
-        from nas.records.searches import named
-        from nas.run.runs import resume_search
-
-        folder = named(search, to_resume=True)
-        changes = given(**options)
-        outcome = resume_search(folder, [view], force=force, **changes)
+        outcome = nas.resume(search, observers=[view], force=force, **given(**options))
     _print(outcome, as_json=as_json)
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+import nas
 from nas.cli.options import given, print_json, training_options
-
-if TYPE_CHECKING:
-    from nas.architecture.architecture import Architecture
 
 
 @click.command()
@@ -31,18 +28,13 @@ def train(network: str, out: Path | None, as_json: bool, seeds: int, **options: 
 
     with observer() as view:
         view.hello("train")
-        from nas.experiment import Experiment
-        from nas.run.runs import run_training
-
-        name, architecture = _network(network)
-        settings = Experiment.of(**given(**options), workers=1 if seeds == 1 else "auto")
-        outcome = run_training(settings, architecture, name, out, [view], seeds)
+        outcome = nas.train(network, seeds=seeds, out=out, observers=[view], **given(**options))
     if not as_json:
         show_result(outcome)
         return
     print_json(
         {
-            "network": name,
+            "network": outcome.header.config["network"],
             "parameters": outcome.parameters,
             "epochs": outcome.winner.job.epochs,
             "seeds": len(outcome.retrained),
@@ -53,23 +45,3 @@ def train(network: str, out: Path | None, as_json: bool, seeds: int, **options: 
             "seconds": round(outcome.seconds, 2),
         }
     )
-
-
-def _network(text: str) -> tuple[str, Architecture]:
-    from nas.architecture.architecture import Architecture
-    from nas.architecture.backbones import BACKBONES
-    from nas.architecture.known import KNOWN
-    from nas.architecture.layers import Pretrained
-    from nas.errors import UsageError, plain, unknown
-    from nas.records import searches
-
-    if text in KNOWN:
-        return text, KNOWN[text]
-    if text in BACKBONES:
-        return text, Architecture((Pretrained(text),))
-    path = Path(text)
-    if not path.is_file() and (found := searches.network(text)):
-        return found
-    if not os.path.lexists(text):
-        raise UsageError(f"{unknown('network', text, (*KNOWN, *BACKBONES))}, nor a search or a file of that name")
-    return plain(path.stem), Architecture.read(path)

@@ -12,9 +12,9 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from nas.objectives import best_seed
 from nas.records.outcome import Header, Outcome
 from nas.report import figures
-from nas.run.selection import best_seed
 from nas.winner.best import load_network
 
 if TYPE_CHECKING:

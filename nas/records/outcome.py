@@ -30,6 +30,14 @@ class Header:
         return self.folder.name
 
     @property
+    def recipe(self) -> str:
+        """The recipe in one line: ``lecture``, or ``default, learning_rate 0.005``."""
+        recipe = self.config.get("recipe", "")
+        if not isinstance(recipe, Mapping):
+            return str(recipe)
+        return ", ".join([str(recipe.get("base")), *(f"{k} {v}" for k, v in recipe.items() if k != "base")])
+
+    @property
     def kind(self) -> str:
         """The strategy that searched, or ``train`` where one network was trained without a search."""
         return str(self.config.get("strategy", "train"))

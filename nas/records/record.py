@@ -203,7 +203,9 @@ class Record:
                 self.told = self.told[: int(said)]
             case "searched":
                 self.plan = {name: _within(said[name], name, 1e4) for name in ("finalists", "seeds", "epochs")}
-                self.plan["lecture"] = bool(said.get("lecture", False))  # plans had none before
+                if "lecture" not in said:
+                    raise JournalError("it was made by an unreleased version of nas: start the search again")
+                self.plan["lecture"] = bool(said["lecture"])
             case "outcome":
                 scores = ("test_accuracy", "test_loss", "seconds", "trials", "failed", "test_images")
                 checks.numbers({name: said[name] for name in scores}, "outcome")

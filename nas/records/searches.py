@@ -1,7 +1,8 @@
-"""The searches of a folder: a new folder for one, one by its name, what differs from what it was."""
+"""The folders of searches: a new one, one by its name, a network in one, its state, what has changed."""
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shlex
@@ -12,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from nas.architecture.architecture import Architecture
-from nas.errors import JournalError, NasError, UsageError, unknown
+from nas.architecture.backbones import BACKBONES
+from nas.architecture.known import KNOWN
+from nas.architecture.layers import Pretrained
+from nas.errors import JournalError, NasError, UsageError, plain, unknown
 from nas.records.journal import FILE, LOCK, is_running
 from nas.records.record import RUNS, Record, place, read
 
 TOML = "search.toml"
-# What searches on a CPU did before these settings were there.
-EARLIER = {"precision": "float32", "group": 1}
+# In the record, before the name of the class of a strategy, space, data set or evaluator that was given as a
+# Python object. No file holds the object: the search goes on only with the same one.
+GIVEN = "object:"
 WINNER = Path("best/architecture.json")
 # What may change between two sessions of a search without changing what it finds.
 FREE = frozenset({"trials", "time_limit", "workers", "mlflow", "data_dir", "plugins"})
@@ -73,15 +78,37 @@ def named(search: str | None, *, to_resume: bool = False) -> Path:
     raise UsageError(unknown("search", search, [folder.name for folder in every()]))
 
 
+def any_network(text: str) -> tuple[str, Architecture]:
+    """A network that ``nas train`` takes, and its name.
+
+    Args:
+        text: the name of a known network or of a torchvision model; a search, for its winner; the id of a network
+            of any search (see `network`); or the path of an architecture.json.
+
+    Raises:
+        NasError: there is no such network, or its file cannot be read.
+    """
+    if text in KNOWN:
+        return text, KNOWN[text]
+    if text in BACKBONES:
+        return text, Architecture((Pretrained(text),))
+    path = Path(text)
+    if not path.is_file() and (found := network(text)):
+        return found
+    if not os.path.lexists(text):
+        raise UsageError(f"{unknown('network', text, (*KNOWN, *BACKBONES))}, nor a search or a file of that name")
+    return plain(path.stem), Architecture.read(path)
+
+
 def network(text: str) -> tuple[str, Architecture] | None:
-    """A network of a search: what to call it, and its architecture.
+    """A network of a search, and its name.
 
     Args:
         text: the search, for its winner; or the id of a network of any search under runs/, or its first digits;
             or SEARCH/ID.
 
     Returns:
-        None if it is nothing like that.
+        None where the text is neither an id nor a search.
 
     Raises:
         UsageError: there is no such network, or more than one.
@@ -168,23 +195,30 @@ class State:
 
 
 def resume_command(folder: Path, config: Mapping[str, Any]) -> str:
-    """What to type to go on with a search. Folders of plugins have to be named again, as their code will run."""
-    again = [word for path in config.get("plugins", ()) for word in ("--plugins", str(path))]
-    return shlex.join(["nas", "resume", place(folder), *again])
+    """How to go on with a search: a command, or a line of Python where the search was given Python objects.
+
+    Folders of plugins have to be named again, as their code will run.
+    """
+    objects = {kind: str(name).removeprefix(GIVEN) for kind, name in config.items() if str(name).startswith(GIVEN)}
+    if objects:
+        again = ", ".join(f"{kind}={name}" for kind, name in objects.items())
+        return f"nas.resume({place(folder)!r}, {again}) in Python"
+    options = [word for path in config.get("plugins", ()) for word in ("--plugins", str(path))]
+    return shlex.join(["nas", "resume", place(folder), *options])
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between what a search was and what it would be, in words; of each, only what can change it.
+    """What has changed of a search since it was begun, a line for each change that can change its result.
 
     Args:
         before: the header of its journal.
         now: what the header would be.
     """
-    then, own = ({**EARLIER, **about.get("config", {})} for about in (before, now))
+    then, own = before.get("config", {}), now.get("config", {})
     found = [
         f"{name} was {then.get(name)!r:.60}, and is {own.get(name)!r:.60}"
         for name in sorted({*then, *own} - FREE)
-        if then.get(name) not in (own.get(name), "auto")  # which decided nothing
+        if then.get(name) not in (own.get(name), "auto")  # "auto" had decided nothing
     ]
     old = before.get("dataset", {}).get("fingerprint")
     if old and old != now["dataset"]["fingerprint"]:

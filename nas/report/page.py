@@ -79,7 +79,7 @@ SETTINGS = (
 
 def _settings(record: Record) -> dict[str, Any]:
     """What decides what a search finds, as far as it was set."""
-    config = record.header.config
+    config = {**record.header.config, "recipe": record.header.recipe}
     found = {name.replace("_", " "): config[name] for name in SETTINGS if config.get(name) not in (None, "", [])}
     found |= dict(config.get("options") or {})
     return {

@@ -11,7 +11,7 @@ from nas.strategies.strategy import Strategy
 from nas.trial import Trial
 
 
-class Recalled(Strategy):
+class ReplayedStrategy(Strategy):
     """Answers from the journal what the journal knows, and tells the strategy behind it what came of that.
 
     To ask `trial-and-error` for 1,000 candidates again takes 10 s, its Gaussian processes five minutes; to tell it

@@ -1,4 +1,4 @@
-"""The runs: a new search, one that goes on, one training. Each reads from its configuration to its winner."""
+"""The runs. A new search, a search that goes on and one training read here from configuration to winner."""
 
 from __future__ import annotations
 
@@ -9,156 +9,159 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nas import plugins
 from nas.architecture.architecture import Architecture
-from nas.dashboard import observer as view
-from nas.dashboard.model import log_model_of
-from nas.dashboard.store import store_of
-from nas.errors import NasError, UsageError
+from nas.errors import UsageError
 from nas.evaluation.halving import SuccessiveHalving, in_order
 from nas.experiment import Experiment
 from nas.records import searches
-from nas.records.journal import FILE, Journal
 from nas.records.observer import Observer
 from nas.records.outcome import Outcome
-from nas.records.record import Record
 from nas.run import selection
-from nas.run.replayed import Recalled
-from nas.run.setup import Start, find_strategy, open_session, warner
+from nas.run.conclude import conclude
+from nas.run.recording import Run, Start, recorded
+from nas.run.replayed import ReplayedStrategy
+from nas.run.resolve import SEARCH_ONLY, TRAINING_OPTIONS, resolve
+from nas.run.selection import Plan
 from nas.search import Budget, Search
 from nas.spaces.space import Candidate
-from nas.trial import Job, job_seed
+from nas.trial import Job, Trial, job_seed
 
 DEFAULT_TRIALS = 40
-# Of a time limit: what the search may spend, and what the test, the records and the model take at the end.
+# Of a time limit: the share of the search, and the seconds for the test, the records and the model at the end.
 SEARCH_SHARE = 0.45
 CLOSING_SECONDS = 15.0
 
 
-def run_search(experiment: Experiment, out: Path | None, observers: Sequence[Observer]) -> Outcome:
-    """Search, select, test once, hand over (see `Experiment.run`)."""
-    trials = experiment.trials or (None if experiment.time_limit else DEFAULT_TRIALS)
-    experiment = experiment.model_copy(update={"trials": trials})
-    return _search(experiment, Start(out), observers)
-
-
-def resume_search(folder: Path, observers: Sequence[Observer], *, force: bool = False, **changes: Any) -> Outcome:
-    """Go on with a search: it is run again, and what its journal knows is answered from there.
+def search(
+    experiment: Experiment | str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    observers: Sequence[Observer] = (),
+    **settings: Any,
+) -> Outcome:
+    """Search for a network, choose the best few again, open the test images once, hand the winner over.
 
     Args:
-        folder: of the search.
-        observers: are told what happens.
-        force: go on even if something has changed that changes the result.
-        changes: settings (see `Experiment`) that are not what they were: more trials, more time, other workers.
+        experiment: an `Experiment`, or the path of a TOML file; None for the defaults.
+        out: the folder to write; None for a new one in runs/.
+        observers: are told what happens; without any, nothing is shown (MLflow is written all the same).
+        settings: fields of `Experiment`; they win over those of ``experiment``. ``strategy``, ``space``,
+            ``dataset`` and ``evaluator`` may be classes as well as names, a space or a data set an object, too.
 
     Raises:
-        NasError: it cannot go on; says why.
+        NasError: something that the user can put right.
     """
-    if not (folder / searches.TOML).is_file():
-        raise UsageError(
-            f"{folder} has no {searches.TOML}: it is a training, or it was ended before it began; start it again"
-        )
-    with Journal(folder / FILE) as journal:
-        experiment = Experiment.read(folder / searches.TOML, **changes)
-        # What has begun stays as it was begun; a search that has not has no config.
-        named = {*journal.record.about.get("config", searches.EARLIER), *experiment.model_fields_set}
-        earlier = {name: value for name, value in searches.EARLIER.items() if name not in named}
-        experiment = experiment.model_copy(update=earlier)
-        _check_budget(experiment, journal.record)
-        more = _has_more(experiment, journal.record)
-        if not more and (known := journal.record.result()) is not None:
-            warn = warner(observers)
-            warn("this search has come to its end; more --trials or --time-limit goes on with it")
-            if experiment.mlflow != "off":  # a kill may have come between the winner and its record there
-                try:
-                    view.sync(journal.record, store_of(folder, experiment.mlflow), log_model_of(known.header))
-                except NasError as error:
-                    warn(str(error))
-            return known
-        return _search(experiment, Start(folder, journal, more, force), observers)
+    if isinstance(experiment, Experiment):
+        experiment = experiment.changed(**settings) if settings else experiment
+    else:
+        experiment = Experiment.read(Path(experiment), **settings) if experiment else Experiment.of(**settings)
+    trials = experiment.trials or (None if experiment.time_limit else DEFAULT_TRIALS)
+    experiment = experiment.model_copy(update={"trials": trials})
+    return find_winner(experiment, Start(Path(out) if out else None), observers)
 
 
-def _search(experiment: Experiment, start: Start, observers: Sequence[Observer]) -> Outcome:
-    limit = experiment.time_limit
-    made, parts = find_strategy(experiment)
-    with open_session(experiment, plugins.canonical(experiment.strategy), start, observers, parts) as session:
-        record, begun = session.journal.record, session.journal.begun
-        # Of what it was given more of, too, the final selection has its share.
-        until = begun + record.before_more + SEARCH_SHARE * (limit - record.before_more) if limit else None
-        if record.plan is not None:  # the search was over before this process began
-            until = time.monotonic()
-        known = {number: batch.wanted for number, batch in record.asked.items()}
-        with session.evaluator(until=until) as evaluator:
-            search = Search(
-                Recalled(lambda: made(session), record.asked, trusting=record.forced),
-                SuccessiveHalving(evaluator, rungs=experiment.rungs),
-                Budget(experiment.trials, until, experiment.batch, known),
-                session.epochs,
-                experiment.seed,
-                session.limits,
-                session.observers,
-            )
-            history = search.run()
-        end = None  # of a final selection that was planned before: what a kill has cost is added to the limit
-        if record.plan is None:
-            left = max(1.0, begun + limit - time.monotonic() - CLOSING_SECONDS) if limit else None
-            end = begun + limit - CLOSING_SECONDS / 2 if limit else None
-            plan = selection.plan(history, session.limits, session.epochs, session.side_by_side, left)
-            before = selection.Plan.of(record.before_plan) if record.before_plan else plan
-            if (before.epochs, before.seeds, before.finalists) > (plan.epochs, plan.seeds, plan.finalists):
-                plan, end = before, None  # a winner is not replaced by what was trained for less
-            session.journal.searched(asdict(plan))
-        plan = selection.Plan.of(record.plan)
+def find_winner(experiment: Experiment, start: Start, observers: Sequence[Observer]) -> Outcome:
+    """A search from its configuration to its winner, new or begun before."""
+    with recorded(resolve(experiment), start, observers) as run:
+        history = _explore(run)
+        plan, end = _plan(run, history)
         best = selection.best_trials(history, plan.finalists)
-        session.tell("selecting", plan.trainings, plan.epochs)
-        with session.evaluator(weights=session.folder / "retrained", until=end) as evaluator:
+        run.observer.selecting(plan.trainings, plan.epochs)
+        with run.evaluator(weights=run.retrained, until=end) as evaluator:
             finalists, lecture = selection.retrain(evaluator, best, plan, experiment.seed)
         winner = next(trial for trial in best if trial.id == finalists[0][0].id)
-        return session.conclude(winner, finalists, history, lecture)
+        return conclude(run, winner, finalists, history, lecture)
 
 
-def _check_budget(experiment: Experiment, record: Record) -> None:
-    """Whether there is something left to spend.
+def _explore(run: Run) -> list[Trial]:
+    """The search itself: every candidate's trial, in order. What the journal knows is answered from there."""
+    resolved, record, experiment = run.resolved, run.record, run.resolved.experiment
+    until = None
+    if limit := experiment.time_limit:  # of time that was added later, the final selection has its share, too
+        until = run.journal.begun + record.before_more + SEARCH_SHARE * (limit - record.before_more)
+    if record.plan is not None:  # the search was over before this process began
+        until = time.monotonic()
+    sizes = {number: batch.wanted for number, batch in record.asked.items()}
+    with run.evaluator(until=until) as evaluator:
+        return Search(
+            ReplayedStrategy(resolved.make_strategy, record.asked, trusting=record.forced),
+            SuccessiveHalving(evaluator, rungs=experiment.rungs),
+            Budget(experiment.trials, until, experiment.batch, sizes),
+            resolved.epochs,
+            experiment.seed,
+            resolved.limits,
+            run.observer,
+        ).run()
+
+
+def _plan(run: Run, history: Sequence[Trial]) -> tuple[Plan, float | None]:
+    """The plan of the final selection, and the moment at which it ends (None where no clock ends it)."""
+    resolved, record = run.resolved, run.record
+    if record.plan is not None:  # it was planned before: what a kill has cost is added to the limit
+        return Plan.of(record.plan), None
+    seconds = end = None
+    if limit := resolved.experiment.time_limit:
+        over = run.journal.begun + limit
+        seconds, end = max(1.0, over - time.monotonic() - CLOSING_SECONDS), over - CLOSING_SECONDS / 2
+    plan = selection.plan(history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds)
+    before = Plan.of(record.before_plan) if record.before_plan else plan
+    if (before.epochs, before.seeds, before.finalists) > (plan.epochs, plan.seeds, plan.finalists):
+        plan, end = before, None  # a winner is not replaced by a network that was trained for less
+    run.journal.searched(asdict(plan))
+    return plan, end
+
+
+def train(
+    network: str | Path | Architecture,
+    *,
+    seeds: int = 1,
+    out: str | Path | None = None,
+    observers: Sequence[Observer] = (),
+    **settings: Any,
+) -> Outcome:
+    """Train one network, without a search, test it once, and hand over the best of its seeds.
+
+    Args:
+        network: an `Architecture`; the name of a known network or of a torchvision model; a search, for its
+            winner; the id of a network of any search; or the path of an architecture.json.
+        seeds: how many trainings.
+        out: the folder to write; None for a new one in runs/.
+        observers: are told what happens.
+        settings: fields of `Experiment`, those of a search excepted.
 
     Raises:
-        UsageError: the search has had more than that.
+        NasError: something that the user can put right.
     """
-    told, limit = len(record.told), experiment.time_limit
-    if experiment.trials is not None and experiment.trials < told:
-        raise UsageError(f"it has {told} trials already: --trials {experiment.trials} would be fewer")
-    if experiment.trials == told and _has_more(experiment, record):  # its test images would be opened for nothing
-        raise UsageError(f"it has all of its {told} trials: give it more of them, too, with --trials")
-    over = record.plan is not None and not _has_more(experiment, record)
-    if limit is not None and not over and record.seconds >= limit - min(CLOSING_SECONDS, limit / 2):
-        raise UsageError(
-            f"it has taken {record.seconds:.0f} s of its {limit:g} s: give it more time with --time-limit"
-        )
-
-
-def _has_more(experiment: Experiment, record: Record) -> bool:
-    """Whether the budget is another than the one for which the end of the search was decided."""
-    config = record.about.get("config", {})
-    before = (config.get("trials"), config.get("time_limit"))
-    return record.plan is not None and (experiment.trials, experiment.time_limit) != before
-
-
-def run_training(
-    experiment: Experiment,
-    architecture: Architecture,
-    name: str,
-    out: Path | None,
-    observers: Sequence[Observer],
-    seeds: int = 1,
-) -> Outcome:
-    """Train one network, without a search, and hand over the best of its seeds (see ``nas train``)."""
-    with open_session(experiment, "train", Start(out), observers, network=name, seeds=seeds) as session:
-        session.limits.check(architecture)
+    if isinstance(network, Architecture):
+        name, architecture = network.id, network
+    else:
+        name, architecture = searches.any_network(str(network))
+    experiment = _training(seeds, settings)
+    resolved = resolve(experiment, {"network": name, "seeds": seeds})
+    with recorded(resolved, Start(Path(out) if out else None), observers) as run:
+        resolved.limits.check(architecture)
         candidate = Candidate(architecture, origin=name)
         seed = partial(job_seed, experiment.seed, architecture.id)
-        jobs = [Job(candidate, session.epochs, seed(repeat)) for repeat in range(seeds)]
-        with session.evaluator(weights=session.folder / "retrained") as evaluator:
+        jobs = [Job(candidate, resolved.epochs, seed(repeat)) for repeat in range(seeds)]
+        with run.evaluator(weights=run.retrained) as evaluator:
             trials = in_order(jobs, evaluator.evaluate(jobs))
         for trial in trials:
-            session.tell("told", trial)
+            run.observer.told(trial)
         winner = selection.best_trials(trials, 1)[0]
-        return session.conclude(winner, [tuple(trial for trial in trials if trial.failure is None)], trials)
+        return conclude(run, winner, [tuple(trial for trial in trials if trial.failure is None)], trials)
+
+
+def _training(seeds: int, settings: dict[str, Any]) -> Experiment:
+    """The configuration of a training.
+
+    Raises:
+        UsageError: a setting or an option that only a search has, or one that is unknown or out of range.
+    """
+    if seeds < 1:
+        raise UsageError(f"seeds = {seeds}: at least one training is needed")
+    wrong = sorted(SEARCH_ONLY & settings.keys())
+    experiment = Experiment.of(**{"workers": 1 if seeds == 1 else "auto", **settings})
+    wrong += [f"the option {name}" for name in experiment.options if not name.startswith(TRAINING_OPTIONS)]
+    if wrong:
+        raise UsageError(f"{wrong[0]} is for searches, and this is a training of one network: leave it out")
+    return experiment

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from nas.architecture.architecture import Limits
 from nas.architecture.known import LECTURE, lecture_parameters
-from nas.errors import JournalError, NasError
+from nas.errors import NasError
 from nas.evaluation.evaluator import Evaluator
-from nas.objectives import rank
+from nas.objectives import best_seed, rank
 from nas.spaces.space import Candidate
 from nas.statistics import mean
 from nas.trial import Job, Trial, job_seed
@@ -59,18 +59,9 @@ class Plan:
         return sum(self.repeats) + self.lecture
 
     @classmethod
-    def of(cls, said: Mapping[str, Any] | None) -> Plan:
-        """The plan that a journal keeps.
-
-        Raises:
-            JournalError: this is none.
-        """
-        try:
-            said = dict(said or {})
-            counts = int(said["finalists"]), int(said["seeds"])
-            return cls(*counts, float(said["epochs"]), bool(said.get("lecture", False)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise JournalError(f"the journal's plan of the final selection is none ({error!r:.80})") from None
+    def of(cls, kept: Mapping[str, Any]) -> Plan:
+        """The plan that a journal keeps; `Record.take` has checked it."""
+        return cls(int(kept["finalists"]), int(kept["seeds"]), float(kept["epochs"]), bool(kept["lecture"]))
 
 
 def best_trials(trials: Sequence[Trial], count: int) -> list[Trial]:
@@ -193,8 +184,3 @@ def retrain(
         lecture = best_seed(by_network[LECTURE.id])
     groups.sort(key=lambda group: mean([trial.scores[0] for trial in group]), reverse=True)
     return groups, lecture if lecture is not None and lecture.failure is None else None
-
-
-def best_seed(group: Sequence[Trial]) -> Trial:
-    """Of the trainings of one network, the one that is handed over: the best on the validation images."""
-    return max(group, key=lambda trial: trial.scores)

@@ -86,6 +86,19 @@ def load_network(best: Path) -> Network:
         raise NasError(f"{best} does not hold a trained network: {error}") from None
 
 
+def load(folder: str | Path) -> Network:
+    """The trained network of a search or a training, in evaluation mode: see `load_network`.
+
+    Args:
+        folder: the folder of the search or the training, or ``best`` in it.
+
+    Raises:
+        NasError: there is no trained network, or one of its files is damaged.
+    """
+    best = Path(folder) / "best"
+    return load_network(best if best.is_dir() else Path(folder))
+
+
 def restored(architecture: Architecture, shape: Shape, classes: int, path: Path) -> Network:
     """The trained network of an architecture whose weights are in a file, in evaluation mode.
 
@@ -311,7 +324,7 @@ def write_card(outcome: Outcome) -> None:
         "|---|---|---|",
         *(f"| {cell(row.layer)} | {show(row.shape)} | {row.parameters:,} |" for row in rows),
         "",
-        f"Trained for {outcome.retrained[0].job.epochs:g} epochs with the recipe `{header.config.get('recipe')}`; "
+        f"Trained for {outcome.retrained[0].job.epochs:g} epochs with the recipe `{header.recipe}`; "
         f"data fingerprint {header.dataset['fingerprint']}.",
         "",
         "The network takes raw images, 0 to 255; normalisation is its first step:",

@@ -1,0 +1,79 @@
+"""The end of a run: the winner is handed over, and the test images are opened, once, for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from nas.errors import NasError
+from nas.objectives import best_seed, front
+from nas.records.outcome import BESIDE, Outcome
+from nas.run.recording import Run
+from nas.trial import Trial
+from nas.winner import best
+
+if TYPE_CHECKING:
+    from nas.training.network import Network
+
+
+def conclude(
+    run: Run,
+    winner: Trial,
+    finalists: Sequence[tuple[Trial, ...]],
+    history: Sequence[Trial],
+    lecture: Trial | None = None,
+) -> Outcome:
+    """Hand the winner over, open the test images, and tell the observers.
+
+    Args:
+        run: the run that ends.
+        winner: the search's trial of the winner.
+        finalists: the trainings of all finalists, the winner's first.
+        history: all trials of the search.
+        lecture: the training of the lecture's network beside them.
+    """
+    chosen, *second = (best_seed(group) for group in finalists)
+    folder, source = run.header.folder / "best", run.resolved.source
+    weights = run.retrained / f"{chosen.job.key}.safetensors"
+    architecture = winner.job.candidate.architecture
+    network = best.write_best(folder, architecture, weights, run.resolved.data, source.framing)
+    beside = {"second": second[0]} if second else {}
+    if lecture is not None and lecture.id != winner.id:
+        beside = {what: trial for what, trial in beside.items() if trial.id != lecture.id}
+        beside["lecture"] = lecture
+    others = _restored(run, beside)
+    tested, *rest = best.open_test(source, [network, *others.values()])
+    pairs = zip(others, rest, strict=True)
+    outcome = Outcome(
+        header=run.header,
+        trials=len(history),
+        failed=sum(trial.failure is not None for trial in history),
+        seconds=time.monotonic() - run.journal.begun,
+        winner=winner,
+        retrained=finalists[0],
+        finalists=tuple(finalists),
+        test_accuracy=tested.accuracy,
+        test_loss=tested.loss,
+        test_images=len(tested.right),
+        front=tuple(front(history)),
+        opened=run.record.outcomes + 1,
+        compared=tuple(tested.beside(other, what, beside[what]) for what, other in pairs),
+        weights=folder / "weights.safetensors",
+    )
+    best.write_card(outcome)
+    run.observer.finished(outcome)
+    return outcome
+
+
+def _restored(run: Run, trials: Mapping[str, Trial]) -> dict[str, Network]:
+    """The trained networks that the winner is compared with; without those whose weights are damaged."""
+    found, limits = {}, run.resolved.limits
+    for what, trial in trials.items():
+        weights = run.retrained / f"{trial.job.key}.safetensors"
+        try:
+            architecture = trial.job.candidate.architecture
+            found[what] = best.restored(architecture, limits.input_shape, limits.classes, weights)
+        except (ValueError, NasError) as error:
+            run.observer.warned(f"the winner is not compared with {BESIDE[what]}: {error}")
+    return found

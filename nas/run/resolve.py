@@ -1,0 +1,256 @@
+"""Setting up: what a configuration names is found and checked, and what it leaves open is decided.
+
+All of it happens before the first training, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
+
+from nas import plugins
+from nas.architecture.architecture import Limits
+from nas.data import open_source, search_folders
+from nas.errors import OptionError, UsageError
+from nas.evaluation.local import spawn
+from nas.experiment import Experiment
+from nas.objectives import Objective
+from nas.records.searches import GIVEN
+from nas.spaces.space import SearchSpace
+from nas.strategies.strategy import Strategy
+from nas.training.recipe import Precision, Recipe, recipe_of
+
+if TYPE_CHECKING:
+    from nas.data.dataset import Dataset
+    from nas.data.source import Source
+
+# Settings that a training of one network does not have, and options that it may have.
+SEARCH_ONLY = frozenset(
+    {"strategy", "space", "trials", "time_limit", "objectives", "max_parameters", "max_flops", "batch", "rungs"}
+)
+TRAINING_OPTIONS = ("dataset.", "evaluator.")
+# What the constructor of an evaluator may ask for.
+EVALUATOR_GETS = ("dataset", "recipe", "workers", "device", "group", "weights", "until", "warn")
+# With `--group auto`, this many networks at least train at the same time on a GPU.
+AT_LEAST_TOGETHER = 4
+# A full training during the search sees at least this many images: one epoch of mnist, four of mnist-5k.
+IMAGES_PER_TRAINING = 14_000
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration in which nothing is open any more."""
+
+    experiment: Experiment  # with the data set, the epochs, the device and the precision that were decided
+    parts: Mapping[str, Any]  # kind → the plugin's class; a space or a data set may be an object
+    source: Source
+    data: Dataset
+    limits: Limits
+    objectives: tuple[Objective, ...]
+    recipe: Recipe
+    epochs: float  # of a full training
+    device: str
+    workers: int
+    training: Mapping[str, str | int]  # the network and the number of seeds of a training; empty for a search
+
+    @property
+    def kind(self) -> str:
+        """The strategy's name, or ``train``."""
+        return "train" if self.training else plugins.canonical(self.experiment.strategy.removeprefix(GIVEN))
+
+    @property
+    def side_by_side(self) -> int:
+        """How many networks train at the same time, as far as that is known beforehand."""
+        if not self.device.startswith("cuda"):
+            return self.workers
+        group = self.experiment.group
+        return self.workers * (group if isinstance(group, int) else AT_LEAST_TOGETHER)
+
+    def make_strategy(self) -> Strategy:
+        """A new strategy, which has been told nothing."""
+        return _make_strategy(self.experiment, self.parts, self.limits, self.objectives)
+
+    def make_evaluator(self, weights: Path | None, until: float | None, warn: Callable[[str], None]) -> Any:
+        """A new evaluator, which may be a context manager.
+
+        Args:
+            weights: the folder for trained weights, or None.
+            until: the moment (``time.monotonic``) when time is up, or None.
+            warn: shows the user a line.
+        """
+        return plugins.create(
+            self.parts["evaluator"], self.experiment.options_of("evaluator"), dataset=self.data,
+            recipe=self.recipe, workers=self.workers, device=self.device, group=self.experiment.group,
+            weights=weights, until=until, warn=warn,
+        )  # fmt: skip
+
+    def about(self) -> dict[str, Any]:
+        """What the journal says of it, section by section."""
+        config = {**self.experiment.model_dump(mode="json"), **self.training}
+        if self.training:
+            config = {name: value for name, value in config.items() if name not in SEARCH_ONLY}
+        sizes = {"train": len(self.data.train), "validation": len(self.data.validation)}
+        return {
+            "config": {**config, "objectives": list(self.experiment.objectives)},
+            "dataset": {"name": self.source.name, "fingerprint": self.data.fingerprint, **sizes},
+            "limits": {**asdict(self.limits), "input_shape": list(self.limits.input_shape)},
+            "note": self.source.note,
+            # With another source of a plugin, the result may be another.
+            "plugins": {kind: self._source_of(kind) for kind in self.parts},
+            "versions": {package: version(package) for package in ("nas", "torch")},
+        }
+
+    def _source_of(self, kind: str) -> str:
+        """The beginning of the SHA-256 of a plugin's file; for a class given in Python, of the class alone."""
+        part = self.parts[kind]
+        part = part if isinstance(part, type) else type(part)
+        if not getattr(self.experiment, kind).startswith(GIVEN):
+            return plugins.source_hash(part)
+        try:
+            return hashlib.sha256(inspect.getsource(part).encode()).hexdigest()[:16]
+        except (OSError, TypeError):  # typed in
+            return ""
+
+
+def resolve(experiment: Experiment, training: Mapping[str, str | int] = MappingProxyType({})) -> Resolved:
+    """Decide what a configuration leaves open; find and check what it names.
+
+    Args:
+        experiment: the configuration.
+        training: what the record says of the training of one network; empty for a search.
+
+    Raises:
+        NasError: something cannot be found, or is wrong.
+    """
+    objectives = tuple(Objective.parse(text) for text in experiment.objectives)
+    parts = {} if training else _search_parts(experiment, objectives)
+    spawn.warm_up()
+    parts["evaluator"] = experiment.part("evaluator")
+    with _placed(experiment, "evaluator"):
+        plugins.check_options(parts["evaluator"], experiment.options_of("evaluator"), EVALUATOR_GETS)
+    source = _source(experiment)
+    parts["dataset"] = type(source)
+    data = plugins.guarded(source.load, f"the data set {source.name} cannot be loaded")
+    limits = Limits(data.input_shape, len(data.classes))
+    if not training:
+        limits = replace(limits, max_parameters=experiment.max_parameters, max_flops=experiment.max_flops)
+    device = _device(experiment.device)
+    recipe = replace(recipe_of(experiment.recipe), precision=_precision(experiment.precision, device))
+    epochs = experiment.epochs or float(max(1, IMAGES_PER_TRAINING // len(data.train)))
+    decided = {"epochs": epochs, "device": device, "precision": recipe.precision}
+    if not experiment.dataset.startswith(GIVEN):
+        decided["dataset"] = source.name  # where it was "auto"
+    return Resolved(
+        experiment.model_copy(update=decided), parts, source, data, limits, objectives, recipe, epochs, device,
+        _workers(experiment, device), training,
+    )  # fmt: skip
+
+
+def _search_parts(experiment: Experiment, objectives: Sequence[Objective]) -> dict[str, Any]:
+    """The strategy's class and the space; a strategy is made to check its options."""
+    parts = {kind: experiment.part(kind) for kind in ("strategy", "space")}
+    _make_strategy(experiment, parts, Limits(), objectives)
+    return parts
+
+
+def _make_strategy(
+    experiment: Experiment, parts: Mapping[str, Any], limits: Limits, objectives: Sequence[Objective]
+) -> Strategy:
+    space: SearchSpace = _made(experiment, "space", parts["space"])
+    given = {"space": space.within(limits), "objectives": objectives, "seed": experiment.seed}
+    strategy: Strategy = _made(experiment, "strategy", parts["strategy"], **given)
+    return strategy
+
+
+def _source(experiment: Experiment) -> Source:
+    """The source of the data: found by its name, or given."""
+    if not experiment.dataset.startswith(GIVEN):
+        with _placed(experiment, "dataset"):
+            options = experiment.options_of("dataset")
+            return open_source(experiment.dataset, experiment.data_dir, options, experiment.plugins)
+    part = experiment.part("dataset")
+    source: Source = _made(experiment, "dataset", part, folders=search_folders(experiment.data_dir))
+    if not getattr(source, "name", ""):
+        source.name = plugins.canonical(experiment.dataset.removeprefix(GIVEN))
+    return source
+
+
+def _made(experiment: Experiment, kind: str, part: Any, **given: Any) -> Any:
+    """An object of a plugin's class, with the options of its kind; an object that was given, as it is."""
+    options = experiment.options_of(kind)
+    if isinstance(part, type):
+        with _placed(experiment, kind):
+            return plugins.create(part, options, **given)
+    if options:
+        name = f"{kind}.{next(iter(options))}"
+        raise UsageError(f"the {kind} is an object, which is made already: leave out the option {name}")
+    return part
+
+
+@contextmanager
+def _placed(experiment: Experiment, kind: str) -> Iterator[None]:
+    """Put file and line before an error about an option, where the option came from a file."""
+    try:
+        yield
+    except OptionError as error:
+        name = error.name if kind == "strategy" else f"{kind}.{error.name}"
+        raise UsageError(f"{experiment.place(name)}{error}") from None
+
+
+def _device(name: str) -> str:
+    """Where to train; ``auto`` is a CUDA device where there is one.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    kind, _, index = name.partition(":")
+    many = torch.cuda.device_count() if kind == "cuda" else 1
+    if not available.get(kind, False) or (index and not (index.isdecimal() and int(index) < many)):
+        here = ", ".join(device for device, there in available.items() if there)
+        raise UsageError(f"there is no device {name!r} here (there is: {here}); choose one of them with --device")
+    return name if kind != "cpu" else "cpu"
+
+
+def _precision(name: str, device: str) -> Precision:
+    """The precision of training; ``auto`` is bfloat16 on a CPU or a GPU that has units for it.
+
+    Its rankings agree better with those of float32 than two seeds do with each other (docs/decisions/0010).
+
+    Raises:
+        UsageError: this device does not have it.
+    """
+    import torch
+
+    if name == "auto":
+        if device.startswith("cuda"):
+            with torch.cuda.device(device):
+                has_units = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            has_units = device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+        return "bfloat16" if has_units else "float32"
+    if name == "tf32" and not device.startswith("cuda"):
+        raise UsageError(f"precision tf32 is for CUDA devices, and this is {device}; take float32 or bfloat16")
+    return cast("Precision", name)
+
+
+def _workers(experiment: Experiment, device: str) -> int:
+    """How many worker processes; ``auto`` is one for each core, or one for a GPU."""
+    if experiment.workers != "auto":
+        return experiment.workers
+    return spawn.cores() if device == "cpu" else 1
