@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.dataset import Array, Dataset, Split
-from nas.data.source import Source, stratified
+from nas.data.plugin import DatasetPlugin, stratified
 from nas.errors import UsageError
 
 CLASSES = ("circle", "square", "triangle", "cross")
 SIZE = 28  # pixels a side
 
 
-class Shapes(Source):
+class Shapes(DatasetPlugin):
     """Circles, squares, triangles and crosses, 28×28, grey, of any size and place, in noise.
 
     Args:

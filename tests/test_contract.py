@@ -22,7 +22,7 @@ from nas import plugins
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Conv2d, Dense, Flatten, GlobalAveragePool
 from nas.data.dataset import Array, Dataset, Split
-from nas.data.source import Source
+from nas.data.plugin import DatasetPlugin
 from nas.errors import UsageError
 from nas.spaces.space import Candidate, Choose, SearchSpace
 from nas.strategies.evolve import Evolve
@@ -175,7 +175,7 @@ class Lists(SearchSpace):
 # --- broken data sets
 
 
-class Noise(Source):
+class Noise(DatasetPlugin):
     classes = ("one", "other")
 
     def images(self, count: int, seed: int) -> tuple[Array, Array]:
@@ -270,7 +270,7 @@ BROKEN: list[tuple[type[Any], str, str]] = [
 
 @pytest.mark.parametrize(("plugin", "requirement", "words"), BROKEN, ids=[one.__name__ for one, _, _ in BROKEN])
 def test_what_is_broken_is_said_in_words(plugin: type[Any], requirement: str, words: str) -> None:
-    parents: dict[str, type[Any]] = {"strategy": Strategy, "space": SearchSpace, "dataset": Source}
+    parents: dict[str, type[Any]] = {"strategy": Strategy, "space": SearchSpace, "dataset": DatasetPlugin}
     kind = next((kind for kind, parent in parents.items() if issubclass(plugin, parent)), "evaluator")
     found = broken(check(kind, plugin))
     assert any(requirement in one and words in told for one, told in found.items()), found

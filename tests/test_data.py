@@ -27,7 +27,7 @@ from nas.data import mnist, open_named, open_source
 from nas.data.dataset import Dataset, Split, verify_split
 from nas.data.mnist import FILES, RAW, File, Mnist, can_reach
 from nas.data.mnist5k import Mnist5k
-from nas.data.source import stratified
+from nas.data.plugin import stratified
 from nas.errors import DataError, UsageError
 
 NOWHERE = "http://127.0.0.1:9/"  # nothing listens there

@@ -15,7 +15,7 @@ import numpy as np
 
 from nas.data.dataset import Array, Dataset, Split, verify_split
 from nas.data.download import FAILURES, download, reachable
-from nas.data.source import Source, stratified
+from nas.data.plugin import DatasetPlugin, stratified
 from nas.errors import DataError
 
 
@@ -60,7 +60,7 @@ def can_reach(timeout: float = PROBE) -> bool:
     return reachable([f"{mirror}{FILES[-1].name}.gz" for mirror in MIRRORS], timeout)
 
 
-class Mnist(Source):
+class Mnist(DatasetPlugin):
     """MNIST, all of it: 54,000 training, 6,000 validation and 10,000 test images of digits, 28×28, grey."""
 
     name = "mnist"

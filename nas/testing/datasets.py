@@ -9,18 +9,18 @@ from nas.testing.contract import Contract, doing, global_random, require
 
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset, Split
-    from nas.data.source import Source
+    from nas.data.plugin import DatasetPlugin
 
 
 class DatasetContract(Contract):
     """What a search relies on in a data set."""
 
-    def make(self) -> Source:
+    def make(self) -> DatasetPlugin:
         """The source, which looks where `nas` does."""
         from nas.data import search_folders
 
         with doing("making it"):
-            source: Source = plugins.create(self.plugin, self.options, folders=search_folders())
+            source: DatasetPlugin = plugins.create(self.plugin, self.options, folders=search_folders())
         source.name = getattr(source, "name", "") or plugins.canonical(self.plugin.__name__)
         return source
 

@@ -12,7 +12,7 @@ from typing import Any
 from nas import plugins
 from nas.architecture.architecture import Architecture, Limits
 from nas.errors import ArchitectureError
-from nas.spaces.space import Candidate, Recorder, SearchSpace
+from nas.spaces.space import AnswerRecorder, Candidate, SearchSpace
 from nas.testing.contract import Contract, ContractError, doing, global_random, require
 
 
@@ -32,7 +32,7 @@ class SpaceContract(Contract):
     def test_networks(self) -> None:
         """Builds networks, and enough of them fit."""
         with doing("build"), suppress(ArchitectureError):
-            built = self.make().build(Recorder(Random(0)))
+            built = self.make().build(AnswerRecorder(Random(0)))
             words = f"build must return an Architecture, and returned {built!r:.100}"
             require(isinstance(built, Architecture), words)
         for _, candidate in self._samples():
@@ -105,7 +105,7 @@ class SpaceContract(Contract):
             return [(space, space.sample(Random(seed))) for seed in range(self.draws)]
 
 
-class _Listener(Recorder):
+class _Listener(AnswerRecorder):
     """Remembers which question was asked under which name, over many builds."""
 
     def __init__(self, rng: Random, asked: dict[str, tuple[object, ...]]) -> None:

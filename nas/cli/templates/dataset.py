@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from nas.data.dataset import Dataset, Split
-from nas.data.source import Source, stratified
+from nas.data.plugin import DatasetPlugin, stratified
 
 CLASSES = ("horizontal", "vertical")
 SIZES = (1_400, 200, 400)  # training, validation, test
 
 
-class MyPlugin(Source):
+class MyPlugin(DatasetPlugin):
     """Stripes across or down, in noise (this line is what `nas plugins list` shows)."""
 
     def load(self) -> Dataset:

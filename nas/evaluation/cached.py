@@ -15,7 +15,7 @@ from nas.records.journal import Journal
 from nas.trial import Job, Trial
 
 
-class Recorded:
+class CachedEvaluator:
     """Every training passes through here: it is scored, kept on the disk, and only then handed on.
 
     Because of that a search is resumed by running it again, and a repeated candidate costs nothing.
