@@ -125,9 +125,13 @@ def test_the_check_says_what_is_broken(empty: Path) -> None:
 
 
 def test_the_check_shows_what_does_not_apply(empty: Path) -> None:
-    refuses = "        if len(objectives) > 1: raise UsageError('one objective, please')\n"
-    init = f"    def __init__(self, space, *, objectives, seed):\n        super().__init__(space, seed=seed)\n{refuses}"
-    text = STRATEGY.replace(" + EXTRA", "").replace("    def ask", f"{init}\n    def ask")
+    init = """
+    def __init__(self, space, *, objectives, seed):
+        super().__init__(space, seed=seed)
+        if len(objectives) > 1:
+            raise UsageError("one objective, please")
+"""
+    text = STRATEGY.replace(" + EXTRA", "").replace("\n    def ask", f"{init}\n    def ask")
     (empty / "single.py").write_text(f"from nas.errors import UsageError\n{text}")
     shown = nas("check", "single", "--plugins", str(empty)).stdout
     assert "  skipped Works with two objectives, or refuses them when it is made\n" in shown
