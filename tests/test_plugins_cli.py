@@ -83,7 +83,7 @@ def test_a_new_plugin_keeps_its_contract(kind: str) -> None:
     assert checked.startswith(f"{kind} my-own-one: ")
     assert "requirements hold" in checked
     assert "my-plugin" not in Path("plugins/my_own_one.py").read_text()
-    assert "(this line is what `nas plugins list` shows)" in nas("list").stdout
+    assert "(`nas plugins list` shows this line)" in nas("list").stdout
 
 
 def test_the_test_of_a_new_plugin_passes() -> None:

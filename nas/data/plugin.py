@@ -1,4 +1,4 @@
-"""Where a data set comes from: the small surface that a plugin of this kind fills in."""
+"""The interface of every data set."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from nas.data.dataset import Array, Dataset, Split
 
 
-# How a file's image is brought into the shape of a data set's: see `DatasetPlugin.framing`.
+# How an image file is brought into the shape of the data set's images: see `DatasetPlugin.framing`.
 FRAMINGS = ("whole", "centred")
 
 
 class DatasetPlugin(ABC):
-    """Where a data set comes from: what a plugin of the kind "data set" is.
+    """A data set: it loads its images, and finds, downloads and verifies their files.
 
-    The first line of its docstring describes it to people. `load` and `load_test` are enough; the other
-    methods are for data that lie in files.
+    The first line of a plugin's docstring is shown to users. `load` and `load_test` are enough; the other methods
+    are for data that are stored in files.
     """
 
     name: str
-    # How an image from elsewhere is made like these. "whole": it is resized. "centred": a light drawing on black,
-    # scaled to fit 20/28 of the sides, its centre of mass in the centre, as MNIST was made (LeCun et al., 1998).
+    # How an image file is made similar to these images. "whole": it is resized. "centred": it becomes a light
+    # drawing on black, at 20/28 of the sides, with its centre of mass in the middle, as in MNIST (LeCun, 1998).
     framing: str = "whole"
-    note: str = ""  # a line that the person has to see: what `auto` had to do to get here
+    note: str = ""  # a line to show to the user, such as the reason for the choice of `auto`
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        """Look in these folders, one or more, in this order; download to the last one."""
+        """Look for data in these folders (at least one) in this order; download to the last one."""
         self.folders = list(folders)
 
     @abstractmethod
@@ -42,26 +42,26 @@ class DatasetPlugin(ABC):
         """Training and validation images, the same on every machine (see `stratified`), made by `Dataset.of`.
 
         Raises:
-            DataError: they are absent, incomplete or damaged.
+            DataError: the images are missing, incomplete or damaged.
         """
 
     @abstractmethod
     def load_test(self) -> Split:
-        """The test images: only nas/outcome may call this, once, for the winner.
+        """The test images, which only nas/winner opens: once, for the winner.
 
         Raises:
-            DataError: they are absent, incomplete or damaged.
+            DataError: the images are missing, incomplete or damaged.
         """
 
     def locate(self) -> Path | None:
-        """Where the data lie on this machine, or None. Does not say that they are sound."""
+        """The file or folder of the data on this machine, or None. The data are not verified."""
         return None
 
     def fetch(self, folder: Path | None = None) -> Path:
-        """Download what is missing, if this source knows how; returns where the data lie now.
+        """Download missing files, if this data set can be downloaded; returns the file or folder of the data.
 
         Raises:
-            DataError: it could not be had.
+            DataError: the data cannot be downloaded.
         """
         found = self.locate()
         if found is None:
@@ -69,30 +69,30 @@ class DatasetPlugin(ABC):
         return found
 
     def verify(self) -> list[str]:
-        """Check what can be checked without a look at the test images; one line for each thing in order.
+        """Verify the data without opening the test images; returns one line for each part.
 
         Raises:
-            DataError: something is not.
+            DataError: a part is missing or damaged.
         """
         data = self.load()
         parts = {"train": data.train, "validation": data.validation}
         return [f"{part}: ok ({len(split):,} images)" for part, split in parts.items()]
 
     def searched(self) -> str:
-        """For a message: where the data were looked for, in vain."""
+        """The beginning of an error message: the folders that do not have the data."""
         return f"{self.name} is in none of {', '.join(str(folder) for folder in self.folders)}"
 
 
 def stratified(labels: Array, sizes: Sequence[int], seed: int) -> list[Array]:
-    """Divide images into parts in which every class has its share.
+    """Divide images into parts in which every class has its share (a stratified split).
 
-    The same on every machine and with every version of NumPy: it rests on the raw numbers of PCG64, which
-    NumPy promises to keep, not on ``Generator``'s methods, which it does not.
+    The division is the same on every machine and with every version of NumPy: it uses the raw numbers of PCG64,
+    which NumPy promises not to change, unlike the methods of ``Generator``.
 
     Args:
         labels: ``(N,)``, the class of each image.
-        sizes: how many images each part gets, exactly; together at most N.
-        seed: another seed, another division.
+        sizes: the number of images of each part; their sum is at most N.
+        seed: decides the division.
 
     Returns:
         The sorted indices of each part, in the order of ``sizes``. In the first part, the number of images of
