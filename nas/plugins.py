@@ -30,11 +30,11 @@ from nas.errors import ArchitectureError, NasError, OptionError, PluginError, Us
 KINDS = {
     "strategy": "nas.strategies.strategy:Strategy",
     "space": "nas.spaces.space:SearchSpace",
-    "dataset": "nas.data.source:Source",
+    "dataset": "nas.data.plugin:DatasetPlugin",
     "evaluator": "nas.evaluation.evaluator:Evaluator",
     "layer": "nas.architecture.layer:Layer",
 }
-ALSO = {"Merge": "layer", "Plain": "layer"}  # other names of base classes
+ALSO = {"Merge": "layer", "Plain": "layer", "Source": "dataset"}  # other base classes; Source is an earlier name
 GROUPS = {kind: f"nas.{'strategies' if kind == 'strategy' else kind + 's'}" for kind in KINDS}
 
 Place = EntryPoint | Path

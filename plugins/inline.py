@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class Inline(Evaluator):
-    """Trains one job after the other in this very process, with the results of a worker.
+    """Trains one job after the other in this process, with the same results as a worker process.
 
     Args:
-        dataset: what the networks learn from.
-        recipe: how.
-        device: where.
-        weights: a folder for the trained weights, if they are wanted.
-        until: the moment (``time.monotonic``) after which no further job is begun; None for never.
+        dataset: the data that the networks learn from.
+        recipe: how they are trained.
+        device: the device that trains them.
+        weights: a folder for the trained weights, or None.
+        until: the time (``time.monotonic``) after which no training begins; None for no limit.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class Inline(Evaluator):
             yield from self._train(job)
 
     def _train(self, job: Job) -> list[Trial]:
-        """The trial of a job; whatever goes wrong is a failure of this job alone."""
+        """The trial of a job; an exception is a failure of this job only."""
         import torch
 
         from nas.evaluation.local.worker import safely, train_jobs
 
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in a worker: with two, other bits come out
+        torch.set_num_threads(1)  # as in a worker: with two threads, the results differ by rounding
         try:
             return list(safely(train_jobs, [job], self._dataset, self._task))
         finally:

@@ -1,4 +1,4 @@
-"""Hill climbing: from a network to the best of its neighbours, until none is better; then from somewhere else."""
+"""Hill climbing: go to a better neighbour until there is none, then begin again from random networks."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from nas.trial import Trial
 
 
 class LocalSearch(Strategy):
-    """Tries the neighbours of the best network of a climb; where none is better, begins a new climb.
+    """Tries the neighbours of the best network of a climb; if none is better, begins a new climb.
 
     A climb begins with a few random networks. Whenever a trial is better than all others of its climb, the search
-    goes on around it (White et al., Local search is state of the art for NAS benchmarks, 2020). What was proposed
-    before is not proposed again while something new can be found.
+    goes on around it (White et al., Local search is state of the art for NAS benchmarks, 2020). No candidate is
+    proposed twice while new ones can be found.
 
     Args:
         space: where candidates come from.
         objectives: the first one decides.
         seed: decides every random choice.
-        start: with how many random networks a climb begins.
+        start: the number of random networks at the beginning of a climb.
     """
 
     def __init__(
@@ -35,17 +35,16 @@ class LocalSearch(Strategy):
             raise UsageError(f"start must be 1 or more, not {start}")
         self.start = start
         self.seen: set[str] = set()
-        self.climb = 0  # its number; the candidates that begin it carry it, so that a trial says where it belongs
-        self.begun = 0  # how many of the networks that begin it were told
-        self.top: Trial | None = None  # the best of this climb
+        self.climb = 0  # its number, which is also in the origin of the candidates that begin it
+        self.begun = 0  # the number of finished trials among these
+        self.top: Trial | None = None  # the best trial of this climb
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Climb."""
-        super().tell(trials)
+        """Note where a new climb begins, and the best trial of the climb."""
         for trial in trials:
             self.seen.add(trial.id)
-            word, _, number = trial.job.candidate.origin.partition(" ")
-            if word == "climb":
+            origin, _, number = trial.job.candidate.origin.partition(" ")
+            if origin == "climb":
                 if int(number) != self.climb:
                     self.climb, self.begun, self.top = int(number), 0, None
                 self.begun += 1
@@ -53,22 +52,22 @@ class LocalSearch(Strategy):
                 self.top = trial
 
     def ask(self, count: int) -> list[Candidate]:
-        """The networks that begin a climb, or neighbours of the best one, in random order."""
+        """The networks that begin a climb, or neighbours of the best network, in random order."""
         if self.begun < self.start:
             return self._begin(self.climb, min(count, self.start - self.begun))
         found = self._around(self.top)[:count] if self.top else []
         return found or self._begin(self.climb + 1, min(count, self.start))
 
     def _around(self, trial: Trial) -> list[Candidate]:
-        """The neighbours that were not seen before. Their order is the trial's own, whenever it is asked for."""
+        """The new neighbours, in an order that follows from the trial, so that it is the same in every batch."""
         rng = Random(f"{self.seed}/{trial.id}")
-        every = {one.architecture.id: one for one in self.space.neighbours(trial.job.candidate, rng)}
-        new = [one for one in every.values() if one.architecture.id not in self.seen]
+        neighbours = {other.architecture.id: other for other in self.space.neighbours(trial.job.candidate, rng)}
+        new = [other for key, other in neighbours.items() if key not in self.seen]
         rng.shuffle(new)
         return new
 
     def _begin(self, climb: int, count: int) -> list[Candidate]:
-        """Networks that were not seen before, to begin a climb with."""
+        """New random networks, which begin a climb."""
         seen, found = set(self.seen), []
         near = [trial.job.candidate for trial in reversed(self.history)]
         for _ in range(count):

@@ -1,4 +1,4 @@
-"""The space of NAS-Bench-201, in which 15,625 networks have been trained and tabulated, as one that is trained."""
+"""The search space of NAS-Bench-201, whose 15,625 networks are trained here instead of looked up in its table."""
 
 from collections.abc import Mapping
 
@@ -19,11 +19,11 @@ EDGES = tuple((node, source) for node in (1, 2, 3) for source in range(node))  #
 
 
 class NasBench201(SearchSpace):
-    """Six edges of a cell, each one of five operations, repeated in three stages (Dong and Yang, 2020).
+    """A cell with six edges, each one of five operations, repeated in three stages (Dong and Yang, 2020).
 
     Args:
-        cells: in each stage (the benchmark has 5).
-        filters: of the first stage; each stage has twice as many as the one before (the benchmark has 16).
+        cells: the number of cells in each stage (5 in the benchmark).
+        filters: the filters of the first stage, which double in each further stage (16 in the benchmark).
     """
 
     def __init__(self, cells: int = 1, filters: int = 8) -> None:
@@ -40,11 +40,11 @@ class NasBench201(SearchSpace):
 
     @staticmethod
     def cell_string(choices: Mapping[str, Scalar]) -> str:
-        """The benchmark's name of the cell that a candidate's choices describe, for a look-up in its table."""
+        """The name of a candidate's cell in the table of the benchmark."""
         nodes = [[f"{choices[question(node, source)]}~{source}" for source in range(node)] for node in (1, 2, 3)]
         return "+".join(f"|{'|'.join(edges)}|" for edges in nodes)
 
 
 def question(node: int, source: int) -> str:
-    """What an edge is called."""
+    """The name of the question for an edge."""
     return f"node{node}/from{source}"

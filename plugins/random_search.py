@@ -1,4 +1,4 @@
-"""The smallest strategy: a file in plugins/ is found by its name."""
+"""The smallest strategy. A file in plugins/ is a plugin with the name of the file."""
 
 from nas.strategies.strategy import Strategy
 

@@ -1,4 +1,4 @@
-"""A data set that is drawn, not loaded: it needs no file and no network."""
+"""A data set whose images are drawn by a program: it needs no files."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.dataset import Array, Dataset, Split
-from nas.data.source import Source, stratified
+from nas.data.plugin import DatasetPlugin, stratified
 from nas.errors import UsageError
 
 CLASSES = ("circle", "square", "triangle", "cross")
 SIZE = 28  # pixels a side
 
 
-class Shapes(Source):
-    """Circles, squares, triangles and crosses, 28×28, grey, of any size and place, in noise.
+class Shapes(DatasetPlugin):
+    """Circles, squares, triangles and crosses of different sizes and positions, in noise: 28×28, grey.
 
     Args:
-        folders: not looked at.
-        images: how many there are: 70 % to train, 10 % to validate, 20 % to test.
+        folders: not used.
+        images: the number of images: 70 % for training, 10 % for validation, 20 % for the test.
     """
 
     name = "shapes"
@@ -50,8 +50,8 @@ class Shapes(Source):
 def draw(labels: Array) -> Array:
     """One image for each label: ``(N, 1, 28, 28)`` uint8.
 
-    The raw numbers of PCG64 are the same on every machine and with every version of NumPy; those of a
-    ``Generator`` need not be.
+    The raw numbers of PCG64 are the same on every machine and with every version of NumPy, unlike those of a
+    ``Generator``.
     """
     numbers = np.random.PCG64(0)
 
@@ -62,7 +62,7 @@ def draw(labels: Array) -> Array:
 
     count = len(labels)
     radius = integers(4, 9, count, 1, 1)
-    middle = integers(0, 7, 2, count, 1, 1) + 10  # the largest shape is inside
+    middle = integers(0, 7, 2, count, 1, 1) + 10  # so that the largest shape is inside the image
     y, x = np.arange(SIZE)[:, None] - middle[0], np.arange(SIZE) - middle[1]
     in_square = np.maximum(abs(x), abs(y)) <= radius
     inside = {

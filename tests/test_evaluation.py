@@ -26,9 +26,9 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Conv2d, Dense, Flatten, GlobalAveragePool
 from nas.data.dataset import Dataset
 from nas.errors import NasError, StorageError, UsageError
+from nas.evaluation.cached import CachedEvaluator
 from nas.evaluation.local import spawn as processes
 from nas.evaluation.local.local import LocalEvaluator
-from nas.evaluation.recorded import Recorded
 from nas.records.journal import Journal
 from nas.run.resolve import EVALUATOR_GETS
 from nas.training.recipe import Recipe
@@ -152,7 +152,7 @@ def test_a_loss_that_is_not_finite_is_a_failure(blobs: Dataset, tmp_path: Path) 
         Journal(tmp_path / "journal.jsonl") as journal,
         Misbehaving(blobs, RECIPE, workers=1, weights=tmp_path) as evaluator,
     ):
-        [trial] = Recorded(evaluator, journal, LOSS).evaluate([job(DENSE, 1, 7)])
+        [trial] = CachedEvaluator(evaluator, journal, LOSS).evaluate([job(DENSE, 1, 7)])
     assert trial.failure is not None
     assert trial.failure.kind == "not_finite"
 

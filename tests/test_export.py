@@ -330,9 +330,9 @@ def test_a_killed_export_leaves_nothing_in_place_and_is_repeated(tmp_path: Path)
 SOURCE = '''
 import numpy as np
 from nas.data.dataset import Dataset, Split
-from nas.data.source import Source
+from nas.data.plugin import DatasetPlugin
 
-class Wide(Source):
+class Wide(DatasetPlugin):
     """Colours."""
     def __init__(self, folders, shade: int = 0):
         super().__init__(folders)

@@ -237,9 +237,9 @@ def test_the_command_line_changes_fields_of_a_recipe(tmp_path: Path) -> None:
     recipe = {"base": "lecture", "shift": 1, "learning_rate": 0.002}
     record = read(tmp_path / "out" / FILE)[0]
     assert record.header.config["recipe"] == recipe
-    words = "lecture, shift 1, learning_rate 0.002"
-    assert words in (tmp_path / "out" / "best" / "README.md").read_text()
-    assert words in report(record)
+    shown = "lecture, shift 1, learning_rate 0.002"
+    assert shown in (tmp_path / "out" / "best" / "README.md").read_text()
+    assert shown in report(record)
     assert dict(flat(record.header.config))["recipe.learning_rate"] == 0.002  # as MLflow gets it
     assert nas.Experiment.read(tmp_path / "out" / "search.toml", plugins=(PLUGINS,)).recipe == recipe
     with pytest.raises(JournalError, match=r"recipe was \{.*0\.002\}, and is 'default'"):

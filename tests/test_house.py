@@ -26,8 +26,8 @@ ORDER = [
     {"objectives"},
     {"data", "training"},
     {"strategies", "evaluation", "records", "experiment"},
-    {"search", "report", "testing"},
-    {"dashboard", "winner"},
+    {"search", "report"},
+    {"dashboard", "winner", "testing"},
     {"run"},
     {"cli"},
 ]

@@ -14,7 +14,7 @@ from nas import plugins
 from nas.architecture.known import LECTURE
 from nas.cli.main import cli
 from nas.errors import PluginError, UsageError
-from nas.evaluation.recorded import Recorded
+from nas.evaluation.cached import CachedEvaluator
 from nas.records.journal import Journal
 from nas.spaces.cnn import Cnn
 from nas.strategies.evolve import Evolve
@@ -171,7 +171,7 @@ def test_an_option_of_a_type_that_no_text_can_have_is_one_line(tmp_path: Path) -
 def test_a_data_set_that_raises_is_one_line_and_does_not_end_the_list(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = "from nas.data.source import Source\n\nclass Mine(Source):\n    "
+    base = "from nas.data.source import Source\n\nclass Mine(Source):\n    "  # the names of earlier docs
     (tmp_path / "needy.py").write_text(f"{base}def __init__(self, folders, *, path: str): pass\n")
     (tmp_path / "zzz.py").write_text(f"{base}def load(self): raise KeyError('x')\n    def load_test(self): pass\n")
     monkeypatch.setenv("NAS_PLUGINS", str(tmp_path))
@@ -195,9 +195,9 @@ def test_an_evaluator_that_raises_or_makes_up_trials_is_named(tmp_path: Path) ->
 
     for inner, words in (
         (Raising(), "evaluator Raising failed: KeyError"),
-        (Foreign(), "returned what is no trial of a job"),
+        (Foreign(), "must return trials of the jobs"),
     ):
         with Journal(tmp_path / f"{type(inner).__name__}.jsonl") as journal:
-            recorded = Recorded(inner, journal, LOSS)
+            recorded = CachedEvaluator(inner, journal, LOSS)
             with pytest.raises(PluginError, match=words):
                 list(recorded.evaluate([job(LECTURE)]))

@@ -83,7 +83,7 @@ def test_a_new_plugin_keeps_its_contract(kind: str) -> None:
     assert checked.startswith(f"{kind} my-own-one: ")
     assert "requirements hold" in checked
     assert "my-plugin" not in Path("plugins/my_own_one.py").read_text()
-    assert "(this line is what `nas plugins list` shows)" in nas("list").stdout
+    assert "(`nas plugins list` shows this line)" in nas("list").stdout
 
 
 def test_the_test_of_a_new_plugin_passes() -> None:
@@ -122,6 +122,21 @@ def test_the_check_says_what_is_broken(empty: Path) -> None:
     assert "          asked for 1 candidates, it returned 2\n" in told
     assert "  ok      Can be made, with its options\n" in told
     assert "of 11 requirements are broken" in told
+
+
+def test_the_check_shows_what_does_not_apply(empty: Path) -> None:
+    init = """
+    def __init__(self, space, *, objectives, seed):
+        super().__init__(space, seed=seed)
+        if len(objectives) > 1:
+            raise UsageError("one objective, please")
+"""
+    text = STRATEGY.replace(" + EXTRA", "").replace("\n    def ask", f"{init}\n    def ask")
+    (empty / "single.py").write_text(f"from nas.errors import UsageError\n{text}")
+    shown = nas("check", "single", "--plugins", str(empty)).stdout
+    assert "  skipped Works with two objectives, or refuses them when it is made\n" in shown
+    assert "          it refuses two objectives: one objective, please\n" in shown
+    assert "all 10 requirements hold, 1 skipped" in shown
 
 
 @pytest.mark.parametrize(

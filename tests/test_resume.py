@@ -19,8 +19,8 @@ from conftest import LOSS, Instant, Tiny, finished, job
 from nas.architecture.architecture import Limits
 from nas.architecture.known import LECTURE, LENET5
 from nas.errors import JournalError
+from nas.evaluation.cached import CachedEvaluator
 from nas.evaluation.halving import SuccessiveHalving
-from nas.evaluation.recorded import Recorded
 from nas.records.journal import FILE, Journal, is_running, repair
 from nas.records.record import VERSION, entry_of, line_of, lines, read
 from nas.records.searches import State, differences
@@ -61,7 +61,7 @@ def run(
     with Mortal(path, begun=0.0) as journal:
         journal.begin({"config": {"trials": trials}}, **how)
         journal.lives = lives
-        wrapped = SuccessiveHalving(Recorded(evaluator, journal, LOSS))
+        wrapped = SuccessiveHalving(CachedEvaluator(evaluator, journal, LOSS))
         known = dict(journal.record.asked)
         budget = Budget(trials, known={number: one.wanted for number, one in known.items()})
         strategy = ReplayedStrategy(make, known, trusting=how.get("forced", False))
@@ -135,7 +135,7 @@ def test_a_strategy_that_is_not_what_it_was_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / FILE
     before, _ = run(path, lambda: Evolve(SPACE, objectives=LOSS, seed=1), 24)
     with pytest.raises(
-        JournalError, match=r"cannot go on: of batch 1, the strategy Evolve proposes other.*--force"
+        JournalError, match=r"cannot go on: for batch 1, the strategy Evolve proposes other.*--force"
     ):
         run(path, lambda: Evolve(SPACE, objectives=LOSS, seed=2), 24)
     history, _ = run(path, lambda: Evolve(SPACE, objectives=LOSS, seed=2), 40, forced=True)
@@ -175,13 +175,13 @@ def test_a_batch_that_a_clock_cut_is_cut_again(tmp_path: Path) -> None:
     """What a clock decided is read from the journal: whoever goes on does not train the rest of the batch."""
     path = tmp_path / FILE
     with Journal(path) as journal:
-        evaluator = SuccessiveHalving(Recorded(Slow(), journal, LOSS, until=math.inf))
+        evaluator = SuccessiveHalving(CachedEvaluator(Slow(), journal, LOSS, until=math.inf))
         first = Search(Evolve(SPACE, objectives=LOSS), evaluator, Budget(), epochs=1.0, observer=journal).run()
         journal.searched({"finalists": 1, "seeds": 1, "epochs": 1.0, "lecture": False})
     assert len(first) == 3
     with Journal(path) as journal:
         unused = Instant()
-        evaluator = SuccessiveHalving(Recorded(unused, journal, LOSS, until=0.0))
+        evaluator = SuccessiveHalving(CachedEvaluator(unused, journal, LOSS, until=0.0))
         budget = Budget(until=0.0, known={0: journal.record.asked[0].wanted})
         again = Search(Evolve(SPACE, objectives=LOSS), evaluator, budget, epochs=1.0, observer=journal).run()
         assert again == first
@@ -192,10 +192,10 @@ def test_a_training_whose_weights_have_gone_is_done_again(tmp_path: Path) -> Non
     evaluator = Instant()
     with Journal(tmp_path / FILE) as journal:
         for expected in (1, 2):
-            list(Recorded(evaluator, journal, LOSS, weights=tmp_path).evaluate([job(LECTURE)]))
+            list(CachedEvaluator(evaluator, journal, LOSS, weights=tmp_path).evaluate([job(LECTURE)]))
             assert len(evaluator.jobs) == expected
         (tmp_path / f"{job(LECTURE).key}.safetensors").touch()
-        list(Recorded(evaluator, journal, LOSS, weights=tmp_path).evaluate([job(LECTURE)]))
+        list(CachedEvaluator(evaluator, journal, LOSS, weights=tmp_path).evaluate([job(LECTURE)]))
         assert len(evaluator.jobs) == 2
         assert len(journal) == 1
 
@@ -211,7 +211,7 @@ def test_an_evaluator_that_returns_too_few_or_too_many_is_named(tmp_path: Path, 
             yield from (trials * 2)[:count]
 
     with Journal(tmp_path / FILE) as journal, pytest.raises(Exception, match="the evaluator Counts returned"):
-        list(Recorded(Counts(), journal, LOSS).evaluate([job(LECTURE), job(LENET5)]))
+        list(CachedEvaluator(Counts(), journal, LOSS).evaluate([job(LECTURE), job(LENET5)]))
 
 
 # --- one writer
@@ -342,7 +342,7 @@ def test_not_a_number_is_never_written(tmp_path: Path) -> None:
     path = tmp_path / FILE
     bad = replace(finished(job(LECTURE), float("nan")), scores=())
     with Journal(path) as journal:
-        [kept] = Recorded(_Only(bad), journal, LOSS).evaluate([bad.job])
+        [kept] = CachedEvaluator(_Only(bad), journal, LOSS).evaluate([bad.job])
     assert kept.failure is not None
     for line in lines(path):
         assert entry_of(line) is not None

@@ -17,8 +17,8 @@ from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.known import LECTURE
 from nas.architecture.layers import Dense, Flatten
 from nas.errors import JournalError, PluginError, StorageError, UsageError
+from nas.evaluation.cached import CachedEvaluator
 from nas.evaluation.halving import SuccessiveHalving
-from nas.evaluation.recorded import Recorded
 from nas.objectives import Objective, scored
 from nas.records.journal import Journal
 from nas.records.record import line_of, read
@@ -185,7 +185,7 @@ def test_not_a_number_never_reaches_a_strategy(tmp_path: Path) -> None:
 
     with Journal(tmp_path / "journal.jsonl") as journal:
         strategy = Fixed([Architecture((Flatten(), Dense(n))) for n in (1, 2, 3)])
-        search(strategy, Recorded(Poisoned(), journal, LOSS))
+        search(strategy, CachedEvaluator(Poisoned(), journal, LOSS))
     assert [trial.scores for trial in strategy.told] == [(), (), (-0.5,)]
     assert [trial.failure.kind for trial in strategy.told if trial.failure] == ["not_finite"] * 2
 
@@ -302,7 +302,7 @@ def test_a_search_run_again_over_its_journal_trains_nothing(tmp_path: Path) -> N
     for attempt in range(2):
         evaluator = Instant()
         with Journal(tmp_path / "journal.jsonl") as journal:
-            wrapped = SuccessiveHalving(Recorded(evaluator, journal, LOSS))
+            wrapped = SuccessiveHalving(CachedEvaluator(evaluator, journal, LOSS))
             runs.append(search(Evolve(SMALL, objectives=LOSS), wrapped, trials=24))
         assert len(evaluator.jobs) == (30 if attempt == 0 else 0)
     assert runs[0] == runs[1]
@@ -311,7 +311,7 @@ def test_a_search_run_again_over_its_journal_trains_nothing(tmp_path: Path) -> N
 def test_a_repeated_candidate_costs_nothing(tmp_path: Path) -> None:
     evaluator = Instant()
     with Journal(tmp_path / "journal.jsonl") as journal:
-        trials = search(Fixed([LECTURE, LECTURE], [LECTURE]), Recorded(evaluator, journal, LOSS))
+        trials = search(Fixed([LECTURE, LECTURE], [LECTURE]), CachedEvaluator(evaluator, journal, LOSS))
     assert len(evaluator.jobs) == 1
     assert len(trials) == 3
 
@@ -325,7 +325,7 @@ def test_a_trial_is_on_the_disk_before_the_strategy_is_told(tmp_path: Path) -> N
             super().tell(trials)
 
     with Journal(path) as journal:
-        assert search(Reads([LECTURE]), Recorded(Instant(), journal, LOSS))
+        assert search(Reads([LECTURE]), CachedEvaluator(Instant(), journal, LOSS))
 
 
 def test_the_journal_brings_back_what_was_written(tmp_path: Path) -> None:

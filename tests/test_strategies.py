@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -242,6 +243,73 @@ def test_more_mutations_change_more() -> None:
         )
 
     assert changes(0.7) > 1.5 * changes(0.0)
+
+
+# --- what the base class keeps
+
+
+class Learns(Strategy):
+    """Keeps losses in `tell`, and does not call super."""
+
+    def __init__(self, space: SearchSpace, *, objectives: Sequence[Objective] = (), seed: int = 0) -> None:
+        super().__init__(space, objectives=objectives, seed=seed)
+        self.losses: list[float] = []
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        self.losses += [trial.metrics["validation_loss"] for trial in trials]
+
+    def ask(self, count: int) -> list[Candidate]:
+        return [self.space.sample(self.rng) for _ in range(count)]
+
+
+class CallsSuper(Learns):
+    def tell(self, trials: Sequence[Trial]) -> None:
+        super().tell(trials)
+        Strategy.tell(self, trials)  # as in docs of earlier versions
+
+
+class CallsSuperInPortions(Learns):
+    def tell(self, trials: Sequence[Trial]) -> None:
+        for number, trial in enumerate(trials, len(self.history) + 1):
+            Strategy.tell(self, [trial])
+            assert len(self.history) == number
+        super().tell(trials)
+
+
+class Mixin:
+    def tell(self, trials: Sequence[Trial]) -> None:
+        pass
+
+
+class Mixed(Mixin, Learns):
+    pass
+
+
+class ForgetsInit(Learns):
+    def __init__(self, space: SearchSpace) -> None:
+        self.space, self.seed, self.losses = space, 0, []
+        self.history = []
+
+
+@pytest.mark.parametrize("kind", [Learns, CallsSuper, CallsSuperInPortions, Mixed, ForgetsInit])
+def test_the_history_is_kept_whatever_tell_does(kind: type[Learns]) -> None:
+    strategy = kind(Cnn())
+    trials = run(strategy, 40)
+    assert list(strategy.history) == trials
+    assert ids([trial.job.candidate for trial in trials]) == ids(
+        [trial.job.candidate for trial in run(Learns(Cnn()), 40)]
+    )
+    assert len({trial.id for trial in trials}) > 35
+    assert len(strategy.losses) == (0 if kind is Mixed else 40)
+
+
+def test_the_history_cannot_be_changed_by_mistake() -> None:
+    strategy = Learns(Cnn())
+    run(strategy, 8)
+    with pytest.raises(AttributeError, match="Strategy keeps the history"):
+        strategy.history = []
+    with pytest.raises(AttributeError, match="append"):
+        strategy.history.append(strategy.history[0])  # type: ignore[attr-defined]
 
 
 # --- what the strategies stand on

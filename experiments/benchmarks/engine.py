@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nas.architecture.architecture import Limits
-from nas.evaluation.recorded import Recorded
+from nas.evaluation.cached import CachedEvaluator
 from nas.objectives import Objective
 from nas.records.journal import Journal
 from nas.search import Budget, Search
@@ -40,7 +40,7 @@ def engine_ms() -> float:
     space = Cnn().within(Limits(max_parameters=34_826))
     objectives = (Objective("validation_loss", -1),)
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder, "journal.jsonl")) as journal:
-        evaluator = Recorded(Instant(), journal, objectives)
+        evaluator = CachedEvaluator(Instant(), journal, objectives)
         strategy = Evolve(space, objectives=objectives)
         start = time.perf_counter()
         done = Search(strategy, evaluator, Budget(TRIALS), epochs=1.0).run()

@@ -39,7 +39,7 @@ from nas.architecture.known import LECTURE
 from nas.architecture.layers import Flatten
 from nas.data.dataset import Dataset, Split
 from nas.data.mnist import CLASSES, SEED, SIZES, Mnist
-from nas.data.source import stratified
+from nas.data.plugin import stratified
 from nas.evaluation.local.local import LocalEvaluator
 from nas.evaluation.local.spawn import cores
 from nas.spaces.cnn import Cnn

@@ -27,7 +27,7 @@ def list_(data_dir: Path | None) -> None:
 
     from nas import plugins
     from nas.data import open_named
-    from nas.data.source import Source
+    from nas.data.plugin import DatasetPlugin
     from nas.errors import NasError
 
     known = sorted(name for name, places in plugins.names("dataset").items() if plugins.describe(places[0]).kinds)
@@ -39,7 +39,7 @@ def list_(data_dir: Path | None) -> None:
         except NasError as error:
             click.echo(f"{name:{width}}  {error}")
             continue
-        if type(source).locate is Source.locate:
+        if type(source).locate is DatasetPlugin.locate:
             where = "needs no file"
         else:
             where = str(place or f"not on this machine: `nas data fetch {name}` downloads it")

@@ -170,17 +170,23 @@ def check(
 
     offer(folders)
     kind, found = _find(name, kind, folders)
-    broken = total = 0
+    broken = skipped = total = 0
     for finding in findings(kind, found, options):
         if not total:  # after the first one: it raises where an option is wrong
             click.echo(f"{kind} {name}: {found.__module__}.{found.__qualname__}")
         total += 1
         broken += bool(finding.broken)
-        state = click.style("BROKEN", fg="red") if finding.broken else click.style("ok", fg="green") + " " * 4
-        click.echo(f"  {state}  {finding.requirement}")
-        if finding.broken:
-            click.echo(f"          {finding.broken}")
-    click.echo(f"{broken} of {total} requirements are broken" if broken else f"all {total} requirements hold")
+        skipped += bool(finding.skipped)
+        state, color = (
+            ("BROKEN", "red") if finding.broken else ("skipped", None) if finding.skipped else ("ok", "green")
+        )
+        click.echo(f"  {click.style(state, fg=color)}{' ' * (7 - len(state))} {finding.requirement}")
+        if reason := finding.broken or finding.skipped:
+            click.echo(f"          {reason}")
+    holding = (
+        f"{total - skipped} requirements hold, {skipped} skipped" if skipped else f"{total} requirements hold"
+    )
+    click.echo(f"{broken} of {total} requirements are broken" if broken else f"all {holding}")
     ctx.exit(1 if broken else 0)
 
 

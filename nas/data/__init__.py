@@ -1,4 +1,4 @@
-"""What the networks learn from: a data set by its name. Light: what is heavy is imported when it is used."""
+"""What the networks learn from: a data set by its name. Heavy packages are imported when they are used."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from nas import plugins
 from nas.errors import DataError
 
 if TYPE_CHECKING:
-    from nas.data.source import Source
+    from nas.data.plugin import DatasetPlugin
 
 AUTO = "auto"
 
 
 def search_folders(data_dir: Path | None = None) -> list[Path]:
-    """Where data sets are looked for, in order; the last one is where they are downloaded to."""
+    """The folders in which data sets are looked for, in this order; downloads go to the last one."""
     import platformdirs
 
     named = [data_dir, os.environ.get("NAS_DATA_DIR")]
@@ -26,19 +26,19 @@ def search_folders(data_dir: Path | None = None) -> list[Path]:
 
 def open_named(
     name: str, data_dir: Path | None = None, options: Mapping[str, Any] | None = None, extra: Sequence[Path] = ()
-) -> Source:
-    """The source of one data set; loads nothing yet.
+) -> DatasetPlugin:
+    """The plugin of a data set by its name; nothing is loaded yet.
 
     Args:
-        name: of a plugin of the kind "dataset"; - and _ are the same in it.
+        name: the name of a plugin of the kind "dataset"; - and _ are the same in it.
         data_dir: the first folder to look in.
-        options: of the plugin's constructor.
-        extra: folders of plugin files.
+        options: options of the plugin's constructor.
+        extra: more folders of plugin files.
 
     Raises:
         UsageError: there is no data set of that name.
     """
-    source: Source = plugins.create(
+    source: DatasetPlugin = plugins.create(
         plugins.find("dataset", name, extra), options or {}, folders=search_folders(data_dir)
     )
     source.name = plugins.canonical(name)
@@ -47,12 +47,12 @@ def open_named(
 
 def open_source(
     name: str, data_dir: Path | None = None, options: Mapping[str, Any] | None = None, extra: Sequence[Path] = ()
-) -> Source:
-    """The source of a data set by name, or of what ``auto`` means here (see `open_named` for the arguments).
+) -> DatasetPlugin:
+    """The plugin of a data set by its name, which may be ``auto`` (see `open_named` for the arguments).
 
-    ``auto`` is mnist where it is on disk or can be downloaded, otherwise mnist-5k, with a `Source.note` that
-    says so. The download happens here; without a network, finding that out takes at most five seconds. A
-    damaged mnist on disk stays mnist: loading it is an error.
+    ``auto`` is mnist if it is on disk or can be downloaded, otherwise mnist-5k, with a `DatasetPlugin.note` about
+    it. The download happens here; without a network, this takes at most five seconds. If mnist is on disk and
+    damaged, ``auto`` is mnist, and loading it is an error.
 
     Raises:
         UsageError: there is no data set of that name.

@@ -1,7 +1,7 @@
 """What the networks learn from: images and labels, verified, with a fingerprint.
 
-Images are ``(N, C, H, W)`` uint8, labels ``(N,)`` int64, everywhere. Torch is imported where a tensor is
-made, so that listing the data sets does not wait 3.5 s for it.
+Images are ``(N, C, H, W)`` uint8, labels ``(N,)`` int64, everywhere. Torch is imported only where a tensor is
+made, because the import takes 3.5 s, which would delay the list of data sets.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ class Split:
         """The same arrays as tensors, without a copy where their types allow it."""
         import torch
 
-        if np.can_cast(labels.dtype, np.int64):  # otherwise `verify_split` says what they are
+        if np.can_cast(labels.dtype, np.int64):  # otherwise `verify_split` reports their type
             labels = labels.astype(np.int64, copy=False)
         return cls(torch.from_numpy(images), torch.from_numpy(labels))
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What a search may see: training and validation images. The test images are not here, on purpose."""
+    """The data that a search may use: training and validation images. It deliberately has no test images."""
 
     name: str
     train: Split
     validation: Split
     classes: tuple[str, ...]
-    fingerprint: str  # of all of the above: equal data have equal fingerprints, on any machine
+    fingerprint: str  # a hash of all of the above, the same on any machine
 
     @classmethod
     def of(cls, name: str, train: Split, validation: Split, classes: Sequence[str]) -> Dataset:
         """A verified data set with its fingerprint.
 
         Raises:
-            DataError: see `verify_split`; or training and validation images differ in shape.
+            DataError: see `verify_split`; or the training and validation images have different shapes.
         """
         _verify(name, train, validation, classes)
         return cls(name, train, validation, tuple(classes), _fingerprint(name, train, validation, classes))
@@ -73,17 +73,17 @@ class Dataset:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of the training images, one per channel, 0–255."""
+        """The mean of the training images (0–255), one number per channel."""
         return tuple(mean for mean, _ in self._moments)
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Standard deviation of the training images, one per channel, 0–255; 0 where all pixels are equal."""
+        """The standard deviation of the training images (0–255), one number per channel; it may be 0."""
         return tuple(std for _, std in self._moments)
 
     @cached_property
     def _moments(self) -> list[tuple[float, float]]:
-        # Whole numbers until the last step, so that every machine gets the same bits. 0.07 s for MNIST.
+        # Whole numbers until the last step, so that the result is the same on every machine. 0.07 s for MNIST.
         moments = []
         for channel in self.train.images.unbind(1):
             counts = channel.flatten().bincount(minlength=256).tolist()
@@ -94,20 +94,20 @@ class Dataset:
         return moments
 
     def save(self, folder: Path) -> None:
-        """Write plain files that `load` maps into memory: worker processes get the data without a pickle."""
+        """Write plain files, which `load` maps into memory: this is how worker processes get the data."""
         folder.mkdir(parents=True, exist_ok=True)
         for part, split in (("train", self.train), ("validation", self.validation)):
             np.save(folder / f"{part}_images.npy", split.images.numpy())
             np.save(folder / f"{part}_labels.npy", split.labels.numpy())
-        about = {"name": self.name, "classes": self.classes, "fingerprint": self.fingerprint}
-        (folder / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
+        content = {"name": self.name, "classes": self.classes, "fingerprint": self.fingerprint}
+        (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Dataset:
-        """What `save` wrote. The images are mapped: any number of processes share one copy in memory.
+        """The data set that `save` wrote. The images are mapped: all processes share one copy in memory.
 
         Raises:
-            DataError: the folder does not hold a whole data set.
+            DataError: the folder does not contain a complete data set.
         """
 
         def part(name: str) -> Split:
@@ -116,21 +116,21 @@ class Dataset:
             return Split.of(images, np.load(folder / f"{name}_labels.npy", allow_pickle=False))
 
         try:
-            about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-            name, classes, fingerprint = about["name"], tuple(about["classes"]), about["fingerprint"]
+            content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+            name, classes, fingerprint = content["name"], tuple(content["classes"]), content["fingerprint"]
             train, validation = part("train"), part("validation")
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{folder} holds no whole data set ({error}): save it again") from None
+            raise DataError(f"{folder} does not contain a complete data set ({error}): save it again") from None
         _verify(name, train, validation, classes)
         return cls(name, train, validation, classes, fingerprint)
 
 
 def verify_split(split: Split, name: str, classes: Sequence[str]) -> None:
-    """Check what a trainer relies on.
+    """Check everything that a training relies on.
 
     Raises:
-        DataError: a wrong type or shape, unequal numbers of images and labels, a label outside of the
-            classes, or a class without an image; says what was expected and what was found.
+        DataError: a type or shape is wrong, the numbers of images and labels differ, a label is not from 0 to
+            classes - 1, or a class has no image; the message says what was expected and what was found.
     """
     import torch
 
@@ -156,9 +156,11 @@ def verify_split(split: Split, name: str, classes: Sequence[str]) -> None:
 def _verify(name: str, train: Split, validation: Split, classes: Sequence[str]) -> None:
     verify_split(train, f"{name}, training images", classes)
     verify_split(validation, f"{name}, validation images", classes)
-    one, other = tuple(train.images.shape[1:]), tuple(validation.images.shape[1:])
-    if one != other:
-        raise DataError(f"{name}: expected validation images of the training images' shape {one}, found {other}")
+    expected, found = tuple(train.images.shape[1:]), tuple(validation.images.shape[1:])
+    if found != expected:
+        raise DataError(
+            f"{name}: expected validation images of the training images' shape {expected}, found {found}"
+        )
 
 
 def _fingerprint(name: str, train: Split, validation: Split, classes: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Downloads that end: torchvision's own have no time-out, and leave half a file behind."""
+"""Downloads with time-outs, which torchvision's own do not have; those also leave incomplete files behind."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 HEADERS = {"User-Agent": "nas"}
-SILENCE = 10  # seconds without a byte after which a server counts as dead
-WEIGHTS_SECONDS = 300.0  # for a file of pretrained weights, of which the largest usual ones have 500 MB
-FAILURES = (OSError, http.client.HTTPException)  # all that urllib raises, time-outs included
+SILENCE = 10  # seconds without a byte, after which the download fails
+WEIGHTS_SECONDS = 300.0  # for a file of pretrained weights, up to about 500 MB
+FAILURES = (OSError, http.client.HTTPException)  # everything that urllib raises, including time-outs
 
 
 def reachable(urls: Sequence[str], timeout: float) -> bool:
-    """Whether one of the addresses answers within ``timeout`` seconds, name look-ups included.
+    """Whether one of the addresses answers within ``timeout`` seconds, including the look-up of its name.
 
-    All are asked at once, in daemon threads: a resolver that hangs knows no time-out, and must keep neither
-    this function nor the end of the program waiting.
+    All are asked at once, in daemon threads, because the look-up has no time-out and must delay neither this
+    function nor the end of the program.
     """
     answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
     for url in urls:
@@ -44,15 +44,15 @@ def download(url: str, limit: int, deadline: float) -> bytes:
 
 
 def stream(url: str, limit: int, deadline: float) -> Iterator[bytes]:
-    """The content at ``url``, as it comes.
+    """The content at ``url``, in chunks as they arrive.
 
     Args:
         url: an http or https address.
-        limit: the most bytes to accept.
-        deadline: the latest `time.monotonic` to finish at.
+        limit: the largest accepted size in bytes.
+        deadline: the time (`time.monotonic`) by which it must be complete.
 
     Raises:
-        OSError: it could not be had, is too large, or came too slowly; or `http.client.HTTPException`.
+        OSError: it is not available, too large, or too slow; or `http.client.HTTPException`.
     """
     size = 0
     with _open(url, "GET", SILENCE) as response:

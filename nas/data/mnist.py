@@ -15,33 +15,33 @@ import numpy as np
 
 from nas.data.dataset import Array, Dataset, Split, verify_split
 from nas.data.download import FAILURES, download, reachable
-from nas.data.source import Source, stratified
+from nas.data.plugin import DatasetPlugin, stratified
 from nas.errors import DataError
 
 
 class File(NamedTuple):
-    """A file whose every byte is known."""
+    """A file with a known size and checksum."""
 
     name: str
     size: int
     md5: str
 
     def flaw(self, content: bytes, size: int) -> str:
-        """What is wrong with a file of ``size`` bytes, or "". Its content counts if the size is right."""
+        """The damage of a file of ``size`` bytes, or ""; ``content`` is used only if the size is right."""
         if size != self.size:
             return f"expected {self.size:,} bytes, found {size:,}"
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         return "" if md5 == self.md5 else f"expected md5 {self.md5}, found {md5}"
 
     def __str__(self) -> str:
-        """As in a report: the name, and what was verified."""
+        """The line of a report: the name, the checksum and the size."""
         return f"{self.name}: ok (md5 {self.md5}, {self.size:,} bytes)"
 
 
-# torchvision's own mirrors and files, written down here because importing torchvision takes 4.7 s on top of
-# torch's 3.5, and `auto` has to decide within 5. A test compares them.
+# The mirrors and files of torchvision, copied because its import takes 4.7 s (and torch's 3.5 s), while `auto`
+# decides within 5 s. A test compares them.
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
-RAW = Path("MNIST/raw")  # inside of the folder that torchvision calls root
+RAW = Path("MNIST/raw")  # in the folder that torchvision calls root
 FILES = (
     File("train-images-idx3-ubyte", 47_040_016, "6bbc9ace898e44ae57da46a324031adb"),
     File("train-labels-idx1-ubyte", 60_008, "a25bea736e30d166cdddb491f175f624"),
@@ -50,8 +50,8 @@ FILES = (
 )
 CLASSES = tuple("0123456789")
 SIZES = (54_000, 6_000)  # training, validation
-SEED = 0  # of the division: part of what "mnist" means, never changed
-PROBE = 4.0  # seconds for finding out whether there is a network
+SEED = 0  # of the division; never changed, because it is part of the data set
+PROBE = 4.0  # seconds within which a mirror must answer
 DEADLINE = 300.0  # seconds for all four files, 11 MB
 
 
@@ -60,31 +60,31 @@ def can_reach(timeout: float = PROBE) -> bool:
     return reachable([f"{mirror}{FILES[-1].name}.gz" for mirror in MIRRORS], timeout)
 
 
-class Mnist(Source):
+class Mnist(DatasetPlugin):
     """MNIST, all of it: 54,000 training, 6,000 validation and 10,000 test images of digits, 28×28, grey."""
 
     name = "mnist"
     framing = "centred"
 
     def locate(self) -> Path | None:
-        """The first of the folders in which there is any of the four files."""
+        """The first folder that has at least one of the four files."""
         return next((root for root in self.folders if any(_is_there(root / RAW / f.name) for f in FILES)), None)
 
     def load(self) -> Dataset:
-        """54,000 + 6,000 of the training images; downloaded if they are in none of the folders. 0.4 s."""
+        """54,000 training and 6,000 validation images; downloaded if no folder has them. It takes 0.4 s."""
         images, labels = _arrays(*self._contents()[:2])
         train, validation = (Split.of(images[part], labels[part]) for part in stratified(labels, SIZES, SEED))
         return Dataset.of(self.name, train, validation, CLASSES)
 
     def load_test(self) -> Split:
-        """The 10,000 test images: only nas/outcome may call this, once, for the winner."""
+        """The 10,000 test images."""
         images, labels = _arrays(*self._contents()[2:])
-        split = Split.of(images.copy(), labels)  # a copy, because torch wants its own memory
+        split = Split.of(images.copy(), labels)  # a copy, because torch needs writable memory
         verify_split(split, f"{self.name}, test images", CLASSES)
         return split
 
     def verify(self) -> list[str]:
-        """Compare size and checksum of each file; downloads nothing."""
+        """Compare the size and the checksum of each file; nothing is downloaded."""
         root = self.locate()
         if root is None:
             raise DataError(f"{self.searched()}: `nas data fetch {self.name}` downloads it")
@@ -93,16 +93,16 @@ class Mnist(Source):
         return [str(file) for file in FILES]
 
     def fetch(self, folder: Path | None = None) -> Path:
-        """Download the files that are not there, all or none of them; never touches one that is.
+        """Download all missing files, or none of them if one fails; existing files are never changed.
 
         Args:
-            folder: where to; otherwise where some of the files are, otherwise the last of the folders.
+            folder: the target; by default the folder that has some of the files, otherwise the last folder.
 
         Returns:
-            The folder, the one that torchvision calls root.
+            The target, which torchvision calls root.
 
         Raises:
-            DataError: no mirror had them, or they cannot be written; or a file that is there is damaged.
+            DataError: no mirror has the files, they cannot be written, or an existing file is damaged.
         """
         root = folder or self.locate() or self.folders[-1]
         missing = []
@@ -118,7 +118,7 @@ class Mnist(Source):
         return root
 
     def _contents(self) -> list[bytes]:
-        """The four files, verified. The test files too, so that a search does not end in a surprise."""
+        """The four files, verified: the test files as well, so that damage is found before the search."""
         root = self.locate()
         if root is None:
             try:
@@ -133,7 +133,7 @@ class Mnist(Source):
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is something; what cannot even be looked at counts, and `_read` says what is wrong."""
+    """Whether the path exists; one that cannot be examined counts as existing: `_read` reports the reason."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -144,7 +144,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _read(root: Path, file: File) -> bytes:
-    """The content of a file, verified."""
+    """The verified content of a file."""
     path = root / RAW / file.name
     again = f"run `nas data fetch mnist --data-dir {root}`"
     try:
@@ -162,16 +162,16 @@ def _read(root: Path, file: File) -> bytes:
 
 
 def _arrays(images: bytes, labels: bytes) -> tuple[Array, Array]:
-    """What a pair of IDX files holds: after a header, one byte per pixel or label.
+    """The images and labels of a pair of IDX files: after a header, one byte per pixel or label.
 
-    The checksums vouch for the headers. torchvision's reader finds the same, but importing it takes 4.7 s.
+    The headers need no check, because the checksums were compared. (Importing torchvision's reader takes 4.7 s.)
     """
     pixels = np.frombuffer(images, np.uint8, offset=16)
     return pixels.reshape(-1, 1, 28, 28), np.frombuffer(labels, np.uint8, offset=8)
 
 
 def _download(files: list[File], folder: Path) -> None:
-    """Put the files into the folder, after all of them have come and are right."""
+    """Put the files into the folder after all of them are downloaded and verified."""
     if not files:
         return
     if not can_reach():
@@ -186,12 +186,12 @@ def _download(files: list[File], folder: Path) -> None:
 
 
 def _from_mirrors(file: File, deadline: float) -> bytes:
-    """The content of the file from the first mirror that has it right."""
+    """The content of the file from the first mirror that has it undamaged."""
     reasons = []
     for mirror in MIRRORS:
         url = f"{mirror}{file.name}.gz"
         try:
-            packed = download(url, file.size + 1_000, deadline)  # packing never adds more
+            packed = download(url, file.size + 1_000, deadline)  # gzip never adds more
             with gzip.open(io.BytesIO(packed)) as unpacked:
                 content = unpacked.read(file.size + 1)
         except (*FAILURES, EOFError, zlib.error) as error:

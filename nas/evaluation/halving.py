@@ -1,4 +1,4 @@
-"""Successive halving: a short training of all, a long one of the best."""
+"""Successive halving: a short training of all candidates, a full one of the best."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from nas.trial import REDUCTION, Job, Trial
 class SuccessiveHalving:
     """Trains all jobs of a batch for a fraction of their epochs, and only the best of them for all.
 
-    Jamieson and Talwalkar, 2016. Each rung trains from scratch, on a schedule of its own length: what a
-    rung's network would be after its last step is what is compared, and a trial stays a function of its job.
+    Jamieson and Talwalkar, 2016. Each rung trains from scratch, with a learning rate schedule of its own length,
+    so that networks are compared at the end of a schedule and a trial remains a function of its job.
 
     Args:
-        inner: trains.
-        reduction: one in so many goes on to the next rung, which trains so many times as long.
-        rungs: how many there are; one is plain evaluation.
+        inner: the evaluator that trains.
+        reduction: 1/reduction of the jobs reach the next rung, which trains reduction times as long.
+        rungs: the number of rungs; with one rung, all jobs are trained in full.
     """
 
     def __init__(self, inner: Evaluator, *, reduction: int = REDUCTION, rungs: int = 2) -> None:
@@ -29,9 +29,9 @@ class SuccessiveHalving:
         self._rungs = rungs
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
-        """One trial for each job: that of the highest rung it reached. Equal jobs are one competitor."""
+        """One trial for each job, from the highest rung that it reached. Equal jobs are trained once."""
         running = list({(job.candidate.architecture.id, job.seed): job for job in jobs}.values())
-        shorter: dict[str, Trial] = {}  # what is known of those who were promoted
+        shorter: dict[str, Trial] = {}  # the trials of the promoted jobs in the rung below
         for rung in reversed(range(self._rungs)):
             short = [replace(job, epochs=job.epochs / self._reduction**rung) for job in running]
             trials = in_order(short, self._inner.evaluate(short))
@@ -40,7 +40,9 @@ class SuccessiveHalving:
             promoted = {trial.id: trial for trial in best_first(trials, keep)}
             done = [trial for trial in trials if trial.id not in promoted]
             known = {trial.id for trial in trials}
-            done += [trial for name, trial in shorter.items() if name not in known]  # time was up
+            done += [
+                trial for name, trial in shorter.items() if name not in known
+            ]  # no time for the longer training
             for trial in done:
                 yield from in_order([job for job in jobs if job.candidate.architecture.id == trial.id], [trial])
             if not in_time:
@@ -50,9 +52,9 @@ class SuccessiveHalving:
 
 
 def in_order(jobs: Sequence[Job], trials: Iterable[Trial]) -> list[Trial]:
-    """The trials in the order of their jobs, so that nothing depends on who finished first.
+    """The trials in the order of their jobs, which does not depend on the time at which they finished.
 
-    Jobs that differ in their fidelity alone are the same here. Jobs without a trial are left out.
+    Jobs that differ only in their epochs count as equal. Jobs without a trial are left out.
     """
     by_network = {(trial.id, trial.job.seed): trial for trial in trials}
     found = ((job, by_network.get((job.candidate.architecture.id, job.seed))) for job in jobs)

@@ -14,7 +14,7 @@ from nas.dashboard.model import log_model, warm_up
 from nas.dashboard.observer import MlflowView
 from nas.dashboard.store import store_of
 from nas.errors import Interrupted, JournalError, StorageError, UsageError
-from nas.evaluation.recorded import Recorded
+from nas.evaluation.cached import CachedEvaluator
 from nas.files import write_whole
 from nas.records import searches
 from nas.records.journal import FILE, Journal
@@ -59,12 +59,12 @@ class Run:
         return self.header.folder / "retrained"
 
     @contextmanager
-    def evaluator(self, *, weights: Path | None = None, until: float | None = None) -> Iterator[Recorded]:
+    def evaluator(self, *, weights: Path | None = None, until: float | None = None) -> Iterator[CachedEvaluator]:
         """An evaluator that asks the journal first and writes to it, for as long as the ``with`` block lasts."""
         made = self.resolved.make_evaluator(weights, until, self.observer.warned)
         with made if hasattr(made, "__exit__") else nullcontext(made) as inner:
             trained, objectives = self.observer.trained, self.resolved.objectives
-            yield Recorded(inner, self.journal, objectives, trained, until=until, weights=weights)
+            yield CachedEvaluator(inner, self.journal, objectives, trained, until=until, weights=weights)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A strategy that goes on: what it proposed before is known, so it is not asked for it again."""
+"""The strategy of a resumed search: the batches in the journal are answered from it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from nas.trial import Trial
 
 
 class ReplayedStrategy(Strategy):
-    """Answers from the journal what the journal knows, and tells the strategy behind it what came of that.
+    """Proposes the known batches again, then those of the strategy that it wraps, which is told all trials.
 
-    To ask `trial-and-error` for 1,000 candidates again takes 10 s, its Gaussian processes five minutes; to tell it
-    of them takes one. Whether the strategy is what it was shows in the last batch that is known, for which it is
-    asked. If it answers otherwise, it may keep more than its history, and is asked everything from the beginning.
+    For 1,000 candidates, asking `trial-and-error` again takes 10 s (five minutes with Gaussian processes), telling
+    it the trials takes one. The wrapped strategy is asked for the last known batch only, as a check. If its answer
+    differs, it may depend on more than its history, and it is asked for every batch from the beginning.
 
     Args:
         make: makes the strategy.
-        known: what it was asked for before, by the number of the batch.
-        trusting: go on also where it answers otherwise; the strategy is another one on purpose.
+        known: the batches in the journal, by their number.
+        trusting: go on even if the answers differ, because the strategy was changed on purpose.
     """
 
     def __init__(
@@ -29,12 +29,11 @@ class ReplayedStrategy(Strategy):
     ) -> None:
         self._make, self._known, self._trusting = make, dict(known), trusting
         self._inner = make()
-        self.history = []  # all that it shares with other strategies
-        self.label = type(self._inner).__name__  # what it is called where it is to blame
+        self.label = type(self._inner).__name__  # the name in error messages
         self._batch = 0
 
     def ask(self, count: int) -> list[Candidate]:
-        """The candidates of this batch, as they were if they are known."""
+        """The candidates of this batch: as in the journal if it has them."""
         number, self._batch = self._batch, self._batch + 1
         known = self._known.get(number)
         if known is None:
@@ -51,8 +50,7 @@ class ReplayedStrategy(Strategy):
         return list(known.candidates)
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Tell the strategy."""
-        self.history += trials
+        """Tell the wrapped strategy."""
         self._inner.tell(trials)
 
     def _ask_everything_again(self, last: int) -> None:
@@ -62,9 +60,9 @@ class ReplayedStrategy(Strategy):
             known = self._known.get(number)
             if known is None or _ids(self._inner.ask(known.wanted)[: known.wanted]) != _ids(known.candidates):
                 raise JournalError(
-                    f"this search cannot go on: of batch {number + 1}, the strategy {self.label} proposes other "
-                    "candidates than before. It or the space is not what it was, or it does not follow from the "
-                    "history and the seed alone; --force goes on all the same"
+                    f"this search cannot go on: for batch {number + 1}, the strategy {self.label} proposes other "
+                    "candidates than before. Either it or the space has changed, or it depends on more than the "
+                    "history and the seed; --force goes on all the same"
                 )
             if number < last:
                 end = start + len(known.candidates)

@@ -29,7 +29,7 @@ from nas.training.recipe import Precision, Recipe, recipe_of
 
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset
-    from nas.data.source import Source
+    from nas.data.plugin import DatasetPlugin
 
 # Settings that a training of one network does not have, and options that it may have.
 SEARCH_ONLY = frozenset(
@@ -50,7 +50,7 @@ class Resolved:
 
     experiment: Experiment  # with the data set, the epochs, the device and the precision that were decided
     parts: Mapping[str, Any]  # kind → the plugin's class; a space or a data set may be an object
-    source: Source
+    source: DatasetPlugin
     data: Dataset
     limits: Limits
     objectives: tuple[Objective, ...]
@@ -169,14 +169,14 @@ def _make_strategy(
     return strategy
 
 
-def _source(experiment: Experiment) -> Source:
+def _source(experiment: Experiment) -> DatasetPlugin:
     """The source of the data: found by its name, or given."""
     if not experiment.dataset.startswith(GIVEN):
         with _placed(experiment, "dataset"):
             options = experiment.options_of("dataset")
             return open_source(experiment.dataset, experiment.data_dir, options, experiment.plugins)
     part = experiment.part("dataset")
-    source: Source = _made(experiment, "dataset", part, folders=search_folders(experiment.data_dir))
+    source: DatasetPlugin = _made(experiment, "dataset", part, folders=search_folders(experiment.data_dir))
     if not getattr(source, "name", ""):
         source.name = plugins.canonical(experiment.dataset.removeprefix(GIVEN))
     return source

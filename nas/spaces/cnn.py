@@ -23,16 +23,16 @@ POOLS = {"max": MaxPool, "average": AveragePool}
 
 
 class Cnn(SearchSpace):
-    """Blocks (plain, separable, residual, or none) in three stages, with widths, pooling and head of choice."""
+    """Blocks (plain, separable, residual, or none) in three stages; their widths, pooling and head vary, too."""
 
-    # Of one forward pass over one image. The lecture's network has 4,881,920; slower ones are for patient people.
+    # For one image. The lecture's network needs 4,881,920; larger networks train too slowly on a CPU.
     max_flops = 5_000_000
 
     def build(self, choose: Choose) -> Architecture:
         """A first convolution, then up to two blocks a stage, then the head.
 
-        The full resolution is where time is dear: it has narrow maps and plain convolutions. (A separable one
-        saves five sixths of the operations there and, on a CPU, a quarter of the time: docs/decisions/0001.)
+        Layers at the full resolution take most of the time, so they are few, narrow and plain. (A separable
+        convolution saves 5/6 of the operations there but, on a CPU, only 1/4 of the time: docs/decisions/0001.)
         """
         activation = choose.suggest_categorical("activation", ["relu", "leaky_relu", "elu", "silu"])
         batch_norm = choose.suggest_categorical("batch_norm", [True, False])

@@ -1,4 +1,4 @@
-"""The lecture's own vocabulary: sequential networks of what it names, and nothing else."""
+"""The layers of the lecture: sequential networks of the layers and activations that it names, and no others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nas.spaces.space import Choose, SearchSpace
 class Lecture(SearchSpace):
     """One to three convolutions with pooling, then dropout and dense layers, with the lecture's activations."""
 
-    # Of one forward pass over one image. The lecture's network has 4,881,920; slower ones are for patient people.
+    # For one image. The lecture's network needs 4,881,920; larger networks train too slowly on a CPU.
     max_flops = 5_000_000
 
     def build(self, choose: Choose) -> Architecture:

@@ -1,9 +1,9 @@
-"""A search space is one function that asks questions; everything else follows from recording the answers.
+"""A search space is one function that asks questions; every operation on it works with the recorded answers.
 
-`SearchSpace.build` asks Optuna's own questions (``choose.suggest_categorical``, ``suggest_int``,
-``suggest_float``). Given an Optuna trial it is a define-by-run space. Given a `Recorder` its answers are a
-genotype: change one, run `build` again, sample what is newly asked, forget what no longer is. (Hypothesis
-shrinks its examples and PyGlove evolves its programs in this way.)
+`SearchSpace.build` asks Optuna's questions (``choose.suggest_categorical``, ``suggest_int``, ``suggest_float``).
+With an Optuna trial it is a define-by-run space. With an `AnswerRecorder` the answers are a genotype: a mutation
+changes one answer and runs `build` again, which draws answers to new questions and drops those that are no longer
+needed. (Hypothesis shrinks examples, and PyGlove evolves programs, in the same way.)
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ from nas.errors import ArchitectureError, SpaceError
 
 Scalar = None | bool | int | float | str
 
-# One draw in four fits the limits of the `cnn` space at 34,826 parameters; a space of which fewer than one
-# network in a thousand fits is better described anew than searched by rejection.
+# One draw in four from the `cnn` space has at most 34,826 parameters. If less than one network in a thousand fits,
+# drawing until one fits is too slow, and the space should be described differently.
 MAX_DRAWS = 1_000
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that somebody proposes, and how it came about."""
+    """A proposed network, and how it was made."""
 
     architecture: Architecture
-    choices: Mapping[str, Scalar] = field(default_factory=dict)  # what `build` was told, in order: the genotype
+    choices: Mapping[str, Scalar] = field(
+        default_factory=dict
+    )  # the answers to the questions of `build`, in order: the genotype
     parents: tuple[str, ...] = ()  # architecture ids
     origin: str = ""  # "sample", "mutation", "crossover", "lenet5" …
 
@@ -48,24 +50,24 @@ class Candidate:
 
     @classmethod
     def from_dict(cls, data: object) -> Candidate:
-        """The candidate that `to_dict` wrote down.
+        """The candidate that `to_dict` wrote.
 
         Raises:
-            ValueError: something is missing, or of a wrong kind.
-            ArchitectureError: its network cannot be.
+            ValueError: a field is missing or has a wrong type.
+            ArchitectureError: the architecture is not valid.
         """
         names = ("architecture", "choices", "parents", "origin")
         architecture, choices, parents, origin = checks.record(data, "candidate", *names)
         return cls(
             Architecture.from_dict(architecture),
             {name: checks.scalar(value, name) for name, value in checks.named(choices, "choices").items()},
-            tuple(checks.text(one, "a parent") for one in checks.several(parents, "parents")),
+            tuple(checks.text(parent, "a parent") for parent in checks.several(parents, "parents")),
             checks.text(origin, "origin"),
         )
 
 
 class Choose(Protocol):
-    """Who answers the questions of a space: an Optuna trial, or a `Recorder`."""
+    """Answers the questions of a space: an Optuna trial or an `AnswerRecorder`."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
         """One of ``choices``."""
@@ -81,15 +83,15 @@ class Choose(Protocol):
 
 @dataclass(frozen=True)
 class Question:
-    """A question that was asked: how to draw an answer, which answers are right, and (if few) all of them."""
+    """A question: how to draw an answer, which answers are allowed, and a list of them if there are at most 64."""
 
     draw: Callable[[Random], Scalar]
     allows: Callable[[Scalar], bool]
     options: tuple[Scalar, ...] = ()
 
 
-class Recorder:
-    """Answers from ``answers`` where it can, from ``rng`` where it must, and remembers both."""
+class AnswerRecorder:
+    """Answers with the allowed ones of ``answers``, otherwise at random; records the answers and the questions."""
 
     def __init__(self, rng: Random, answers: Mapping[str, Scalar] | None = None) -> None:
         self._rng = rng
@@ -101,13 +103,15 @@ class Recorder:
         """One of ``choices``."""
         options = tuple(choices)
         if not options:
-            raise SpaceError(f"the space asks {name!r} without any choices")
+            raise SpaceError(f"the question {name!r} of the space has no choices: give it one or more")
         return self._answer(name, Question(lambda rng: rng.choice(options), _member(options), options))
 
     def suggest_int(self, name: str, low: int, high: int, /, *, step: int = 1, log: bool = False) -> int:
         """A whole number from ``low`` to ``high``, in steps of ``step`` from ``low``."""
         if low > high or step < 1:
-            raise SpaceError(f"the space asks {name!r} from {low} to {high} in steps of {step}: there are none")
+            raise SpaceError(
+                f"the question {name!r} of the space allows no number from {low} to {high}, step {step}"
+            )
         numbers = range(low, high + 1, step)
         draw: Callable[[Random], Scalar] = lambda rng: rng.choice(numbers)  # noqa: E731
         if log:
@@ -120,14 +124,14 @@ class Recorder:
     ) -> float:
         """A number from ``low`` to ``high``, in steps of ``step`` from ``low`` if given."""
         if not low <= high:
-            raise SpaceError(f"the space asks {name!r} from {low} to {high}: there are none")
+            raise SpaceError(f"the question {name!r} of the space allows no number from {low} to {high}")
         if step is None:
             question = Question(
                 lambda rng: _between(rng, low, high, log=log), lambda v: type(v) is float and low <= v <= high
             )
         else:
             count = math.floor((high - low) / step + 1e-9) + 1
-            # Rounded, because 3 · 0.1 is not 0.3: Optuna answers with the one, a person with the other.
+            # Rounded, because 3 · 0.1 is not 0.3: Optuna's answer is the product, a person's the decimal number.
             options = tuple(min(float(high), round(low + i * step, 12)) for i in range(count))
             question = Question(lambda rng: rng.choice(options), _member(options), options)
             if (known := self._answers.get(name)) is not None and type(known) is float:
@@ -137,7 +141,7 @@ class Recorder:
         return float(self._answer(name, question))
 
     def _answer(self, name: str, question: Question) -> Any:
-        if name in self.choices:  # asked twice: answered alike, as Optuna does
+        if name in self.choices:  # asked again: the same answer, as with Optuna
             return self.choices[name]
         known = name in self._answers and question.allows(self._answers[name])
         self.choices[name] = self._answers[name] if known else question.draw(self._rng)
@@ -145,8 +149,8 @@ class Recorder:
         return self.choices[name]
 
 
-class _Walk(Recorder):
-    """Answers what it has to answer itself with the first of the options."""
+class _Walk(AnswerRecorder):
+    """Answers with the first option instead of a random one."""
 
     def _answer(self, name: str, question: Question) -> Any:
         if question.options and name not in self._answers and name not in self.choices:
@@ -154,7 +158,7 @@ class _Walk(Recorder):
         return super()._answer(name, question)
 
     def successor(self) -> dict[str, Scalar] | None:
-        """The answers of the next network: the last one that can be changed is; None at the end."""
+        """The answers of the next network: the last answer with a further option changes; None at the end."""
         names = list(self.choices)
         for position in reversed(range(len(names))):
             options = self.questions[names[position]].options
@@ -167,7 +171,7 @@ class _Walk(Recorder):
 
 
 def _member(options: Sequence[Scalar]) -> Callable[[Scalar], bool]:
-    """Membership that tells True from 1 and 1 from 1.0."""
+    """A test of membership that distinguishes True, 1 and 1.0."""
     return lambda value: any(type(value) is type(option) and value == option for option in options)
 
 
@@ -176,20 +180,20 @@ def _between(rng: Random, low: float, high: float, *, log: bool) -> float:
 
 
 class SearchSpace(ABC):
-    """The networks that may be tried. Write `build`; the rest is there once for all spaces."""
+    """The networks that may be tried. A space implements `build`; all other methods work for every space."""
 
     limits = Limits()
-    max_flops: int | None = None  # what a network of this space may cost where the search sets no limit of its own
+    max_flops: int | None = None  # per image; applies if the search sets no limit
 
     @abstractmethod
     def build(self, choose: Choose) -> Architecture:
-        """The network that the answers of ``choose`` describe; a pure function of them.
+        """The network that the answers of ``choose`` describe; it must depend on nothing else.
 
-        A network that does not fit (a kernel larger than its map) need not be avoided: it is drawn again.
+        The network may be invalid (such as a kernel larger than its map): then another one is drawn.
         """
 
     def within(self, limits: Limits) -> Self:
-        """The same space, of which only the networks within ``limits`` are proposed."""
+        """The same space, from which only networks within ``limits`` are proposed."""
         limited = copy.copy(self)
         limited.limits = limits if limits.max_flops else replace(limits, max_flops=self.max_flops)
         return limited
@@ -197,18 +201,18 @@ class SearchSpace(ABC):
     def replay(
         self, answers: Mapping[str, Scalar], rng: Random, *, parents: tuple[str, ...] = (), origin: str = "replay"
     ) -> Candidate:
-        """The candidate that ``answers`` describe; what they leave open is drawn from ``rng``.
+        """The candidate that ``answers`` describe; missing answers are drawn from ``rng``.
 
         Raises:
-            ArchitectureError: the network does not fit the limits.
+            ArchitectureError: the network is not valid or does not fit the limits.
         """
         return self._record(answers, rng, parents, origin)[0]
 
     def sample(self, rng: Random) -> Candidate:
-        """A candidate whose every answer is drawn uniformly, until it fits.
+        """A candidate with answers that are drawn uniformly, again and again until it fits.
 
         Raises:
-            SpaceError: none of 1,000 draws fits.
+            SpaceError: none of 1,000 drawn candidates fits.
         """
         reason = ""
         for _ in range(MAX_DRAWS):
@@ -222,10 +226,10 @@ class SearchSpace(ABC):
         )
 
     def mutate(self, candidate: Candidate, rng: Random) -> Candidate:
-        """A different candidate that fits, with one answer changed (and what follows from it).
+        """A different candidate that fits, with one changed answer (and new ones where it raises new questions).
 
         Raises:
-            SpaceError: no change of one answer leads to another network that fits.
+            SpaceError: no change of one answer gives another network that fits.
         """
         questions = self._questions(candidate, rng)
         names = list(questions)
@@ -236,20 +240,22 @@ class SearchSpace(ABC):
                 return child
         for child in self.neighbours(candidate, rng):
             return child
-        raise SpaceError(f"the space {type(self).__name__} holds no other network one answer away that fits")
+        raise SpaceError(
+            f"the space {type(self).__name__} holds no other network that fits and differs in one answer"
+        )
 
     def crossover(self, first: Candidate, second: Candidate, rng: Random) -> Candidate:
-        """A candidate that has each answer from one of two, drawn evenly (uniform crossover, Syswerda 1989).
+        """A candidate with each answer from one of two parents at random (uniform crossover, Syswerda 1989).
 
-        Where no mixture of 20 fits, the first one comes back.
+        If none of 20 such candidates fits, it is the first parent.
         """
         names = list(dict.fromkeys((*first.choices, *second.choices)))
         parents = (first.architecture.id, second.architecture.id)
         for _ in range(20):
             answers = {}
             for name in names:
-                givers = [one for one in (first, second) if name in one.choices]
-                answers[name] = rng.choice(givers).choices[name]
+                having = [parent for parent in (first, second) if name in parent.choices]
+                answers[name] = rng.choice(having).choices[name]
             try:
                 return self.replay(answers, rng, parents=parents, origin="crossover")
             except ArchitectureError:
@@ -257,9 +263,9 @@ class SearchSpace(ABC):
         return first
 
     def every(self) -> Iterator[Candidate]:
-        """Every candidate that fits, in the order of the answers; questions with more than 64 have one each.
+        """Every candidate that fits, in the order of the answers; only one answer to questions with more than 64.
 
-        Different answers may lead to the same network.
+        Two candidates may have the same network.
         """
         answers: dict[str, Scalar] | None = {}
         while answers is not None:
@@ -271,12 +277,12 @@ class SearchSpace(ABC):
             answers = walk.successor()
 
     def nearest(self, architecture: Architecture, rng: Random, *, origin: str = "") -> Candidate:
-        """The candidate whose network is most like ``architecture``, as far as a descent over `neighbours` finds.
+        """The candidate with the network most similar to ``architecture``, of those that three descents find.
 
         Args:
-            architecture: a network that need not be in this space.
-            rng: draws where the descents start.
-            origin: of the candidate; "near" is put before it where the networks are not the same.
+            architecture: a network, which need not be in this space.
+            rng: draws the candidates where the descents start.
+            origin: the origin of the candidate, after "near" if the networks are not the same.
 
         Raises:
             SpaceError: no network of this space fits.
@@ -295,9 +301,9 @@ class SearchSpace(ABC):
         return replace(best, parents=(), origin=f"near {origin}" if least else origin)
 
     def neighbours(self, candidate: Candidate, rng: Random) -> Iterator[Candidate]:
-        """Every different candidate that fits and is one changed answer away, in the order of the questions.
+        """Every candidate that fits and differs in one answer, in the order of the questions.
 
-        Of a question with more than 64 answers, ten are drawn from ``rng``.
+        For a question with more than 64 answers, ten answers are drawn from ``rng``.
         """
         for name, question in self._questions(candidate, rng).items():
             options = question.options or tuple(question.draw(rng) for _ in range(10))
@@ -322,7 +328,7 @@ class SearchSpace(ABC):
     def _record(
         self, answers: Mapping[str, Scalar], rng: Random, parents: tuple[str, ...], origin: str
     ) -> tuple[Candidate, dict[str, Question]]:
-        recorder = Recorder(rng, answers)
+        recorder = AnswerRecorder(rng, answers)
         architecture = self.build(recorder)
         self.limits.check(architecture)
         return Candidate(architecture, recorder.choices, parents, origin), recorder.questions

@@ -1,4 +1,4 @@
-"""Neuroevolution: networks that do well have children, and the oldest, or the dominated, die."""
+"""Neuroevolution: good networks have children; the oldest networks, or the dominated ones, are removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nas.architecture.known import KNOWN
 from nas.errors import UsageError
 from nas.objectives import Objective
 from nas.spaces.space import Candidate, SearchSpace
-from nas.strategies.lending import lent
+from nas.strategies.seeded_globals import seeded_globals
 from nas.strategies.strategy import Strategy
 from nas.trial import Trial
 
@@ -23,7 +23,7 @@ INITIAL, TOURNAMENT = 16, 20
 
 
 class Fitness(base.Fitness):  # type: ignore[misc]  # DEAP has no types
-    """Scores, of which higher is better."""
+    """The scores of a trial; higher is better."""
 
     def __init__(self, scores: Sequence[float]) -> None:
         self.weights = (1.0,) * len(scores)
@@ -31,7 +31,7 @@ class Fitness(base.Fitness):  # type: ignore[misc]  # DEAP has no types
 
 
 class Individual(list[Any]):
-    """A genotype as DEAP wants it: a list with a ``fitness``. (``creator.create`` makes global classes.)"""
+    """A genotype as DEAP needs it: a list with a ``fitness``. (DEAP's own ``creator`` makes global classes.)"""
 
     def __init__(self, candidate: Candidate, scores: Sequence[float]) -> None:
         super().__init__(candidate.choices.items())
@@ -40,27 +40,27 @@ class Individual(list[Any]):
 
 
 class Evolve(Strategy):
-    """Evolution: a tournament picks parents, their children differ in an answer or two.
+    """Evolution: a tournament picks parents; a child differs from them in one or a few answers.
 
-    The first candidates are drawn at random, the others are children of the population: the trials that did not
-    fail, of which there are at most ``population``. With one objective the oldest leave it (regularised evolution,
-    Real et al., 2019), with several those that others dominate, or that stand in a crowd (NSGA-II, Deb et al.,
-    2002). Candidates that were proposed before are not proposed again while new ones can be found.
+    The first candidates are drawn at random, the others are children of the population, which holds at most
+    ``population`` successful trials. With one objective the oldest trials leave it (regularised evolution, Real et
+    al., 2019), with several the dominated and then the crowded ones (NSGA-II, Deb et al., 2002). No candidate is
+    proposed twice while new ones can be found.
 
     Args:
         space: where candidates come from.
-        objectives: what the scores are.
+        objectives: what the scores mean.
         seed: decides every random choice.
-        population: how many trials may be parents, at the most.
-        initial: how many candidates there are before there are children: 16, or the population if that is smaller.
-        tournament: how many trials are drawn, of which the best becomes a parent: 20, or the population if that is
-            smaller. (NSGA-II: always two.)
-        crossover: where the tournaments find two different parents, the chance that the child is of both.
-        mutation: one parent's child differs in one answer, and with this probability in one more, and one more …;
-            a child of two parents does so only with this probability.
-        selection: "aging" by the first objective, "nsga2", or "auto": aging where there is one objective.
-        start: what the first candidates are: "random", or the networks of the space that are most like the known
-            ones ("reference"), and then random ones.
+        population: the most trials that can be parents at a time.
+        initial: the number of candidates before the first child; the default is 16, or the population if smaller.
+        tournament: the number of trials that are drawn for each parent, which is the best of them; the default is
+            20, or the population if smaller. (NSGA-II always draws two.)
+        crossover: the probability that a child has two parents, if two different ones are selected.
+        mutation: the probability of one more changed answer, applied again after each change. The child of one
+            parent always has one changed answer, the child of two parents need not have any.
+        selection: "aging" (by the first objective), "nsga2", or "auto": aging for one objective, NSGA-II for more.
+        start: the first candidates: "random", or "reference" for the networks of the space that are most similar
+            to the known networks, followed by random ones.
     """
 
     def __init__(
@@ -107,8 +107,7 @@ class Evolve(Strategy):
             self.toolbox.register("select", tools.selTournament, k=2, tournsize=tournament)
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Let each trial that did not fail into the population, and somebody else out."""
-        super().tell(trials)
+        """Add each successful trial to the population, which another one then leaves."""
         for trial in trials:
             if trial.failure is None:
                 scores = trial.scores if self.dominance else trial.scores[:1]
@@ -118,9 +117,9 @@ class Evolve(Strategy):
         """New candidates: known or random ones at the start, then children."""
         rng = self.rng
         seen = {trial.id for trial in self.history}
-        candidates = [one for one in self._known() if one.architecture.id not in seen][:count]
-        seen |= {one.architecture.id for one in candidates}
-        near = [one.candidate for one in reversed(self.alive)]
+        candidates = [known for known in self._known() if known.architecture.id not in seen][:count]
+        seen |= {candidate.architecture.id for candidate in candidates}
+        near = [individual.candidate for individual in reversed(self.alive)]
         while len(candidates) < count:
             young = len(self.alive) + len(candidates) < self.initial and len(self.history) < 4 * self.initial
             make = self._sample if young or not self.alive else self._child
@@ -132,19 +131,19 @@ class Evolve(Strategy):
         return candidates
 
     def _known(self) -> list[Candidate]:
-        """The networks of the space that are most like the known ones, different from one another."""
+        """The networks of the space that are most similar to the known ones, each once."""
         if self.start == "random" or len(self.history) >= self.initial:
             return []
         rng = Random(f"{self.seed}/reference")
         nearest = [self.space.nearest(network, rng, origin=name) for name, network in KNOWN.items()]
-        return list({one.architecture.id: one for one in nearest}.values())[: self.initial]
+        return list({candidate.architecture.id: candidate for candidate in nearest}.values())[: self.initial]
 
     def _sample(self, rng: Random) -> Candidate:
         return self.space.sample(rng)
 
     def _child(self, rng: Random) -> Candidate:
-        with lent(rng):
-            first, second = (one.candidate for one in self.toolbox.select(self.alive))
+        with seeded_globals(rng):
+            first, second = (parent.candidate for parent in self.toolbox.select(self.alive))
         if rng.random() >= self.crossover or first.architecture.id == second.architecture.id:
             child: Candidate = self.toolbox.mutate(first, rng)
         else:
@@ -152,7 +151,7 @@ class Evolve(Strategy):
         changed = child
         while self.mutation and rng.random() < self.mutation:
             changed = self.toolbox.mutate(changed, rng)
-        if child is first and changed is not first:  # no mixture of the two fits
+        if child is first and changed is not first:  # no crossover of the two fits
             return replace(changed, parents=(first.architecture.id,), origin="mutation")
         return replace(changed, parents=child.parents, origin=child.origin)
 
@@ -162,7 +161,7 @@ def _youngest(individuals: list[Individual], k: int) -> list[Individual]:
 
 
 def _dominance_tournament(individuals: list[Individual]) -> list[Individual]:
-    """Two parents; each wins by dominance, or by having more room around it, against one other."""
+    """Two parents: each beats another individual by dominance, or by a larger crowding distance."""
     if len(individuals) < 4:
         parents: list[Individual] = tools.selRandom(individuals, 2)
     else:

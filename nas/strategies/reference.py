@@ -1,4 +1,4 @@
-"""Use a network that someone else designed: the first of the three answers."""
+"""Use a network that someone else designed: the first of the three ways to choose a network."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from nas.objectives import Objective
 from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.strategy import Strategy
 
-MOST_FILES = 10_000  # each is read before the first network is trained
+MOST_FILES = 10_000  # all of them are read before the first training
 
 
 class Reference(Strategy):
-    """Proposes known networks, each once: the project's own, torchvision's, and the user's.
+    """Proposes known networks, each once: built-in ones, torchvision's, and the user's.
 
     Args:
-        space: not asked; the networks come from elsewhere.
-        objectives: what the scores are.
-        seed: decides nothing here.
-        networks: names of known networks with commas between them, "all", or "none".
-        torchvision: names of torchvision's classification models, "all" (the smallest of each family), or "none".
-        pretrained: whether these begin with the weights that they have from ImageNet.
-        frozen: whether only their new classifier learns.
-        folder: a folder of architectures (``*.json``) to propose, too.
-        winners: a folder of searches (as ``runs``) whose winners are proposed, too.
+        space: not used, because the networks do not come from a space.
+        objectives: what the scores mean.
+        seed: not used.
+        networks: names of built-in networks, separated by commas; "all" or "none".
+        torchvision: names of torchvision's classification models, separated by commas; "all" (the smallest of
+            each family) or "none".
+        pretrained: whether torchvision's models start from their ImageNet weights.
+        frozen: whether only the new classifier of torchvision's models is trained.
+        folder: a folder of architectures (``*.json``) to propose as well.
+        winners: a folder of searches (such as ``runs``) whose winners are proposed as well.
     """
 
     def __init__(
@@ -59,16 +60,16 @@ class Reference(Strategy):
             found += [_read(path, path.parent.parent.name) for path in paths]
         if not found:
             raise UsageError("there is no network to propose: set networks, torchvision, folder or winners")
-        self.candidates = list({one.architecture.id: one for one in reversed(found)}.values())[::-1]
+        self.candidates = list({network.architecture.id: network for network in reversed(found)}.values())[::-1]
 
     def ask(self, count: int) -> list[Candidate]:
-        """The next of them."""
+        """The next ``count`` networks."""
         seen = {trial.id for trial in self.history}
-        return [one for one in self.candidates if one.architecture.id not in seen][:count]
+        return [known for known in self.candidates if known.architecture.id not in seen][:count]
 
 
 def _named(kind: str, text: str, every: Iterable[str], known: Iterable[str]) -> list[str]:
-    """The names in a list with commas; "all" and "none" are what they say."""
+    """The names in a list that is separated by commas; "all" stands for every name, "none" for no name."""
     if text.strip() in ("all", "none"):
         return list(every) if text.strip() == "all" else []
     names = [part.strip() for part in text.split(",") if part.strip()]
@@ -81,9 +82,11 @@ def _named(kind: str, text: str, every: Iterable[str], known: Iterable[str]) -> 
 def _files(folder: Path, pattern: str, option: str) -> list[Path]:
     paths = sorted(islice(folder.glob(pattern), MOST_FILES + 1))
     if not paths:
-        raise UsageError(f"{option}={folder}: there is no {pattern} in it")
+        raise UsageError(f"{option}={folder}: there is no {pattern} in this folder; name another one")
     if len(paths) > MOST_FILES:
-        raise UsageError(f"{option}={folder}: there are more than {MOST_FILES:,} {pattern} in it")
+        raise UsageError(
+            f"{option}={folder}: there are more than {MOST_FILES:,} {pattern} in this folder; name another one"
+        )
     return paths
 
 

@@ -1,83 +1,122 @@
-"""The interface of every strategy: `ask` for candidates, `tell` what came of them."""
+"""The interface of every strategy: `ask` it for candidates, `tell` it their trials."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from functools import wraps
 from random import Random
+from typing import Any
 
 from nas.errors import SpaceError
 from nas.objectives import Objective
 from nas.spaces.space import Candidate, SearchSpace
 from nas.trial import Trial
 
-TRIES = 50  # how often a candidate is drawn anew because it was seen before
+TRIES = 50  # draws of a candidate, before `unseen` tries another way to find a new one
 
 
 class Strategy(ABC):
-    """Proposes candidates. A function of its history: (space, options, seed, trials told) → candidates.
+    """Proposes candidates. A strategy is a function of its history: (space, options, seed, trials) → candidates.
 
-    Draw from `rng` and decide from `history`, keep nothing else, and a search that was killed can be resumed:
-    it is run again, and answered from its journal.
+    Draw random numbers from `rng` and decide from `history`. Then an interrupted search can be resumed: it is run
+    again, and its evaluations are answered from the journal.
 
     Args:
         space: where candidates come from.
-        objectives: what ``Trial.scores`` are, in that order.
-        seed: decides every random choice, together with the number of trials told.
+        objectives: what ``Trial.scores`` mean, in the same order.
+        seed: decides every random choice, together with the number of trials in the history.
     """
+
+    # Class attributes, so that they are there where a plugin's __init__ does not call this one.
+    _history: tuple[Trial, ...] = ()
+    _telling = False
+    _rng: tuple[int, Random] | None = None
 
     def __init__(self, space: SearchSpace, *, objectives: Sequence[Objective] = (), seed: int = 0) -> None:
         self.space = space
         self.objectives = tuple(objectives)
         self.seed = seed
-        self.history: list[Trial] = []
-        self._rng = (-1, Random())
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if cls.tell is not Strategy.tell and not hasattr(cls.tell, "keeps_history"):
+            cls.tell = _keeping_history(cls.tell)  # type: ignore[method-assign]
+
+    @property
+    def history(self) -> tuple[Trial, ...]:
+        """Every trial so far, the oldest first. This class keeps it, whatever an overridden `tell` does."""
+        return self._history
+
+    @history.setter
+    def history(self, trials: Sequence[Trial]) -> None:
+        if tuple(trials) != self._history:  # `self.history = []` in a plugin's __init__ does no harm
+            raise AttributeError("Strategy keeps the history: keep other trials under another name")
 
     @property
     def rng(self) -> Random:
-        """Random numbers, begun afresh from (seed, number of trials told) whenever trials were told."""
-        told = len(self.history)
-        if self._rng[0] != told:
-            self._rng = (told, Random(f"{self.seed}/{told}"))
+        """Random numbers, seeded anew from (seed, number of trials) whenever the history grows."""
+        count = len(self._history)
+        if self._rng is None or self._rng[0] != count:
+            self._rng = (count, Random(f"{self.seed}/{count}"))
         return self._rng[1]
 
     @abstractmethod
     def ask(self, count: int) -> list[Candidate]:
-        """Up to ``count`` candidates; none means that there is nothing left to propose."""
+        """Up to ``count`` candidates; an empty list means that there is nothing left to propose."""
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Take in what came of the candidates: one trial for each that was asked, in that order.
+        """Learn from the trials of the candidates that `ask` returned, one for each, in the same order.
 
-        A strategy that overrides this calls ``super().tell(trials)``.
+        Override it to keep what takes long to compute from the history. The trials are in `history` when it
+        returns, or from the moment when it calls ``super().tell(trials)``, which is not necessary.
         """
-        self.history.extend(trials)
+        self._history += tuple(trials)
 
     def unseen(
         self, make: Callable[[], Candidate], seen: AbstractSet[str], near: Iterable[Candidate] = ()
     ) -> Candidate | None:
-        """A candidate that was not seen before, or None where none can be found.
+        """A candidate whose network is not in ``seen``, or None if none is found.
 
         Args:
-            make: proposes one; after 50 that were seen, 50 are drawn from the space.
-            seen: the ids of architectures.
-            near: whose neighbours are tried when nothing else is new.
+            make: proposes a candidate; after 50 that are in ``seen``, up to 50 are drawn from the space.
+            seen: ids of architectures.
+            near: candidates whose neighbours are tried when all of these draws are in ``seen``.
 
         Raises:
-            SpaceError: nothing was seen, and yet nothing fits.
+            SpaceError: ``seen`` is empty, and no network of the space fits.
         """
-        for source in (make, lambda: self.space.sample(self.rng)):
+        for draw in (make, lambda: self.space.sample(self.rng)):
             for _ in range(TRIES):
                 try:
-                    candidate = source()
+                    candidate = draw()
                 except SpaceError:
                     if not seen:
                         raise
                     break
                 if candidate.architecture.id not in seen:
                     return candidate
-        for one in near:
-            for candidate in self.space.neighbours(one, self.rng):
+        for start in near:
+            for candidate in self.space.neighbours(start, self.rng):
                 if candidate.architecture.id not in seen:
                     return candidate
         return None
+
+
+def _keeping_history(tell: Callable[[Any, Sequence[Trial]], None]) -> Any:
+    """The same ``tell``, after which the history has the trials exactly once, with or without ``super().tell``."""
+
+    @wraps(tell)
+    def keeping(self: Strategy, trials: Sequence[Trial]) -> None:
+        if self._telling:  # a subclass calls super().tell: its own call keeps the history
+            tell(self, trials)
+            return
+        before, self._telling = self._history, True
+        try:
+            tell(self, trials)
+        finally:
+            self._history, self._telling = (*before, *trials), False
+
+    vars(keeping)["keeps_history"] = True
+    return keeping

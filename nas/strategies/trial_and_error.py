@@ -27,33 +27,32 @@ from nas.trial import Trial
 
 Sampler = Literal["tpe", "random", "grid", "cmaes", "gp", "nsga2"]
 
-# They keep what they learn in attributes of Optuna's trials, so those have to be made by asking.
+# These samplers keep their state in attributes that they set on a trial when it is asked for.
 STATEFUL = ("cmaes", "nsga2")
-# How often "random" is asked again where it draws what was seen or does not fit.
+# The most draws of "random" and "grid" for a candidate that is new and fits.
 AGAIN = 8
-# Where another sampler proposes what does not fit, its answers are mixed with those of one of so many.
+# If the proposal of another sampler does not fit, it is crossed with one of this many best candidates.
 GOOD = 8
-# The sampler is shown the best trials and the latest: of 1,000 trials, TPE would take 0.1 s a candidate.
+# The sampler learns from the best and the latest trials only: with 1,000 trials, TPE takes 0.1 s a candidate.
 BEST, LATEST = 24, 40
 
 
 class TrialAndError(Strategy):
     """Samples with Optuna, by default with the tree-structured Parzen estimator (Bergstra et al., 2011).
 
-    The study is in memory and holds what was told. For "tpe", candidates that are still being trained count as
-    bad ones, so that a batch spreads out, and a trial that successive halving stopped early is a pruned one, if
-    there is one objective; otherwise it counts with what it had reached. Candidates that were proposed before are
-    not proposed again while new ones can be found: what is not new, or does not fit, is replaced by something
-    like it.
+    The Optuna study is in memory. For "tpe", the other candidates of a batch count as bad ones, so that the batch
+    spreads out. A trial that successive halving stopped early counts as pruned if there is one objective, and with
+    the scores that it had reached otherwise. No candidate is proposed twice while new ones can be found: a similar
+    candidate replaces a proposal that is not new or does not fit.
 
     Args:
         space: where candidates come from.
-        objectives: what the scores are.
+        objectives: what the scores mean.
         seed: decides every random choice.
-        sampler: "tpe"; "random"; "grid": every network of the space once, in random order; "cmaes", which knows
-            numbers only and draws categories at random; "gp", which takes 0.3 s a candidate; "nsga2".
-        startup: how many candidates are drawn at random before "tpe", "cmaes" and "gp" begin to learn; the size of
-            a generation of "nsga2".
+        sampler: "tpe"; "random"; "grid" (every network of the space once, in random order); "cmaes" (learns from
+            numbers only and draws categories at random); "gp" (takes 0.3 s a candidate); or "nsga2".
+        startup: the number of candidates drawn at random before "tpe", "cmaes" and "gp" begin to learn; the size
+            of a generation of "nsga2".
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class TrialAndError(Strategy):
             raise UsageError(f"startup must be 2 or more, not {startup}")
         if sampler == "cmaes" and len(self.objectives) > 1:
             raise UsageError(
-                "sampler cmaes knows one objective only; use tpe, nsga2, gp, random or grid for several"
+                f"sampler cmaes takes one objective, not {len(self.objectives)}: use tpe, nsga2 or gp"
             )
         self.sampler = sampler
         self.startup = startup
@@ -79,9 +78,9 @@ class TrialAndError(Strategy):
         self._best: list[Trial] = []  # of the history
 
     def ask(self, count: int) -> list[Candidate]:
-        """What the sampler proposes, where it is new and fits."""
+        """The sampler's proposals, as far as they are new and fit, and similar candidates otherwise."""
         self._best = best_first(self.history, BEST)
-        # Nothing that is asked here stays in what is known: it is told later, or never.
+        # A study for this call only: the trials asked here get their results later, by `tell`, if at all.
         study = copy.deepcopy(self._replayed) if self.sampler in STATEFUL else self._study(self._shown())
         study.sampler = self._new_sampler(self.rng.getrandbits(32))
         seen = {trial.id for trial in self.history}
@@ -95,66 +94,68 @@ class TrialAndError(Strategy):
         return candidates
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Remember the trials, and what could have been answered."""
-        super().tell(trials)
+        """Keep the possible answers (Optuna's distributions) of each trial."""
         for trial in trials:
             fixed = FixedTrial(dict(trial.job.candidate.choices))
             try:
                 self._build(fixed)
             except (ArchitectureError, ValueError):
-                self._distributions.append(None)  # not of this space: there is nothing to learn from it
+                self._distributions.append(None)  # not from this space, so the sampler cannot learn from it
                 continue
             self._distributions.append(fixed.distributions)
             if self.sampler in STATEFUL:
                 self._replay(trial)
 
     def _propose(self, study: Study, seen: set[str]) -> Candidate | None:
-        """What the sampler proposes, or what is like it where that is not new or does not fit."""
+        """The sampler's proposal, or a similar candidate if it is not new or does not fit."""
         learns = self.sampler not in ("random", "grid")
         for _ in range(1 if learns else AGAIN):
             trial = study.ask()
             candidate = None
             with suppress(ArchitectureError):
                 self._build(trial)
-                # Built again from its answers, as anybody can: the numbers of both are then the same.
+                # Built again from its answers, because Optuna's stepped numbers differ from ours by rounding.
                 candidate = self.space.replay(trial.params, self.rng, origin=self.sampler)
             if candidate and candidate.architecture.id not in seen:
                 return candidate
             study.tell(trial, state=TrialState.FAIL)
-            if learns:  # asking again takes 5 ms, and often brings the same answer
+            if learns:  # asking again takes 5 ms and often gives the same answer
                 return self._like(candidate, trial.params, seen)
         return None
 
     def _like(self, candidate: Candidate | None, answers: Mapping[str, Any], seen: set[str]) -> Candidate | None:
-        """A neighbour of the candidate; if there is none that fits, its answers mixed with those of a good one."""
+        """A mutation of the candidate; without a candidate, the answers crossed with those of a good trial."""
         good = [trial.job.candidate for trial in self._best[:GOOD] if trial.job.candidate.choices]
         if candidate:
             found = self.unseen(partial(self.space.mutate, candidate, self.rng), seen)
         elif good:
-            one = self.rng.choice(good)
-            found = self.unseen(partial(self.space.crossover, one, replace(one, choices=answers), self.rng), seen)
+            other = self.rng.choice(good)
+            mixed = partial(self.space.crossover, other, replace(other, choices=answers), self.rng)
+            found = self.unseen(mixed, seen)
         else:
             return None
         return found and replace(found, parents=(), origin=self.sampler)
 
     def _build(self, trial: optuna.Trial | FixedTrial) -> None:
-        """Ask the trial everything that the space asks."""
+        """Ask the trial every question of the space."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # Optuna's, about a last step that is shorter
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # Optuna warns if the last step is shorter than the others
             self.space.build(trial)
 
     def _other(self, seen: set[str]) -> Candidate | None:
         near = () if self.sampler == "grid" else [trial.job.candidate for trial in reversed(self.history)]
         found = self.unseen(lambda: self.space.sample(self.rng), seen, near)
         if found is None and self.sampler == "grid":
-            return next((one for one in self.space.every() if one.architecture.id not in seen), None)
+            return next((other for other in self.space.every() if other.architecture.id not in seen), None)
         return found
 
     def _shown(self) -> list[FrozenTrial]:
-        """The trials that the sampler learns from, in their order."""
+        """The trials that the sampler learns from, the oldest first."""
         if self.sampler in ("random", "grid"):
             return []
-        chosen = self.history
+        chosen: Sequence[Trial] = self.history
         if len(chosen) > BEST + LATEST:
             best = {id(trial) for trial in self._best}
             others = [trial for trial in self.history if id(trial) not in best][-LATEST:]
@@ -169,15 +170,15 @@ class TrialAndError(Strategy):
         ]
 
     def _replay(self, trial: Trial) -> None:
-        """Ask for this very trial, so that the sampler leaves its notes on it, and tell what came of it."""
+        """Ask the study for this very trial, so that the sampler sets its attributes, and tell its scores."""
         study = self._replayed
-        told = study.get_trials(deepcopy=False)
-        if len(told) >= 2 * (BEST + LATEST):
-            good = [t for t in told if t.values]
-            one = len(study.directions) == 1
-            best = sorted(good, key=lambda t: t.values[0], reverse=True) if one else study.best_trials
-            kept = {t.number for t in (*best[:BEST], *told[-LATEST:])}
-            self._replayed = study = self._study([t for t in told if t.number in kept])
+        trials = study.get_trials(deepcopy=False)
+        if len(trials) >= 2 * (BEST + LATEST):
+            good = [t for t in trials if t.values]
+            single = len(study.directions) == 1
+            best = sorted(good, key=lambda t: t.values[0], reverse=True) if single else study.best_trials
+            kept = {t.number for t in (*best[:BEST], *trials[-LATEST:])}
+            self._replayed = study = self._study([t for t in trials if t.number in kept])
         study.sampler = self._new_sampler(len(self._distributions))
         study.enqueue_trial(dict(trial.job.candidate.choices))
         asked = study.ask()
@@ -185,7 +186,7 @@ class TrialAndError(Strategy):
         study.tell(asked, trial.scores) if _is_finite(trial) else study.tell(asked, state=TrialState.FAIL)
 
     def _study(self, trials: Sequence[FrozenTrial]) -> Study:
-        logging.getLogger("optuna").setLevel(logging.ERROR)  # it tells of every trial
+        logging.getLogger("optuna").setLevel(logging.ERROR)  # otherwise it logs a line for every trial
         study = optuna.create_study(directions=["maximize"] * max(1, len(self.objectives)))
         study.add_trials(trials)
         return study
@@ -213,11 +214,11 @@ def _is_finite(trial: Trial) -> bool:
 
 
 def _frozen(trial: Trial, distributions: dict[str, BaseDistribution], *, early: bool) -> FrozenTrial:
-    """The trial as Optuna knows trials: complete, pruned where it was stopped early, or failed."""
-    about: dict[str, Any] = {"params": dict(trial.job.candidate.choices), "distributions": distributions}
+    """The trial as Optuna's own type: complete, pruned (if it was stopped early), or failed."""
+    content: dict[str, Any] = {"params": dict(trial.job.candidate.choices), "distributions": distributions}
     if not _is_finite(trial):
-        return create_trial(state=TrialState.FAIL, **about)
+        return create_trial(state=TrialState.FAIL, **content)
     if early and len(trial.scores) == 1:  # Optuna prunes for one objective only
         step = round(1000 * trial.job.epochs)
-        return create_trial(state=TrialState.PRUNED, intermediate_values={step: trial.scores[0]}, **about)
-    return create_trial(values=trial.scores, **about)
+        return create_trial(state=TrialState.PRUNED, intermediate_values={step: trial.scores[0]}, **content)
+    return create_trial(values=trial.scores, **content)

@@ -1,18 +1,19 @@
-"""The contract of each kind of plugin: what a search relies on, as tests.
+"""The contract of each kind of plugin: everything that a search relies on, as tests.
 
-A plugin's own test is three lines, and pytest runs every requirement of its kind::
+The test of a plugin is three lines, with which pytest runs every requirement of its kind::
 
     class TestMine(StrategyContract):
         plugin = Mine
 
-``options`` are what ``--set`` would give it. `check` runs the same requirements without pytest. No network is
-trained for a strategy or a space: their trials are made up from the ids of the networks.
+``options`` are the options that ``--set`` would set. `check` runs the same requirements without pytest. No network
+is trained for a strategy or a space: the trials are made up from the ids of the networks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from unittest import SkipTest
 
 from nas.errors import UsageError
 from nas.testing.contract import Contract, ContractError, Finding, one_line
@@ -43,15 +44,15 @@ CONTRACTS: dict[str, type[Contract]] = {
 
 
 def check(kind: str, plugin: type[Any], options: Mapping[str, Any] | None = None) -> Iterator[Finding]:
-    """Check every requirement of a kind, one after the other; whatever the plugin raises is a finding.
+    """Check every requirement of a kind, one after the other; every exception of the plugin is a finding.
 
     Args:
         kind: "strategy", "space", "dataset", "evaluator" or "layer".
         plugin: the class.
-        options: of its constructor.
+        options: options of its constructor.
 
     Raises:
-        UsageError: an option that it does not take, or a value that it refuses.
+        UsageError: the constructor does not take an option, or refuses its value.
     """
     contract = type(plugin.__name__, (CONTRACTS[kind],), {"plugin": plugin, "options": dict(options or {})})
     made = _finding(contract, "test_is_made")
@@ -63,13 +64,15 @@ def check(kind: str, plugin: type[Any], options: Mapping[str, Any] | None = None
 
 def _finding(contract: type[Contract], name: str) -> Finding:
     requirement = getattr(contract, name)
-    words = requirement.__doc__.partition("\n")[0].rstrip(".")
+    sentence = requirement.__doc__.partition("\n")[0].rstrip(".")
     try:
         requirement(contract())
+    except SkipTest as reason:
+        return Finding(sentence, skipped=str(reason))
     except ContractError as error:
-        return Finding(words, str(error))
+        return Finding(sentence, str(error))
     except (Exception, SystemExit) as error:
         if isinstance(error, UsageError) and name == "test_is_made":
-            raise  # the person's mistake, not the plugin's
-        return Finding(words, one_line(error))
-    return Finding(words)
+            raise  # a mistake in the options, not in the plugin
+        return Finding(sentence, one_line(error))
+    return Finding(sentence)

@@ -1,4 +1,4 @@
-"""What all contracts share: requirements, what came of them, and what tells it in words."""
+"""What all contracts share: a contract is a class of requirements, each of which has one finding."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from nas.errors import UsageError
 
 
 class ContractError(AssertionError):
-    """A plugin does not do what a search relies on; the message says in words what is broken."""
+    """A plugin does not do what a search relies on; the message says what is wrong."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of checking one requirement."""
+    """The result of checking one requirement."""
 
-    requirement: str
-    broken: str = ""  # in words; empty if it holds
+    requirement: str  # a sentence
+    broken: str = ""  # what is wrong; empty if the requirement holds
+    skipped: str = ""  # why the requirement does not apply to this plugin; empty if it does
 
 
 class Contract:
-    """The requirements of a kind: each ``test_…`` is one, the first line of its docstring says it in words."""
+    """The requirements of a kind of plugin: one in each ``test_…`` method, stated in its docstring's first line.
+
+    A requirement that does not apply to a plugin raises ``unittest.SkipTest``, which pytest shows as skipped.
+    """
 
     plugin: type[Any]
     options: Mapping[str, Any] = {}
 
     def make(self) -> Any:
-        """An instance, as a search makes it; each kind has its own way."""
+        """A new instance, made as a search makes it."""
         raise NotImplementedError
 
     def test_is_made(self) -> None:
@@ -40,30 +44,30 @@ class Contract:
 
 
 def require(holds: bool, message: str) -> None:
-    """Raise a `ContractError` unless it holds."""
+    """Raise a `ContractError` with this message unless the condition holds."""
     if not holds:
         raise ContractError(message)
 
 
 @contextmanager
-def doing(what: str) -> Iterator[None]:
-    """Whatever the plugin raises while it does that is a broken requirement, but for a wrong option."""
+def doing(action: str) -> Iterator[None]:
+    """Turn the plugin's exceptions during this action into a `ContractError`, except for a `UsageError`."""
     try:
         yield
     except (ContractError, UsageError):
         raise
     except (Exception, SystemExit) as error:
-        raise ContractError(f"{what} raised {one_line(error)}") from error
+        raise ContractError(f"{action} raised {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:
-    """The kind of an error, and its message."""
+    """The type and the message of an error."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
 @contextmanager
 def global_random(seed: int) -> Iterator[Callable[[], list[str]]]:
-    """Inside, the global random numbers follow from ``seed``; yields what names those that were touched since."""
+    """Seed the global random numbers, restored at the end; yields a function that names those used since."""
     import numpy as np
 
     sources: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Callable[[int], Any]]] = {

@@ -30,34 +30,32 @@ class EvaluatorContract(Contract):
             pass
 
     def test_jobs(self) -> None:
-        """Returns one trial for each job, and each job's own."""
+        """Trains every job, and returns one trial for each."""
         jobs = [_job(_network(filters), seed) for filters, seed in ((2, 1), (3, 1), (3, 2))]
-        trials = self._evaluate(jobs)
+        trials = self._train(jobs)
         for job in jobs:
             own = sum(trial.job == job for trial in trials)
             require(own == 1, f"of {len(jobs)} jobs, the job {job.key} has {own} trials")
-        require(len(trials) == len(jobs), f"{len(jobs)} jobs have {len(trials)} trials")
 
     def test_no_jobs(self) -> None:
         """Returns nothing for no jobs."""
         trials = self._evaluate([])
-        require(not trials, f"no jobs have {len(trials)} trials")
+        require(not trials, f"no trials expected; {len(trials)} returned")
 
     def test_metrics(self) -> None:
         """Measures every metric, as a finite number."""
-        for trial in self._evaluate([_job(_network(2), 1)]):
-            require(trial.failure is None, f"a plain training failed: {trial.failure}")
-            for name in METRICS:
-                value = trial.metrics.get(name)
-                require(value is not None and math.isfinite(value), f"the metric {name} is {value}")
-            accuracy = trial.metrics["validation_accuracy"]
-            require(0 <= accuracy <= 1, f"validation_accuracy is a fraction, and it is {accuracy}")
-            own, limits = trial.metrics["parameters"], _limits()
-            counted = trial.job.candidate.architecture.parameters(limits.input_shape, limits.classes)
-            require(own == counted, f"the network has {counted:,} parameters, and it says {own:,.0f}")
+        [trial] = self._train([_job(_network(2), 1)])
+        for name in METRICS:
+            value = trial.metrics.get(name)
+            require(value is not None and math.isfinite(value), f"the metric {name} is {value}")
+        accuracy = trial.metrics["validation_accuracy"]
+        require(0 <= accuracy <= 1, f"validation_accuracy is {accuracy}, which is not a fraction from 0 to 1")
+        found, limits = trial.metrics["parameters"], _limits()
+        counted = trial.job.candidate.architecture.parameters(limits.input_shape, limits.classes)
+        require(found == counted, f"the metric parameters is {found:,.0f}, but the network has {counted:,}")
 
     def test_failures(self) -> None:
-        """Returns a failed trial for a job that cannot be done, and does the others."""
+        """Returns a failed trial for a job that cannot be trained, and trains the others."""
         bad, good = _job(Architecture((Conv2d(2, 99), Flatten())), 1), _job(_network(2), 1)
         trials = {trial.job.key: trial for trial in self._evaluate([bad, good])}
         for job in (bad, good):
@@ -70,22 +68,21 @@ class EvaluatorContract(Contract):
         losses = []
         for seed in (1, 2):
             with global_random(seed):
-                losses += [
-                    trial.metrics.get("validation_loss") for trial in self._evaluate([_job(_network(2), 1)])
-                ]
-        require(losses[0] == losses[-1], f"one job has the validation losses {losses[0]} and {losses[-1]}")
+                [trial] = self._train([_job(_network(2), 1)])
+            losses.append(trial.metrics.get("validation_loss"))
+        require(losses[0] == losses[1], f"the same job has the validation losses {losses[0]} and {losses[1]}")
 
     def test_weights(self) -> None:
-        """Writes the weights where they are wanted, as <job key>.safetensors."""
+        """Writes the weights into the folder `weights`, as <job key>.safetensors."""
         from safetensors.torch import load_file
 
         from nas.training.network import Network
 
         job, limits = _job(_network(2), 1), _limits()
         with tempfile.TemporaryDirectory() as folder:
-            self._evaluate([job], Path(folder))
+            self._train([job], Path(folder))
             path = Path(folder, f"{job.key}.safetensors")
-            found = ", ".join(sorted(one.name for one in Path(folder).iterdir())) or "nothing"
+            found = ", ".join(sorted(file.name for file in Path(folder).iterdir())) or "nothing"
             require(path.is_file(), f"expected {path.name}, found {found}")
             network = Network(
                 job.candidate.architecture, limits.input_shape, limits.classes, mean=[0.0], std=[1.0]
@@ -104,12 +101,19 @@ class EvaluatorContract(Contract):
         with made if hasattr(made, "__exit__") else nullcontext(made) as evaluator:
             yield evaluator
 
+    def _train(self, jobs: Sequence[Job], weights: Path | None = None) -> list[Trial]:
+        """The trials of jobs that cannot fail."""
+        trials = self._evaluate(jobs, weights)
+        require(len(trials) == len(jobs), f"{len(jobs)} trials expected, one for each job; {len(trials)} returned")
+        for trial in trials:
+            require(trial.failure is None, f"the training of a small network failed: {trial.failure}")
+        return trials
+
     def _evaluate(self, jobs: Sequence[Job], weights: Path | None = None) -> list[Trial]:
         with self._made(weights) as evaluator, doing(f"evaluate with {len(jobs)} jobs"):
             trials = list(evaluator.evaluate(jobs))
-        require(
-            all(isinstance(one, Trial) for one in trials), f"evaluate must give Trials, and gave {trials!r:.100}"
-        )
+        right = all(isinstance(trial, Trial) for trial in trials)
+        require(right, f"evaluate must return Trials, and returned {trials!r:.100}")
         return trials
 
 
@@ -126,7 +130,7 @@ def _limits() -> Limits:
 
 
 def _quarters() -> Dataset:
-    """Three classes of images: a bright quarter tells which."""
+    """Three classes of images, which differ in the bright quarter."""
     import numpy as np
 
     from nas.data.dataset import Dataset, Split

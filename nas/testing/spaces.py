@@ -8,11 +8,12 @@ from contextlib import suppress
 from itertools import islice
 from random import Random
 from typing import Any
+from unittest import SkipTest
 
 from nas import plugins
 from nas.architecture.architecture import Architecture, Limits
 from nas.errors import ArchitectureError
-from nas.spaces.space import Candidate, Recorder, SearchSpace
+from nas.spaces.space import AnswerRecorder, Candidate, SearchSpace
 from nas.testing.contract import Contract, ContractError, doing, global_random, require
 
 
@@ -30,17 +31,17 @@ class SpaceContract(Contract):
             return space.within(self.limits)
 
     def test_networks(self) -> None:
-        """Builds networks, and enough of them fit."""
+        """Builds networks, of which enough fit the limits."""
         with doing("build"), suppress(ArchitectureError):
-            built = self.make().build(Recorder(Random(0)))
-            words = f"build must return an Architecture, and returned {built!r:.100}"
-            require(isinstance(built, Architecture), words)
+            built = self.make().build(AnswerRecorder(Random(0)))
+            right = isinstance(built, Architecture)
+            require(right, f"build must return an Architecture, and returned {built!r:.100}")
         for _, candidate in self._samples():
             again = Architecture.from_json(candidate.architecture.to_json())
-            require(again == candidate.architecture, f"{candidate.architecture} is not what its JSON says")
+            require(again == candidate.architecture, f"read from its JSON, {candidate.architecture} is {again}")
 
     def test_build(self) -> None:
-        """Builds the same from the same answers."""
+        """Builds the same network from the same answers."""
         with global_random(1):
             samples = self._samples()
         with global_random(2):
@@ -54,7 +55,7 @@ class SpaceContract(Contract):
             require(not moved(), f"build draws from, or seeds, {' and '.join(moved())}: ask `choose` instead")
 
     def test_answers(self) -> None:
-        """Asks for plain values: None, true or false, finite numbers, text."""
+        """Asks for plain values: None, True, False, finite numbers or strings."""
         for _, candidate in self._samples():
             for name, value in candidate.choices.items():
                 plain = value is None or type(value) in (bool, int, float, str)
@@ -62,7 +63,7 @@ class SpaceContract(Contract):
                 require(plain and finite, f"the answer to {name!r} is {value!r}")
 
     def test_questions(self) -> None:
-        """Asks, under one name, always the same question."""
+        """Asks the same question whenever it uses the same name."""
         asked: dict[str, tuple[object, ...]] = {}
         space = self.make()
         for seed in range(self.draws):
@@ -70,11 +71,8 @@ class SpaceContract(Contract):
                 space.build(_Listener(Random(seed), asked))
 
     def test_mutation(self) -> None:
-        """Has mutations, which stay inside of it and change the network."""
-        samples = self._samples()
-        if len({candidate.architecture.id for _, candidate in samples}) == 1:
-            return  # a space of one network has none
-        for seed, (space, candidate) in enumerate(samples):
+        """Has mutations, which are other networks of the space."""
+        for seed, (space, candidate) in enumerate(self._different_samples()):
             with doing("mutate"):
                 child = space.mutate(candidate, Random(seed))
             same = child.architecture.id == candidate.architecture.id
@@ -82,7 +80,7 @@ class SpaceContract(Contract):
             check_candidate(space, child)
 
     def test_crossover(self) -> None:
-        """Has crossovers, which stay inside of it."""
+        """Has crossovers, which are networks of the space."""
         samples = self._samples()
         for seed, ((space, first), (_, second)) in enumerate(zip(samples, reversed(samples), strict=True)):
             with doing("crossover"):
@@ -90,10 +88,11 @@ class SpaceContract(Contract):
             check_candidate(space, child)
 
     def test_neighbours(self) -> None:
-        """Has neighbours of each network, which stay inside of it and are others."""
-        for space, candidate in self._samples()[:5]:
+        """Has neighbours of each network, which are other networks of the space."""
+        for space, candidate in self._different_samples()[:5]:
             with doing("neighbours"):
                 found = list(islice(space.neighbours(candidate, Random(1)), 40))
+            require(bool(found), f"the network of {dict(candidate.choices)} has no neighbours")
             for other in found:
                 same = other.architecture.id == candidate.architecture.id
                 require(not same, f"a neighbour of {dict(candidate.choices)} is the same network")
@@ -104,16 +103,22 @@ class SpaceContract(Contract):
         with doing("sample"):
             return [(space, space.sample(Random(seed))) for seed in range(self.draws)]
 
+    def _different_samples(self) -> list[tuple[SearchSpace, Candidate]]:
+        samples = self._samples()
+        if len({candidate.architecture.id for _, candidate in samples}) == 1:
+            raise SkipTest(f"{self.draws} draws from the space are the same network")
+        return samples
 
-class _Listener(Recorder):
-    """Remembers which question was asked under which name, over many builds."""
+
+class _Listener(AnswerRecorder):
+    """Compares the questions that have the same name, over many builds."""
 
     def __init__(self, rng: Random, asked: dict[str, tuple[object, ...]]) -> None:
         super().__init__(rng)
         self._asked = asked
 
     def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
-        """One of ``choices``, which are always the same (Optuna insists on it)."""
+        """One of ``choices``, which must not vary (Optuna refuses it)."""
         self._note(name, ("one of", *choices))
         return super().suggest_categorical(name, choices)
 
@@ -131,12 +136,12 @@ class _Listener(Recorder):
 
     def _note(self, name: str, question: tuple[object, ...]) -> None:
         before = self._asked.setdefault(name, question)
-        words = [f"{one[0]} {list(one[1:]) or ''}".strip() for one in (before, question)]
-        require(before == question, f"{name!r} asks once for {words[0]} and once for {words[1]}: use two names")
+        first, second = (f"{kind} {options or ''}".strip() for kind, *options in (before, question))
+        require(before == question, f"{name!r} asks once for {first} and once for {second}: use two names")
 
 
 def check_candidate(space: SearchSpace, candidate: Candidate) -> None:
-    """It fits, and its choices rebuild it."""
+    """Require that a candidate fits the limits, and that its choices build its network again."""
     name = f"the candidate {candidate.architecture.id} ({candidate.origin or 'no origin'})"
     try:
         space.limits.check(candidate.architecture)
@@ -146,9 +151,9 @@ def check_candidate(space: SearchSpace, candidate: Candidate) -> None:
         again = space.replay(candidate.choices, Random(0))
     require(
         again.architecture == candidate.architecture,
-        f"{name} is not what its choices {dict(candidate.choices)} build: that is {again.architecture.id}",
+        f"{name} has the choices {dict(candidate.choices)}, which build another network, {again.architecture.id}",
     )
     require(
         dict(again.choices) == dict(candidate.choices),
-        f"{name} has the choices {dict(candidate.choices)}, of which build asks for {dict(again.choices)}",
+        f"{name} has the choices {dict(candidate.choices)}, and build asks for {dict(again.choices)}",
     )

@@ -14,7 +14,7 @@ from nas import checks, plugins
 from nas.architecture.architecture import Architecture, read_dict
 from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import Shape, show
-from nas.data.source import FRAMINGS
+from nas.data.plugin import FRAMINGS
 from nas.errors import NasError, StorageError, plain, quoted
 from nas.files import write_whole
 from nas.records.outcome import Comparison, Outcome
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.data.dataset import Dataset
-    from nas.data.source import Source
+    from nas.data.plugin import DatasetPlugin
     from nas.training.network import Network
 
 # Of the images of a trained network from a file; ImageNet has 1,000 classes, its full version 21,841.
@@ -165,7 +165,7 @@ def described(path: Path) -> tuple[Architecture, Shape, tuple[str, ...]]:
 
 
 def framing_of(best: Path) -> str:
-    """How the images were framed that the network in a best/ folder was trained on (see `Source.framing`).
+    """How the images were framed that the network in a best/ folder was trained on (see `DatasetPlugin.framing`).
 
     Raises:
         NasError: architecture.json says something else, or cannot be read.
@@ -260,7 +260,7 @@ class Tested(NamedTuple):
         return Comparison(what, trial, other.accuracy, *counts)
 
 
-def open_test(source: Source, networks: Sequence[Network]) -> list[Tested]:
+def open_test(source: DatasetPlugin, networks: Sequence[Network]) -> list[Tested]:
     """What the test images say of the winner, and of those that it is compared with.
 
     The only place in the project that opens them; called once a search, after everything is decided.
@@ -271,7 +271,7 @@ def open_test(source: Source, networks: Sequence[Network]) -> list[Tested]:
     return [Tested(*right_and_loss(network, test.images, test.labels)) for network in networks]
 
 
-def test_images(source: Source) -> Tensor:
+def test_images(source: DatasetPlugin) -> Tensor:
     """The test images (N, C, H, W) uint8, without their labels, to compare an exported model on.
 
     This does not break the seal: no label is looked at, so nothing is learned of how good a network is; it happens

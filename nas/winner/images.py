@@ -44,7 +44,7 @@ class Picture:
 
 
 def read_picture(name: str, shape: Shape, framing: str) -> Picture:
-    """An image file in the shape and the framing (see `Source.framing`) of a network's own images.
+    """An image file in the shape and the framing (see `DatasetPlugin.framing`) of a network's own images.
 
     Args:
         name: the path of a PNG or JPEG file, or ``-`` for standard input.
@@ -132,7 +132,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _centre(grey: Array, height: int, width: int) -> tuple[Array, str]:
-    """A drawing as MNIST's were made, and its polarity (see `Source.framing`).
+    """A drawing as MNIST's were made, and its polarity (see `DatasetPlugin.framing`).
 
     What has the size already is taken as it is, bit for bit, or inverted.
 

@@ -1,4 +1,4 @@
-"""Simulated annealing: a walk that at first goes anywhere, and later only uphill."""
+"""Simulated annealing: a random walk that accepts worse networks at first, and only better ones later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nas.trial import Trial
 
 
 class Annealing(Strategy):
-    """Walks from a network to a mutation of it; goes to a worse one less and less often.
+    """Walks from a network to a mutation of it; accepts a worse one less and less often.
 
     Kirkpatrick et al., Optimization by simulated annealing, 1983.
 
@@ -24,8 +24,8 @@ class Annealing(Strategy):
         space: where candidates come from.
         objectives: the first one decides.
         seed: decides every random choice.
-        temperature: the loss of score that is accepted at the start in one case of three.
-        cooling: what is left of the temperature after each trial.
+        temperature: at the start, a loss of score of this size is accepted in one case of three.
+        cooling: the temperature is multiplied by this after each trial.
     """
 
     def __init__(
@@ -46,19 +46,18 @@ class Annealing(Strategy):
         self.cooling = cooling
         self.here: Trial | None = None
         self.seen: set[str] = set()
+        self.steps = 0
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Walk: to whatever is better, and now and then to something worse."""
+        """Walk to each better network, and now and then to a worse one."""
         for trial in trials:
-            # One trial at a time, with a number that follows from the trial: however many are told at once, it is
-            # the same walk.
-            super().tell([trial])
+            self.steps += 1
             self.seen.add(trial.id)
             if trial.failure is None and self._takes(trial):
                 self.here = trial
 
     def ask(self, count: int) -> list[Candidate]:
-        """Networks that were not seen before, as near as they come to where the walk is."""
+        """New networks, each as few mutations away from the place of the walk as possible."""
         found: list[Candidate] = []
         seen = set(self.seen)
         near = [trial.job.candidate for trial in reversed(self.history)]
@@ -71,12 +70,12 @@ class Annealing(Strategy):
         return found
 
     def _steps(self) -> Iterator[Candidate]:
-        """A mutation of the network where the walk is, one of that, and so on; at the start, a random network."""
+        """Mutations of the network where the walk is, each of the one before; at the start, of a random one."""
         candidate = self.here.job.candidate if self.here else self.space.sample(self.rng)
         if self.here is None:
             yield candidate
         while True:
-            with suppress(SpaceError):  # it has no mutations: it is the only network of the space
+            with suppress(SpaceError):  # the space has only one network, and so no mutation
                 candidate = self.space.mutate(candidate, self.rng)
             yield candidate
 
@@ -84,6 +83,7 @@ class Annealing(Strategy):
         if self.here is None:
             return True
         loss = self.here.scores[0] - trial.scores[0]
-        heat = self.temperature * self.cooling ** len(self.history)
+        heat = self.temperature * self.cooling**self.steps
+        # A number that follows from the trial: the walk is the same for any division of the trials into batches.
         luck = Random(f"{self.seed}/{trial.id}").random()
         return loss <= 0 or luck < math.exp(-loss / max(heat, 1e-12))

@@ -1,4 +1,4 @@
-"""The contract of strategies, and what is special about this one."""
+"""The contract of strategies, and a test of the temperature."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nas.trial import Job, Trial
 
 
 class TestAnnealing(StrategyContract):
-    """Every requirement, with the options at their defaults."""
+    """Every requirement, with the default options."""
 
     plugin = Annealing
 
 
 def test_a_cold_walk_goes_uphill_only() -> None:
-    """A hot one goes anywhere."""
+    """A hot walk accepts every network."""
     rng = Random(0)
     trials = [Trial(Job(Cnn().sample(rng), 1.0, 1), scores=(score,)) for score in (0.5, 0.4, 0.6, 0.3)]
     for temperature, score in ((1e-9, 0.6), (1e9, 0.3)):

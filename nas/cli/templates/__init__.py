@@ -1,1 +1,1 @@
-"""What ``nas plugins new`` writes: working plugins, in which only the names are replaced."""
+"""The templates of ``nas plugins new``: working plugins, in which only the names are replaced."""

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 class MyPlugin(Evaluator):
-    """Trains in worker processes, and once more what crashed (this line is what `nas plugins list` shows)."""
+    """Trains in worker processes, and repeats jobs that crashed (`nas plugins list` shows this line)."""
 
-    # It is given what it names of these eight. Other arguments are options: `--set evaluator.retries=2`.
+    # Leave out any of the first eight that you do not need. All others are options: `--set evaluator.retries=2`.
     def __init__(
         self,
-        dataset: Dataset,  # what to learn from
-        recipe: Recipe,  # how
+        dataset: Dataset,  # the data to learn from
+        recipe: Recipe,  # how to train
         *,
         workers: int,
         device: str,
-        weights: Path | None,  # a folder for <job.key>.safetensors, or None where weights are not wanted
-        group: int | str,  # how many jobs train at a time; "auto" leaves that to the device
-        until: float | None,  # when time is up, as time.monotonic() tells it, or None
-        warn: Callable[[str], None],  # shows a line to the person who searches
+        weights: Path | None,  # a folder for <job.key>.safetensors, or None for no files
+        group: int | str,  # the number of jobs that a worker trains at a time, or "auto"
+        until: float | None,  # the time (time.monotonic) at which to stop, or None
+        warn: Callable[[str], None],  # shows a line to the user
         retries: int = 1,
     ) -> None:
         self.inner = LocalEvaluator(
@@ -37,19 +37,19 @@ class MyPlugin(Evaluator):
         )
         self.retries = retries
 
-    # With these two it is used in a `with` block; an evaluator that has nothing to close needs neither.
+    # The search uses it in a `with` block. An evaluator without anything to close needs neither method.
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start the workers."""
         self.inner.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End."""
+        """Stop the workers."""
         self.inner.__exit__(*error)
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
-        """One trial for each job, in any order; a job that cannot be done has a trial with a failure."""
-        # Jobs and trials are plain data (to_dict, from_dict): they can be sent to another machine.
+        """One trial for each job, in any order; a job that cannot be trained has a trial with a failure."""
+        # Jobs and trials are plain data (to_dict, from_dict), which can be sent to another machine.
         for attempt in range(self.retries + 1):
             crashed = []
             for trial in self.inner.evaluate(jobs):

@@ -8,22 +8,22 @@ from nas.spaces.space import Choose, SearchSpace
 
 
 class MyPlugin(SearchSpace):
-    """One to three convolutions, then pooling (this line is what `nas plugins list` shows)."""
+    """One to three convolutions, then pooling (`nas plugins list` shows this line)."""
 
     def build(self, choose: Choose) -> Architecture:
         """The network that the answers of `choose` describe."""
-        # Each question has a name of its own and always the same choices; a question may be asked only sometimes.
+        # Each question has its own name and always the same choices. A question need not be asked every time.
         activation = choose.suggest_categorical("activation", ["relu", "elu", "silu"])
         layers: list[Layer] = []
         for i in range(choose.suggest_int("convolutions", 1, 3)):
             filters = choose.suggest_categorical(f"conv{i}/filters", [8, 16, 32])
             kernel = choose.suggest_categorical(f"conv{i}/kernel", [3, 5])
             layers.append(Conv2d(filters, kernel, activation=activation, batch_norm=True))
-            # A network that does not fit its images need not be avoided: another one is drawn.
+            # A network may be invalid for the images: then another one is drawn.
             if choose.suggest_categorical(f"conv{i}/pool", [True, False]):
                 layers.append(MaxPool(2))
         layers.append(GlobalAveragePool())
         if dropout := choose.suggest_float("dropout", 0.0, 0.5, step=0.25):
             layers.append(Dropout(dropout))
-        # The last layer, one output for each class, is added by itself.
+        # The last layer, with one output for each class, is added automatically.
         return Architecture(tuple(layers))

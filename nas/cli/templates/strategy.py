@@ -10,9 +10,9 @@ from nas.strategies.strategy import Strategy
 
 
 class MyPlugin(Strategy):
-    """Changes one of the best networks so far (this line is what `nas plugins list` shows)."""
+    """Changes one of the best networks so far (`nas plugins list` shows this line)."""
 
-    # What comes after `seed` are options: `--set best=3`. Without any, leave __init__ out.
+    # Arguments after `seed` are options: `--set best=3`. Without options, __init__ is not needed.
     def __init__(
         self, space: SearchSpace, *, objectives: Sequence[Objective] = (), seed: int = 0, best: int = 5
     ) -> None:
@@ -20,24 +20,24 @@ class MyPlugin(Strategy):
         self.best = best
 
     def ask(self, count: int) -> list[Candidate]:
-        """Up to `count` candidates. They follow from the space, the options, the seed and the history alone."""
-        # self.history has every trial so far, the oldest first. A failed one has no scores; of scores, more is
-        # better, whatever the metric: the first one is that of the first objective.
+        """Up to `count` candidates, which depend on the space, the options, the seed and the history only."""
+        # self.history has every trial so far, the oldest first. A trial has one score for each objective, and
+        # higher is better for every metric; a failed trial has no scores.
         done = [trial for trial in self.history if trial.failure is None]
         parents = sorted(done, key=lambda trial: trial.scores[0], reverse=True)[: self.best]
         seen = {trial.id for trial in self.history}
         candidates: list[Candidate] = []
         while len(candidates) < count:
-            # `unseen` calls _new until a network comes that was not seen before.
-            candidate = self.unseen(lambda: self._new([one.job.candidate for one in parents]), seen)
+            # `unseen` calls _new until it returns a network that is not in `seen`.
+            candidate = self.unseen(lambda: self._new([parent.job.candidate for parent in parents]), seen)
             if candidate is None:
-                break  # nothing is left; when nothing at all is returned, the search ends
+                break  # no new network was found; the search ends when `ask` returns an empty list
             seen.add(candidate.architecture.id)
             candidates.append(candidate)
         return candidates
 
     def _new(self, parents: list[Candidate]) -> Candidate:
-        # All random numbers are from self.rng. A space can sample, mutate, crossover, and list neighbours.
+        # Take all random numbers from self.rng. A space can sample, mutate, crossover and list neighbours.
         if len(parents) < self.best:
             return self.space.sample(self.rng)
         return self.space.mutate(self.rng.choice(parents), self.rng)

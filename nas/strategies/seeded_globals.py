@@ -1,4 +1,4 @@
-"""DEAP draws from Python's and numpy's global random numbers; a strategy must not."""
+"""DEAP draws from the global random numbers of Python and NumPy; a strategy must draw from its own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 
 @contextmanager
-def lent(rng: random.Random) -> Iterator[None]:
-    """Inside, the global random numbers follow from ``rng``; afterwards they are as they were before."""
+def seeded_globals(rng: random.Random) -> Iterator[None]:
+    """Seed the global random numbers from ``rng``; restore them afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     random.seed(rng.getrandbits(64))
     np.random.seed(rng.getrandbits(32))

@@ -1,4 +1,4 @@
-"""Answers from the journal what the journal knows, and keeps what it does not."""
+"""Answers jobs from the journal, and adds new trials to it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from nas.records.journal import Journal
 from nas.trial import Job, Trial
 
 
-class Recorded:
-    """Every training passes through here: it is scored, kept on the disk, and only then handed on.
+class CachedEvaluator:
+    """Trains only the jobs that are not in the journal; a new trial is scored and written before it is returned.
 
-    Because of that a search is resumed by running it again, and a repeated candidate costs nothing.
+    For this reason a search is resumed by running it again, and a repeated candidate costs nothing.
 
     Args:
-        inner: trains what the journal does not know.
-        journal: what is known.
-        objectives: what the scores of a trial are.
-        on_trial: is shown each trial that was not known, when it is on the disk.
-        until: the moment (``time.monotonic``) after which nothing more is trained; None for never.
-        weights: the folder where ``inner`` leaves weights: a training whose weights are not there is done again.
+        inner: the evaluator that trains.
+        journal: the finished trials.
+        objectives: what the scores of a trial mean.
+        on_trial: called with each new trial when it is on the disk.
+        until: the time (``time.monotonic``) after which no training begins; None for no limit.
+        weights: the folder into which ``inner`` writes weights; a job whose weights are missing is trained again.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Recorded:
         self._weights = weights
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
-        """The known trials at once, then the others as they finish; each has its scores."""
+        """The known trials at once, then the others as they finish; all have scores."""
         unknown: dict[str, list[Job]] = {}
         for job in jobs:
             known = self._known(job)
@@ -71,13 +71,15 @@ class Recorded:
         return known if (self._weights / f"{job.key}.safetensors").is_file() else None
 
     def _trained(self, jobs: Sequence[Job]) -> Iterator[Trial]:
-        """What the inner evaluator makes of the jobs; if it is a stranger's and raises, that is one line."""
+        """The trials of the inner evaluator, which may be a plugin: its exceptions become errors of one line."""
         waiting = {job.key for job in jobs}
         name = f"the evaluator {type(self._inner).__name__}"
         trials = plugins.guarded(lambda: iter(self._inner.evaluate(jobs)), f"{name} failed")
         while (trial := plugins.guarded(lambda: next(trials, None), f"{name} failed")) is not None:
             if not isinstance(trial, Trial) or trial.job.key not in waiting:
-                raise PluginError(f"{name} returned what is no trial of a job that it was given: {trial!r:.80}")
+                raise PluginError(
+                    f"{name} must return trials of the jobs that it was given, and returned {trial!r:.80}"
+                )
             waiting.remove(trial.job.key)
             yield trial
         if waiting and self._until is None:

@@ -1,0 +1,110 @@
+"""The interface of every data set."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nas.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from nas.data.dataset import Array, Dataset, Split
+
+
+# How an image file is brought into the shape of the data set's images: see `DatasetPlugin.framing`.
+FRAMINGS = ("whole", "centred")
+
+
+class DatasetPlugin(ABC):
+    """A data set: it loads its images, and finds, downloads and verifies their files.
+
+    The first line of a plugin's docstring is shown to users. `load` and `load_test` are enough; the other methods
+    are for data that are stored in files.
+    """
+
+    name: str
+    # How an image file is made similar to these images. "whole": it is resized. "centred": it becomes a light
+    # drawing on black, at 20/28 of the sides, with its centre of mass in the middle, as in MNIST (LeCun, 1998).
+    framing: str = "whole"
+    note: str = ""  # a line to show to the user, such as the reason for the choice of `auto`
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        """Look for data in these folders (at least one) in this order; download to the last one."""
+        self.folders = list(folders)
+
+    @abstractmethod
+    def load(self) -> Dataset:
+        """Training and validation images, the same on every machine (see `stratified`), made by `Dataset.of`.
+
+        Raises:
+            DataError: the images are missing, incomplete or damaged.
+        """
+
+    @abstractmethod
+    def load_test(self) -> Split:
+        """The test images, which only nas/winner opens: once, for the winner.
+
+        Raises:
+            DataError: the images are missing, incomplete or damaged.
+        """
+
+    def locate(self) -> Path | None:
+        """The file or folder of the data on this machine, or None. The data are not verified."""
+        return None
+
+    def fetch(self, folder: Path | None = None) -> Path:
+        """Download missing files, if this data set can be downloaded; returns the file or folder of the data.
+
+        Raises:
+            DataError: the data cannot be downloaded.
+        """
+        found = self.locate()
+        if found is None:
+            raise DataError(f"{self.name} cannot be downloaded")
+        return found
+
+    def verify(self) -> list[str]:
+        """Verify the data without opening the test images; returns one line for each part.
+
+        Raises:
+            DataError: a part is missing or damaged.
+        """
+        data = self.load()
+        parts = {"train": data.train, "validation": data.validation}
+        return [f"{part}: ok ({len(split):,} images)" for part, split in parts.items()]
+
+    def searched(self) -> str:
+        """The beginning of an error message: the folders that do not have the data."""
+        return f"{self.name} is in none of {', '.join(str(folder) for folder in self.folders)}"
+
+
+def stratified(labels: Array, sizes: Sequence[int], seed: int) -> list[Array]:
+    """Divide images into parts in which every class has its share (a stratified split).
+
+    The division is the same on every machine and with every version of NumPy: it uses the raw numbers of PCG64,
+    which NumPy promises not to change, unlike the methods of ``Generator``.
+
+    Args:
+        labels: ``(N,)``, the class of each image.
+        sizes: the number of images of each part; their sum is at most N.
+        seed: decides the division.
+
+    Returns:
+        The sorted indices of each part, in the order of ``sizes``. In the first part, the number of images of
+        each class is its exact share to within one image; in each further part, to within one more.
+    """
+    if sum(sizes) > len(labels) or min(sizes, default=0) < 0:
+        raise DataError(f"{len(labels)} images cannot be divided into parts of {list(sizes)}")
+    # Class after class, shuffled within each; then every (left / size)-th image goes to the part.
+    order = np.lexsort((np.random.PCG64(seed).random_raw(len(labels)), labels))
+    parts = []
+    for size in sizes:
+        taken = np.diff(np.arange(len(order) + 1) * size // max(len(order), 1)) == 1
+        parts.append(np.sort(order[taken]))
+        order = order[~taken]
+    return parts
