@@ -15,15 +15,15 @@ from safetensors.torch import save_file
 
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import Dense, Flatten
-from nas.dashboard import model as model_module
-from nas.dashboard.model import log_model
+from nas.dashboard import registry
+from nas.dashboard.registry import log_model
 from nas.dashboard.store import client_of, experiment_of
 from nas.objectives import Objective, scored
 from nas.records.outcome import Header, Outcome
 from nas.spaces.space import Candidate
 from nas.training.network import Network
 from nas.trial import Job
-from nas.winner import best as handover
+from nas.winner.best import write_best
 
 LOSS = (Objective("validation_loss", -1),)
 NET = Architecture((Flatten(), Dense(4)))
@@ -45,7 +45,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(network.state_dict(), weights)
         data: Any = type("Data", (), {"input_shape": (1, 8, 8), "classes": ("a", "b", "c")})
-        handover.write_best(folder / "best", NET, weights, data)
+        write_best(folder / "best", NET, weights, data)
         about = {"name": "blobs", "fingerprint": fingerprint, "train": 9, "validation": 9}
         header = Header(folder, {"strategy": "evolve"}, about, Limits((1, 8, 8), 3), LOSS)
         searched = scored(finished(Job(Candidate(NET), 1.0, 0), 0.5), LOSS)
@@ -112,7 +112,7 @@ def test_what_a_kill_has_left_out_is_added_and_nothing_twice(
 
     search = store.made("first", 0.3)
     with monkeypatch.context() as patch:
-        patch.setattr(model_module, "_register", killed)  # after the model, before its version
+        patch.setattr(registry, "_register", killed)  # after the model, before its version
         with pytest.raises(KeyboardInterrupt):
             store.log(*search)
     assert len(store.client.search_logged_models([store.experiment])) == 1

@@ -11,9 +11,9 @@ from typing import Any
 
 from nas import plugins
 from nas.architecture.architecture import Architecture
-from nas.dashboard import observer as view
-from nas.dashboard.model import log_model_of
+from nas.dashboard.registry import log_model_of
 from nas.dashboard.store import store_of
+from nas.dashboard.thread import sync
 from nas.errors import NasError, UsageError
 from nas.evaluation.halving import SuccessiveHalving, in_order
 from nas.experiment import Experiment
@@ -71,7 +71,7 @@ def resume_search(folder: Path, observers: Sequence[Observer], *, force: bool = 
             warn("this search has come to its end; more --trials or --time-limit goes on with it")
             if experiment.mlflow != "off":  # a kill may have come between the winner and its record there
                 try:
-                    view.sync(journal.record, store_of(folder, experiment.mlflow), log_model_of(known.header))
+                    sync(journal.record, store_of(folder, experiment.mlflow), log_model_of(known.header))
                 except NasError as error:
                     warn(str(error))
             return known

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nas import plugins
 from nas.architecture.architecture import Limits
-from nas.dashboard.model import log_model, warm_up
-from nas.dashboard.observer import MlflowView
+from nas.dashboard.registry import log_model, warm_up
 from nas.dashboard.store import store_of
+from nas.dashboard.thread import MlflowThread
 from nas.data import open_source
 from nas.errors import Interrupted, JournalError, NasError, OptionError, StorageError, UsageError
 from nas.evaluation.local import spawn as processes
@@ -27,12 +27,15 @@ from nas.objectives import Objective, front
 from nas.records import searches
 from nas.records.journal import FILE, Journal
 from nas.records.observer import Observer
-from nas.records.outcome import BESIDE, Header, Outcome
+from nas.records.outcome import COMPARED_WITH, Header, Outcome
 from nas.run import selection
 from nas.strategies.strategy import Strategy
 from nas.training.recipe import Precision, Recipe, recipe_named
 from nas.trial import Trial
-from nas.winner import best as handover
+from nas.winner.best import write_best
+from nas.winner.card import write_card
+from nas.winner.sealed import open_test
+from nas.winner.weights import restored
 
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset
@@ -121,13 +124,13 @@ class Session:
         chosen, *second = (selection.best_seed(group) for group in finalists)
         folder = self.folder / "best"
         architecture, framing = winner.job.candidate.architecture, self.source.framing
-        network = handover.write_best(folder, architecture, self._weights(chosen), self.data, framing)
+        network = write_best(folder, architecture, self._weights(chosen), self.data, framing)
         beside = {"second": second[0]} if second else {}
         if lecture is not None and lecture.id != winner.id:
             beside = {what: trial for what, trial in beside.items() if trial.id != lecture.id}
             beside["lecture"] = lecture
         others = self._restored(beside)
-        tested, *rest = handover.open_test(self.source, [network, *others.values()])
+        tested, *rest = open_test(self.source, [network, *others.values()])
         pairs = zip(others, rest, strict=True)
         outcome = Outcome(
             header=self.header,
@@ -142,10 +145,10 @@ class Session:
             test_images=len(tested.right),
             front=tuple(front(history)),
             opened=self.journal.record.outcomes + 1,
-            compared=tuple(tested.beside(other, what, beside[what]) for what, other in pairs),
+            compared=tuple(tested.compared_with(other, what, beside[what]) for what, other in pairs),
             weights=folder / "weights.safetensors",
         )
-        handover.write_card(outcome)
+        write_card(outcome)
         self.tell("finished", outcome)
         return outcome
 
@@ -159,9 +162,9 @@ class Session:
         for what, trial in trials.items():
             architecture, shape = trial.job.candidate.architecture, self.limits.input_shape
             try:
-                found[what] = handover.restored(architecture, shape, self.limits.classes, self._weights(trial))
+                found[what] = restored(architecture, shape, self.limits.classes, self._weights(trial))
             except (ValueError, NasError) as error:
-                self.warn(f"the winner is not compared with {BESIDE[what]}: {error}")
+                self.warn(f"the winner is not compared with {COMPARED_WITH[what]}: {error}")
         return found
 
 
@@ -290,10 +293,10 @@ def _journal(
         yield journal
 
 
-def _view(experiment: Experiment, journal: Journal, data: Dataset, observers: Sequence[Observer]) -> MlflowView:
+def _view(experiment: Experiment, journal: Journal, data: Dataset, observers: Sequence[Observer]) -> MlflowThread:
     uri = store_of(journal.path.parent, experiment.mlflow)
     logs = partial(log_model, data.validation.images[:4])
-    return MlflowView(journal.record, warner(observers), uri, logs, warm_up)
+    return MlflowThread(journal.record, warner(observers), uri, logs, warm_up)
 
 
 def find_strategy(experiment: Experiment) -> tuple[Callable[[Session], Strategy], dict[str, type[Any]]]:
