@@ -177,7 +177,7 @@ def test_a_batch_that_a_clock_cut_is_cut_again(tmp_path: Path) -> None:
     with Journal(path) as journal:
         evaluator = SuccessiveHalving(Recorded(Slow(), journal, LOSS, until=math.inf))
         first = Search(Evolve(SPACE, objectives=LOSS), evaluator, Budget(), epochs=1.0, observers=[journal]).run()
-        journal.searched({"finalists": 1, "seeds": 1, "epochs": 1.0})
+        journal.searched({"finalists": 1, "seeds": 1, "epochs": 1.0, "lecture": False})
     assert len(first) == 3
     with Journal(path) as journal:
         unused = Instant()

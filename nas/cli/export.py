@@ -58,8 +58,9 @@ def export(
         kind = "random" if note else "test"
         if not as_json:
             print_out(
-                f"{exported.path}: {exported.bytes:,} bytes; the same class for all {exported.images:,} {kind} images, "
-                f"the largest difference of a logit is {exported.largest_difference:.1e} ({exported.seconds:.0f} s)"
+                f"{exported.path}: {exported.bytes:,} bytes; the same class for all {exported.images:,} {kind} "
+                f"images, the largest difference of a logit is {exported.largest_difference:.1e} "
+                f"({exported.seconds:.0f} s)"
             )
         done[exported.format] = {
             "path": str(exported.path),

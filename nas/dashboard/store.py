@@ -146,7 +146,7 @@ def _make_database(file: Path, artifacts: Path) -> None:
     draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            # Without a folder for artifacts it takes the current one, whose name would stand in its SQL with its '.
+            # Without a folder for artifacts it takes the current one, and a ' in its name ends up in the SQL.
             SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", artifacts.as_uri())  # type: ignore[no-untyped-call]
             shutil.copyfile(Path(folder, "mlflow.db"), draft)
         with suppress(FileExistsError):  # another search was faster

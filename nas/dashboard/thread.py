@@ -1,7 +1,7 @@
 """The thread that keeps an MLflow store up to the record while a search goes on.
 
-Only this thread imports and calls MLflow, so that neither its import (5 s) nor its writes (0.05 s a trial) nor a dead
-store delays a trial. What a store does not take is tried again later, from the record.
+Only this thread imports and calls MLflow, so that neither its import (5 s) nor its writes (0.05 s a trial) nor a
+dead store delays a trial. What a store does not take is tried again later, from the record.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class MlflowThread(Observer):
         self._steps = 0
         self._trouble = ""
         self._warned = False
-        # It starts with the first candidate: an import of MLflow at the same time delays the workers' start by 5 s.
+        # It starts with the first candidate: before, an import of MLflow delays the workers' start by 5 s.
         self._thread = Thread(target=self._run, name="mlflow", daemon=True)
 
     def told(self, trial: Trial) -> None:

@@ -1,7 +1,7 @@
 """A search in MLflow: one run for the search, and in it one nested run for every candidate.
 
-Nothing is written twice: the tags of a run say which search and which candidate it belongs to, and a new `Writer` first
-looks which runs exist. So a writer may be killed or dropped at any moment, and the next one continues its work.
+Nothing is written twice: the tags of a run name its search and its candidate, and a new `Writer` first looks which
+runs exist. So a writer may be killed or dropped at any moment, and the next one continues its work.
 """
 
 from __future__ import annotations

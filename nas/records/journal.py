@@ -1,7 +1,7 @@
 """The journal of a search on the disk: a checksummed line of JSON for every event (see `record`).
 
-One process writes it at a time. It is the first observer of a search: the other observers see only events that are on
-the disk.
+One process writes it at a time. It is the first observer of a search: the other observers see only events that are
+on the disk.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ A line is ``{"check": CRC-32 of the rest, "at": seconds since 1970, "seconds": o
 | kind | content |
 |---|---|
 | header | the version of the format and the id of the search; the first line |
-| session | a process begins to work on the search: its number, and the sections of the configuration that changed |
+| session | a process begins to work on the search: its number, and the sections of the header that changed |
 | asked | the strategy proposed a batch: its number, the number of candidates wanted, the candidates |
 | trial | a training has ended |
 | told | a candidate is finished: the key of its training, or the whole trial where no training has it |

@@ -25,8 +25,8 @@ def write_card(outcome: Outcome) -> None:
     layers = [row[:3] for row in layer_rows(outcome.architecture, limits)]
     parts = [
         f"# {outcome.architecture.id}",
-        f"A network for images of {show(limits.input_shape)} and {limits.classes} classes, from the run {header.name} "
-        f"({summary.effort}).\n{summary.sentence}",
+        f"A network for images of {show(limits.input_shape)} and {limits.classes} classes, from the run "
+        f"{header.name} ({summary.effort}).\n{summary.sentence}",
         header.note,
         summary.markdown(),
         markdown_table(("layer", "output", "parameters"), layers),
