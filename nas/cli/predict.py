@@ -33,8 +33,8 @@ def predict(context: click.Context, arguments: tuple[str, ...], chosen: str | No
     IMAGE is a PNG or JPEG file of any size, a folder (its images, by name), or - for standard input. An image that
     cannot be classified is named in one line on standard error, and the exit code is 1.
 
-    SEARCH is the folder of a search, or its name under runs/. If the first argument is no search, the latest search
-    with a winner is used. Where a name could be both, --search SEARCH or ./IMAGE decides.
+    SEARCH is the folder of a search, or its name under runs/. If the first argument is no search, the latest
+    search with a winner is used. Where a name could be both, --search SEARCH or ./IMAGE decides.
     """
     search, images = _split(arguments, chosen)
     if not images:

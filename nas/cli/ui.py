@@ -32,7 +32,7 @@ def ui(host: str, port: int, store: str | None, browser: bool, allow_remote: boo
     """Show the searches of this folder in the MLflow dashboard."""
     if not allow_remote and not _is_loopback(host):
         raise UsageError(
-            f"--host {host} can be reached by other machines, and there is no password; allow it with --allow-remote"
+            f"--host {host} can be reached by other machines without a password; allow it with --allow-remote"
         )
     command, environment = _server(store)
     _check_port(host, port)

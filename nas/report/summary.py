@@ -1,7 +1,6 @@
 """What people read of a search: its scores, its best networks, the layers of a network.
 
-The terminal, the model card, the page and MLflow's descriptions take their rows and sentences from here; each of them
-only lays them out.
+The terminal, the model card, the page and MLflow's descriptions lay out the rows and sentences that are made here.
 """
 
 from __future__ import annotations
