@@ -337,7 +337,7 @@ def test_the_first_word_may_be_a_search(tmp_path: Path) -> None:
 def test_a_word_that_may_be_either_is_an_error(place: Path) -> None:
     (place / "trained").mkdir()
     try:
-        assert "say --search trained, or ./trained" in run("trained", "digits", code=2).stderr
+        assert "write --search trained for the search, or ./trained for" in run("trained", "digits", code=2).stderr
         assert "a folder without images" in run("./trained", "digits/000-0.png", code=1).stderr
     finally:
         (place / "trained").rmdir()

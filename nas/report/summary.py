@@ -143,13 +143,17 @@ class LayerRow(NamedTuple):
 
 
 def layer_rows(architecture: Architecture, limits: Limits) -> list[LayerRow]:
-    """The layers of a network, and a last row with their sums.
+    """The layers of a network, numbered where it is no chain, and a last row with their sums.
 
     Raises:
         ArchitectureError: the network does not fit the images.
     """
     rows = architecture.table(limits.input_shape, limits.classes)
-    lines = [LayerRow(str(row.layer), show(row.shape), f"{row.parameters:,}", f"{row.flops:,}") for row in rows]
+    is_graph = any(row.layer.inputs for row in rows)  # whose layers name others by their numbers
+    lines = [
+        LayerRow(f"{i}. " * is_graph + str(row.layer), show(row.shape), f"{row.parameters:,}", f"{row.flops:,}")
+        for i, row in enumerate(rows, 1)
+    ]
     sums = f"{sum(row.parameters for row in rows):,}", f"{sum(row.flops for row in rows):,}"
     return [*lines, LayerRow("all layers", "", *sums)]
 
