@@ -10,7 +10,6 @@ import pytest
 import torch
 from conftest import finished
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 from safetensors.torch import save_file
 
 from nas.architecture.architecture import Architecture, Limits
@@ -70,20 +69,6 @@ class Store:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
-
-
-def test_two_first_champions_are_compared_once_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two searches that make a champion in the same moment, the store refuses one."""
-    before, refused = MlflowClient.set_registered_model_alias, iter([True])
-
-    def crown(client: MlflowClient, name: str, alias: str, version: str) -> None:
-        if next(refused, False):
-            raise MlflowException("UNIQUE constraint failed")
-        before(client, name, alias, version)
-
-    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", crown)
-    store.win("first", 0.3)
-    assert store.champion() == "first"
 
 
 def test_the_champion_is_replaced_by_a_better_one_only(store: Store) -> None:

@@ -292,11 +292,11 @@ def test_weights_that_are_no_file_are_refused(best: Path) -> None:
 @pytest.mark.parametrize(
     ("about", "words"),
     [
-        ({"input_shape": [1, 8]}, "input_shape is [1, 8], and should be"),
+        ({"input_shape": [1, 8, 8, 8]}, "input_shape is [1, 8, 8, 8], and should be"),
         ({"input_shape": [1, 8, -8]}, "input_shape is [1, 8, -8]"),
         ({"input_shape": [1, 8, True]}, "input_shape is [1, 8, True]"),
         ({"input_shape": [1, 8, 8.0]}, "input_shape is [1, 8, 8.0]"),
-        ({"input_shape": [10**9, 8, 8]}, "channels (at most 1,000), height and width (at most 4,096)"),
+        ({"input_shape": [10**9, 8, 8]}, "channels (at most 1,000) and up to two sizes (at most 4,096)"),
         ({"input_shape": [1, 8, 10**30]}, "and should be channels"),
         ({"input_shape": [1000, 4096, 4096]}, "layer 1 (Flatten) on 4096×4096×1000: up to here the network has"),
         ({"input_shape": None}, "input_shape is None"),

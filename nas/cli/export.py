@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,8 @@ def export(
                 f"images, the largest difference of a logit is {exported.largest_difference:.1e} "
                 f"({exported.seconds:.0f} s)"
             )
-        done[exported.format] = {
-            "path": str(exported.path),
-            "bytes": exported.bytes,
-            "largest_difference": exported.largest_difference,
-            "same_classes": True,  # otherwise it would not have been written
-            "images": exported.images,
-            "images_are": kind,
-            "seconds": round(exported.seconds, 2),
-        }
+        # The classes are the same: otherwise it would not have been written.
+        more = {"path": str(exported.path), "same_classes": True, "images_are": kind}
+        done[exported.format] = {**asdict(exported), **more, "seconds": round(exported.seconds, 2)}
     if as_json:
         print_json({"search": str(folder), "network": model.about.architecture.id, "formats": done})

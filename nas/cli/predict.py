@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.cli.options import print_out
+from nas.cli.options import print_json, print_out
 from nas.errors import ImageError, NasError, UsageError, plain, quoted, unknown
 
 if TYPE_CHECKING:
@@ -160,16 +158,16 @@ class _Lines:
 
 
 class _Json:
-    """One JSON object in one line, written piece by piece: a folder may hold any number of images."""
+    """One JSON object at the end."""
 
     def __init__(self, classifier: Classifier, folder: Path) -> None:
-        self.classes = classifier.classes
-        network = {"search": _text(str(folder)), "classes": list(self.classes), "input_shape": classifier.shape}
-        self.before = f'{{"network": {self._line(network)}, "images": ['
+        self.classes = list(classifier.classes)
+        self.network = {"search": _text(str(folder)), "classes": self.classes, "input_shape": classifier.shape}
+        self.images: list[dict[str, Any]] = []
 
     def add(self, prediction: Prediction) -> None:
         picture, best = prediction.picture, prediction.ranked()[0]
-        entry: dict[str, Any] = {
+        entry = {
             "image": _text(prediction.image),
             "class": self.classes[best],
             "probability": float(prediction.probabilities[best]),
@@ -178,17 +176,7 @@ class _Json:
             "inverted": picture.inverted,
             "size": list(picture.size),
         }
-        self._write(f"{self.before}{self._line(entry)}")
-        self.before = ", "
+        self.images.append(entry)
 
     def end(self, refused: Sequence[dict[str, str]]) -> None:
-        start = "" if self.before == ", " else self.before
-        self._write(f'{start}], "refused": {self._line(list(refused))}}}\n')
-
-    @staticmethod
-    def _line(data: Any) -> str:
-        return json.dumps(data, ensure_ascii=False)
-
-    @staticmethod
-    def _write(text: str) -> None:
-        sys.stdout.write(text)
+        print_json({"network": self.network, "images": self.images, "refused": list(refused)})

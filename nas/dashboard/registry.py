@@ -142,23 +142,8 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
         version = str(made.version)
     versions = [{"name": name, "version": version}]
     client.set_logged_model_tags(model, {"mlflow.modelVersions": json.dumps(versions)})  # the dashboard's link
-    _crown(client, name, version, _scores(tags))
-
-
-def _crown(client: MlflowClient, name: str, version: str, scores: tuple[float, float]) -> None:
-    """Make a version the champion if it is better than the current one."""
-    from mlflow.exceptions import MlflowException
-
-    for has_failed in (False, True):
-        if scores <= _champion(client, name):
-            return
-        try:
-            client.set_registered_model_alias(name, CHAMPION, version)
-        except MlflowException:  # another search has made the first champion at the same moment
-            if has_failed:
-                raise
-        else:
-            return
+    if _scores(tags) > _champion(client, name):
+        client.set_registered_model_alias(name, CHAMPION, version)
 
 
 def _champion(client: MlflowClient, name: str) -> tuple[float, float]:

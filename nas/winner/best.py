@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Limits of a network from a file; ImageNet has 1,000 classes, its full version 21,841.
 MAX_CHANNELS = 1_000
-MAX_SIDE = 4_096  # pixels
+MAX_SIDE = 4_096  # pixels, or steps of a sequence
 MAX_CLASSES = 65_536
 
 
@@ -102,11 +102,11 @@ def _description(path: Path) -> Description:
     content = read_dict(path)
     architecture = Architecture.from_dict(content)
     sizes, names, framing = checks.record(content, "trained network", "input_shape", "classes", "framing")
-    right = isinstance(sizes, list) and len(sizes) == 3 and all(type(size) is int and size > 0 for size in sizes)
-    if not right or sizes[0] > MAX_CHANNELS or max(sizes[1:]) > MAX_SIDE:
+    right = isinstance(sizes, list) and 1 <= len(sizes) <= 3 and all(type(n) is int and n > 0 for n in sizes)
+    if not right or sizes[0] > MAX_CHANNELS or max(sizes) > MAX_SIDE:
         raise ValueError(
-            f"input_shape is {quoted(sizes)}, and should be channels (at most {MAX_CHANNELS:,}), height and width "
-            f"(at most {MAX_SIDE:,})"
+            f"input_shape is {quoted(sizes)}, and should be channels (at most {MAX_CHANNELS:,}) and up to two "
+            f"sizes (at most {MAX_SIDE:,})"
         )
     classes = tuple(checks.text(name, "a class") for name in checks.several(names, "classes", MAX_CLASSES))
     if not classes:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas.architecture.layers import show
 from nas.errors import ImageError, NasError
 from nas.winner.best import read_best
 from nas.winner.images import ENDINGS, Array, Picture, read_picture
@@ -50,8 +51,8 @@ class Classifier:
     def __init__(self, best: Path) -> None:
         description, self.network = read_best(best)
         self.shape, self.classes, self.framing = description[1:]
-        if self.shape[0] not in (1, 3):
-            raise NasError(f"{best} has a network for {self.shape[0]} channels: image files have one or three")
+        if len(self.shape) != 3 or self.shape[0] not in (1, 3):
+            raise NasError(f"{best} has a network for {show(self.shape)}: image files have one or three channels")
 
     def predict(self, images: Iterable[str]) -> Iterator[Prediction | Refusal]:
         """Classify image files; refusals may come before the predictions of their batch.

@@ -12,9 +12,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas.data import open_source
 from nas.errors import NasError, UsageError, plain
@@ -132,10 +133,10 @@ def export(model: Model, formats: Sequence[str], out: Path, images: Tensor) -> I
     for name, place in places.items():
         begun = time.monotonic()
         files = _written(model, name)
-        with _Draft(out) as draft:
-            path = _write(draft.folder / place.name, files)
+        with _draft(out) as folder:
+            path = _write(folder / place.name, files)
             difference = _check(name, path, images, expected)
-            draft.put(path, place)
+            _put(path, place)
         size = sum(len(content) for content in files.values())
         yield Exported(name, place, size, difference, len(images), time.monotonic() - begun)
 
@@ -185,33 +186,31 @@ def _check(name: str, path: Path, images: Tensor, expected: Tensor) -> float:
     return difference
 
 
-class _Draft:
+@contextmanager
+def _draft(out: Path) -> Iterator[Path]:
     """A temporary folder beside the place of an export, for a model that is not checked yet."""
+    folder = out / DRAFT
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
-    def __init__(self, out: Path) -> None:
-        self.out, self.folder = out, out / DRAFT
 
-    def __enter__(self) -> Self:
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir()
-        except OSError as error:
-            raise _unwritable(self.out, error) from None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def put(self, path: Path, place: Path) -> None:
-        """Move an export to its place: a file replaces an older file; an older folder is moved away first."""
-        try:
-            if place.is_dir():
-                place.rename(self.folder / "old")
-            path.replace(place)
-            sync_folder(self.out)
-        except OSError as error:
-            raise _unwritable(place, error) from None
+def _put(path: Path, place: Path) -> None:
+    """Move an export to its place: a file replaces an older file; an older folder is moved away first."""
+    try:
+        if place.is_dir():
+            place.rename(path.parent / "old")
+        path.replace(place)
+        sync_folder(place.parent)
+    except OSError as error:
+        raise _unwritable(place, error) from None
 
 
 def _write(path: Path, files: dict[str, bytes]) -> Path:

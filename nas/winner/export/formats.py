@@ -109,10 +109,13 @@ def _traced(model: Model) -> tuple[Any, tuple[Any], dict[str, Any]]:
 
     from nas.training.network import AnySize
 
-    channels, height, width = model.about.shape
-    # Of another size than the network's: torch.export would take equal sizes for a rule.
-    images = torch.zeros((2, channels, height + 3, width + 5), dtype=torch.uint8)
-    free = {0: Dim("batch", min=1), 2: Dim("height", min=1), 3: Dim("width", min=1)}
+    channels, *sizes = model.about.shape
+    free = {0: Dim("batch", min=1)}
+    if len(sizes) == 2:
+        # Of another size than the network's: torch.export would take equal sizes for a rule.
+        sizes = [sizes[0] + 3, sizes[1] + 5]
+        free |= {2: Dim("height", min=1), 3: Dim("width", min=1)}
+    images = torch.zeros((2, channels, *sizes), dtype=torch.uint8)
     return AnySize(model.network).eval(), (images,), {"images": free}
 
 
