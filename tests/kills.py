@@ -22,7 +22,7 @@ from pathlib import Path
 import mlflow  # noqa: F401
 import torch  # noqa: F401
 
-import nas.dashboard.model
+import nas.dashboard.registry
 import nas.run.resumed  # noqa: F401
 from nas.cli.main import cli
 from nas.dashboard.writer import Writer  # noqa: F401

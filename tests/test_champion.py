@@ -10,20 +10,19 @@ import pytest
 import torch
 from conftest import finished
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 from safetensors.torch import save_file
 
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import Dense, Flatten
-from nas.dashboard import model as model_module
-from nas.dashboard.model import log_model
+from nas.dashboard import registry
+from nas.dashboard.registry import log_model
 from nas.dashboard.store import client_of, experiment_of
 from nas.objectives import Objective, scored
 from nas.records.outcome import Header, Outcome
 from nas.spaces.space import Candidate
 from nas.training.network import Network
 from nas.trial import Job
-from nas.winner import best as handover
+from nas.winner.best import write_best
 
 LOSS = (Objective("validation_loss", -1),)
 NET = Architecture((Flatten(), Dense(4)))
@@ -45,7 +44,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(network.state_dict(), weights)
         data: Any = type("Data", (), {"input_shape": (1, 8, 8), "classes": ("a", "b", "c")})
-        handover.write_best(folder / "best", NET, weights, data)
+        write_best(folder / "best", NET, weights, data)
         about = {"name": "blobs", "fingerprint": fingerprint, "train": 9, "validation": 9}
         header = Header(folder, {"strategy": "evolve"}, about, Limits((1, 8, 8), 3), LOSS)
         searched = scored(finished(Job(Candidate(NET), 1.0, 0), 0.5), LOSS)
@@ -70,20 +69,6 @@ class Store:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
-
-
-def test_two_first_champions_are_compared_once_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two searches that make a champion in the same moment, the store refuses one."""
-    before, refused = MlflowClient.set_registered_model_alias, iter([True])
-
-    def crown(client: MlflowClient, name: str, alias: str, version: str) -> None:
-        if next(refused, False):
-            raise MlflowException("UNIQUE constraint failed")
-        before(client, name, alias, version)
-
-    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", crown)
-    store.win("first", 0.3)
-    assert store.champion() == "first"
 
 
 def test_the_champion_is_replaced_by_a_better_one_only(store: Store) -> None:
@@ -112,7 +97,7 @@ def test_what_a_kill_has_left_out_is_added_and_nothing_twice(
 
     search = store.made("first", 0.3)
     with monkeypatch.context() as patch:
-        patch.setattr(model_module, "_register", killed)  # after the model, before its version
+        patch.setattr(registry, "_register", killed)  # after the model, before its version
         with pytest.raises(KeyboardInterrupt):
             store.log(*search)
     assert len(store.client.search_logged_models([store.experiment])) == 1

@@ -49,7 +49,7 @@ from nas.data.dataset import Dataset
 from nas.errors import NasError, UsageError
 from nas.records.journal import FILE, Journal
 from nas.training.network import AnySize, Network
-from nas.winner import best as handover
+from nas.winner.best import write_best
 from nas.winner.export.export import DRAFT, TOLERANCE, export, images_for, load_model
 from nas.winner.export.formats import FORMATS, Model, read_model
 
@@ -126,8 +126,9 @@ def made(folder: Path, layers: Sequence[Layer] = PLAIN, shape: Shape = (1, 8, 8)
     best.mkdir(parents=True)
     save_file({name: one.contiguous() for name, one in network.state_dict().items()}, best / "weights.safetensors")
     about = {**Architecture(tuple(layers)).to_dict(), "input_shape": list(shape), "classes": list(classes)}
+    about["framing"] = "whole"
     (best / "architecture.json").write_text(json.dumps(about))
-    return read_model(best, handover.load_network(best), words.get("dataset", "made"))
+    return read_model(best, words.get("dataset", "made"))
 
 
 def pictures(count: int, channels: int, height: int, width: int) -> torch.Tensor:
@@ -285,10 +286,10 @@ def test_a_new_winner_does_not_stand_beside_exports_of_the_old_one(tmp_path: Pat
     (model.best / "mine.txt").write_text("mine")
     same = tmp_path / "same"
     same.write_bytes((model.best / "weights.safetensors").read_bytes())
-    handover.write_best(model.best, model.about.architecture, same, blobs)
+    write_best(model.best, model.about.architecture, same, blobs)
     assert (model.best / "model.onnx").exists()
     save_file({name: 2 * one for name, one in model.network.state_dict().items()}, tmp_path / "other")
-    handover.write_best(model.best, model.about.architecture, tmp_path / "other", blobs)
+    write_best(model.best, model.about.architecture, tmp_path / "other", blobs)
     left = {path.name for path in model.best.iterdir()}
     assert left == {"architecture.json", "weights.safetensors", "mine.txt"}
 

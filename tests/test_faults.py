@@ -156,7 +156,7 @@ def test_kills_between_two_steps(place: Path, undisturbed: dict[str, object]) ->
         ("nas.strategies.evolve", "Evolve.tell", 1),
         ("nas.records.journal", "Journal.told", 9),
         ("nas.records.journal", "Journal.searched", 1),
-        ("nas.winner.best", "open_test", 1),
+        ("nas.winner.sealed", "open_test", 1),
         ("nas.records.journal", "Journal.finished", 1),
     ):
         killed_at(place, words, module, step, call)
@@ -167,7 +167,7 @@ def test_kills_between_two_steps(place: Path, undisturbed: dict[str, object]) ->
 def test_kills_between_the_journal_and_mlflow(place: Path, undisturbed: dict[str, object], tmp_path: Path) -> None:
     store = ["--mlflow", f"sqlite:///{tmp_path}/mlflow.db"]
     words = [*SEARCH, *store, "--out", "mlflow"]
-    for step, call in (("_write_told", 4), ("_progress", 6), ("_write_outcome", 1), ("_close", 1)):
+    for step, call in (("_write_told", 4), ("_plot", 6), ("_write_outcome", 1), ("_close", 1)):
         killed_at(place, words, "nas.dashboard.writer", f"Writer.{step}", call)
         words = ["resume", "./mlflow", *store]
     goes_on(place, "mlflow", undisturbed, *store)

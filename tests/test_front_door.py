@@ -17,9 +17,8 @@ import nas
 from nas import plugins
 from nas.architecture.layers import Conv2d, GlobalAveragePool
 from nas.cli.main import cli
-from nas.dashboard.points import flat
+from nas.dashboard.runs import flat
 from nas.data.dataset import Dataset, Split
-from nas.data.source import Source
 from nas.errors import Interrupted, JournalError, NasError, UsageError
 from nas.records.journal import FILE
 from nas.records.observer import Observer
@@ -33,7 +32,7 @@ INLINE = plugins.find("evaluator", "inline", [PLUGINS])  # trains in this proces
 NETWORK = nas.Architecture((Conv2d(2, 3), GlobalAveragePool()))
 
 
-class Blobs(Source):
+class Blobs(DatasetPlugin):
     """Images of 8×8 pixels in two classes: bright above, or bright below."""
 
     def load(self) -> Dataset:

@@ -65,7 +65,7 @@ def test_what_is_handed_over_has_the_score_that_was_reported(result: dict[str, o
     assert Architecture.from_json((best / "architecture.json").read_text()).id == winner["id"]
     card = (best / "README.md").read_text()
     assert f"{100 * winner['test_accuracy']:.2f} %" in card
-    assert f"{winner['parameters']:,} (the lecture: 34,826)" in card
+    assert f"| parameters | **{winner['parameters']:,}** | the lecture's network: 34,826 |" in card
 
 
 def test_progress_goes_to_standard_error_in_plain_lines(place: Path) -> None:

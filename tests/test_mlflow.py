@@ -28,9 +28,9 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.known import LECTURE, LENET5
 from nas.architecture.layers import Conv2d
 from nas.cli.ui import ui
-from nas.dashboard import observer as view_module
-from nas.dashboard.observer import MlflowView, sync
+from nas.dashboard import thread as thread_module
 from nas.dashboard.store import LogModel, probe, sqlite_file, store_of, store_uri
+from nas.dashboard.thread import MlflowThread, sync
 from nas.errors import NasError, UsageError
 from nas.objectives import Objective, scored
 from nas.records.journal import FILE, Journal
@@ -69,9 +69,11 @@ class Shown:
         self.journal = Journal(self.path)
         config = {**CONFIG, "objectives": [str(one) for one in objectives]}
         dataset = {"name": "mnist-5k", "fingerprint": "0123456789abcdef", "train": 3500, "validation": 1500}
-        self.journal.begin({"config": config, "dataset": dataset, "note": "a sample of 5,000 images"})
+        limits = {"input_shape": [1, 28, 28], "classes": 10}
+        note = "a sample of 5,000 images"
+        self.journal.begin({"config": config, "dataset": dataset, "limits": limits, "note": note})
         self.header = self.journal.record.header
-        self.view = MlflowView(self.journal.record, warn, uri or store_uri(folder), log_model)
+        self.view = MlflowThread(self.journal.record, warn, uri or store_uri(folder), log_model)
 
     def told(self, *trials: Trial) -> None:
         for trial in trials:
@@ -267,7 +269,7 @@ def test_candidate_keeps_its_architecture_and_its_layers(record: Record) -> None
     assert Architecture.from_json(record.text(run, "architecture.json")) == LECTURE
     lines = [line.split() for line in record.text(run, "layers.txt").splitlines()]
     assert lines[2] == ["1", "Conv2d", "32", "3×3", "relu", "26×26×32", "320"]
-    assert lines[-1] == ["34,826"]
+    assert lines[-1] == ["all", "layers", "34,826"]
 
 
 @pytest.mark.usefixtures("record")
@@ -423,7 +425,7 @@ def test_whoever_goes_on_writes_what_is_missing_and_nothing_twice(store: Path) -
         client.update_run(run_id, status="RUNNING")
     journal = Journal(shown.path)
     journal.begin({})
-    view = MlflowView(journal.record, pytest.fail, store_uri(store))
+    view = MlflowThread(journal.record, pytest.fail, store_uri(store))
     for trial in (make_trial(LENET5, 0.9), make_trial(LECTURE, 0.8), make_trial(LENET5, 0.95, seed=3)):
         journal.told(trial)
         view.told(trial)
@@ -448,7 +450,7 @@ def test_what_was_told_anew_replaces_what_it_was(store: Path) -> None:
     shown.close()
     with Journal(shown.path) as journal:
         journal.begin({}, forced=True)
-        view = MlflowView(journal.record, pytest.fail, store_uri(store))
+        view = MlflowThread(journal.record, pytest.fail, store_uri(store))
         for trial in (make_trial(LENET5, 0.9), make_trial(LECTURE, 0.85, seed=5)):
             journal.told(trial)
             view.told(trial)
@@ -625,7 +627,7 @@ def wait_for(happened: Callable[[], bool], seconds: float = 60.0) -> None:
 def test_a_server_that_dies_and_comes_back_has_everything_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view_module, "PAUSES", (0.5,))
+    monkeypatch.setattr(thread_module, "PAUSES", (0.5,))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     warnings: list[str] = []

@@ -18,11 +18,13 @@ from nas.architecture.layers import Dense, Flatten
 from nas.data.dataset import Dataset
 from nas.errors import NasError
 from nas.objectives import scored
+from nas.report.summary import verdict
 from nas.run.selection import Plan, best_trials, plan, retrain
 from nas.statistics import difference_by_chance, interval
 from nas.training.network import Network
 from nas.trial import Job, Trial
-from nas.winner import best as handover
+from nas.winner.best import load_network, write_best
+from nas.winner.sealed import Result
 
 NETS = [Architecture((Flatten(), Dense(n))) for n in range(1, 9)]
 
@@ -138,11 +140,11 @@ def test_a_difference_by_chance_is_mcnemars() -> None:
 
 def test_networks_are_compared_image_by_image() -> None:
     first, second = torch.tensor([True, True, True, False]), torch.tensor([True, False, False, True])
-    one = handover.Tested(first, 0.1).beside(handover.Tested(second, 0.2), "second", trial(NETS[0], 1, 0.1))
+    one = Result(first, 0.1).compared_with(Result(second, 0.2), "second", trial(NETS[0], 1, 0.1))
     assert (one.accuracy, one.only_winner, one.only_other) == (0.5, 2, 1)
-    assert "may be chance" in one.verdict
-    assert "the winner is worse" in replace(one, only_winner=1, only_other=20).verdict
-    assert "the winner is better, by more than chance" in replace(one, only_winner=20, only_other=1).verdict
+    assert "may be chance" in verdict(one)
+    assert "the winner is worse" in verdict(replace(one, only_winner=1, only_other=20))
+    assert "the winner is better, by more than chance" in verdict(replace(one, only_winner=20, only_other=1))
 
 
 def test_the_winner_has_the_best_mean_not_the_best_seed() -> None:
@@ -180,7 +182,7 @@ def test_what_is_handed_over_comes_back_as_it_was(tmp_path: Path, blobs: Dataset
     net = NETS[3]
     original = Network(net, (1, 8, 8), 3, mean=blobs.mean, std=blobs.std).eval()
     save_file(original.state_dict(), tmp_path / "trained.safetensors")
-    loaded = handover.write_best(tmp_path / "best", net, tmp_path / "trained.safetensors", blobs)
+    loaded = write_best(tmp_path / "best", net, tmp_path / "trained.safetensors", blobs)
     images = blobs.validation.images
     with torch.no_grad():
         assert torch.equal(loaded(images), original(images))
@@ -191,7 +193,7 @@ def test_what_is_handed_over_comes_back_as_it_was(tmp_path: Path, blobs: Dataset
 def test_a_damaged_hand_over_is_refused(tmp_path: Path, blobs: Dataset, damage: str) -> None:
     original = Network(NETS[3], (1, 8, 8), 3)
     save_file(original.state_dict(), tmp_path / "w")
-    handover.write_best(tmp_path / "best", NETS[3], tmp_path / "w", blobs)
+    write_best(tmp_path / "best", NETS[3], tmp_path / "w", blobs)
     weights, architecture = tmp_path / "best/weights.safetensors", tmp_path / "best/architecture.json"
     if damage == "other architecture":
         about = json.loads(architecture.read_text())
@@ -201,4 +203,4 @@ def test_a_damaged_hand_over_is_refused(tmp_path: Path, blobs: Dataset, damage: 
     else:
         weights.unlink()
     with pytest.raises(NasError, match="does not hold a trained network"):
-        handover.load_network(tmp_path / "best")
+        load_network(tmp_path / "best")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,12 +16,16 @@ from test_mlflow import Shown, make_outcome, make_trial
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.known import KNOWN, LECTURE, LENET5
 from nas.architecture.layers import Cell, Conv2d, Dense, Dropout, Flatten
+from nas.cli.console import show_result
+from nas.dashboard.runs import search_description
 from nas.records.outcome import Comparison
 from nas.records.record import entry_of, line_of, read
 from nas.report.drawing import network_svg
 from nas.report.page import report
+from nas.report.summary import Summary
 from nas.spaces.space import Candidate
 from nas.trial import Job, Trial
+from nas.winner.card import write_card
 
 HOSTILE = "<script>alert(1)</script>&\x1b[31m"
 VOID = {"meta", "link", "img", "br"}
@@ -38,6 +43,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
+        self.words += " " * (tag in ("th", "td"))
         self.links += [value or "" for name, value in attrs if name in ("src", "href")]
         if tag == "img":
             assert dict(attrs)["alt"]
@@ -87,14 +93,49 @@ def test_the_report_says_how_good_the_winner_is_and_how_sure_that_is(page: Page)
         "97.50 ± 0.71 %",
         "99.00 %",
         "+3.00 points",
-        "test images opened once",
+        "10,000 images, opened once",
         "the lecture's network, trained for as long, has 91.00 %: the winner is better, by more than chance",
-        "60 images only the winner classifies right, 10 only the other one",
+        "Only the winner classifies 60 images right, only the other network 10",
         "61,706",
         "seed = 0",
         f"nas train {LENET5.id}",
     ):
         assert words in page.words, words
+
+
+def test_the_terminal_the_card_the_page_and_mlflow_show_the_same_scores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = Shown(tmp_path)
+    winner = make_trial(LENET5, 0.99)
+    beside = Comparison("lecture", make_trial(LECTURE, 0.9, seed=4), 0.91, 60, 10)
+    outcome = replace(make_outcome(shown.header, winner), compared=(beside,))
+    shown.journal.told(winner)
+    for trial in (*outcome.retrained, beside.trial):
+        shown.journal.append(trial)
+    shown.journal.finished(outcome)
+    show_result(outcome)
+    write_card(outcome)
+    surfaces = {
+        "terminal": capsys.readouterr().out,
+        "card": (outcome.weights.parent / "README.md").read_text(),
+        "page": Page(report(read(shown.path)[0])).words,
+        "mlflow": search_description(outcome),
+    }
+    shown.close()
+    summary = Summary.of(outcome)
+    assert [row.value for row in summary.rows] == [
+        "99.00 %", "97.50 ± 0.71 %", "96.00 %", "95.60 to 96.37 %", "0.1000 nats", "+3.00 points", "61,706",
+    ]  # fmt: skip
+    for name, text in surfaces.items():
+        row_texts = " ".join(text.replace("|", " ").replace("*", "").split())
+        for row in summary.rows:
+            assert " ".join([row.label, row.value, row.note]).strip() in row_texts, (name, row)
+        for sentence in summary.comparisons:
+            assert sentence in row_texts, name
+        if name != "page":  # which counts the trials in the journal
+            assert summary.effort in row_texts, name
 
 
 def test_a_strangers_text_stays_text(page: Page) -> None:

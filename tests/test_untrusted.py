@@ -217,8 +217,8 @@ def _with(name: str, tensor: torch.Tensor | None) -> bytes:
 
 
 WEIGHTS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "empty": (lambda: b"", "is damaged, or no safetensors file"),
-    "seven bytes": (lambda: b"1234567", "is damaged, or no safetensors file"),
+    "empty": (lambda: b"", "is damaged, or not a safetensors file"),
+    "seven bytes": (lambda: b"1234567", "is damaged, or not a safetensors file"),
     "truncated": (lambda: _with(DENSE, torch.zeros(4, 64))[:-10], "is damaged"),
     "longer": (lambda: _with(DENSE, torch.zeros(4, 64)) + b"\0", "bytes of numbers, and the architecture needs"),
     "a long header": (lambda: safetensors(b" " * 100_000_000), "its header would have 100,000,000 bytes"),
@@ -267,7 +267,7 @@ def test_a_pickle_in_place_of_weights_is_not_loaded(best: Path, tmp_path: Path, 
     else:
         with zipfile.ZipFile(weights, "w") as archive:
             archive.writestr("archive/data.pkl", pickle.dumps(Payload(mark)))
-    with pytest.raises(NasError, match="is damaged, or no safetensors file"):
+    with pytest.raises(NasError, match="is damaged, or not a safetensors file"):
         load_network(best)
     assert not mark.exists()
     pickle.loads(pickle.dumps(Payload(mark)))
@@ -292,11 +292,11 @@ def test_weights_that_are_no_file_are_refused(best: Path) -> None:
 @pytest.mark.parametrize(
     ("about", "words"),
     [
-        ({"input_shape": [1, 8]}, "input_shape is [1, 8], and should be"),
+        ({"input_shape": [1, 8, 8, 8]}, "input_shape is [1, 8, 8, 8], and should be"),
         ({"input_shape": [1, 8, -8]}, "input_shape is [1, 8, -8]"),
         ({"input_shape": [1, 8, True]}, "input_shape is [1, 8, True]"),
         ({"input_shape": [1, 8, 8.0]}, "input_shape is [1, 8, 8.0]"),
-        ({"input_shape": [10**9, 8, 8]}, "channels (at most 1,000), height and width (at most 4,096)"),
+        ({"input_shape": [10**9, 8, 8]}, "channels (at most 1,000) and up to two sizes (at most 4,096)"),
         ({"input_shape": [1, 8, 10**30]}, "and should be channels"),
         ({"input_shape": [1000, 4096, 4096]}, "layer 1 (Flatten) on 4096×4096×1000: up to here the network has"),
         ({"input_shape": None}, "input_shape is None"),

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from nas.architecture.architecture import Limits
-from nas.dashboard.observer import sync
 from nas.dashboard.store import store_uri
+from nas.dashboard.thread import sync
 from nas.records.journal import FILE, Journal
 from nas.records.record import Record
 from nas.spaces.cnn import Cnn
@@ -42,7 +42,8 @@ def made_up(folder: Path, trials: int) -> Record:
     path.mkdir(parents=True)
     with Journal(path / FILE) as journal:
         data = {"name": "mnist-5k", "fingerprint": "0123456789abcdef", "train": 3500, "validation": 500}
-        journal.begin({"config": config, "dataset": data})
+        limits = {"input_shape": [1, 28, 28], "classes": 10}
+        journal.begin({"config": config, "dataset": data, "limits": limits, "note": ""})
         for number in range(trials):
             candidate = space.sample(rng)
             loss = rng.uniform(0.05, 0.5) + 0.5 / (1 + number)
@@ -64,7 +65,7 @@ def write(trials: int) -> None:
     """Seconds a trial and bytes, for what the runs of trials carry."""
     from mlflow import MlflowClient
 
-    module: Any = import_module("nas.dashboard.writer")
+    module: Any = import_module("nas.dashboard.runs")
     client: Any = MlflowClient
 
     def no_files(self: Any, run_id: str, folder: str, path: str | None = None) -> None:

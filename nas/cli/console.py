@@ -1,4 +1,4 @@
-"""What a person sees of a search: a live view in a terminal, plain lines elsewhere, a table at the end.
+"""A search in the terminal: a live view, plain lines where there is no terminal, tables at the end.
 
 Progress goes to standard error, the result to standard output.
 """
@@ -17,36 +17,32 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nas.architecture.architecture import Limits
-from nas.architecture.known import lecture_parameters
-from nas.architecture.layers import show
 from nas.errors import plain
 from nas.objectives import rank
 from nas.records.observer import Observer
 from nas.records.outcome import Header, Outcome
 from nas.records.searches import resume_command
-from nas.report.texts import spread
+from nas.report.summary import Summary, layer_rows, name_of, percent
 from nas.trial import Trial
 
-SHOWN = ("parameters", "validation_accuracy", "validation_loss")
 BARS = "▁▂▃▄▅▆▇█"
 
 
 class QuietConsole(Console):
-    """A console that falls silent when its reader has gone; a search goes on without an audience.
+    """A console that becomes silent when nobody can read it any more; the search goes on.
 
-    It prints texts as they are: "[red]" in the name of a network, or in a message, is no markup.
+    It prints texts unchanged: "[red]" in the name of a network or in a message is no markup.
     """
 
     def __init__(self, *, stderr: bool = False, highlight: bool = True) -> None:
         super().__init__(stderr=stderr, highlight=highlight, markup=False, emoji=False)
 
     def on_broken_pipe(self) -> None:
-        """Write nothing any more."""
+        """Write nothing more."""
         self.quiet = True
 
     def print(self, *objects: Any, **how: Any) -> None:
-        """Print; a terminal that was closed, or a log on a full disk, is no reason to end a search."""
+        """Print; a closed terminal or a log on a full disk does not end a search."""
         with _quiet(self):
             super().print(*objects, **how)
 
@@ -60,7 +56,7 @@ def _quiet(console: Console) -> Iterator[None]:
 
 
 class View(Observer):
-    """Counts what happens; tells it in plain lines, or in a few lines of a terminal that are drawn anew."""
+    """Shows the progress of a search: in a few lines of a terminal that are redrawn, or in plain lines."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -78,14 +74,14 @@ class View(Observer):
         self.console.print(f"nas {what}: starting", style="dim")
 
     def started(self, header: Header) -> None:
-        """Say what is about to happen."""
+        """Print the strategy, the data and the folder."""
         self.header = header
         config, data = header.config, header.dataset
         if header.note:
             self.console.print(f"note: {plain(header.note)}", style="yellow", soft_wrap=True)
-        what = f"{header.kind} on {config['space']}" if header.kind != "train" else f"training {config['network']}"
+        task = f"{header.kind} on {config['space']}" if header.kind != "train" else f"training {config['network']}"
         self.console.print(
-            f"{what}, {data['name']} ({data['train']:,} images to train, {data['validation']:,} to validate)",
+            f"{task}, {data['name']} ({data['train']:,} images to train, {data['validation']:,} to validate)",
             f"→ {header.folder}",
             soft_wrap=True,
         )
@@ -95,11 +91,11 @@ class View(Observer):
             self.live.start()
 
     def resumed(self, told: int, trained: Collection[str], seconds: float) -> None:
-        """Say what is known from before, and do not show it again."""
+        """Print what is known from earlier processes; it is not shown again."""
         self.begun -= seconds
         self.shown |= set(trained)
         known = f"{told} candidates and {len(trained)} trainings are known, {clock(seconds)} of work"
-        self.console.print(f"going on: {known}", soft_wrap=True)
+        self.console.print(f"resuming: {known}", soft_wrap=True)
 
     def trained(self, trial: Trial) -> None:
         """Count a training, and show it."""
@@ -107,61 +103,59 @@ class View(Observer):
         self.final_count += self.phase == "selecting"
         if self.live is None:
             self.shown.add(trial.job.key)
-            self.console.print(f"{self.clock:>6}  {self.phase}: {words(trial, self.limits)}", soft_wrap=True)
+            self.console.print(f"{self.clock:>6}  {self.phase}: {describe(trial)}", soft_wrap=True)
 
     def told(self, trial: Trial) -> None:
-        """Count a candidate that is through, and remember the best."""
+        """Count a finished candidate, and remember the best."""
         self.told_count += 1
         self.failed_count += trial.failure is not None
         if trial.failure is None and (self.best is None or rank(trial) > rank(self.best)):
             self.best = trial
         if trial.failure is not None and trial.job.key not in self.shown:
-            self.console.print(f"{self.clock:>6}  {words(trial, self.limits)}", soft_wrap=True)
+            self.console.print(f"{self.clock:>6}  {describe(trial)}", soft_wrap=True)
         if self.best is not None:
             self.best_scores.append(self.best.scores[0])
 
     def selecting(self, jobs: int, epochs: float) -> None:
-        """The second half begins."""
+        """Show that the final selection begins."""
         self.phase, self.final_jobs, self.phase_begun = "selecting", jobs, time.monotonic()
         if self.live is None:
             self.console.print(f"{self.clock:>6}  training the best again: {jobs} trainings of {epochs:g} epochs")
 
     def warned(self, message: str) -> None:
-        """Show a warning above everything else."""
+        """Show a warning above the live view."""
         self.console.print(f"warning: {plain(message)}", style="yellow", soft_wrap=True)
 
     def interrupted(self) -> None:
-        """Answer the person's Ctrl-C."""
+        """Answer Ctrl-C."""
         self.close()
-        self.console.print("interrupted: writing the record (again: leave at once)", style="yellow")
+        self.console.print("interrupted: writing the record (press Ctrl-C again to leave at once)", style="yellow")
 
     def failed(self, message: str) -> None:
-        """Say what is left; the message itself is the last line."""
+        """Print how the search can go on; the message itself is the last line."""
         self.close()
         if self.header and self.header.kind != "train" and self.trained_count + len(self.shown):
             command = resume_command(self.header.folder, self.header.config)
-            self.console.print(f"every finished training is kept; when it is put right: {command}", soft_wrap=True)
+            self.console.print(
+                f"every finished training is kept; when the cause is removed, go on with: {command}",
+                soft_wrap=True,
+            )
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         if self.live is not None:
             live, self.live = self.live, None
             with _quiet(self.console):
                 live.stop()
 
     @property
-    def limits(self) -> Limits:
-        """The run's; it has begun."""
-        return self.header.limits if self.header else Limits()
-
-    @property
     def clock(self) -> str:
-        """Time since the start."""
+        """The time since the start."""
         return clock(time.monotonic() - self.begun)
 
     @property
     def progress(self) -> tuple[int, int | None]:
-        """How many are done, of how many (if that is known)."""
+        """The number of finished trainings or candidates, and their total if it is known."""
         if self.phase == "selecting":
             return self.final_count, self.final_jobs
         if self.header is None or self.header.kind == "train":
@@ -179,7 +173,7 @@ class View(Observer):
             left = f" · {clock(max(0, limit - elapsed))} left"
         elif total and done:
             pace = (time.monotonic() - self.phase_begun) / done
-            left = f" · about {clock(pace * (total - done))} left of this"
+            left = f" · about {clock(pace * (total - done))} left in this phase"
         count = f"{done}/{total}" if total else str(done)
         failed = f" · {self.failed_count} failed" if self.failed_count else ""
         grid = Table.grid(padding=(0, 1))
@@ -188,14 +182,14 @@ class View(Observer):
         grid.add_row(Text(f"{self.phase:<10}"), bar, Text(f"{count}{failed} · {self.clock}{left}"))
         lines: list[Any] = [grid]
         if self.best is not None:
-            lines.append(Text(f"best       {words(self.best, self.limits)}", style="bold"))
+            lines.append(Text(f"best       {describe(self.best)}", style="bold"))
             lines.append(Text(f"so far     {sparkline(self.best_scores, 60)}", style="cyan"))
         return Group(*lines)
 
 
 @contextmanager
 def observer() -> Iterator[View]:
-    """The view of one command; whatever happens, the terminal is left as it was."""
+    """The view of one command; the terminal is always restored at the end."""
     view = View(QuietConsole(stderr=True, highlight=False))
     try:
         yield view
@@ -204,120 +198,93 @@ def observer() -> Iterator[View]:
 
 
 def show_result(outcome: Outcome) -> None:
-    """The winner's layers and scores, and what to do next."""
-    console = QuietConsole(highlight=False)
-    limits, train = outcome.header.limits, outcome.header.kind == "train"
-    layers = Table(
-        title="The network" if train else f"The winner, {name_of(outcome.winner)}", title_justify="left"
-    )
-    layers.add_column("layer")
-    layers.add_column("output", justify="right")
-    layers.add_column("parameters", justify="right")
-    for row in outcome.architecture.table(limits.input_shape, limits.classes):
-        layers.add_row(str(row.layer), show(row.shape), f"{row.parameters:,}")
+    """Print the winner's layers and scores, and the next step."""
+    console, summary = QuietConsole(highlight=False), Summary.of(outcome)
+    kind = "network" if outcome.header.kind == "train" else "winner"
+    layers = _table(f"The {kind}, {name_of(outcome.winner)}", "layer", "output", "parameters")
+    *rows, total = layer_rows(outcome.architecture, outcome.header.limits)
+    for row in rows:
+        layers.add_row(*row[:3])
     layers.add_section()
-    lecture = lecture_parameters(limits)
-    beside = f"the lecture's network: {lecture:,}" if lecture else ""
-    layers.add_row("all", beside, f"{outcome.parameters:,}", style="bold")
+    layers.add_row(*total[:3], style="bold")
     console.print(layers)
 
     if len(outcome.header.objectives) > 1:
         console.print(_front(outcome))
-    accuracies = [100 * trial.metrics["validation_accuracy"] for trial in outcome.retrained]
     scores = Table.grid(padding=(0, 2))
-    if not train:
-        seen = 100 * outcome.winner.metrics["validation_accuracy"]
-        scores.add_row("validation, during the search", f"{seen:.2f} %")
-        scores.add_row(
-            f"validation, trained again ({len(accuracies)} seed{'s' * (len(accuracies) > 1)})",
-            spread(outcome),
-        )
-    else:
-        scores.add_row(f"validation{f' ({len(accuracies)} seeds)' * (len(accuracies) > 1)}", spread(outcome))
-    test = f"{100 * outcome.test_accuracy:.2f} % (loss {outcome.test_loss:.4f})"
-    scores.add_row(f"test, {outcome.test_images:,} images, {outcome.opened_words}", test, style="bold")
-    low, high = outcome.test_interval
-    scores.add_row("its 95 % interval", f"{100 * low:.2f} to {100 * high:.2f} %")
-    if not train:
-        scores.add_row("selection bias (first less third)", f"{100 * outcome.selection_bias:+.2f} points")
+    for no_wrap in (True, True, False):
+        scores.add_column(no_wrap=no_wrap)
+    for score in summary.rows:
+        scores.add_row(*score[:3], style="bold" if score.is_main else "")
     console.print(scores)
-    for one in outcome.compared:
-        console.print(
-            f"\n{one.name}, trained for as long, has {100 * one.accuracy:.2f} % on the same test images:"
-        )
-        console.print(f"{one.verdict}.")
-    failed = f", {outcome.failed} failed" if outcome.failed else ""
-    tried = "" if train else f"{outcome.trials} candidates{failed}; "
-    console.print(
-        f"\n{tried}{clock(outcome.seconds)} in all. The network: {outcome.weights.parent}", soft_wrap=True
-    )
+    for comparison in summary.comparisons:
+        console.print(f"\n{comparison}")
+    console.print(f"\n{summary.effort}. The network: {outcome.weights.parent}", soft_wrap=True)
     if outcome.header.config.get("mlflow") == "auto" and "MLFLOW_TRACKING_URI" not in os.environ:
         console.print("Look at it in the dashboard: nas ui")
 
 
 def show_leaders(trials: Sequence[Trial]) -> None:
-    """The best networks of a search so far."""
+    """Print the best networks of a search so far."""
     if not trials:
         return
-    table = Table(title="The best of the search", title_justify="left")
-    table.add_column("network")
-    for metric in ("parameters", "validation accuracy", "validation loss", "epochs"):
-        table.add_column(metric, justify="right")
+    metrics = ("parameters", "validation_accuracy", "validation_loss")
+    table = _table("The best of the search", "network", *metrics, "epochs")
     for trial in trials:
-        shown = (number(name, trial.metrics[name]) for name in SHOWN)
-        table.add_row(name_of(trial), *shown, f"{trial.job.epochs:g}")
+        values = (number(metric, trial.metrics[metric]) for metric in metrics)
+        table.add_row(name_of(trial), *values, f"{trial.job.epochs:g}")
     QuietConsole(highlight=False).print(table)
 
 
 def _front(outcome: Outcome) -> Table:
-    """The networks that no other beats in every objective, as the search saw them."""
+    """The networks that no other network beats in every objective, with the metrics of the search."""
     metrics = dict.fromkeys([*(o.metric for o in outcome.header.objectives), "validation_accuracy", "parameters"])
-    table = Table(title="The Pareto front of the search", title_justify="left")
-    table.add_column("network")
-    for metric in metrics:
-        table.add_column(metric.replace("_", " "), justify="right")
+    table = _table("The Pareto front of the search", "network", *metrics)
     for trial in outcome.front:
         mark = " *" if trial.id == outcome.winner.id else ""
         table.add_row(name_of(trial) + mark, *(number(metric, trial.metrics[metric]) for metric in metrics))
-    table.caption = "* the winner: the best by the first objective, after being trained again"
+    table.caption = "* the winner: the best by the first objective after retraining"
     table.caption_justify = "left"
     return table
 
 
-def name_of(trial: Trial) -> str:
-    """The network's name where somebody gave it one, otherwise its id."""
-    candidate = trial.job.candidate
-    return plain(candidate.origin) if candidate.origin and not candidate.choices else trial.id
+def _table(title: str, first: str, *columns: str) -> Table:
+    """An empty table whose first column holds text and whose other columns hold numbers."""
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    return table
 
 
 def number(metric: str, value: float) -> str:
-    """A metric as people read it."""
+    """The value of a metric as text."""
     if metric == "validation_accuracy":
-        return f"{100 * value:.2f} %"
+        return percent(value)
     return f"{value:,.0f}" if metric in ("parameters", "flops", "images_per_second") else f"{value:.4g}"
 
 
-def words(trial: Trial, limits: Limits) -> str:
+def describe(trial: Trial) -> str:
     """One trial in one line."""
     name = name_of(trial)
     if trial.failure is not None:
         return f"{name} failed ({trial.failure.kind}): {plain(trial.failure.message)}"
     metrics = trial.metrics
     return (
-        f"{name} · {metrics['parameters']:,.0f} parameters · {100 * metrics['validation_accuracy']:.2f} % · "
+        f"{name} · {metrics['parameters']:,.0f} parameters · {percent(metrics['validation_accuracy'])} · "
         f"loss {metrics['validation_loss']:.4f} · {trial.job.epochs:.3g} epochs"
     )
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, hours if there are any."""
+    """A time as minutes and seconds, with hours from one hour on."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def sparkline(values: list[float], width: int) -> str:
-    """Values as a row of bars, the lowest to the highest."""
+    """Values as a row of bars, scaled from the lowest to the highest."""
     if not values:
         return ""
     picked = values if len(values) <= width else [values[i * len(values) // width] for i in range(width)]

@@ -97,15 +97,15 @@ def sync(search: str | None, store: str | None) -> None:
         raise NasError(f"{state.folder.name} is running ({state.words}) and writes its record itself")
     if state.word == "damaged":
         raise NasError(state.words)
-    from nas.dashboard import observer as view
-    from nas.dashboard.model import log_model_of
+    from nas.dashboard.registry import log_model_of
     from nas.dashboard.store import store_of
+    from nas.dashboard.thread import sync as write
     from nas.records import journal
 
     chosen = state.record.about.get("config", {}).get("mlflow", "auto")
     uri = store or store_of(state.folder, "auto" if chosen == "off" else chosen)
     with journal.locked(state.record.path):  # two that write at once would write everything twice
-        written = view.sync(state.record, uri, log_model_of(state.record.header))
+        written = write(state.record, uri, log_model_of(state.record.header))
     _say(f"{uri} has all of {state.folder.name} now: {written} of {len(state.record.told)} candidates were new")
 
 
@@ -137,15 +137,15 @@ def _say(text: str) -> None:
 
 def _best(state: State) -> list[Trial]:
     """The best trials that were told, each network once, the best first."""
-    from nas.objectives import rank, scored
+    from nas.objectives import scored
+    from nas.report.summary import leaders
 
     try:
         objectives = state.record.header.objectives
     except Exception:  # noqa: BLE001  # a header that does not say it: there is no best
         return []
     known = [scored(told.trial, objectives) for told in state.record.told]
-    good = sorted((trial for trial in known if trial.failure is None), key=rank, reverse=True)
-    return list({trial.id: trial for trial in reversed(good)}.values())[::-1]
+    return leaders(trial for trial in known if trial.failure is None)
 
 
 def _plain(state: State) -> dict[str, Any]:

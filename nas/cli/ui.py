@@ -20,22 +20,26 @@ from nas.errors import NasError, UsageError
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65_535))
-@click.option("--store", metavar="URI", help="The tracking store.  [default: mlflow.db in this folder]")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65_535), help="The port.")
+@click.option(
+    "--store", metavar="URI", help="The address of the MLflow store.  [default: mlflow.db in this folder]"
+)
 @click.option("--open", "browser", is_flag=True, help="Open a browser when the server answers.")
-@click.option("--allow-remote", is_flag=True, help="Allow a host that others can reach: there is no password.")
+@click.option(
+    "--allow-remote", is_flag=True, help="Allow an address that other machines can reach. There is no password."
+)
 def ui(host: str, port: int, store: str | None, browser: bool, allow_remote: bool) -> None:
     """Show the searches of this folder in the MLflow dashboard."""
     if not allow_remote and not _is_loopback(host):
         raise UsageError(
-            f"--host {host} can be reached by others, and there is no password; add --allow-remote to do it"
+            f"--host {host} can be reached by other machines without a password; allow it with --allow-remote"
         )
     command, environment = _server(store)
     _check_port(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     click.echo("nas ui: starting MLflow's server, which takes some seconds", err=True)
-    # The server has a session of its own, so that no signal but ours reaches it; so each must be passed on.
+    # The server has its own session, so that only our signals reach it; so each signal must be passed on.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     server = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
@@ -50,7 +54,7 @@ def ui(host: str, port: int, store: str | None, browser: bool, allow_remote: boo
         return
     finally:
         _end(server)
-    raise NasError(f"MLflow's server ended by itself, with exit code {code}; its own words stand above")
+    raise NasError(f"MLflow's server ended by itself with exit code {code}; its messages stand above")
 
 
 def _server(store: str | None) -> tuple[list[str], dict[str, str]]:
@@ -59,7 +63,9 @@ def _server(store: str | None) -> tuple[list[str], dict[str, str]]:
 
     uri = store or store_uri(Path.cwd())
     if "://" not in uri:
-        raise UsageError(f"--store {uri} is no address of a store; write for example sqlite:////folder/mlflow.db")
+        raise UsageError(
+            f"--store {uri} is not the address of a store; write for example sqlite:////folder/mlflow.db"
+        )
     if uri.startswith(("http:", "https:")):
         raise UsageError(f"{uri} is a server already: open it in a browser, or give another --store")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--registry-store-uri", uri]
@@ -68,7 +74,7 @@ def _server(store: str | None) -> tuple[list[str], dict[str, str]]:
         if not file.is_file():
             raise NasError(f"there are no searches here: {file} does not exist; run `nas search`, or give --store")
         command += ["--default-artifact-root", (file.absolute().parent / "mlartifacts").as_uri()]
-    # Without the consumers of its jobs the server is seven processes and 0.6 GB smaller.
+    # Without its job runners the server has seven processes and 0.6 GB less.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     return command, {**SETTINGS, **os.environ, **quiet}
 
@@ -88,12 +94,12 @@ def _check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise NasError(
-                f"port {port} of {host} cannot be had ({error.strerror}); choose another with --port"
+                f"port {port} of {host} cannot be used ({error.strerror}); choose another with --port"
             ) from None
 
 
 def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
-    """Wait for the server; whether it came up."""
+    """Wait for the server; returns whether it answers."""
     while server.poll() is None:
         try:
             with urllib.request.urlopen(f"{address}/health", timeout=2):  # noqa: S310
@@ -104,19 +110,19 @@ def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
 
 
 def _page(address: str) -> str:
-    """The page of all searches; the first page of MLflow is about language models."""
+    """The page of all searches; MLflow's own first page shows language models."""
     where = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name=nas"
     try:
         with urllib.request.urlopen(where, timeout=10) as answer:  # noqa: S310
             experiment = json.load(answer)["experiment"]["experiment_id"]
-    except (OSError, ValueError, KeyError, TypeError):  # somebody else's store, without a search
+    except (OSError, ValueError, KeyError, TypeError):  # a store without searches
         return address
     return f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning"
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """End the server and its children: they are one session."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave them behind
+    """End the server and its children, which are one session."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave them running
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(server.pid, number)

@@ -1,1 +1,1 @@
-"""Everything of MLflow: its store, what is written there and when, the model registry."""
+"""Everything of MLflow: the store, the writer, its thread, the model registry."""

@@ -1,4 +1,4 @@
-"""The MLflow store: a client for it, the experiment that holds all searches, a data set as MLflow describes it."""
+"""The MLflow store: its address, its settings, a client, the experiment of all searches, a data set for MLflow."""
 
 from __future__ import annotations
 
@@ -30,12 +30,10 @@ if TYPE_CHECKING:
 EXPERIMENT = "nas"
 LogModel = Callable[[Outcome, str, str], None]  # outcome, tracking URI, run id
 OPENING = Lock()  # Alembic, which makes and checks the tables, serves one thread of a process at a time
+PROBE = 1.0  # seconds in which a store has to answer
+LAST_PROBE = 0.3  # the same at the end, for a store that has already failed: a person is waiting
 
-
-PROBE = 1.0  # seconds in which a store has to show that it is there
-LAST_PROBE = 0.3  # the same at the end, for a store that has already failed: somebody is waiting
-
-# MLflow reads them when it is imported. With its own defaults a dead server holds up every call for 246 s.
+# Environment variables that MLflow reads at import. With its defaults a dead server delays every call by 246 s.
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -49,7 +47,7 @@ SETTINGS = {
 
 
 def store_uri(folder: Path) -> str:
-    """The store of the searches in ``folder``: MLFLOW_TRACKING_URI if it is set, else ``mlflow.db`` in there."""
+    """The store of the searches in ``folder``: MLFLOW_TRACKING_URI if it is set, otherwise its ``mlflow.db``."""
     path = (folder.absolute() / "mlflow.db").as_posix().replace("%", "%25").replace("?", "%3F")
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{path}"
 
@@ -58,8 +56,9 @@ def store_of(folder: Path, chosen: str = "auto") -> str:
     """The address of the MLflow store of a search.
 
     Args:
-        folder: of the search; ``auto`` is the store beside the folder ``runs`` that it is in, or of this folder.
-        chosen: ``auto``, or an address.
+        folder: of the search.
+        chosen: an address, or ``auto`` for the store beside the folder ``runs`` of the search; for a search that
+            lies elsewhere, the store of the current folder.
     """
     if chosen != "auto":
         return chosen
@@ -73,18 +72,18 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def artifacts_of(uri: str) -> Path:
-    """Where the artifacts of a store go that has no place of its own for them."""
+    """The folder for the artifacts of a store that has none of its own."""
     file = sqlite_file(uri)
     return (file.absolute().parent if file else Path.cwd()) / "mlartifacts"
 
 
 def probe(uri: str, seconds: float = PROBE) -> None:
-    """Return at once if a store is there and takes something.
+    """Return at once if a store answers and can be written.
 
     MLflow itself would try again and again: for 20 s and more with a server, for 102 s with a file.
 
     Raises:
-        Exception: it does not.
+        Exception: the store does not answer, or cannot be written.
     """
     if file := sqlite_file(uri):
         if file.exists():
@@ -96,12 +95,15 @@ def probe(uri: str, seconds: float = PROBE) -> None:
     elif uri.startswith(("http:", "https:")):
         try:
             urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=seconds).close()  # noqa: S310
-        except urllib.error.HTTPError as error:  # something answers
+        except urllib.error.HTTPError as error:  # a server answers
             error.close()
 
 
 def _make_wal(connection: sqlite3.Connection, until: float) -> None:
-    """Let readers wait for no writer, and say so in the file. SQLite does not wait for another who does."""
+    """Make the file a database whose readers do not wait for writers (WAL).
+
+    SQLite itself does not wait while another process makes the same change.
+    """
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -114,7 +116,7 @@ def _make_wal(connection: sqlite3.Connection, until: float) -> None:
 
 
 def client_of(tracking_uri: str, artifacts: Path) -> MlflowClient:
-    """A client; makes the store if it is a file that is not there."""
+    """A client; makes the store if it is a file that does not exist."""
     with OPENING:
         return _client(tracking_uri, artifacts)
 
@@ -122,21 +124,21 @@ def client_of(tracking_uri: str, artifacts: Path) -> MlflowClient:
 def _client(tracking_uri: str, artifacts: Path) -> MlflowClient:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of every retry
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs every retry
     if (file := sqlite_file(tracking_uri)) and not file.exists():
         _make_database(file, artifacts)
         probe(tracking_uri)
     from mlflow import MlflowClient
 
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it shows a traceback of what it raises
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it logs a traceback of every exception
     return MlflowClient(tracking_uri)
 
 
 def _make_database(file: Path, artifacts: Path) -> None:
-    """Make an empty store, whole or not at all.
+    """Make an empty store, completely or not at all.
 
-    MLflow makes one in some sixty steps without a lock: two searches that began together (measured: three of three
-    failed) or a kill in between would leave a file that no MLflow can open again.
+    MLflow makes a store in some sixty steps without a lock: two searches that begin together (measured: three of
+    three failed) or a kill in between would leave a file that MLflow cannot open again.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -144,7 +146,7 @@ def _make_database(file: Path, artifacts: Path) -> None:
     draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            # Without a folder for artifacts it takes the current one, of which a ' ends up in its SQL.
+            # Without a folder for artifacts it takes the current one, and a ' in its name ends up in the SQL.
             SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", artifacts.as_uri())  # type: ignore[no-untyped-call]
             shutil.copyfile(Path(folder, "mlflow.db"), draft)
         with suppress(FileExistsError):  # another search was faster
@@ -154,14 +156,16 @@ def _make_database(file: Path, artifacts: Path) -> None:
 
 
 def experiment_of(client: MlflowClient, tracking_uri: str, artifacts: Path) -> str:
-    """The id of the experiment; makes it if it is not there."""
+    """The id of the experiment; makes it if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     known = client.get_experiment_by_name(EXPERIMENT)
     if known is None:
-        served = tracking_uri.startswith(("http:", "https:", "databricks"))  # the server says where artifacts go
+        served = tracking_uri.startswith(
+            ("http:", "https:", "databricks")
+        )  # the server knows its folder for artifacts
         try:
-            # Of what kind it is decides which pages the dashboard offers; its guess are those for language models.
+            # The kind decides which pages the dashboard offers; its default are those for language models.
             tags = {"mlflow.experimentKind": "custom_model_development"}
             return str(client.create_experiment(EXPERIMENT, None if served else artifacts.as_uri(), tags))
         except MlflowException:
@@ -170,12 +174,12 @@ def experiment_of(client: MlflowClient, tracking_uri: str, artifacts: Path) -> s
                 raise
     if known.lifecycle_stage != "active":
         command = f"mlflow experiments restore --experiment-id {known.experiment_id}"
-        raise NasError(f"its experiment {EXPERIMENT!r} was deleted: bring it back with `{command}`")
+        raise NasError(f"its experiment {EXPERIMENT!r} was deleted: restore it with `{command}`")
     return str(known.experiment_id)
 
 
 def dataset_of(header: Header) -> DatasetInput:
-    """The data set of a search, with its shapes, its sizes and its fingerprint."""
+    """The data set of a search for MLflow, with its shapes, its sizes and its fingerprint."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     name = str(header.dataset["name"])

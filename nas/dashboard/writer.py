@@ -1,7 +1,7 @@
-"""MLflow as a projection of a record: one run for the search, and in it one nested run for every candidate.
+"""A search in MLflow: one run for the search, and in it one nested run for every candidate.
 
-Nothing is written twice: a run says in its tags whose it is, and whoever writes looks first. So a `Writer` may be
-killed or thrown away at any moment, and the next one goes on where it was.
+Nothing is written twice: the tags of a run name its search and its candidate, and a new `Writer` first looks which
+runs exist. So a writer may be killed or dropped at any moment, and the next one continues its work.
 """
 
 from __future__ import annotations
@@ -13,37 +13,38 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.dashboard.points import Points, curve, flat, key
+from nas.dashboard import runs
+from nas.dashboard.runs import Points, flat, key
 from nas.dashboard.store import LogModel, client_of, dataset_of, experiment_of
 from nas.objectives import Objective, hypervolume, scored
 from nas.records.outcome import Outcome
 from nas.records.record import Record, Told
-from nas.report.drawing import network_svg
 from nas.report.figures import draw
 from nas.report.page import report
-from nas.report.texts import description, layers, leaderboard, pretty, run_name, rung, story
+from nas.report.summary import leaderboard
 from nas.trial import Trial
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-METRICS, PARAMS = 900, 100  # so many MLflow takes in one call: 1,000 of everything, and 100 parameters
+METRICS, PARAMS = 900, 100  # in one call; MLflow takes at most 1,000 entries, 100 of them parameters
 PAGE = 1_000  # runs in one answer
-COMPARED = (Objective("validation_accuracy"), Objective("parameters", -1))  # where there is one objective only
+LONGEST = 6_000  # characters of a parameter, of which MLflow takes no more
+PLOTTED = (Objective("validation_accuracy"), Objective("parameters", -1))  # where the search has one objective
 
 
 class Writer:
     """Brings a store up to a record.
 
     Args:
-        record: what there is to show; it may grow.
-        tracking_uri: the store.
+        record: of the search; it may grow.
+        tracking_uri: the address of the store.
         artifacts: the folder for artifacts, where the store has none of its own.
         log_model: logs the winner as a model, given the outcome, the store and the run.
-        alive: is called after each step, so that somebody who waits knows that there is progress.
+        on_progress: called after each step, so that a waiting thread sees progress.
 
     Raises:
-        Exception: whatever MLflow raises; the same from `write`.
+        Exception: any exception of MLflow; the same from `write`.
     """
 
     def __init__(
@@ -52,17 +53,17 @@ class Writer:
         tracking_uri: str,
         artifacts: Path,
         log_model: LogModel | None = None,
-        alive: Callable[[], None] = lambda: None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.written = 0  # runs of candidates
         self._record = record
         self._uri = tracking_uri
         self._log_model = log_model
-        self._alive = alive
+        self._on_progress = on_progress
         self._header = record.header
         self._client = client_of(tracking_uri, artifacts)
         self._experiment = experiment_of(self._client, tracking_uri, artifacts)
-        search, self._nested = self._found()
+        search, self._nested = self._existing()
         self._told = self._failed = 0
         self._best: dict[str, float] = {}
         self._trials: dict[str, Trial] = {}  # those that did not fail, by the key of their job
@@ -70,20 +71,20 @@ class Writer:
         self._status = ""
         self._tags: dict[str, str] = dict(search.data.tags) if search else {}
         self.run_id = search.info.run_id if search else self._create_search()
-        self._describe(search)
-        self._shown = 0 if record.retold else self._last_step()  # steps that are void are written over
+        self._log_configuration(search)
+        self._plotted = 0 if record.retold else self._last_step()  # steps that became void are written again
 
     @property
     def is_stale(self) -> bool:
-        """Whether something that was told before is void: another writer has to look what is there."""
+        """Whether trials that were written have become void: a new writer has to look which runs exist."""
         return self._generation != self._record.retold
 
     def write(self, *, ended: bool, figures: bool = True) -> None:
         """Write what the store lacks.
 
         Args:
-            ended: whether nothing more will come from the process that searches.
-            figures: whether there is time for the figures of a search without a winner.
+            ended: whether the searching process will add nothing more.
+            figures: whether there is time to draw the figures of a search without a winner.
         """
         if self._told == len(self._record.told) and not ended:
             return
@@ -92,101 +93,100 @@ class Writer:
             self._status = "RUNNING"
         while self._told < len(self._record.told):
             self._write_told(self._record.told[self._told])
-            self._alive()
+            self._on_progress()
         if ended:
             self._end(figures=figures)
 
-    def _found(self) -> tuple[Run | None, dict[int, Run]]:
-        """The search's run, and those of its candidates by their number, as far as they are there."""
+    def _existing(self) -> tuple[Run | None, dict[int, Run]]:
+        """The run of the search, and those of its candidates by their numbers, as far as they exist."""
         search, nested, token = None, {}, None
         while True:
             where = f"tags.`nas.id` = '{self._record.id}'"
-            runs = self._client.search_runs([self._experiment], where, max_results=PAGE, page_token=token)
-            for run in runs:
+            found = self._client.search_runs([self._experiment], where, max_results=PAGE, page_token=token)
+            for run in found:
                 if "mlflow.parentRunId" not in run.data.tags:
                     search = run
                 elif (number := run.data.tags.get("nas.trial", "")).isdecimal():
                     nested[int(number)] = run
-            token = runs.token
+            token = found.token
             if not token:
                 return search, nested
 
     def _create_search(self) -> str:
-        tags = {
-            "nas.note": self._header.note,
-            "space": self._header.config.get("space", ""),
-            "dataset": self._header.dataset["name"],
-            "dataset_fingerprint": self._header.dataset["fingerprint"],
-        }
         begun = self._record.sessions[0].at if self._record.sessions else self._record.at
         self._status = "RUNNING"
-        return self._create(self._record.name, begun, tags)
+        return self._create(self._record.name, begun, runs.search_tags(self._header))
 
-    def _describe(self, search: Run | None) -> None:
-        """The configuration and the data. What has changed since the run was made is a tag: parameters stay."""
-        params = {key(name): str(value)[:6000] for name, value in flat(self._header.config)}
-        there = search.data.params if search else {}
-        self._log(self.run_id, params={name: value for name, value in params.items() if name not in there})
+    def _log_configuration(self, search: Run | None) -> None:
+        """The configuration and the data. A changed setting becomes a tag, because parameters cannot change."""
+        params = {key(name): str(value)[:LONGEST] for name, value in flat(self._header.config)}
+        known = search.data.params if search else {}
+        self._log(self.run_id, params={name: value for name, value in params.items() if name not in known})
         for name, value in params.items():
-            if there.get(name, value) != value:
+            if known.get(name, value) != value:
                 self._client.set_tag(self.run_id, f"changed.{name}", value)
         from mlflow.exceptions import MlflowException
 
         data = [dataset_of(self._header)]
         try:
             self._client.log_inputs(self.run_id, data)
-        except MlflowException:  # another search has entered the same data in this moment
+        except MlflowException:  # another search has entered the same data at the same moment
             self._client.log_inputs(self.run_id, data)
 
     def _last_step(self) -> int:
-        """Up to which candidate the search's own curves are there."""
+        """The last candidate up to which the search's own curves are there."""
         return max((m.step for m in self._client.get_metric_history(self.run_id, "failed_trials")), default=0)
 
     def _write_told(self, told: Told) -> None:
         number = self._told + 1
         known = self._nested.pop(number, None)
         if known is not None and known.data.tags.get("nas.job") != told.trial.job.key:
-            self._client.delete_run(known.info.run_id)  # what was told there has become void
+            self._client.delete_run(known.info.run_id)  # the trial of this number has become void
             known = None
-        if known is None or known.info.status == "RUNNING":  # not there, or a kill came in between
+        if known is None or known.info.status == "RUNNING":  # missing, or cut off by a kill
             self._write_candidate(number, told, known)
-        self._progress(scored(told.trial, self._header.objectives), number, told.at)
+        self._plot(scored(told.trial, self._header.objectives), number, told.at)
         self._told = number
 
     def _write_candidate(self, number: int, told: Told, known: Run | None) -> None:
         trial, candidate = scored(told.trial, self._header.objectives), told.trial.job.candidate
         start = told.at - trial.metrics.get("train_seconds", 0.0)
-        tags = {
-            "mlflow.parentRunId": self.run_id,
-            "nas.trial": str(number),
-            "nas.job": trial.job.key,
-            "architecture_id": trial.id,
-            "origin": candidate.origin,
-            "parents": ",".join(candidate.parents),
-            "epochs": f"{trial.job.epochs:g}",
-            "rung": rung(self._header, trial),
-            "status": "failed" if trial.failure else "finished",
-            "failure": trial.failure.kind if trial.failure else "",
-            "failure_message": trial.failure.message if trial.failure else "",
-            "mlflow.note.content": description(trial, self._header),
-        }
-        name = run_name(self._header.kind, number, trial)
-        run_id = known.info.run_id if known else self._create(name, start, tags)
-        self._log(run_id, params=candidate.choices, points=curve(trial, start))
+        if known:
+            run_id = known.info.run_id
+        else:
+            tags = {"mlflow.parentRunId": self.run_id, **runs.candidate_tags(self._header, number, trial)}
+            run_id = self._create(runs.candidate_name(self._header.kind, number, trial), start, tags)
+        self._log(run_id, params=candidate.choices, points=runs.candidate_points(trial, start))
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "architecture.json").write_text(pretty(candidate.architecture), encoding="utf-8")
-            table = layers(candidate.architecture, self._header.limits)
-            Path(folder, "layers.txt").write_text(table, encoding="utf-8")
-            Path(folder, "network.svg").write_text(
-                network_svg(candidate.architecture, self._header.limits), encoding="utf-8"
-            )
+            runs.write_candidate(Path(folder), candidate.architecture, self._header.limits)
             self._client.log_artifacts(run_id, folder)
         self._client.set_terminated(run_id, "FAILED" if trial.failure else "FINISHED", int(told.at * 1000))
         self.written += 1
 
+    def _plot(self, trial: Trial, number: int, at: float) -> None:
+        """Add a trial to the search's own curves."""
+        self._failed += trial.failure is not None
+        if trial.failure is None:
+            self._trials[trial.job.key] = trial
+            first = self._header.objectives[0]
+            for metric, sign in {
+                "validation_accuracy": 1,
+                "validation_loss": -1,
+                first.metric: first.sign,
+            }.items():
+                value = trial.metrics.get(metric, math.nan)
+                if math.isfinite(value) and sign * value >= sign * self._best.get(metric, value):
+                    self._best[metric] = value
+        if number <= self._plotted:
+            return
+        curves = {"failed_trials": self._failed, **{f"best_{name}": best for name, best in self._best.items()}}
+        objectives = self._header.objectives if len(self._header.objectives) > 1 else PLOTTED
+        curves["hypervolume"] = hypervolume(self._trials.values(), objectives, self._header.limits)
+        self._log(self.run_id, points={(name, number): (value, at) for name, value in curves.items()})
+
     def _end(self, *, figures: bool) -> None:
-        """The winner, or why there is none; the search's run is closed."""
-        for void in self._nested.values():  # of more candidates than there are
+        """Write the winner, or the reason why there is none, and close the search's run."""
+        for void in self._nested.values():  # candidates that have become void
             self._client.delete_run(void.info.run_id)
         self._nested = {}
         outcome, ended = self._record.result(), self._record.ended
@@ -207,27 +207,16 @@ class Writer:
         return str((self._record.outcome or {}).get("at", "none"))
 
     def _write_outcome(self, outcome: Outcome) -> None:
-        low, high = outcome.test_interval
-        scores = {
-            "winner_validation_accuracy_search": outcome.winner.metrics["validation_accuracy"],
-            "winner_validation_accuracy_retrained": outcome.validation_accuracy,
-            "winner_validation_accuracy_retrained_sd": outcome.spread,
-            "winner_parameters": outcome.parameters,
-            "test_accuracy": outcome.test_accuracy,
-            "test_accuracy_low": low,
-            "test_accuracy_high": high,
-            "test_loss": outcome.test_loss,
-            "selection_bias": outcome.selection_bias,
-        }
-        tags = {"winner": outcome.winner.id, "mlflow.note.content": story(outcome)}
+        tags = {"winner": outcome.winner.id, "mlflow.note.content": runs.search_description(outcome)}
         now = float((self._record.outcome or {})["at"])
-        points = {(name, self._told): (value, now) for name, value in scores.items()}
+        points = {(name, self._told): (value, now) for name, value in runs.search_scores(outcome).items()}
         self._log(self.run_id, points=points, tags=tags)
         self._log_tables(outcome.front)
-        self._client.log_text(self.run_id, pretty(outcome.architecture), "best/architecture.json")
+        architecture = runs.architecture_json(outcome.architecture)
+        self._client.log_text(self.run_id, architecture, "best/architecture.json")
         if outcome.weights.parent.is_dir():
             self._client.log_artifacts(self.run_id, str(outcome.weights.parent), "best")
-        self._alive()
+        self._on_progress()
         try:  # a model that cannot be exported costs no figures, nor the other way round
             try:
                 self._log_figures()
@@ -242,16 +231,16 @@ class Writer:
         self._client.set_tag(self.run_id, "nas.outcome", self._outcome_tag())
 
     def _log_figures(self) -> None:
-        """The figures, and the report, which has them too, for those without a server."""
+        """The figures, and the page that holds them, too."""
         with tempfile.TemporaryDirectory() as folder:
             pictures = draw(self._record, Path(folder))
-            self._alive()
+            self._on_progress()
             self._client.log_artifacts(self.run_id, folder, "figures")
             self._client.log_text(self.run_id, report(self._record, pictures), "report.html")
-        self._alive()
+        self._on_progress()
 
     def _log_tables(self, front: Sequence[Trial] = ()) -> None:
-        """The best networks; those on the Pareto front, where there are several objectives."""
+        """The best networks; with several objectives, those on the Pareto front, too."""
         if self._trials:
             self._log_table("leaderboard.json", leaderboard(self._trials.values()))
         if front and len(self._header.objectives) > 1:
@@ -260,7 +249,7 @@ class Writer:
             self._log_table("pareto_front.json", {"id": [trial.id for trial in front], **columns})
 
     def _log_table(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
-        """A table as MLflow shows it. (Its own ``log_table`` adds to what is there.)"""
+        """A table as MLflow shows it. (MLflow's own ``log_table`` would append to the table that exists.)"""
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
         self._client.log_text(self.run_id, json.dumps({"columns": list(columns), "data": rows}), name)
         tables = json.loads(self._tags.get("mlflow.loggedArtifacts", "[]"))
@@ -288,37 +277,19 @@ class Writer:
     ) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        finite = {key: point for key, point in (points or {}).items() if math.isfinite(point[0])}
-        values = {key(name): str(value)[:6000] for name, value in (params or {}).items()}
-        metrics = [Metric(key(name), value, int(at * 1000), step) for (name, step), (value, at) in finite.items()]
+        metrics = [
+            Metric(key(name), value, int(at * 1000), step)
+            for (name, step), (value, at) in (points or {}).items()
+            if math.isfinite(value)
+        ]
+        values = {key(name): str(value)[:LONGEST] for name, value in (params or {}).items()}
         given = [Param(name, value) for name, value in values.items()]
-        first, rest = (metrics[:METRICS], given[:PARAMS]), (metrics[METRICS:], given[PARAMS:])
-        self._client.log_batch(run_id, *first, [RunTag(name, value) for name, value in (tags or {}).items()])
-        for start in range(0, len(rest[0]), METRICS):
-            self._client.log_batch(run_id, rest[0][start : start + METRICS])
-        for start in range(0, len(rest[1]), PARAMS):
-            self._client.log_batch(run_id, params=rest[1][start : start + PARAMS])
-
-    def _progress(self, trial: Trial, number: int, at: float) -> None:
-        """The search's own curves, over the trials told so far."""
-        self._failed += trial.failure is not None
-        if trial.failure is None:
-            self._trials[trial.job.key] = trial
-            first = self._header.objectives[0]
-            for metric, sign in {
-                "validation_accuracy": 1,
-                "validation_loss": -1,
-                first.metric: first.sign,
-            }.items():
-                value = trial.metrics.get(metric, math.nan)
-                if math.isfinite(value) and sign * value >= sign * self._best.get(metric, value):
-                    self._best[metric] = value
-        if number <= self._shown:
-            return
-        curves = {"failed_trials": self._failed, **{f"best_{name}": best for name, best in self._best.items()}}
-        objectives = self._header.objectives if len(self._header.objectives) > 1 else COMPARED
-        curves["hypervolume"] = hypervolume(self._trials.values(), objectives, self._header.limits)
-        self._log(self.run_id, points={(name, number): (value, at) for name, value in curves.items()})
+        tagged = [RunTag(name, value) for name, value in (tags or {}).items()]
+        self._client.log_batch(run_id, metrics[:METRICS], given[:PARAMS], tagged)
+        for start in range(METRICS, len(metrics), METRICS):
+            self._client.log_batch(run_id, metrics[start : start + METRICS])
+        for start in range(PARAMS, len(given), PARAMS):
+            self._client.log_batch(run_id, params=given[start : start + PARAMS])
 
     def _close(self, status: str, at: float) -> None:
         configuration = self._header.folder / "search.toml"

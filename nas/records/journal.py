@@ -1,6 +1,7 @@
-"""The truth about a search, on the disk: a line of JSON for whatever happens, checksummed (see `record`).
+"""The journal of a search on the disk: a checksummed line of JSON for every event (see `record`).
 
-One process writes it at a time. It is the first observer of a search: what the others are told is on the disk.
+One process writes it at a time. It is the first observer of a search: the other observers see only events that are
+on the disk.
 """
 
 from __future__ import annotations
@@ -28,34 +29,34 @@ from nas.trial import Job, Trial
 
 FILE = "journal.jsonl"
 LOCK = ".lock"
-PATIENCE = 1.0  # seconds; `nas list` holds the lock for a moment to see whether anybody else does
+PATIENCE = 1.0  # seconds; `nas list` holds the lock for a moment to see whether another process does
 
 
 class Journal(Observer):
     """The journal of one search, open for writing. Use it in a ``with`` block.
 
-    A last line that was torn by a kill is cut off; a journal of an older version is written anew.
+    A last line that was torn by a kill is cut off.
 
     Args:
-        path: the file; it is made if it is not there.
+        path: the file; it is made if it does not exist.
         begun: the moment (``time.monotonic``) at which a new search began.
 
     Raises:
-        JournalError: it is damaged, of a newer version, or another process writes it.
+        JournalError: it is damaged or of another version, or another process writes it.
         StorageError: it cannot be written.
     """
 
     def __init__(self, path: Path, begun: float | None = None) -> None:
         self.path = path
         self.begun = time.monotonic() if begun is None else begun
-        self._asked = self._told = 0  # of what this process was told
+        self._asked = self._told = 0  # events of this process
         self._lock = locked(path)
         try:
-            self.record, self._whole = self._read()
+            self.record, self._whole = read(path) if path.exists() else (Record(path), 0)
             self._file = self.path.open("ab", buffering=0)
             self._file.truncate(self._whole)
             batches = [len(batch.candidates) for batch in self.record.asked.values()]
-            self._settled = sum(batches[:-1])  # candidates that stay: a clock cuts the last batch only
+            self._settled = sum(batches[:-1])  # candidates that cannot change: a clock cuts the last batch only
             self.is_new = not self._whole
             if self._whole:
                 self.begun = time.monotonic() - self.record.seconds
@@ -66,22 +67,6 @@ class Journal(Observer):
             if isinstance(error, OSError):
                 raise StorageError.of(path, error) from None
             raise
-
-    def _read(self) -> tuple[Record, int]:
-        """What the file says, and how many bytes of it are whole lines."""
-        if not self.path.exists():
-            return Record(self.path), 0
-        record, whole = read(self.path)
-        if whole and record.about["version"] != VERSION:
-            self._upgrade()
-            return read(self.path)
-        return record, whole
-
-    def _upgrade(self) -> None:
-        """Write an older journal anew, as this version does: its lines are good, its header gets the version."""
-        entries = [entry for line in lines(self.path) if (entry := entry_of(line)) is not None]
-        entries[0]["header"] = {**entries[0]["header"], "version": VERSION}
-        write_whole(self.path, b"".join(line_of(entry) for entry in entries))
 
     def __enter__(self) -> Self:
         """The journal."""
@@ -101,17 +86,17 @@ class Journal(Observer):
         return iter(self.record.trials.values())
 
     def find(self, job: Job) -> Trial | None:
-        """What is known of this job: a trial without scores, or None."""
+        """The known trial of this job, without scores, or None."""
         trial = self.record.trials.get(job.key)
         return replace(trial, job=job) if trial else None
 
     def begin(self, about: Mapping[str, Any], *, more: bool = False, forced: bool = False) -> None:
-        """This process begins to work on the search.
+        """Keep that this process begins to work on the search.
 
         Args:
-            about: what the search is, section by section; kept where it is not what it was.
-            more: there is more budget than before: what was decided about the end is void.
-            forced: something has changed that changes the result.
+            about: the sections of the header; those that changed are written.
+            more: whether there is more budget than before, so that the plan and the outcome are void.
+            forced: whether a change is accepted that changes the result.
         """
         changes = {name: value for name, value in about.items() if self.record.about.get(name) != value}
         process = {"process": os.getpid(), "host": platform.node()}
@@ -121,22 +106,22 @@ class Journal(Observer):
         """Keep a training; it is on the disk when this returns.
 
         Raises:
-            StorageError: the disk does not take it.
+            StorageError: it cannot be written.
         """
         self._write({"trial": trial.to_dict()})
 
     def asked(self, count: int, candidates: Sequence[Candidate]) -> None:
-        """Keep what the strategy proposed, unless it is known."""
+        """Keep the candidates that the strategy proposed, unless they are known."""
         number, self._asked = self._asked, self._asked + 1
         if number not in self.record.asked:
-            said = {"batch": number, "count": count, "candidates": [one.to_dict() for one in candidates]}
-            self._write({"asked": said}, sync=False)
+            proposed = [candidate.to_dict() for candidate in candidates]
+            self._write({"asked": {"batch": number, "count": count, "candidates": proposed}}, sync=False)
 
     def told(self, trial: Trial) -> None:
-        """Keep that a candidate is through, unless it is known.
+        """Keep the trial of a finished candidate, unless it is known.
 
         Raises:
-            JournalError: another one was in its place before.
+            JournalError: the journal has another candidate in its place.
         """
         number, self._told = self._told, self._told + 1
         if number < len(self.record.told):
@@ -147,10 +132,10 @@ class Journal(Observer):
             if number < self._settled and not self.record.forced:
                 raise JournalError(
                     f"this search cannot go on: candidate {number + 1} was {before}, and is {trial.job.key} now; "
-                    "--force goes on all the same"
+                    "--force goes on nevertheless"
                 )
             self._write({"retold": number}, sync=False)
-        # Like `asked`, it goes to the disk with the next training: what a power cut takes is told again.
+        # Like `asked`, it reaches the disk with the next training: after a power cut it is told again.
         self._write({"told": told_entry(self.record, trial)}, sync=False)
 
     def searched(self, plan: Mapping[str, Any]) -> None:
@@ -159,7 +144,7 @@ class Journal(Observer):
 
     def finished(self, outcome: Outcome) -> None:
         """Keep the winner."""
-        said = {
+        content = {
             "trials": outcome.trials,
             "failed": outcome.failed,
             "seconds": round(outcome.seconds, 3),
@@ -171,16 +156,16 @@ class Journal(Observer):
             "test_images": outcome.test_images,
             "compared": [
                 {
-                    "what": one.what,
-                    "trial": one.trial.job.key,
-                    "accuracy": one.accuracy,
-                    "only_winner": one.only_winner,
-                    "only_other": one.only_other,
+                    "what": other.what,
+                    "trial": other.trial.job.key,
+                    "accuracy": other.accuracy,
+                    "only_winner": other.only_winner,
+                    "only_other": other.only_other,
                 }
-                for one in outcome.compared
+                for other in outcome.compared
             ],
         }
-        self._write({"outcome": said})
+        self._write({"outcome": content})
 
     def stopped(self, status: str, message: str) -> None:
         """Keep that this process stops without a winner: ``interrupted`` or ``failed``."""
@@ -192,7 +177,7 @@ class Journal(Observer):
         data = line_of(entry)
         try:
             if self._file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301  # why the rest was not taken
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301  # the reason why the rest was not written
             if sync:
                 os.fsync(self._file.fileno())
         except OSError as error:
@@ -214,7 +199,7 @@ def locked(path: Path) -> FileLock:
     try:
         lock.acquire()
     except Timeout:
-        raise JournalError(f"{path.parent} is being searched by {holder(path)}: wait, or end that") from None
+        raise JournalError(f"{path.parent} is being searched by {holder(path)}: wait for it, or end it") from None
     except OSError as error:
         raise StorageError.of(path, error) from None
     return lock
@@ -230,12 +215,12 @@ def is_running(folder: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # we may not write there, and so cannot know
+    except OSError:  # no permission to write there, so the answer is unknown
         return False
 
 
 def holder(path: Path) -> str:
-    """The process that writes a journal, as its latest session says."""
+    """The process that writes a journal, according to its latest session."""
     try:
         sessions = read(path)[0].sessions
     except JournalError:
@@ -244,15 +229,15 @@ def holder(path: Path) -> str:
 
 
 def repair(folder: Path) -> tuple[int, int]:
-    """Write a damaged journal anew with all that is whole; the old one is kept beside it.
+    """Write a damaged journal again with its whole lines; the old file is kept beside it.
 
-    Trainings stay. What was told after the first damage is left out: it is told again when the search goes on.
+    Trainings stay. Trials that were told after the first damage are left out: the resumed search tells them again.
 
     Returns:
-        How many lines it has now, and how many were not kept.
+        The number of lines that were kept, and of those that were not.
 
     Raises:
-        JournalError: nothing in it is whole, it is of a newer version, or a process is writing it.
+        JournalError: no line is whole, the journal is of another version, or a process is writing it.
     """
     path = folder / FILE
     with locked(path):
@@ -271,7 +256,7 @@ def repair(folder: Path) -> tuple[int, int]:
 
 
 def _whole(every: list[bytes], path: Path) -> tuple[list[bytes], int]:
-    """The lines to keep, which say what can be said after those before them; and how many others there are."""
+    """The lines to keep, each of which is valid after those before it, and the number of the others."""
     record, lost = Record(path), 0
     kept: list[bytes] = []
     for number, line in enumerate(every):
@@ -285,12 +270,12 @@ def _whole(every: list[bytes], path: Path) -> tuple[list[bytes], int]:
             continue
         try:
             record.take(entry)
-        except JournalError as error:  # of a newer version
+        except JournalError as error:  # of another version
             raise JournalError(f"{path} cannot be repaired: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, NasError):
             lost += 1
             continue
         kept.append(line)
     if len(kept) < 2:
-        raise JournalError(f"{path}: nothing in it is whole; start the search again")
+        raise JournalError(f"{path}: no line of it is whole; start the search again")
     return kept, lost

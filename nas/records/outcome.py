@@ -1,4 +1,4 @@
-"""What a search is, and how it ended: plain data, without a word of how it is shown."""
+"""The configuration and the end of a search as plain data; nas/report/ words them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 from nas.architecture.architecture import Architecture, Limits
 from nas.objectives import Objective
-from nas.statistics import CONFIDENCE, deviation, difference_by_chance, interval, mean
+from nas.statistics import deviation, difference_by_chance, interval, mean
 from nas.trial import Trial
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a search is: known before its first trial."""
+    """The configuration of a search, known before its first trial."""
 
     folder: Path
     config: Mapping[str, Any]  # the resolved configuration: plain scalars, lists and one table of options
     dataset: Mapping[str, Any]  # name, fingerprint, train and validation (numbers of images)
     limits: Limits
     objectives: tuple[Objective, ...]
-    note: str = ""  # what the user should know about the data that were chosen
+    note: str = ""  # a remark on the data for the user, such as another data set than the one that was looked for
 
     @property
     def name(self) -> str:
@@ -43,85 +43,76 @@ class Header:
         return str(self.config.get("strategy", "train"))
 
 
-BESIDE = {"second": "the second of the final selection", "lecture": "the lecture's network"}
-"""With what a winner is compared."""
+COMPARED_WITH = {"second": "the second finalist", "lecture": "the lecture's network"}
+"""The networks that a winner is compared with, by the names that the journal has for them."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The winner's training beside that of another network, on the same test images.
+    """The winner's training and that of another network on the same test images.
 
-    It says whether these two trained networks differ: other seeds might have made others.
+    It compares these two trained networks: other seeds might have given others.
     """
 
-    what: str  # which other one: see `BESIDE`
+    what: str  # the other network: a key of `COMPARED_WITH`
     trial: Trial  # the other network's training
-    accuracy: float  # its accuracy on the test images, as a fraction
+    accuracy: float  # the other network's accuracy on the test images, as a fraction
     only_winner: int  # images that only the winner classifies right
-    only_other: int  # images that only the other one does
+    only_other: int  # images that only the other network classifies right
 
     @property
     def chance(self) -> float:
-        """How likely two equally good networks would differ by as much: McNemar's p-value."""
+        """The probability that two equally good networks differ by as much: McNemar's p-value."""
         return difference_by_chance(self.only_winner, self.only_other)
-
-    @property
-    def name(self) -> str:
-        """What the other one is."""
-        return BESIDE[self.what]
-
-    @property
-    def verdict(self) -> str:
-        """Whether the two differ by more than chance, at the usual 5 %."""
-        likely = f"p = {self.chance:.2g}, McNemar"
-        if self.chance >= 1 - CONFIDENCE:
-            return f"the difference may be chance ({likely})"
-        better = "better" if self.only_winner > self.only_other else "worse"
-        return f"the winner is {better}, by more than chance ({likely})"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a search ended: its winner, and the three scores that tell how honest the first one was."""
+    """The end of a search: its winner, with the scores of the search, of the retraining and of the test."""
 
     header: Header
     trials: int
     failed: int
-    seconds: float
-    winner: Trial  # of the search; its metrics are what the search saw
-    retrained: tuple[Trial, ...]  # the winner again, from scratch, one per seed
-    finalists: tuple[tuple[Trial, ...], ...]  # all that were trained again, the winner first
+    seconds: float  # of the whole search
+    winner: Trial  # the search's trial of the winner, with the metrics that the search saw
+    retrained: tuple[Trial, ...]  # the winner trained again from scratch, one trial per seed
+    finalists: tuple[tuple[Trial, ...], ...]  # all networks that were trained again, the winner first
     front: tuple[Trial, ...]  # the Pareto front of the search, the best by the first objective first
     test_accuracy: float
-    test_loss: float
+    test_loss: float  # nats
     test_images: int
     weights: Path  # best/weights.safetensors
-    opened: int = 1  # how often the test images were opened: once, or again for a search that was given more
-    compared: tuple[Comparison, ...] = ()  # after everything was decided: nothing was chosen by it
+    opened: int = 1  # how often the test images were opened: again for a search that was given more budget
+    compared: tuple[Comparison, ...] = ()  # made after the winner was chosen: nothing was chosen by it
+
+    @property
+    def handed_over(self) -> Trial:
+        """The winner's training whose weights are in best/: the seed with the best validation scores."""
+        return max(self.retrained, key=lambda trial: trial.scores)
 
     @property
     def architecture(self) -> Architecture:
-        """The winner's."""
+        """The winner's architecture."""
         return self.winner.job.candidate.architecture
 
     @property
     def parameters(self) -> int:
-        """The winner's."""
+        """The winner's number of parameters."""
         return self.architecture.parameters(self.header.limits.input_shape, self.header.limits.classes)
 
     @property
     def validation_accuracy(self) -> float:
-        """The winner's mean over the seeds, after it was trained again."""
+        """The retrained winner's validation accuracy: its mean over the seeds."""
         return mean([trial.metrics["validation_accuracy"] for trial in self.retrained])
 
     @property
     def validation_loss(self) -> float:
-        """Likewise, in nats."""
+        """The retrained winner's validation loss in nats: its mean over the seeds."""
         return mean([trial.metrics["validation_loss"] for trial in self.retrained])
 
     @property
     def spread(self) -> float:
-        """The standard deviation of that over the seeds."""
+        """The standard deviation of the retrained winner's validation accuracy over the seeds."""
         return deviation([trial.metrics["validation_accuracy"] for trial in self.retrained])
 
     @property
@@ -130,11 +121,6 @@ class Outcome:
         return interval(self.test_accuracy, self.test_images)
 
     @property
-    def opened_words(self) -> str:
-        """How often the test images were opened, in words."""
-        return "opened once" if self.opened == 1 else f"opened {self.opened} times"
-
-    @property
     def selection_bias(self) -> float:
-        """The score during the search less the test score: what was won by choosing, as a fraction."""
+        """The search's validation accuracy minus the test accuracy, as a fraction: the gain of choosing."""
         return self.winner.metrics["validation_accuracy"] - self.test_accuracy

@@ -1,27 +1,25 @@
-"""What a journal says, line by line: the entries, and the state that they add up to.
+"""The entries of a journal, line by line, and the record that they add up to.
 
 A line is ``{"check": CRC-32 of the rest, "at": seconds since 1970, "seconds": of the search so far, KIND: …}``:
 
-| kind | says |
+| kind | content |
 |---|---|
-| header | the version, and an id that no other search has; the first line |
-| session | a process begins to work on it: which one, and what the search is where that has changed |
-| asked | the strategy proposed a batch: its number, how many were wanted, the candidates |
+| header | the version of the format and the id of the search; the first line |
+| session | a process begins to work on the search: its number, and the sections of the header that changed |
+| asked | the strategy proposed a batch: its number, the number of candidates wanted, the candidates |
 | trial | a training has ended |
-| told | a candidate is through: the key of its training, or the whole trial where no training has it |
-| retold | from this number on, what was told is void: it is told anew |
-| searched | the search is over, and this is the plan of the final selection |
+| told | a candidate is finished: the key of its training, or the whole trial where no training has it |
+| retold | the trials told from this number on are void and are told again |
+| searched | the search is over: the plan of the final selection |
 | outcome | there is a winner |
-| ended | the process stops without one: interrupted, or failed |
+| ended | the process stops without a winner: interrupted, or failed |
 
-What a clock decided (asked, searched) is written down, so that a search that goes on does not decide it again.
+The decisions of a clock (asked, searched) are kept, so that a resumed search does not decide them again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shlex
 import zlib
@@ -34,31 +32,31 @@ from nas import checks
 from nas.architecture.architecture import Limits
 from nas.errors import JournalError, NasError, quoted
 from nas.objectives import Objective, scored
-from nas.records.outcome import BESIDE, Comparison, Header, Outcome
+from nas.records.outcome import COMPARED_WITH, Comparison, Header, Outcome
 from nas.spaces.space import Candidate
 from nas.trial import Trial
 
 RUNS = Path("runs")
-VERSION = 2  # 1 had the header and the trials only
+VERSION = 2
 LONGEST = 1 << 24  # bytes of a line; a trial of a hundred layers has 10,000
 SECTIONS = {"config", "dataset", "limits", "plugins", "versions"}
-LOST = 1_000  # so many batches may be missing from a journal that was repaired
+LOST = 1_000  # batches that may be missing from a repaired journal
 KINDS = ("header", "session", "asked", "trial", "told", "retold", "searched", "outcome", "ended")
 
 
 class Asked(NamedTuple):
-    """A batch."""
+    """A batch of candidates."""
 
-    wanted: int  # for how many the strategy was asked
-    candidates: tuple[Candidate, ...]  # in its order
+    wanted: int  # the number of candidates that the strategy was asked for
+    candidates: tuple[Candidate, ...]  # in the order of the strategy
 
 
 class Told(NamedTuple):
-    """A candidate that is through."""
+    """A finished candidate."""
 
     trial: Trial  # without scores
     at: float  # seconds since 1970
-    seconds: float  # of the search, without the time between its processes
+    seconds: float  # since the start of the search, without the time between its processes
 
 
 class Session(NamedTuple):
@@ -71,23 +69,24 @@ class Session(NamedTuple):
 
 @dataclass
 class Record:
-    """What a journal says. It is only ever added to, so that another thread may read it meanwhile."""
+    """The content of a journal. Entries are only ever added, so that another thread may read it meanwhile."""
 
     path: Path
-    about: dict[str, Any] = field(default_factory=dict)  # the header, with what later sessions changed
+    id: str = ""  # of the search, on all machines: sixteen hexadecimal digits
+    about: dict[str, Any] = field(default_factory=dict)  # the header with the changes of later sessions
     trials: dict[str, Trial] = field(default_factory=dict)  # every training by the key of its job, without scores
     asked: dict[int, Asked] = field(default_factory=dict)  # by the number of the batch, from 0
     told: list[Told] = field(default_factory=list)
-    retold: int = 0  # how often what was told has become void
+    retold: int = 0  # how often trials have become void
     plan: dict[str, Any] | None = None
     outcome: dict[str, Any] | None = None
     outcomes: int = 0  # how often the test images were opened
     ended: dict[str, Any] | None = None
     sessions: list[Session] = field(default_factory=list)
-    before_more: float = 0.0  # its seconds when it was last given more budget than the one of its plan
-    before_plan: dict[str, Any] | None = None  # the plan of then
-    forced: bool = False  # whether it ever went on although something had changed
-    seconds: float = 0.0  # that the search has taken, over all sessions
+    before_more: float = 0.0  # the seconds of the search when it was last given more budget after its plan
+    before_plan: dict[str, Any] | None = None  # the plan at that time
+    forced: bool = False  # whether it was ever resumed although something had changed
+    seconds: float = 0.0  # the time of the search over all sessions
     at: float = 0.0  # of the latest line
 
     @property
@@ -96,26 +95,18 @@ class Record:
         return self.path.parent.name
 
     @property
-    def id(self) -> str:
-        """What no other search is called, wherever it is: sixteen hexadecimal digits."""
-        known = str(self.about.get("id", ""))  # version 1 had none
-        digits = hashlib.sha256(os.fsencode(self.path.parent)).hexdigest()[:16]
-        return known if re.fullmatch("[0-9a-f]{16}", known) else digits
-
-    @property
     def header(self) -> Header:
-        """What the search is.
+        """The configuration of the search.
 
         Raises:
-            JournalError: the journal does not say it.
+            JournalError: the journal lacks it.
         """
         about = self.about
         try:
-            config, limits = dict(about["config"]), dict(about.get("limits", {}))
-            if shape := limits.get("input_shape"):
-                limits["input_shape"] = tuple(int(size) for size in shape)
+            config, limits = dict(about["config"]), dict(about["limits"])
+            limits["input_shape"] = tuple(int(size) for size in limits["input_shape"])
             objectives = tuple(Objective.parse(text) for text in config["objectives"])
-            note, data = str(about.get("note", "")), dict(about["dataset"])
+            note, data = str(about["note"]), dict(about["dataset"])
             for size in ("train", "validation"):
                 checks.whole(data[size], size, 2**40)
             checks.named(config.get("options") or {}, "options")
@@ -124,104 +115,112 @@ class Record:
             raise JournalError(f"{self.path} does not say what was searched ({error!r:.100})") from None
 
     def result(self) -> Outcome | None:
-        """How the search ended, if it has a winner.
+        """The outcome of the search; None without a winner.
 
         Raises:
-            JournalError: it names trainings that are not there.
+            JournalError: the outcome names trainings that the journal lacks.
         """
         if self.outcome is None:
             return None
-        header, said = self.header, self.outcome
-        told = {one.trial.job.key: scored(one.trial, header.objectives) for one in self.told}
+        header, outcome = self.header, self.outcome
+        told = {entry.trial.job.key: scored(entry.trial, header.objectives) for entry in self.told}
         try:
             return Outcome(
                 header=header,
-                trials=int(said["trials"]),
-                failed=int(said["failed"]),
-                seconds=float(said["seconds"]),
-                winner=told[said["winner"]],
+                trials=int(outcome["trials"]),
+                failed=int(outcome["failed"]),
+                seconds=float(outcome["seconds"]),
+                winner=told[outcome["winner"]],
                 finalists=(
                     groups := tuple(
                         tuple(scored(self.trials[key], header.objectives) for key in keys)
-                        for keys in said["finalists"]
+                        for keys in outcome["finalists"]
                     )
                 ),
                 retrained=groups[0],
-                front=tuple(told[key] for key in said["front"]),
-                test_accuracy=float(said["test_accuracy"]),
-                test_loss=float(said["test_loss"]),
-                test_images=int(said["test_images"]),
+                front=tuple(told[key] for key in outcome["front"]),
+                test_accuracy=float(outcome["test_accuracy"]),
+                test_loss=float(outcome["test_loss"]),
+                test_images=int(outcome["test_images"]),
                 opened=self.outcomes,
-                compared=tuple(self._comparison(one) for one in said.get("compared", ())),
+                compared=tuple(self._comparison(compared) for compared in outcome["compared"]),
                 weights=self.path.parent / "best" / "weights.safetensors",
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise JournalError(f"{self.path}: its outcome names what is not there ({error!r:.100})") from None
+            raise JournalError(
+                f"{self.path}: its outcome names a training that is missing ({error!r:.100})"
+            ) from None
 
-    def _comparison(self, said: Mapping[str, Any]) -> Comparison:
-        if said["what"] not in BESIDE:
-            raise ValueError(f"it is compared with {quoted(said['what'])}")
-        trial = scored(self.trials[said["trial"]], self.header.objectives)
-        counts = (checks.whole(said[name], name, 2**31) for name in ("only_winner", "only_other"))
-        return Comparison(said["what"], trial, _within(said["accuracy"], "accuracy", 1.0), *counts)
+    def _comparison(self, content: Mapping[str, Any]) -> Comparison:
+        if content["what"] not in COMPARED_WITH:
+            raise ValueError(f"unknown comparison {quoted(content['what'])}")
+        trial = scored(self.trials[content["trial"]], self.header.objectives)
+        counts = (checks.whole(content[name], name, 2**31) for name in ("only_winner", "only_other"))
+        return Comparison(content["what"], trial, _within(content["accuracy"], "accuracy", 1.0), *counts)
 
     def take(self, entry: Mapping[str, Any]) -> None:
         """Add one entry.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the entry is of no known kind, or out of range.
         """
         kind = next((kind for kind in KINDS if kind in entry), None)
         if kind is None:
             raise ValueError(f"an entry of no known kind: {', '.join(map(str, entry))[:80]}")
-        said = entry[kind]
+        content = entry[kind]
         self.at = _within(entry.get("at", self.at), "at", 1e11)
         self.seconds = max(self.seconds, _within(entry.get("seconds", 0.0), "seconds", 1e10))
         match kind:
             case "header":
-                self.about = _header(said)
+                self.about = _header(content)
+                self.id = content["id"]
             case "session":
-                self.about = {**self.about, **_sections(said["changes"])}
-                self.sessions.append(Session(int(said["process"]), str(said["host"]), self.at))
+                self.about = {**self.about, **_sections(content["changes"])}
+                self.sessions.append(Session(int(content["process"]), str(content["host"]), self.at))
                 self.ended = None
-                self.forced |= bool(said["forced"])
-                if said["more"]:  # the search goes on, and there will be another winner
+                self.forced |= bool(content["forced"])
+                if content["more"]:  # the search goes on to another winner
                     self.before_more, self.before_plan = self.seconds, self.plan
                     self.plan = self.outcome = None
             case "trial":
-                trial = Trial.from_dict(said)
+                trial = Trial.from_dict(content)
                 self.trials[trial.job.key] = trial
             case "asked":
-                candidates = tuple(Candidate.from_dict(one) for one in said["candidates"])
-                batch = checks.whole(said["batch"], "batch", len(self.asked) + LOST)
-                self.asked[batch] = Asked(checks.whole(said["count"], "count", 10_001), candidates)
+                candidates = tuple(Candidate.from_dict(candidate) for candidate in content["candidates"])
+                batch = checks.whole(content["batch"], "batch", len(self.asked) + LOST)
+                self.asked[batch] = Asked(checks.whole(content["count"], "count", 10_001), candidates)
             case "told":
-                trial = self.trials[said] if isinstance(said, str) else Trial.from_dict(said)
+                trial = self.trials[content] if isinstance(content, str) else Trial.from_dict(content)
                 self.told.append(Told(trial, self.at, self.seconds))
             case "retold":
-                self.retold += 1  # first, so that a thread that reads the rest knows that it is no good
-                self.told = self.told[: int(said)]
+                self.retold += 1  # first, so that a thread that reads the rest knows that it is stale
+                self.told = self.told[: int(content)]
             case "searched":
-                self.plan = {name: _within(said[name], name, 1e4) for name in ("finalists", "seeds", "epochs")}
-                if "lecture" not in said:
-                    raise JournalError("it was made by an unreleased version of nas: start the search again")
-                self.plan["lecture"] = bool(said["lecture"])
+                self.plan = {name: _within(content[name], name, 1e4) for name in ("finalists", "seeds", "epochs")}
+                self.plan["lecture"] = bool(content["lecture"])
             case "outcome":
                 scores = ("test_accuracy", "test_loss", "seconds", "trials", "failed", "test_images")
-                checks.numbers({name: said[name] for name in scores}, "outcome")
-                _within(said["test_accuracy"], "test_accuracy", 1.0)
-                checks.whole(said["test_images"] - 1, "test_images", 2**31)
-                self.outcome = {**said, "at": self.at}
+                checks.numbers({name: content[name] for name in scores}, "outcome")
+                _within(content["test_accuracy"], "test_accuracy", 1.0)
+                checks.whole(content["test_images"] - 1, "test_images", 2**31)
+                self.outcome = {**content, "at": self.at}
                 self.outcomes += 1
             case "ended":
-                self.ended = {"status": str(said["status"]), "message": str(said["message"])}
+                self.ended = {"status": str(content["status"]), "message": str(content["message"])}
 
 
-def _header(said: Any) -> dict[str, Any]:
-    version = said.get("version")
-    if version not in (1, VERSION):
-        raise JournalError(f"it is of version {version}, and this nas reads 1 to {VERSION}: use a newer nas")
-    return _sections(said)
+def _header(content: Any) -> dict[str, Any]:
+    version = checks.whole(checks.named(content, "header")["version"], "version", 1_000_000)
+    if version < VERSION:
+        raise JournalError(
+            f"this search was made by an unreleased version of nas (journal version {version}; this version reads "
+            f"{VERSION})"
+        )
+    if version > VERSION:
+        raise JournalError(f"it is of version {version}, and this nas reads {VERSION}: use a newer nas")
+    if not re.fullmatch("[0-9a-f]{16}", str(content["id"])):
+        raise ValueError(f"the id {quoted(content['id'])} should be 16 hexadecimal digits")
+    return _sections(content)
 
 
 def _within(value: Any, what: str, most: float) -> float:
@@ -231,16 +230,16 @@ def _within(value: Any, what: str, most: float) -> float:
     return number
 
 
-def _sections(said: Any) -> dict[str, Any]:
-    """The sections of a header, each of which is an object."""
-    sections = checks.named(said, "header")
+def _sections(content: Any) -> dict[str, Any]:
+    """The sections of a header; each of them has to be an object."""
+    sections = checks.named(content, "header")
     for name in SECTIONS & sections.keys():
         checks.named(sections[name], name)
     return sections
 
 
 def place(folder: Path) -> str:
-    """What a command takes for a search: its name where it lies under runs/, else its path."""
+    """The argument that names a search on the command line: its name under runs/, otherwise its path."""
     try:
         return folder.name if folder.parent == RUNS.absolute() else str(folder)
     except OSError:  # the current folder has gone
@@ -248,7 +247,7 @@ def place(folder: Path) -> str:
 
 
 def told_entry(record: Record, trial: Trial) -> str | dict[str, Any]:
-    """How a told trial is written: by its key where its training is known and is the very same."""
+    """The content of a told entry: the key of a known training that is the same, otherwise the whole trial."""
     plain = replace(trial, scores=())
     return trial.job.key if record.trials.get(trial.job.key) == plain else plain.to_dict()
 
@@ -280,12 +279,12 @@ def lines(path: Path) -> Iterator[bytes]:
 
 
 def read(path: Path) -> tuple[Record, int]:
-    """What a journal says, and how many bytes of it are whole lines.
+    """The record in a journal, and how many bytes of the file are whole lines.
 
-    A last line that was torn by a kill is left out: nobody was told of it.
+    A last line that was torn by a kill is left out: no observer has seen it.
 
     Raises:
-        JournalError: it cannot be read, or is of a newer version; or a line is damaged: says which.
+        JournalError: it cannot be read, or is of another version; or a line, which is named, is damaged.
     """
     record, whole = Record(path), 0
     try:
@@ -305,13 +304,13 @@ def _take(record: Record, line: bytes, number: int) -> None:
     if entry is None:
         raise JournalError(
             f"{where}: damaged (its checksum is wrong); "
-            f"`nas repair {shlex.quote(place(record.path.parent))}` keeps all that is whole"
+            f"`nas repair {shlex.quote(place(record.path.parent))}` keeps all whole lines"
         )
     if (number == 1) != ("header" in entry):
-        raise JournalError(f"{where}: {'there is no header' if number == 1 else 'a second header'}")
+        raise JournalError(f"{where}: {'the header is missing' if number == 1 else 'a second header'}")
     try:
         record.take(entry)
     except JournalError as error:
         raise JournalError(f"{record.path} cannot be read: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, NasError) as error:
-        raise JournalError(f"{where}: this is nothing that a journal says ({error!r:.100})") from None
+        raise JournalError(f"{where}: this is no entry of a journal ({error!r:.100})") from None

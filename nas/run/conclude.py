@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from nas.errors import NasError
 from nas.objectives import best_seed, front
-from nas.records.outcome import BESIDE, Outcome
+from nas.records.outcome import COMPARED_WITH, Outcome
 from nas.run.recording import Run
 from nas.trial import Trial
-from nas.winner import best
+from nas.winner.best import write_best
+from nas.winner.card import write_card
+from nas.winner.sealed import open_test
+from nas.winner.weights import restored
 
 if TYPE_CHECKING:
     from nas.training.network import Network
@@ -37,13 +40,13 @@ def conclude(
     folder, source = run.header.folder / "best", run.resolved.source
     weights = run.retrained / f"{chosen.job.key}.safetensors"
     architecture = winner.job.candidate.architecture
-    network = best.write_best(folder, architecture, weights, run.resolved.data, source.framing)
+    network = write_best(folder, architecture, weights, run.resolved.data, source.framing)
     beside = {"second": second[0]} if second else {}
     if lecture is not None and lecture.id != winner.id:
         beside = {what: trial for what, trial in beside.items() if trial.id != lecture.id}
         beside["lecture"] = lecture
     others = _restored(run, beside)
-    tested, *rest = best.open_test(source, [network, *others.values()])
+    tested, *rest = open_test(source, [network, *others.values()])
     pairs = zip(others, rest, strict=True)
     outcome = Outcome(
         header=run.header,
@@ -58,10 +61,10 @@ def conclude(
         test_images=len(tested.right),
         front=tuple(front(history)),
         opened=run.record.outcomes + 1,
-        compared=tuple(tested.beside(other, what, beside[what]) for what, other in pairs),
+        compared=tuple(tested.compared_with(other, what, beside[what]) for what, other in pairs),
         weights=folder / "weights.safetensors",
     )
-    best.write_card(outcome)
+    write_card(outcome)
     run.observer.finished(outcome)
     return outcome
 
@@ -73,7 +76,7 @@ def _restored(run: Run, trials: Mapping[str, Trial]) -> dict[str, Network]:
         weights = run.retrained / f"{trial.job.key}.safetensors"
         try:
             architecture = trial.job.candidate.architecture
-            found[what] = best.restored(architecture, limits.input_shape, limits.classes, weights)
+            found[what] = restored(architecture, limits.input_shape, limits.classes, weights)
         except (ValueError, NasError) as error:
-            run.observer.warned(f"the winner is not compared with {BESIDE[what]}: {error}")
+            run.observer.warned(f"the winner is not compared with {COMPARED_WITH[what]}: {error}")
     return found

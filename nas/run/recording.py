@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nas.dashboard.model import log_model, warm_up
-from nas.dashboard.observer import MlflowView
+from nas.dashboard.registry import log_model, warm_up
 from nas.dashboard.store import store_of
+from nas.dashboard.thread import MlflowThread
 from nas.errors import Interrupted, JournalError, StorageError, UsageError
 from nas.evaluation.cached import CachedEvaluator
 from nas.files import write_whole
@@ -113,13 +113,13 @@ def _close(run: Run) -> None:
         raise Interrupted(f"interrupted; `nas show {name}` and `nas sync {name}` have the rest") from None
 
 
-def _dashboard(resolved: Resolved, journal: Journal, observers: Sequence[Observer]) -> list[MlflowView]:
+def _dashboard(resolved: Resolved, journal: Journal, observers: Sequence[Observer]) -> list[MlflowThread]:
     chosen = resolved.experiment.mlflow
     if chosen == "off":
         return []
     uri = store_of(journal.path.parent, chosen)
     logs = partial(log_model, resolved.data.validation.images[:4])
-    return [MlflowView(journal.record, Observers(observers).warned, uri, logs, warm_up)]
+    return [MlflowThread(journal.record, Observers(observers).warned, uri, logs, warm_up)]
 
 
 @contextmanager

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.dashboard.model import log_model_of
-from nas.dashboard.observer import sync
+from nas.dashboard.registry import log_model_of
 from nas.dashboard.store import store_of
+from nas.dashboard.thread import sync
 from nas.errors import JournalError, NasError, UsageError
 from nas.experiment import Experiment
 from nas.records import searches

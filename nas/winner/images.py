@@ -1,4 +1,4 @@
-"""Image files from anywhere become what a network was trained on; whatever is wrong with one costs that one."""
+"""Turn image files of any origin into the images that a network was trained on; a bad file is refused alone."""
 
 from __future__ import annotations
 
@@ -21,24 +21,23 @@ Array = np.ndarray[Any, np.dtype[Any]]
 STDIN = "-"
 FORMATS = ("PNG", "JPEG")
 ENDINGS = (".png", ".jpg", ".jpeg")
-MAX_PIXELS = 50_000_000  # four bytes each, twice, while one is read
+MAX_PIXELS = 50_000_000  # each takes four bytes, twice, while an image is read
 MAX_BYTES = 100 * 2**20
-MAX_SCANS = 100  # of a JPEG, each of which is a pass over all pixels; photos have up to a dozen
-ORIENTATION = 0x0112  # of EXIF
+ORIENTATION = 0x0112  # the tag of EXIF
 
 DARK = "dark on light"
 LIGHT = "light on dark"
-WORK = 320  # pixels of the longer side that a drawing is looked for in: it removes noise, and takes 10 ms
-INK = 20 / 28  # of the side, which MNIST's digits were scaled to (LeCun et al., 1998)
-FAINT = 12.0  # of 255: a drawing that differs less from its paper is none
+WORK = 320  # pixels of the longer side on which a drawing is looked for: removes noise, takes 10 ms
+INK = 20 / 28  # the part of a side that the ink fills, as in MNIST (LeCun et al., 1998)
+FAINT = 12.0  # of 255: ink has to differ from its paper by more
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as a network takes it."""
+    """An image in the form that a network takes."""
 
     pixels: Array  # (C, H, W) uint8
-    size: tuple[int, int]  # of the file's: width, height
+    size: tuple[int, int]  # width and height of the file's image
     polarity: str = ""  # of a drawing: `DARK` or `LIGHT`
     inverted: bool = False
 
@@ -52,7 +51,7 @@ def read_picture(name: str, shape: Shape, framing: str) -> Picture:
         framing: how the training images were framed.
 
     Raises:
-        ImageError: it is none, too large, damaged, or without a drawing; the message is the reason alone.
+        ImageError: it is no image, too large, damaged, or without a drawing; the message is the reason alone.
     """
     image, size = _decode(_content(name))
     if framing == "centred":
@@ -72,8 +71,8 @@ def _content(name: str) -> bytes:
             content = sys.stdin.buffer.read(MAX_BYTES + 1)
         else:
             path = Path(name)
-            if not path.is_file():  # asked first, because opening a pipe waits for its writer
-                raise ImageError(f"is {kind_of(path)}, and no image file")
+            if not path.is_file():  # checked first, because opening a pipe waits for its writer
+                raise ImageError(f"is {kind_of(path)}, not an image file")
             with path.open("rb") as file:
                 content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
@@ -83,17 +82,17 @@ def _content(name: str) -> bytes:
     if not content:
         raise ImageError("is empty")
     if len(content) > MAX_BYTES:
-        raise ImageError(f"has more than {MAX_BYTES // 2**20} MiB, which no image needs that is not too large")
+        raise ImageError(f"has more than {MAX_BYTES // 2**20} MiB, which is too large: make it smaller")
     return content
 
 
 def _decode(content: bytes) -> tuple[Image.Image, tuple[int, int]]:
-    """The image, upright, grey (L) or RGB, and its size; what is transparent shows white paper."""
+    """The image, upright, grey (L) or RGB, and its size; transparent parts become white."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of strange metadata, and of sizes that are refused below
+            warnings.simplefilter("ignore")  # about strange metadata, and about sizes that are refused below
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _check_header(image, content)
+                _check_size(image)
                 image.load()
                 turned = image.getexif().get(ORIENTATION, 1) not in (0, 1)
                 upright = ImageOps.exif_transpose(image) if turned else image
@@ -101,25 +100,23 @@ def _decode(content: bytes) -> tuple[Image.Image, tuple[int, int]]:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError("is no PNG or JPEG image") from None
+        raise ImageError("is not a PNG or JPEG image") from None
     except Image.DecompressionBombError:
         raise ImageError(_too_large("has too many pixels")) from None
-    except Exception as error:  # noqa: BLE001  # for damaged files, the decoders raise anything
+    except Exception as error:  # noqa: BLE001  # damaged files make the decoders raise any exception
         reason = " ".join(plain(str(error) or type(error).__name__).split())[:100]
         raise ImageError(f"is damaged ({reason})") from None
     return plain_image, plain_image.size
 
 
-def _check_header(image: Image.Image, content: bytes) -> None:
+def _check_size(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(_too_large(f"has {width:,} × {height:,} pixels"))
-    if image.format != "PNG" and content.count(b"\xff\xda") > MAX_SCANS:
-        raise ImageError(f"is no ordinary JPEG: it has more than {MAX_SCANS} scans")
 
 
 def _too_large(found: str) -> str:
-    return f"{found}; {MAX_PIXELS // 10**6} megapixels are the most: make it smaller"
+    return f"{found}, and at most {MAX_PIXELS // 10**6} megapixels are allowed: make it smaller"
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -132,14 +129,14 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _centre(grey: Array, height: int, width: int) -> tuple[Array, str]:
-    """A drawing as MNIST's were made, and its polarity (see `DatasetPlugin.framing`).
+    """A drawing prepared as those of MNIST, and its polarity (see `DatasetPlugin.framing`).
 
-    What has the size already is taken as it is, bit for bit, or inverted.
+    An image that already has the right size is kept bit for bit, or inverted.
 
     Args:
         grey: (H, W) uint8.
-        height: of the result.
-        width: likewise.
+        height: of the result, in pixels.
+        width: of the result, in pixels.
     """
     ready = grey.shape == (height, width)
     if max(grey.shape) > WORK and not ready:
@@ -150,16 +147,16 @@ def _centre(grey: Array, height: int, width: int) -> tuple[Array, str]:
         work = grey
     paper = _paper(work.astype(np.float32))
     above = work - paper
-    # Ink differs more from its paper than anything else does: its cube has the sign of all.
+    # Ink differs most from its paper: the sum of the cubed differences has its sign.
     light = float((above**3).sum()) > 0
-    if not light:  # ink takes a share of the light, in the shade as elsewhere
+    if not light:  # ink takes the same share of the light in the shade as elsewhere
         above *= -255 / paper.clip(min=32)
     ink = above.clip(0, 255)
     # The paper's standard deviation: neighbours differ by noise, except along the edges of the ink.
     noise = 1.4826 / 2**0.5 * float(np.median(np.abs(np.diff(above, axis=1)))) if above.shape[1] > 1 else 0.0
     candidates = ink[ink > max(FAINT, 4 * noise)]
     if not len(candidates):
-        raise ImageError("shows no drawing: nothing in it stands out from its paper")
+        raise ImageError("shows no drawing: nothing in it differs enough from its paper")
     if ready:
         return (grey if light else 255 - grey), (LIGHT if light else DARK)
     threshold = _otsu(candidates)
@@ -172,9 +169,9 @@ def _centre(grey: Array, height: int, width: int) -> tuple[Array, str]:
 
 
 def _paper(image: Array) -> Array:
-    """The brightness of the paper everywhere: the quadratic surface through the image's border.
+    """The brightness of the paper at every pixel: a quadratic surface, fitted to the image's border.
 
-    Fitted by least absolute deviations, so that ink which reaches the border does not bend it.
+    It is fitted by least absolute deviations, so that ink at the border does not bend it.
     """
     height, width = image.shape
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
@@ -197,7 +194,7 @@ def _paper(image: Array) -> Array:
 
 
 def _otsu(values: Array) -> float:
-    """The threshold that divides values (0 to 255) best into two groups (Otsu, 1979)."""
+    """The threshold that best divides values (0 to 255) into two groups (Otsu, 1979)."""
     counts = np.bincount(values.astype(np.uint8), minlength=256).astype(np.float64)
     below = counts.cumsum()
     sums = (counts * np.arange(256)).cumsum()
@@ -208,8 +205,8 @@ def _otsu(values: Array) -> float:
 
 
 def _without_specks(mask: Array, side: int) -> Array:
-    """The ink without single pixels of noise, unless these are all there is."""
-    if max(mask.shape) < 4 * side:  # whose lines may be as thin
+    """The ink without single pixels of noise; the whole ink if nothing else remains."""
+    if max(mask.shape) < 4 * side:  # a small drawing, whose lines may be one pixel thin
         return mask
     kept = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.MedianFilter(3))) > 0
     return kept if kept.any() else mask

@@ -1,23 +1,20 @@
-"""What the winner says of images: one by one read, in batches classified, as many as there are."""
+"""Classify image files with the winner: they are read one by one and classified in batches."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from nas.architecture.layers import Shape
+from nas.architecture.layers import show
 from nas.errors import ImageError, NasError
-from nas.winner.best import described, framing_of, load_network
+from nas.winner.best import read_best
 from nas.winner.images import ENDINGS, Array, Picture, read_picture
 
-if TYPE_CHECKING:
-    from nas.training.network import Network
-
-BATCH = 256
-VALUES = 2**22  # of the images of a batch: 256 of 3×74×74, 27 of 3×224×224
+BATCH = 256  # images
+VALUES = 2**22  # numbers in a batch: 256 images of 3×74×74, 27 of 3×224×224
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one image."""
+    """The network's answer for one image."""
 
     image: str
     picture: Picture
@@ -38,24 +35,24 @@ class Prediction:
 
     def ranked(self) -> list[int]:
         """The classes, the most probable first."""
-        return [int(one) for one in (-self.probabilities).argsort(kind="stable")]
+        return [int(index) for index in (-self.probabilities).argsort(kind="stable")]
 
 
 class Classifier:
-    """The trained network in a best/ folder, and how it wants its images.
+    """The trained network in a best/ folder, with the shape and the framing of its images.
 
     Args:
-        best: the folder, which may be a stranger's.
+        best: the folder, which may come from a stranger.
 
     Raises:
-        NasError: it is damaged, or its network takes no images that a file holds.
+        NasError: it is damaged, or its network takes images of neither one nor three channels.
     """
 
     def __init__(self, best: Path) -> None:
-        self.network: Network = load_network(best)
-        _, self.shape, self.classes = described(best / "architecture.json")
-        self.framing = framing_of(best)
-        _check_channels(best, self.shape)
+        description, self.network = read_best(best)
+        self.shape, self.classes, self.framing = description[1:]
+        if len(self.shape) != 3 or self.shape[0] not in (1, 3):
+            raise NasError(f"{best} has a network for {show(self.shape)}: image files have one or three channels")
 
     def predict(self, images: Iterable[str]) -> Iterator[Prediction | Refusal]:
         """Classify image files; refusals may come before the predictions of their batch.
@@ -64,12 +61,12 @@ class Classifier:
             images: paths, and ``-`` for standard input (see `listed` for folders).
 
         Yields:
-            One for each image; the predictions are in the order of the images.
+            A result for each image; the predictions are in the order of the images.
 
         Raises:
-            NasError: the network computes no probabilities.
+            NasError: the network computes no finite probabilities.
         """
-        size = max(1, min(BATCH, VALUES // (self.shape[0] * self.shape[1] * self.shape[2])))
+        size = max(1, min(BATCH, VALUES // math.prod(self.shape)))
         batch: list[tuple[str, Picture]] = []
         for name in images:
             try:
@@ -96,16 +93,11 @@ class Classifier:
             yield Prediction(name, picture, row)
 
 
-def _check_channels(best: Path, shape: Shape) -> None:
-    if shape[0] not in (1, 3):
-        raise NasError(f"{best} has a network for {shape[0]} channels: images from files have one or three")
-
-
 def listed(image: str) -> tuple[list[str], int]:
-    """The images that a word of the command line means: itself, or those in the folder, by name.
+    """The images that an argument of the command line names: one file, or the images in a folder, by name.
 
     Returns:
-        Their paths; and how many other files are in the folder.
+        Their paths, and the number of other files in the folder.
 
     Raises:
         ImageError: a folder without images, or one that cannot be read.
@@ -113,7 +105,8 @@ def listed(image: str) -> tuple[list[str], int]:
     try:
         if not Path(image).is_dir():
             return [image], 0
-        names = sorted(one.name for one in os.scandir(image) if not (one.name.startswith(".") or one.is_dir()))
+        files = (entry.name for entry in os.scandir(image) if not entry.is_dir())
+        names = sorted(name for name in files if not name.startswith("."))
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise ImageError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
     found = [os.path.join(image, name) for name in names if name.lower().endswith(ENDINGS)]  # noqa: PTH118  # "./a"

@@ -1,6 +1,6 @@
-"""Figures of a search, each readable on its own, in colour and in grey. Matplotlib is imported when one is drawn.
+"""Figures of a search, readable in colour and in grey. Matplotlib is imported when a figure is drawn.
 
-Only objects of a figure are used, never ``pyplot``: whatever thread draws, nothing is shared.
+They use no ``pyplot``, so that threads that draw at the same time share nothing.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from nas.records.record import Record
 
@@ -21,20 +21,20 @@ CAPTIONS = {
     "best_over_seconds": "The validation loss of every trial, and the best one so far, over the search's time.",
     "accuracy_and_parameters": "The validation accuracy of every trial over its number of parameters.",
     "pareto_front": "The objectives of the search against one another, with the Pareto front.",
-    "choices": "The validation accuracy of the trials by what was chosen for each network.",
+    "choices": "The validation accuracy of the trials by the choices that were made for their networks.",
     "learning_curves": "The validation loss of the best networks after every epoch of their training.",
-    "family_tree": "The ancestors of the best network, with how each was made of its parents.",
+    "family_tree": "The ancestors of the best network, with the operation that made each from its parents.",
 }
-"""What each figure shows, in a sentence, by its name; in the order in which they are drawn."""
+"""A sentence about each figure by its name, in the order in which they are drawn."""
 
 
 def figures(record: Record) -> Iterator[tuple[str, Figure]]:
-    """Every figure that a record has something for, with its name.
+    """Every figure for which a record has data, with its name.
 
     Raises:
-        JournalError: the record does not say what was searched, or its outcome names what is not there.
+        JournalError: the record does not say what was searched, or its outcome names a training that it lacks.
     """
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells where its cache is, and when it makes one
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs the place of its cache
     from nas.report.figures import choices, progress, tradeoff, tree
     from nas.report.figures.scene import Scene
 
@@ -58,17 +58,17 @@ def warm_up() -> None:
     from nas.report.figures import choices, progress, tradeoff, tree  # noqa: F401
 
 
-def draw(record: Record, folder: Path, kind: Literal["png", "svg"] = "png") -> dict[str, Path]:
-    """Write every figure that a record has something for into a folder.
+def draw(record: Record, folder: Path) -> dict[str, Path]:
+    """Write every figure for which a record has data into a folder, as PNG.
 
     Returns:
         The files by the names of the figures, in the order of `CAPTIONS`.
 
     Raises:
-        JournalError: the record does not say what was searched, or its outcome names what is not there.
+        JournalError: the record does not say what was searched, or its outcome names a training that it lacks.
     """
     files = {}
     for name, figure in figures(record):
-        files[name] = folder / f"{name}.{kind}"
-        figure.savefig(files[name], format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
+        files[name] = folder / f"{name}.png"
+        figure.savefig(files[name], dpi=DPI)
     return files

@@ -1,4 +1,4 @@
-"""What was chosen for the networks, and how accurate they are."""
+"""The accuracy of the networks by the choices that were made for them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
+from typing import TypeGuard
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,32 +22,32 @@ from nas.statistics import mean
 
 ACCURACY = "validation_accuracy"
 PANELS = 20
-FEW = 6  # so many numbers or fewer are shown side by side, as words are: 8, 16 and 32 then have equal room
-GROUPS = 7  # words in one panel; the rarest share the last place
-LETTERS = 34  # that have room below a panel
-BINS = 5  # of a choice of many numbers, for its medians
+FEW = 6  # up to six different numbers are shown at equal distances, as labels are: for example 8, 16 and 32
+GROUPS = 7  # labels in one panel; the rarest share the last place
+LETTERS = 34  # the room for letters below a panel
+BINS = 5  # medians of a choice of many numbers
 
 
 def choices(scene: Scene) -> Figure | None:
-    """A panel for every choice of the space: the accuracy of the trials by what was chosen."""
+    """A panel for every choice of the space: the accuracy of the trials by its values."""
     asked = [entry for entry in scene.good if entry.trial.job.candidate.choices]
     names = list(dict.fromkeys(name for entry in asked for name in entry.trial.job.candidate.choices))
     if not names:
         return None
-    what = "accuracy by what was chosen"
+    title = "accuracy by choices"
     if len(names) > PANELS:
-        what = f"accuracy by what was chosen (the {PANELS} of {len(names)} choices that tell most)"
-        names = sorted(names, key=lambda name: -_told(scene, name))[:PANELS]
+        title = f"accuracy by choices (the {PANELS} of {len(names)} that explain most)"
+        names = sorted(names, key=lambda name: -_explained(scene, name))[:PANELS]
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
-    figure = style.canvas(scene, what, max(6.5, 0.9 + 3.0 * columns), 1.5 + 2.2 * rows)
+    figure = style.canvas(scene, title, max(6.5, 0.9 + 3.0 * columns), 1.5 + 2.2 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
     errors = style.values(scene, ACCURACY, asked)
     for position, (name, axes) in enumerate(zip(names, panels.flat, strict=False)):
         style.frame(axes)
         _panel(scene, axes, name)
         style.scale(axes, "y", ACCURACY, errors, scene.least_error)
-        axes.set_xlabel(style.words(name), fontsize=style.SMALL, labelpad=3)
+        axes.set_xlabel(style.short(name), fontsize=style.SMALL, labelpad=3)
         axes.set_ylabel("")
         axes.tick_params(labelleft=position % columns == 0)
     for axes in panels.flat[len(names) :]:
@@ -92,12 +93,12 @@ def _panel(scene: Scene, axes: Axes, name: str) -> None:
 
 
 def _fitted(labels: Sequence[str]) -> list[str]:
-    """The words below a panel; every other one is lower where two side by side would touch."""
+    """The labels below a panel; every other label is lower where neighbours would touch."""
     room = LETTERS / len(labels)
     most = LETTERS if len(labels) < 2 else int(room if len(labels) < 3 else 2 * room) - 1
-    short = [one if len(one) <= most else f"{one[: most - 1]}…" for one in labels]
+    short = [label if len(label) <= most else f"{label[: most - 1]}…" for label in labels]
     touch = any(len(one) + len(other) > 2 * room - 2 for one, other in pairwise(short))
-    return [f"\n{one}" if touch and i % 2 else one for i, one in enumerate(short)]
+    return [f"\n{label}" if touch and i % 2 else label for i, label in enumerate(short)]
 
 
 def _numbers(axes: Axes, found: Sequence[float]) -> None:
@@ -110,7 +111,7 @@ def _numbers(axes: Axes, found: Sequence[float]) -> None:
 
 
 def _chosen(some: Sequence[Entry], name: str) -> list[Entry]:
-    """Those that were asked for this choice: which choices there are may depend on others."""
+    """The trials with this choice: some choices exist only after others."""
     return [entry for entry in some if name in entry.trial.job.candidate.choices]
 
 
@@ -118,40 +119,44 @@ def _answer(entry: Entry, name: str) -> Scalar:
     return entry.trial.job.candidate.choices[name]
 
 
-def _word(answer: Scalar) -> str:
+def _text(answer: Scalar) -> str:
     text = f"{answer:.4g}" if isinstance(answer, float) else str(answer)
-    return style.words(text.lower() if answer is None or isinstance(answer, bool) else text, 12) or "(empty)"
+    return style.short(text.lower() if answer is None or isinstance(answer, bool) else text, 12) or "(empty)"
+
+
+def _is_number(answer: Scalar) -> TypeGuard[int | float]:
+    return isinstance(answer, int | float) and not isinstance(answer, bool)
 
 
 def _labels(scene: Scene, name: str) -> list[str]:
-    """The words of a choice in the order of their places; none for a choice of many numbers."""
+    """The labels of a choice in their order; none for a choice of many numbers."""
     answers = [_answer(entry, name) for entry in _chosen(scene.good, name)]
-    numbers = sorted({one for one in answers if isinstance(one, int | float) and not isinstance(one, bool)})
-    if len(numbers) > FEW and all(isinstance(one, int | float) and not isinstance(one, bool) for one in answers):
+    numbers = sorted({answer for answer in answers if _is_number(answer)})
+    if len(numbers) > FEW and all(map(_is_number, answers)):
         return []
-    known = Counter(map(_word, answers))
-    order = {_word(number): i for i, number in enumerate(numbers)}
-    most = sorted(known, key=lambda word: (-known[word], word))[:GROUPS]
+    known = Counter(map(_text, answers))
+    order = {_text(number): i for i, number in enumerate(numbers)}
+    most = sorted(known, key=lambda label: (-known[label], label))[:GROUPS]
     kept = most if len(known) <= GROUPS else most[:-1]
-    return sorted(kept, key=lambda word: (order.get(word, -1), word)) + ["others"] * (len(known) > len(kept))
+    return sorted(kept, key=lambda label: (order.get(label, -1), label)) + ["others"] * (len(known) > len(kept))
 
 
 def _place(entry: Entry, name: str, labels: Sequence[str]) -> float:
     answer = _answer(entry, name)
     if labels:
-        word = _word(answer)
-        return float(labels.index(word) if word in labels else len(labels) - 1)
+        label = _text(answer)
+        return float(labels.index(label) if label in labels else len(labels) - 1)
     assert isinstance(answer, int | float)  # noqa: S101  # no labels: all are numbers
     return float(min(style.FARTHEST, max(-style.FARTHEST, answer)))
 
 
 def _jitter(entry: Entry) -> float:
-    """A little to the side, so that dots hide one another less; the same in every drawing."""
+    """A small shift to the side, so that dots hide one another less; the same in every drawing."""
     return 0.5 * (int(entry.trial.id[:6], 16) / 0xFFFFFF - 0.5)
 
 
 def _medians(scene: Scene, name: str, labels: Sequence[str]) -> list[tuple[float, float, float]]:
-    """From where, to where, and the median error there, of the longest trainings."""
+    """The left end, the right end and the height of each median of the longest trainings' errors."""
     found = _chosen(scene.full, name)
     points = sorted(
         zip((_place(e, name, labels) for e in found), style.values(scene, ACCURACY, found), strict=True)
@@ -161,11 +166,11 @@ def _medians(scene: Scene, name: str, labels: Sequence[str]) -> list[tuple[float
         return [(g[0][0] - 0.36, g[0][0] + 0.36, median(y for _, y in g)) for g in groups if g]
     size = math.ceil(len(points) / BINS) or 1
     bins = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(one[0][0], one[-1][0], median(y for _, y in one)) for one in bins if one[0][0] < one[-1][0]]
+    return [(b[0][0], b[-1][0], median(y for _, y in b)) for b in bins if b[0][0] < b[-1][0]]
 
 
-def _told(scene: Scene, name: str) -> float:
-    """How much of the spread of the errors a choice explains (orders of magnitude, between its groups)."""
+def _explained(scene: Scene, name: str) -> float:
+    """The share of the variance of log10(error) that a choice explains, less the share by chance."""
     labels = _labels(scene, name)
     found = _chosen(scene.full, name)
     points = [
@@ -182,5 +187,5 @@ def _told(scene: Scene, name: str) -> float:
     middle = mean([y for _, y in points])
     spread = sum((y - middle) ** 2 for _, y in points)
     between = sum(len(group) * (mean(group) - middle) ** 2 for group in groups.values())
-    # A choice with many answers explains something by chance alone: less by as much.
+    # A choice with many answers explains a part by chance alone.
     return between / spread - (len(groups) - 1) / (len(points) - 1) if spread else 0.0

@@ -1,4 +1,4 @@
-"""How a search goes on, and how its networks learn."""
+"""The progress of a search, and the learning curves of its networks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from nas.objectives import rank
 from nas.report.figures import style
 from nas.report.figures.scene import Entry, Scene
+from nas.report.summary import leaders, percent
 from nas.trial import Trial
 
 LOSS = "validation_loss"
@@ -56,23 +56,23 @@ def best_over_seconds(scene: Scene) -> Figure | None:
     return figure
 
 
-def _best(scene: Scene, what: str, x: Callable[[Entry], float]) -> Figure | None:
+def _best(scene: Scene, title: str, x: Callable[[Entry], float]) -> Figure | None:
     if not scene.good:
         return None
-    figure = style.canvas(scene, what)
+    figure = style.canvas(scene, title)
     axes = style.frame(figure.subplots())
     losses = style.values(scene, LOSS, scene.good)
     style.scale(axes, "y", LOSS, losses)
-    handles = style.dots(scene, axes, lambda some: [x(one) for one in some], LOSS)
+    handles = style.dots(scene, axes, lambda some: [x(entry) for entry in some], LOSS)
     so_far = list(accumulate(losses, min))
-    places = [x(one) for one in scene.good]
+    places = [x(entry) for entry in scene.good]
     handles += axes.plot(
         [*places, x(scene.entries[-1])], [*so_far, so_far[-1]], color=style.RED, linewidth=2, label="best so far",
         drawstyle="steps-post", zorder=4,
     )  # fmt: skip
     if scene.failed:
         handles += axes.plot(
-            [x(one) for one in scene.failed], [0.985] * len(scene.failed), "x", color=style.INK, markersize=6,
+            [x(entry) for entry in scene.failed], [0.985] * len(scene.failed), "x", color=style.INK, markersize=6,
             transform=axes.get_xaxis_transform(), label=f"failed ({len(scene.failed)}), at the upper edge",
         )  # fmt: skip
     if scene.leader:
@@ -83,11 +83,10 @@ def _best(scene: Scene, what: str, x: Callable[[Entry], float]) -> Figure | None
 
 
 def learning_curves(scene: Scene) -> Figure | None:
-    """The validation loss of the best ten by epoch; and beside it that of the final selection."""
-    best: dict[str, Entry] = {}
-    for entry in sorted(scene.good, key=lambda one: rank(one.trial), reverse=True):
-        if _curve(entry.trial):
-            best.setdefault(entry.trial.id, entry)
+    """The validation loss of the best ten networks by epoch; beside it that of the final selection."""
+    entries = {entry.trial.job.key: entry for entry in reversed(scene.good) if _curve(entry.trial)}
+    ranked = leaders(entry.trial for entry in entries.values())
+    best = {trial.id: entries[trial.job.key] for trial in ranked}
     if scene.leader and _curve(scene.leader.trial):
         best = {scene.leader.trial.id: scene.leader} | best
     chosen = list(best.values())[:BEST]
@@ -99,14 +98,14 @@ def learning_curves(scene: Scene) -> Figure | None:
     )
     if not chosen:
         return None
-    what = "the learning curves of the best networks" if len(chosen) > 1 else "the learning curve"
-    figure = style.canvas(scene, what, 10.0 if again else 8.0, 5.4)
+    title = "the learning curves of the best networks" if len(chosen) > 1 else "the learning curve"
+    figure = style.canvas(scene, title, 10.0 if again else 8.0, 5.4)
     panels = figure.subplots(1, 2 if again else 1, squeeze=False, sharey=True)[0]
     handles = _search(scene, panels[0], chosen, trained=trained)
     if again:
         panels[0].set_title("during the search", fontsize=10)
         handles += _selection(scene, panels[1], again)
-    losses = [loss for trial in (*(one.trial for one in chosen), *again) for _, loss in _curve(trial)]
+    losses = [loss for trial in (*(entry.trial for entry in chosen), *again) for _, loss in _curve(trial)]
     for axes in panels:
         style.scale(axes, "y", LOSS, losses)
         axes.set_xlabel("epochs (number)")
@@ -124,7 +123,7 @@ def _search(scene: Scene, axes: Axes, chosen: Sequence[Entry], *, trained: bool)
     for entry, (colour, line, mark) in zip(chosen, cycle(LOOKS), strict=False):
         metrics = entry.trial.metrics
         name = "training" if trained else f"trial {entry.number}"
-        label = f"{name}: {100 * metrics['validation_accuracy']:.2f} %"
+        label = f"{name}: {percent(metrics['validation_accuracy'])}"
         points = _curve(entry.trial)
         seldom = max(1, len(points) // 8)
         first = entry is scene.leader
@@ -133,7 +132,7 @@ def _search(scene: Scene, axes: Axes, chosen: Sequence[Entry], *, trained: bool)
             *zip(*points, strict=True), color=style.RED if first else colour, linestyle="-" if first else line,
             marker="*" if first else mark, markersize=11 if first else 5, linewidth=2.6 if first else 1.3,
             markevery=seldom, markerfacecolor=style.RED if first else filled, zorder=5 if first else 3,
-            label=f"{label} ({scene.leader_words})" if first and not trained else label,
+            label=f"{label} ({scene.leader_name})" if first and not trained else label,
         )  # fmt: skip
     return handles
 
@@ -156,7 +155,7 @@ def _selection(scene: Scene, axes: Axes, again: Sequence[Trial]) -> list[Line2D]
 
 
 def _curve(trial: Trial) -> list[tuple[float, float]]:
-    """The points of a curve, as far as they say what they should."""
+    """The points of a curve that have an epoch and a loss."""
     points = [(p["epoch"], p[LOSS]) for p in trial.curve if "epoch" in p and LOSS in p]
     limit = style.FARTHEST
     return [(epoch, min(limit, max(-limit, loss))) for epoch, loss in points if 0 <= epoch <= limit]

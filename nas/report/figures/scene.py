@@ -1,4 +1,4 @@
-"""What the figures of a record share: its trials by number, the best one, and the references among them."""
+"""The data that all figures of a record share: its trials by number, the best one, the reference networks."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from nas.records.outcome import Header, Outcome
 from nas.records.record import Record
 from nas.trial import Trial
 
-REFERENCES = 8  # more are not told apart by their marks
+REFERENCES = 8  # more could not be distinguished by their marks
 
 
 class Entry(NamedTuple):
-    """A trial where it stands in the search."""
+    """A trial with its place in the search."""
 
     number: int  # from 1
-    seconds: float  # of the search, when it was through
+    seconds: float  # of the search when the trial was finished
     trial: Trial
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A record as it is at one moment."""
+    """A record at one moment."""
 
     header: Header
     entries: tuple[Entry, ...]
@@ -37,13 +37,15 @@ class Scene:
         """The scene of a record.
 
         Raises:
-            JournalError: the record does not say what was searched, or its outcome names what is not there.
+            JournalError: the record does not say what was searched, or its outcome names a training that it lacks.
         """
         header = record.header
         if not isinstance(header.dataset.get("name"), str):
-            raise JournalError(f"{record.path} does not say on what data was searched")
+            raise JournalError(f"{record.path} does not name the data set")
         told = tuple(record.told)  # another thread may add to it meanwhile
-        entries = (Entry(i, one.seconds, scored(one.trial, header.objectives)) for i, one in enumerate(told, 1))
+        entries = (
+            Entry(i, entry.seconds, scored(entry.trial, header.objectives)) for i, entry in enumerate(told, 1)
+        )
         return cls(header, tuple(entries), record.result())
 
     @cached_property
@@ -53,17 +55,17 @@ class Scene:
 
     @cached_property
     def failed(self) -> list[Entry]:
-        """The trials that did."""
+        """The trials that failed."""
         return [entry for entry in self.entries if entry.trial.failure is not None]
 
     @cached_property
     def longest(self) -> float:
-        """How many epochs the longest training of a trial had."""
+        """The number of epochs of the longest training."""
         return max((entry.trial.job.epochs for entry in self.good), default=0.0)
 
     @cached_property
     def full(self) -> list[Entry]:
-        """The trials that were trained longest: only these are compared with one another."""
+        """The trials that were trained longest; only these are compared with one another."""
         return [entry for entry in self.good if entry.trial.job.epochs == self.longest]
 
     @cached_property
@@ -80,13 +82,13 @@ class Scene:
         return next((entry for entry in self.good if entry.trial.job.key == key), None)
 
     @property
-    def leader_words(self) -> str:
-        """What the best one is."""
+    def leader_name(self) -> str:
+        """The name of the leader in titles and legends."""
         return "winner" if self.outcome else "best so far"
 
     @cached_property
     def references(self) -> dict[str, Entry]:
-        """The networks that somebody designed, or those of the space that are nearest to them, by their names."""
+        """The known networks by their names, or the networks of the space that are nearest to them."""
         found: dict[str, Entry] = {}
         others: dict[str, Entry] = {}
         for entry in self.good:
@@ -103,6 +105,6 @@ class Scene:
 
     @cached_property
     def least_error(self) -> float:
-        """What stands for an error of zero where it is read on a logarithmic axis: half an image."""
+        """The value that stands for an error of zero on a logarithmic axis: half an image."""
         images = self.header.dataset.get("validation")
         return 0.5 / images if isinstance(images, int) and images > 0 else 1e-4

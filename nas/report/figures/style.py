@@ -1,4 +1,4 @@
-"""How every figure looks: sizes, colours that are told apart by everybody, axes, legends, words from outside."""
+"""The look of every figure: sizes, colours for the colour-blind, axes, legends, texts from outside."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STAR: dict[str, Any] = {
     "zorder": 6,
 }  # fmt: skip
 SMALL = 9.0  # points of the smallest text
-FARTHEST = 1e30  # a plugin's numbers beyond are shown there: an axis has to end somewhere
+FARTHEST = 1e30  # the end of an axis: larger numbers of a plugin are shown here
 UNITS = {
     "validation_accuracy": "validation accuracy (%, error on a log scale)",
     "validation_loss": "validation loss (nats)",
@@ -39,16 +39,16 @@ UNITS = {
 assert UNITS.keys() == METRICS.keys()  # noqa: S101  # a metric without a label would be an error at the end of a search
 
 
-def canvas(scene: Scene, what: str, width: float = 8.0, height: float = 5.0) -> Figure:
-    """A figure, so many inches large, with a title that says what is seen."""
+def canvas(scene: Scene, subject: str, width: float = 8.0, height: float = 5.0) -> Figure:
+    """A figure of a width and height in inches, with a title that names the search and the subject."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    name = f"{words(scene.header.kind, 30)} on {words(scene.header.dataset['name'], 30)}"
-    figure.suptitle(textwrap.fill(f"{name}: {what}", int(10.2 * width)), fontsize=12, color=INK)
+    name = f"{short(scene.header.kind, 30)} on {short(scene.header.dataset['name'], 30)}"
+    figure.suptitle(textwrap.fill(f"{name}: {subject}", int(10.2 * width)), fontsize=12, color=INK)
     return figure
 
 
 def frame(axes: Axes) -> Axes:
-    """Axes as they are everywhere: a light grid behind the data, small words, no box around."""
+    """Axes in the common look: a light grid behind the data, small labels, no box."""
     axes.grid(visible=True, color="#e4e7ea", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -57,24 +57,24 @@ def frame(axes: Axes) -> Axes:
 
 
 def legend(figure: Figure, handles: Sequence[Any], columns: int = 3) -> None:
-    """A legend below the axes, where it hides nothing."""
+    """A legend below the axes, where it hides no data."""
     figure.legend(
         handles=list(handles), loc="outside lower center", ncols=min(columns, len(handles)), fontsize=SMALL,
         frameon=False,
     )  # fmt: skip
 
 
-def words(text: str, most: int = 24) -> str:
-    """Words from outside: one short line, without what Matplotlib would obey or has no letters for."""
+def short(text: str, most: int = 24) -> str:
+    """A text from outside as one short line, without characters that Matplotlib interprets or lacks."""
     one_line = " ".join(plain(text[: 4 * most]).split())
-    known = "".join(one if ord(one) in _letters() else "\ufffd" for one in one_line)
-    short = known if len(known) <= most else f"{known[: most - 1]}…"
-    return short.replace("$", r"\$")  # a pair of them would begin a formula
+    known = "".join(letter if ord(letter) in _letters() else "\ufffd" for letter in one_line)
+    cut = known if len(known) <= most else f"{known[: most - 1]}…"
+    return cut.replace("$", r"\$")  # a pair of them would begin a formula
 
 
 @lru_cache(maxsize=1)
 def _letters() -> frozenset[int]:
-    """The characters of the font. One that is not there would be a warning for everybody to read."""
+    """The characters of the font. Matplotlib would warn about every other character."""
     path = font_manager.findfont(font_manager.FontProperties())
     return frozenset(font_manager.get_font(path).get_charmap())
 
@@ -88,24 +88,24 @@ def compact(number: float) -> str:
 
 
 def percent(error: float) -> str:
-    """An error as the accuracy that it is."""
+    """An error as an accuracy."""
     return f"{100 * (1 - error):.6g} %"
 
 
 def values(scene: Scene, metric: str, entries: Iterable[Entry]) -> list[float]:
-    """Where the trials lie on the axis of a metric: an accuracy by its error."""
+    """The positions of trials on the axis of a metric; an accuracy is placed by its error."""
     return [place(scene, metric, entry.trial.metrics[metric]) for entry in entries]
 
 
 def place(scene: Scene, metric: str, value: float) -> float:
-    """Where a value lies on the axis of a metric."""
+    """The position of a value on the axis of a metric."""
     if metric == "validation_accuracy":
         return min(1.0, max(scene.least_error, 1 - value))
     return min(FARTHEST, max(-FARTHEST, value))
 
 
 def scale(axes: Axes, which: Literal["x", "y"], metric: str, found: Sequence[float], least: float = 0.0) -> None:
-    """Make the axis of a metric: its words, its range around what was found, a few round numbers."""
+    """Set up the axis of a metric: its label, a range around the values, a few round numbers."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = min(found), max(found)
     accuracy = metric == "validation_accuracy"
@@ -136,7 +136,7 @@ def scale(axes: Axes, which: Literal["x", "y"], metric: str, found: Sequence[flo
 
 
 def ticks(low: float, high: float, most: int = 8) -> list[float]:
-    """At most so many round numbers within a range, in equal steps or, where it is wide, in equal ratios."""
+    """At most ``most`` round numbers within a range: in equal steps or, in a wide range, in equal ratios."""
     if low > 0 and high / low >= 4:
         first, last = math.floor(math.log10(low)), math.floor(math.log10(high))
         for steps in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
@@ -151,7 +151,7 @@ def ticks(low: float, high: float, most: int = 8) -> list[float]:
 def dots(
     scene: Scene, axes: Axes, x: Callable[[list[Entry]], list[float]], y: str, size: float = 0
 ) -> list[Line2D]:
-    """Every trial as a dot: those that were trained longest dark, those stopped early light and hollow."""
+    """Every trial as a dot: dark where it was trained longest, light and hollow where it was stopped early."""
     size = size or (6.0 if len(scene.good) < 100 else 4.0)
     made = []
     for some, style, label in (
@@ -174,12 +174,12 @@ def dots(
 
 
 def epochs(count: float) -> str:
-    """So many epochs, in words."""
+    """A number of epochs with its unit."""
     return f"{count:g} epoch{'s' * (count != 1)}"
 
 
 def star(scene: Scene, axes: Axes, x: float, y: float) -> Line2D:
-    """The winner."""
-    assert scene.leader is not None  # noqa: S101  # asked by who calls
-    (mark,) = axes.plot([x], [y], label=f"{scene.leader_words}: trial {scene.leader.number}", **STAR)
+    """The winner as a star."""
+    assert scene.leader is not None  # noqa: S101  # the caller has checked it
+    (mark,) = axes.plot([x], [y], label=f"{scene.leader_name}: trial {scene.leader.number}", **STAR)
     return mark

@@ -1,4 +1,4 @@
-"""Where the winner comes from: its ancestors, and how each was made of its parents."""
+"""The family tree of the winner: its ancestors, and the operation that made each from its parents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LINES: dict[str, tuple[Any, str]] = {"mutation": ("-", style.INK), "crossover": 
 OTHER: tuple[Any, str] = (":", style.INK)
 
 
-Spot = tuple[int, int, int]  # a box: (number, 0, 0); where a line passes a generation: (parent, child, generation)
+Spot = tuple[int, int, int]  # a box: (number, 0, 0); a line that passes a generation: (parent, child, generation)
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,17 @@ class Tree:
     entries: dict[int, Entry]
     parents: dict[int, list[int]]
     generation: dict[int, int]  # 0: the winner; parents are in later ones than their children
-    hidden: int  # ancestors that are left out
+    hidden: int  # the number of ancestors that are not shown
 
     def path(self, child: int, parent: int) -> list[Spot]:
-        """Where the line between two boxes passes."""
+        """The spots of the line between two boxes."""
         between = range(self.generation[child] + 1, self.generation[parent])
         return [(child, 0, 0), *((parent, child, level) for level in between), (parent, 0, 0)]
 
     @property
     def paths(self) -> list[tuple[int, list[Spot]]]:
         """Every child with the path to each of its parents."""
-        return [(child, self.path(child, one)) for child, parents in self.parents.items() for one in parents]
+        return [(child, self.path(child, parent)) for child, parents in self.parents.items() for parent in parents]
 
 
 def family_tree(scene: Scene) -> Figure | None:
@@ -57,10 +57,10 @@ def family_tree(scene: Scene) -> Figure | None:
         return None
     places = _arrange(tree)
     right, above = max(x for x, _ in places.values()) + 0.6, max(y for _, y in places.values()) + 0.55
-    what = f"the ancestors of the {scene.leader_words}, the oldest above"
+    title = f"the ancestors of the {scene.leader_name}, the oldest above"
     if tree.hidden:
-        what += f" ({tree.hidden} older {'ones are' if tree.hidden > 1 else 'one is'} not shown)"
-    figure = style.canvas(scene, what, max(7.0, 1.15 * right), 1.4 + 1.3 * above)
+        title += f" ({tree.hidden} older {'ones are' if tree.hidden > 1 else 'one is'} not shown)"
+    figure = style.canvas(scene, title, max(7.0, 1.15 * right), 1.4 + 1.3 * above)
     axes = figure.subplots()
     axes.set_axis_off()
     middle = max(7.0, 1.15 * right) / 1.15 / 2
@@ -106,11 +106,11 @@ def _label(entry: Entry, *, root: bool) -> str:
         f"{100 * metrics['validation_accuracy']:.2f} %",
         style.compact(metrics["parameters"]),
     ]
-    return "\n".join([*lines, style.words(origin, 13)] if root and origin else lines)
+    return "\n".join([*lines, style.short(origin, 13)] if root and origin else lines)
 
 
 def _tree(scene: Scene, leader: Entry) -> Tree:
-    """The ancestors as far as they are shown. Whoever was told later is nobody's parent: there is no circle."""
+    """The ancestors as far as they are shown. A later trial is never a parent, so there is no circle."""
     first: dict[str, Entry] = {}
     for entry in scene.good:
         first.setdefault(entry.trial.id, entry)
@@ -119,11 +119,11 @@ def _tree(scene: Scene, leader: Entry) -> Tree:
     for number in range(leader.number, 0, -1):  # children come before their parents
         if number not in entries:
             continue
-        known = (first.get(one) for one in entries[number].trial.job.candidate.parents)
-        parents[number] = sorted({one.number for one in known if one is not None and one.number < number})
-        for one in parents[number]:
-            entries[one] = scene.entries[one - 1]
-            depth[one] = max(depth.get(one, 0), depth[number] + 1)
+        known = (first.get(parent) for parent in entries[number].trial.job.candidate.parents)
+        parents[number] = sorted({entry.number for entry in known if entry is not None and entry.number < number})
+        for parent in parents[number]:
+            entries[parent] = scene.entries[parent - 1]
+            depth[parent] = max(depth.get(parent, 0), depth[number] + 1)
     shown: set[int] = set()
     for level in range(GENERATIONS):
         here = sorted(number for number, own in depth.items() if own == level)
@@ -131,12 +131,12 @@ def _tree(scene: Scene, leader: Entry) -> Tree:
         shown.update(here[max(0, len(here) - room) :])
         if len(here) > room:
             break
-    kept = {number: [one for one in parents[number] if one in shown] for number in sorted(shown)}
+    kept = {number: [parent for parent in parents[number] if parent in shown] for number in sorted(shown)}
     return Tree({number: entries[number] for number in kept}, kept, depth, len(entries) - len(shown))
 
 
 def _arrange(tree: Tree) -> dict[Spot, tuple[float, float]]:
-    """A place for each box, in rows by generation, near its children and parents (after Sugiyama et al., 1981)."""
+    """The position of each box, in rows by generation, near its children and parents (Sugiyama et al., 1981)."""
     rows: dict[int, list[Spot]] = defaultdict(list)
     near: dict[Spot, list[Spot]] = defaultdict(list)
     for number in tree.entries:
@@ -144,9 +144,9 @@ def _arrange(tree: Tree) -> dict[Spot, tuple[float, float]]:
     for _, path in tree.paths:
         for spot in path[1:-1]:
             rows[spot[2]].append(spot)
-        for one, other in pairwise(path):
-            near[one].append(other)
-            near[other].append(one)
+        for spot, other in pairwise(path):
+            near[spot].append(other)
+            near[other].append(spot)
     x = {spot: float(i) for row in rows.values() for i, spot in enumerate(sorted(row))}
     for _ in range(SWEEPS):
         for level in (*sorted(rows), *sorted(rows, reverse=True)):
@@ -159,11 +159,11 @@ def _arrange(tree: Tree) -> dict[Spot, tuple[float, float]]:
 
 
 def _spread(row: list[Spot], wish: dict[Spot, float]) -> None:
-    """Move the spots of a row apart, to the right, and the whole row back to where it wished to be."""
+    """Move the spots of a row apart to the right, then the whole row back so that its mean stays."""
     middle = mean([wish[spot] for spot in row])
-    for one, other in pairwise(row):
-        room = 1.0 if one[2] == other[2] == 0 else 0.65 if 0 in (one[2], other[2]) else 0.3
-        wish[other] = max(wish[other], wish[one] + room)
+    for spot, other in pairwise(row):
+        room = 1.0 if spot[2] == other[2] == 0 else 0.65 if 0 in (spot[2], other[2]) else 0.3
+        wish[other] = max(wish[other], wish[spot] + room)
     back = mean([wish[spot] for spot in row]) - middle
     for spot in row:
         wish[spot] -= back

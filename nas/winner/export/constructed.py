@@ -22,7 +22,7 @@ from torch import nn
 
 from nas.architecture.layer import Layer, Shape
 from nas.errors import NasError
-from nas.winner.best import weightless
+from nas.winner.weights import weightless
 
 CALL = "_nas_call"  # the attribute of a module that holds the arguments of its constructor
 

@@ -1,4 +1,4 @@
-"""A trained network leaves the tool in formats that others read, each checked before it is in its place."""
+"""Export a trained network in formats of other tools; each file is checked before it is moved to its place."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas.data import open_source
 from nas.errors import NasError, UsageError, plain
@@ -22,31 +23,31 @@ from nas.files import sync_folder
 from nas.records import searches
 from nas.records.journal import FILE
 from nas.records.record import read
-from nas.winner import best as handover
 from nas.winner.export import fresh
 from nas.winner.export.formats import FORMATS, MARK, Format, Model, read_model
+from nas.winner.sealed import test_images
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.training.network import Network
 
-TOLERANCE = 1e-4  # of a logit; the rounding of single precision is a tenth of that
-RANDOM = 1_000  # images, where there are no test images
-VALUES = 2**28  # of random images, at most
-DRAFT = ".export.part"  # one writer a folder: what a kill left of it is written over
+TOLERANCE = 1e-4  # difference of a logit; the rounding of single precision is a tenth of it
+RANDOM = 1_000  # random images, where there are no test images
+VALUES = 2**28  # numbers in all random images, at most
+DRAFT = ".export.part"  # a folder has one writer: the rest that a kill left is overwritten
 
 
 class Images(NamedTuple):
-    """What the exported models are compared with their original on."""
+    """The images on which the exported models are compared with their original."""
 
     images: Tensor  # (N, C, H, W) uint8
-    note: str = ""  # why these are no test images
+    note: str = ""  # the reason, if they are not the test images
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A model that was written, and found to do what the original does."""
+    """A model that was written and agrees with the original."""
 
     format: str
     path: Path  # a file or a folder
@@ -60,31 +61,31 @@ def load_model(folder: Path) -> Model:
     """The winner of a search, or the network of a training.
 
     Raises:
-        NasError: there is none (yet), or it is damaged.
+        NasError: there is no winner (yet), or it is damaged.
     """
     best = folder / "best"
     if not (best / "architecture.json").exists():
         state = searches.State.of(folder)
         config = state.record.about.get("config", {})
         going_on = (
-            searches.resume_command(folder, config) if "strategy" in config else "`nas train` trains it anew"
+            searches.resume_command(folder, config) if "strategy" in config else "`nas train` trains it again"
         )
-        words = "wait until it is finished" if state.word == "running" else going_on
-        raise NasError(f"{folder.name} has no winner yet ({state.word}): {words}")
+        advice = "wait until it is finished" if state.word == "running" else going_on
+        raise NasError(f"{folder.name} has no winner yet ({state.word}): {advice}")
     try:
         dataset = str(read(folder / FILE)[0].about["dataset"]["name"])
     except (NasError, LookupError, TypeError):
         dataset = "images"
-    return read_model(best, handover.load_network(best), dataset)
+    return read_model(best, dataset)
 
 
 def images_for(folder: Path, model: Model, data_dir: Path | None = None, plugins: Sequence[Path] = ()) -> Images:
-    """The test images of a search's data set; where these cannot be had, random ones.
+    """The test images of a search's data set; random images where these cannot be loaded.
 
     Args:
-        folder: of the search. It may be a stranger's: the plugin folders that it names are not looked into.
+        folder: of the search. It may come from a stranger: the plugin folders that it names are not used.
         model: its winner.
-        data_dir: the first folder to look in for the data.
+        data_dir: the first folder in which the data are looked for.
         plugins: folders of plugins that may be used.
     """
     import torch
@@ -97,10 +98,10 @@ def images_for(folder: Path, model: Model, data_dir: Path | None = None, plugins
         options = {name: value for name, value in config.get("options", {}).items() if name.startswith("dataset.")}
         options = {name.removeprefix("dataset."): value for name, value in options.items()}
         source = open_source(config["dataset"], data_dir or (Path(known) if known else None), options, plugins)
-        images = handover.test_images(source)
+        images = test_images(source)
         if images.dtype == torch.uint8 and tuple(images.shape[1:]) == shape and len(images):
             return Images(images)
-        reason = f"the test images of {source.name} are not like those that the network takes"
+        reason = f"the test images of {source.name} have another shape than the images of the network"
     except NasError as error:
         named = [] if plugins else config.get("plugins") or []
         reason = str(error) + "".join(f"; it may be a plugin: --plugins {folder}" for folder in named[:1])
@@ -112,17 +113,17 @@ def images_for(folder: Path, model: Model, data_dir: Path | None = None, plugins
 
 
 def export(model: Model, formats: Sequence[str], out: Path, images: Tensor) -> Iterator[Exported]:
-    """Write a model in some formats, one after the other; one is in its place when it was checked, not before.
+    """Write a model in some formats, one after the other; each is moved to its place after it was checked.
 
     Args:
-        model: what to export.
+        model: to export.
         formats: names in `FORMATS`.
         out: the folder to write.
-        images: (N, C, H, W) uint8, to compare on.
+        images: (N, C, H, W) uint8, for the comparison.
 
     Raises:
-        UsageError: something that is not an earlier export is where one would be.
-        NasError: a model cannot be written, or does not do what the original does.
+        UsageError: a file or folder that is no earlier export stands in the place of an export.
+        NasError: a model cannot be written, or does not agree with the original.
     """
     places = {name: out / FORMATS[name].place for name in formats}
     for name, place in places.items():  # before anything is written
@@ -132,10 +133,10 @@ def export(model: Model, formats: Sequence[str], out: Path, images: Tensor) -> I
     for name, place in places.items():
         begun = time.monotonic()
         files = _written(model, name)
-        with _Draft(out) as draft:
-            path = _write(draft.folder / place.name, files)
+        with _draft(out) as folder:
+            path = _write(folder / place.name, files)
             difference = _check(name, path, images, expected)
-            draft.put(path, place)
+            _put(path, place)
         size = sum(len(content) for content in files.values())
         yield Exported(name, place, size, difference, len(images), time.monotonic() - begun)
 
@@ -156,10 +157,10 @@ def _logits(network: Network, images: Tensor) -> Tensor:
 
 
 def _check(name: str, path: Path, images: Tensor, expected: Tensor) -> float:
-    """The largest difference of a logit between a model, run in a process of its own, and the original.
+    """The largest difference of a logit between the original and a model that runs in a new process.
 
     Raises:
-        NasError: the model does not run, or the difference is too large, or a class is another one.
+        NasError: the model does not run, or the difference is too large, or a class differs.
     """
     import numpy as np
 
@@ -169,53 +170,51 @@ def _check(name: str, path: Path, images: Tensor, expected: Tensor) -> float:
         command = [sys.executable, "-P", str(fresh.__file__), name, str(path), str(given), str(got)]
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
         if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-            raise NasError(f"the {name} model was written, and does not run: {plain(said[-1])[:200]}")
+            lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+            raise NasError(f"the {name} model was written, but does not run: {plain(lines[-1])[:200]}")
         logits = np.load(got, allow_pickle=False)
     original = expected.numpy()
     if logits.shape != original.shape:
         raise NasError(f"the {name} model gives logits of {logits.shape}, and the original of {original.shape}")
     difference = float(np.abs(logits - original).max())
-    others = int((logits.argmax(1) != original.argmax(1)).sum())
-    if others or not difference <= TOLERANCE:  # NaN is not
+    different = int((logits.argmax(1) != original.argmax(1)).sum())
+    if different or not difference <= TOLERANCE:  # true for NaN, too
         raise NasError(
-            f"the {name} model is not kept, because it does not do what the original does: a logit differs by "
-            f"{difference:.2g} (at most {TOLERANCE:g} is right), {others:,} of {len(logits):,} classes are others"
+            f"the {name} model is not kept, because it does not agree with the original: a logit differs by "
+            f"{difference:.2g} (at most {TOLERANCE:g} is allowed), {different:,} of {len(logits):,} classes differ"
         )
     return difference
 
 
-class _Draft:
-    """A folder beside the place of an export, for what is not checked yet; it is gone afterwards."""
+@contextmanager
+def _draft(out: Path) -> Iterator[Path]:
+    """A temporary folder beside the place of an export, for a model that is not checked yet."""
+    folder = out / DRAFT
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
-    def __init__(self, out: Path) -> None:
-        self.out, self.folder = out, out / DRAFT
 
-    def __enter__(self) -> Self:
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir()
-        except OSError as error:
-            raise _unwritable(self.out, error) from None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def put(self, path: Path, place: Path) -> None:
-        """Bring an export to its place: a file takes the place of an older one, a folder after that has left."""
-        try:
-            if place.is_dir():
-                place.rename(self.folder / "old")
-            path.replace(place)
-            sync_folder(self.out)
-        except OSError as error:
-            raise _unwritable(place, error) from None
+def _put(path: Path, place: Path) -> None:
+    """Move an export to its place: a file replaces an older file; an older folder is moved away first."""
+    try:
+        if place.is_dir():
+            place.rename(path.parent / "old")
+        path.replace(place)
+        sync_folder(place.parent)
+    except OSError as error:
+        raise _unwritable(place, error) from None
 
 
 def _write(path: Path, files: dict[str, bytes]) -> Path:
-    """Write the files of a format to a place that is free, and bring them to the disk."""
+    """Write the files of a format to a new path, and flush them to the disk."""
     try:
         if "" not in files:
             path.mkdir()
@@ -236,7 +235,7 @@ def _unwritable(path: Path, error: OSError) -> NasError:
 
 
 def _is_export(place: Path, form: Format) -> bool:
-    """Whether what is there is an earlier export, and nothing else."""
+    """Whether a file or folder is an earlier export and holds nothing else."""
     marked = place / form.files[0] if form.files else place
     if place.is_symlink() or not marked.is_file() or marked.stat().st_size == 0:
         return False
@@ -247,5 +246,5 @@ def _is_export(place: Path, form: Format) -> bool:
 
 
 def _short(error: Any) -> str:
-    words = " ".join(plain(str(error)).split())
-    return f"{type(error).__name__}: {words[:200]}" if words else type(error).__name__
+    message = " ".join(plain(str(error)).split())
+    return f"{type(error).__name__}: {message[:200]}" if message else type(error).__name__

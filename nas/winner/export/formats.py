@@ -1,4 +1,4 @@
-"""The formats that a trained network is exported in: each as files of bytes, which others read."""
+"""The formats in which a trained network is exported, each as files of bytes."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas import __version__
-from nas.winner.best import EXPORTS, described
+from nas.winner.best import read_best
+from nas.winner.export import PLACES
 from nas.winner.export.source_code import Described, renamed, source_code
 
 if TYPE_CHECKING:
     from nas.training.network import Network
 
-MARK = "nas export"  # in one file of every export: whose it is
-OPSET = 18  # the first in which ONNX can resize as PIL does
+MARK = "nas export"  # stands in one file of every export and identifies it
+OPSET = 18  # the first version of ONNX that can resize as PIL does
 
 
 class Model(NamedTuple):
-    """A trained network, and what there is to say about it."""
+    """A trained network and its description."""
 
-    best: Path  # the folder that it comes from
+    best: Path  # its folder
     network: Network
     about: Described
 
     def note(self) -> dict[str, Any]:
-        """What an exported model says about itself."""
+        """The description that an exported model holds."""
         return {
             "written_by": f"{MARK} {__version__}",
             "dataset": self.about.dataset,
@@ -41,15 +42,15 @@ class Model(NamedTuple):
 
 
 class Format(NamedTuple):
-    """How a format is written, and where to."""
+    """A format of export."""
 
-    place: str  # a file, or a folder of files
-    files: tuple[str, ...]  # of the folder, the first one has the mark; none for a file, which has it itself
-    write: Callable[[Model], dict[str, bytes]]  # the files of a folder; otherwise one, called ""
+    place: str  # the file or folder that it writes
+    files: tuple[str, ...]  # the files of the folder, the first of which holds the mark; empty for a file
+    write: Callable[[Model], dict[str, bytes]]  # the content of each file; that of a single file has the name ""
 
 
 def onnx(model: Model) -> dict[str, bytes]:
-    """One file for onnxruntime and others."""
+    """One file for onnxruntime and other runtimes."""
     import torch
 
     with _silence():
@@ -65,7 +66,7 @@ def onnx(model: Model) -> dict[str, bytes]:
 
 
 def torch_export(model: Model) -> dict[str, bytes]:
-    """An archive of torch.export; whoever loads it runs no code of anybody's."""
+    """An archive of torch.export; to load it runs no foreign code."""
     import torch
 
     archive = io.BytesIO()
@@ -77,7 +78,7 @@ def torch_export(model: Model) -> dict[str, bytes]:
 
 
 def safetensors(model: Model) -> dict[str, bytes]:
-    """The files of best/ themselves."""
+    """The two files of best/."""
     text = json.loads((model.best / "architecture.json").read_text(encoding="utf-8"))
     text = json.dumps({**text, "written_by": model.note()["written_by"]}, indent=2, ensure_ascii=False)
     weights = (model.best / "weights.safetensors").read_bytes()
@@ -85,7 +86,7 @@ def safetensors(model: Model) -> dict[str, bytes]:
 
 
 def python(model: Model) -> dict[str, bytes]:
-    """One readable file of PyTorch, and the weights, which `torch.load` reads without running code."""
+    """One readable file of PyTorch code, and the weights, which `torch.load` reads without running code."""
     import torch
 
     weights = io.BytesIO()
@@ -94,30 +95,33 @@ def python(model: Model) -> dict[str, bytes]:
 
 
 FORMATS = {
-    "onnx": Format(EXPORTS["onnx"], (), onnx),
-    "torch": Format(EXPORTS["torch"], (), torch_export),
-    "safetensors": Format(EXPORTS["safetensors"], ("architecture.json", "weights.safetensors"), safetensors),
-    "python": Format(EXPORTS["python"], ("network.py", "weights.pt"), python),
+    "onnx": Format(PLACES["onnx"], (), onnx),
+    "torch": Format(PLACES["torch"], (), torch_export),
+    "safetensors": Format(PLACES["safetensors"], ("architecture.json", "weights.safetensors"), safetensors),
+    "python": Format(PLACES["python"], ("network.py", "weights.pt"), python),
 }
 
 
 def _traced(model: Model) -> tuple[Any, tuple[Any], dict[str, Any]]:
-    """The module that is exported, an example, and which of the example's sizes are free."""
+    """The module to export, an example of its input, and the sizes of the example that are free."""
     import torch
     from torch.export import Dim
 
     from nas.training.network import AnySize
 
-    channels, height, width = model.about.shape
-    # Of another size than the network's: what is equal there would be taken for a rule.
-    images = torch.zeros((2, channels, height + 3, width + 5), dtype=torch.uint8)
-    free = {0: Dim("batch", min=1), 2: Dim("height", min=1), 3: Dim("width", min=1)}
+    channels, *sizes = model.about.shape
+    free = {0: Dim("batch", min=1)}
+    if len(sizes) == 2:
+        # Of another size than the network's: torch.export would take equal sizes for a rule.
+        sizes = [sizes[0] + 3, sizes[1] + 5]
+        free |= {2: Dim("height", min=1), 3: Dim("width", min=1)}
+    images = torch.zeros((2, channels, *sizes), dtype=torch.uint8)
     return AnySize(model.network).eval(), (images,), {"images": free}
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep what torch and onnxscript say to themselves: progress, and warnings about their own insides."""
+    """Suppress the output of torch and onnxscript: progress, and warnings about their own internals."""
     disabled = logging.root.manager.disable
     nowhere = io.StringIO()
     logging.disable(logging.CRITICAL)
@@ -129,7 +133,11 @@ def _silence() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def read_model(best: Path, network: Network, dataset: str) -> Model:
-    """The network of a best/ folder, with what its architecture.json says."""
-    architecture, shape, classes = described(best / "architecture.json")
-    return Model(best, network, Described(architecture, shape, classes, dataset))
+def read_model(best: Path, dataset: str) -> Model:
+    """The network in a best/ folder with its description.
+
+    Raises:
+        NasError: the folder does not hold a trained network.
+    """
+    description, network = read_best(best)
+    return Model(best, network, Described(*description[:3], dataset))

@@ -1,9 +1,9 @@
-"""Run an exported model in a process of its own, as somebody else would: a program, which imports nothing of nas.
+"""Run an exported model in a new process, as another person would: a program that imports nothing of nas.
 
     python -P fresh.py FORMAT MODEL IMAGES.npy LOGITS.npy
 
 It reads raw images (N, C, H, W), uint8, and writes the logits (N, classes). Only the format "safetensors" needs
-nas; for the others it is shut out here, so that a model that needs it fails.
+nas; for the other formats its import is blocked, so that a model that needs nas fails.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def load_safetensors(path: Path) -> Model:
 
 
 def _of_arrays(module: Callable[[Any], Any]) -> Model:
-    """What takes arrays where a module takes tensors."""
+    """A function of arrays instead of tensors."""
     import torch
 
     def run(images: Any) -> Any:

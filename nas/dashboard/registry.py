@@ -1,4 +1,4 @@
-"""The winner as an MLflow model: logged to the run of its search, and registered for its data set."""
+"""The winner as an MLflow model: logged to the run of its search, and registered under its data set."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from nas.objectives import best_seed
 from nas.records.outcome import Header, Outcome
 from nas.report import figures
+from nas.report.summary import percent
 from nas.winner.best import load_network
 
 if TYPE_CHECKING:
@@ -22,35 +22,34 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHAMPION = "champion"
-MODEL = "nas.model"  # the tag of a version of a registered model: the logged model that it is
-NONE = (-1.0, 0.0)  # scores below any
+MODEL = "nas.model"  # the tag of a registered version that names its logged model
+NONE = (-1.0, 0.0)  # scores below all others
 
 
 def log_model_of(header: Header) -> Callable[[Outcome, str, str], None]:
-    """`log_model` for when the images are not at hand: the example is black."""
+    """`log_model` where no images are at hand: the example is black."""
     import torch
 
     return partial(log_model, torch.zeros((2, *header.limits.input_shape), dtype=torch.uint8))
 
 
 def warm_up() -> None:
-    """Import what `log_model` and the figures need: most of the time that they take, the first time."""
+    """Import what `log_model` and the figures need, which is most of their time in their first call."""
     for name in ("mlflow.pytorch", "torch.export._trace"):
         import_module(name)
     figures.warm_up()
 
 
 def log_model(example: Tensor, outcome: Outcome, tracking_uri: str, run_id: str) -> None:
-    """Log the winner to a run, with a signature and an input example, and register it; what is there stays.
+    """Log the winner to a run, with a signature and an input example, and register it, unless both are done.
 
-    The format is a ``torch.export`` archive: it runs no code of this package, or of anybody else, when it is
-    loaded.
+    The format is a ``torch.export`` archive: to load it runs no code of this package or of others.
 
     Args:
         example: two or more raw images (N, C, H, W), uint8.
-        outcome: whose winner.
-        tracking_uri: the store.
-        run_id: the run that the model belongs to.
+        outcome: of the search.
+        tracking_uri: the address of the store.
+        run_id: the search's run.
     """
     from mlflow import MlflowClient
 
@@ -63,11 +62,11 @@ def log_model(example: Tensor, outcome: Outcome, tracking_uri: str, run_id: str)
 
 @contextmanager
 def _tracking(uri: str) -> Iterator[None]:
-    """MLflow's functions use this store; afterwards, what they used before."""
+    """Let MLflow's functions use this store, and afterwards the store that they used before."""
     import mlflow
 
     before = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri)  # which sets the variable, too
+    mlflow.set_tracking_uri(uri)  # sets the variable, too
     try:
         yield
     finally:
@@ -76,18 +75,16 @@ def _tracking(uri: str) -> Iterator[None]:
             os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
-def _handed_over(outcome: Outcome) -> str:
-    """The key of the training whose weights are in best/: a search that was given more may train it again."""
-    return best_seed(outcome.retrained).job.key
-
-
 def _logged(client: MlflowClient, outcome: Outcome, run_id: str) -> str | None:
-    """The id of the winner's model, if it is logged; what a kill has left of one is removed."""
+    """The id of the winner's model, if it is logged; a model that a kill left unfinished is removed.
+
+    A search with more budget may train the same winner again, so a model is known by its training.
+    """
     experiment = client.get_run(run_id).info.experiment_id
     for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
         if model.status != "READY":
             client.delete_logged_model(model.model_id)
-        elif model.tags.get("nas.job") == _handed_over(outcome):
+        elif model.tags.get("nas.job") == outcome.handed_over.job.key:
             return str(model.model_id)
     return None
 
@@ -103,14 +100,14 @@ def _log(example: Tensor, outcome: Outcome, run_id: str) -> str:
     with torch.inference_mode():
         signature = infer_signature(images.numpy(), network(images).numpy())
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.export's own, about tensors that share their memory
+        warnings.simplefilter("ignore")  # of torch.export, about tensors that share their memory
         logged = mlflow.pytorch.log_model(
             network,
             name="model",
             signature=signature,
             input_example=images.numpy(),
-            tags={"nas.job": _handed_over(outcome)},
-            # Given, because finding them out takes longer than a training.
+            tags={"nas.job": outcome.handed_over.job.key},
+            # Given, because to infer them takes longer than a training.
             pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "torch")],
         )
     return str(logged.model_id)
@@ -119,7 +116,7 @@ def _log(example: Tensor, outcome: Outcome, run_id: str) -> str:
 def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -> None:
     """Make the model a version of the data set's registered model, and its champion if it is the best so far.
 
-    Searches are compared by the mean on the validation images after their winners were trained again, never by the
+    Searches are compared by the validation scores of their retrained winners (means over the seeds), never by the
     test images.
     """
     name = _registered(client, outcome.header)
@@ -137,35 +134,20 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
     if known:
         version = str(known[0].version)
     else:
-        words = (
-            f"{100 * outcome.validation_accuracy:.2f} % of the validation images (mean of "
-            f"{len(outcome.retrained)}), {outcome.parameters:,} parameters, found by {outcome.header.name}"
+        text = (
+            f"{percent(outcome.validation_accuracy)} of the validation images (mean of {len(outcome.retrained)} "
+            f"trainings), {outcome.parameters:,} parameters, found by {outcome.header.name}"
         )
-        made = client.create_model_version(name, f"models:/{model}", run_id, tags, None, words, model_id=model)
+        made = client.create_model_version(name, f"models:/{model}", run_id, tags, None, text, model_id=model)
         version = str(made.version)
-    place = [{"name": name, "version": version}]
-    client.set_logged_model_tags(model, {"mlflow.modelVersions": json.dumps(place)})  # the dashboard's link
-    _crown(client, name, version, _scores(tags))
-
-
-def _crown(client: MlflowClient, name: str, version: str, scores: tuple[float, float]) -> None:
-    """Make a version the champion if it is better than the one of now."""
-    from mlflow.exceptions import MlflowException
-
-    for has_failed in (False, True):
-        if scores <= _champion(client, name):
-            return
-        try:
-            client.set_registered_model_alias(name, CHAMPION, version)
-        except MlflowException:  # in the same moment, another search has made the first champion
-            if has_failed:
-                raise
-        else:
-            return
+    versions = [{"name": name, "version": version}]
+    client.set_logged_model_tags(model, {"mlflow.modelVersions": json.dumps(versions)})  # the dashboard's link
+    if _scores(tags) > _champion(client, name):
+        client.set_registered_model_alias(name, CHAMPION, version)
 
 
 def _champion(client: MlflowClient, name: str) -> tuple[float, float]:
-    """The scores of the champion of now, lower than any where there is none."""
+    """The scores of the current champion; `NONE` where there is no champion."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -175,26 +157,26 @@ def _champion(client: MlflowClient, name: str) -> tuple[float, float]:
 
 
 def _registered(client: MlflowClient, header: Header) -> str:
-    """The registered model of a data set, made if it is not there. Other images of its name have their own."""
+    """The name of a data set's registered model, made if missing; other images of the same name have their own."""
     from mlflow.exceptions import MlflowException
 
     fingerprint = str(header.dataset["fingerprint"])
     plain = f"nas-{header.dataset['name']}"
     for name in (plain, f"{plain}-{fingerprint[:8]}"):
-        words = f"The winners of nas on {header.dataset['name']} (fingerprint {fingerprint})"
+        text = f"The winners of nas on {header.dataset['name']} (fingerprint {fingerprint})"
         try:
-            client.create_registered_model(name, {"dataset_fingerprint": fingerprint}, words)
+            client.create_registered_model(name, {"dataset_fingerprint": fingerprint}, text)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         if client.get_registered_model(name).tags.get("dataset_fingerprint") == fingerprint:
             return name
-    raise MlflowException(f"the registered model {name} is of other images")
+    raise MlflowException(f"the registered model {name} belongs to other images")
 
 
 def _scores(tags: dict[str, str]) -> tuple[float, float]:
-    """What champions are compared by: higher is better."""
+    """The scores by which champions are compared; higher is better."""
     try:
         return float(tags["validation_accuracy"]), -float(tags["validation_loss"])
-    except (KeyError, ValueError):  # somebody else's version
+    except (KeyError, ValueError):  # a version that another program registered
         return NONE

@@ -1,7 +1,7 @@
-"""MLflow while a search goes on: a thread that keeps the store up to the record, and is never in the way.
+"""The thread that keeps an MLflow store up to the record while a search goes on.
 
-MLflow is imported and called by that thread alone, so that neither its import (5 s) nor its writes (0.05 s a
-trial) nor its death costs a trial. What a store does not take is tried again later, from what is there.
+Only this thread imports and calls MLflow, so that neither its import (5 s) nor its writes (0.05 s a trial) nor a
+dead store delays a trial. What a store does not take is tried again later, from the record.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from nas.trial import Trial
 if TYPE_CHECKING:
     from nas.dashboard.writer import Writer
 
-PATIENCE = 120.0  # seconds without progress after which `close` gives up; to export the winner takes 20
+PATIENCE = 120.0  # seconds without progress after which `close` gives up; the export of the winner takes 20
 SHORT_PATIENCE = 2.0  # the same, for a store that has already failed
 PAUSES = (5.0, 10.0, 20.0, 40.0, 60.0)  # seconds after a failure until the next attempt
 
 
-class MlflowView(Observer):
+class MlflowThread(Observer):
     """Shows a search in MLflow. Its methods return at once; `close` waits until everything is written.
 
     Args:
-        record: what there is to show.
-        warn: is given one line, once, if MLflow cannot be written; called from another thread.
-        tracking_uri: the store.
+        record: of the search.
+        warn: gets one line, once, if MLflow cannot be written; called from another thread.
+        tracking_uri: the address of the store.
         log_model: logs the winner as a model, given the outcome, the store and the run.
-        warm_up: imports what that will need.
+        warm_up: imports what ``log_model`` needs.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class MlflowView(Observer):
         warm_up: Callable[[], None] = lambda: None,
     ) -> None:
         self.tracking_uri = tracking_uri
-        self.run_id: str | None = None  # the search's run, when there is one
+        self.run_id: str | None = None  # the search's run, once it exists
         self._record = record
         self._warn = warn
         self._log_model = log_model
@@ -56,29 +56,29 @@ class MlflowView(Observer):
         self._steps = 0
         self._trouble = ""
         self._warned = False
-        # It begins with the first candidate: importing MLflow beside the workers' start delays that by 5 s.
+        # It starts with the first candidate: before, an import of MLflow delays the workers' start by 5 s.
         self._thread = Thread(target=self._run, name="mlflow", daemon=True)
 
     def told(self, trial: Trial) -> None:
-        """There is something to show."""
+        """Write the new trial."""
         if self._thread.ident is None:
             self._thread.start()
         self._news.set()
 
     def selecting(self, jobs: int, epochs: float) -> None:
-        """The winner is near."""
+        """Count the trainings of the final selection."""
         self._left = jobs
         if jobs == 1:
             self._news.set()
 
     def trained(self, trial: Trial) -> None:
-        """While the last one trains, the other cores are idle: time to import what its model needs (1.7 s)."""
+        """Import the model's needs (1.7 s) during the last training, when the other cores are idle."""
         self._left -= 1
         if self._left == 1:
             self._news.set()
 
     def close(self) -> None:
-        """Wait until everything is written, for as long as the store takes something now and then."""
+        """Wait until everything is written, as long as the store makes progress."""
         if self._closing.is_set() or not self._record.told:
             return
         self._closing.set()
@@ -101,9 +101,9 @@ class MlflowView(Observer):
                 if self._left == 1 and not last:
                     self._warm_up()
                 self._trouble, failures = "", 0
-            except Exception as error:  # noqa: BLE001  # whatever MLflow raises, the search goes on
+            except Exception as error:  # noqa: BLE001  # any exception of MLflow; the search goes on
                 writer = None
-                self._fail((str(error).strip() or type(error).__name__).splitlines()[0][:200])
+                self._fail(_first_line(error))
                 failures += 1
             if last:
                 return
@@ -113,10 +113,10 @@ class MlflowView(Observer):
                 self._news.wait()
 
     def _write(self, writer: Writer | None, *, ended: bool) -> Writer:
-        """Bring the store up to the record; with a new writer if there is none, or if it is no good any more."""
+        """Bring the store up to the record, with a new writer where there is none or the old one is stale."""
         if writer is None or writer.is_stale:
             probe(self.tracking_uri, LAST_PROBE if ended and self._trouble else PROBE)
-            self._trouble = ""  # it is there: whoever waits may wait for it
+            self._trouble = ""  # the store answers: `close` may wait for it
             self._step()
             from nas.dashboard.writer import Writer
 
@@ -124,8 +124,8 @@ class MlflowView(Observer):
             writer = Writer(self._record, self.tracking_uri, artifacts, self._log_model, self._step)
             self.run_id = writer.run_id
             self._step()
-        stopped = self._record.ended is not None and self._record.ended["status"] == "interrupted"
-        writer.write(ended=ended, figures=not stopped)  # somebody waits; `nas sync` has the time
+        interrupted = self._record.ended is not None and self._record.ended["status"] == "interrupted"
+        writer.write(ended=ended, figures=not interrupted)  # a person waits after Ctrl-C; `nas sync` draws them
         return writer
 
     def _step(self) -> None:
@@ -136,13 +136,13 @@ class MlflowView(Observer):
         if not self._warned:
             self._warned = True
             self._warn(
-                f"MLflow cannot be written ({reason}); the search goes on. It is tried again now and then, and "
+                f"MLflow cannot be written ({reason}); the search goes on and tries again from time to time. "
                 f"`nas sync {shlex.quote(place(self._record.path.parent))}` writes what it lacks"
             )
 
 
 def sync(record: Record, tracking_uri: str, log_model: LogModel | None = None) -> int:
-    """Write what a store lacks of a search that nobody works on; how many candidates these were.
+    """Write what a store lacks of a search on which no process works; returns the number of new candidates.
 
     Raises:
         NasError: the store cannot be written.
@@ -156,6 +156,9 @@ def sync(record: Record, tracking_uri: str, log_model: LogModel | None = None) -
     except NasError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise NasError(f"MLflow cannot be written at {tracking_uri}: {reason}") from error
+        raise NasError(f"MLflow cannot be written at {tracking_uri}: {_first_line(error)}") from error
     return writer.written
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

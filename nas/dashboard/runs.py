@@ -1,0 +1,174 @@
+"""The contents of MLflow's runs: tags, points, descriptions and files of a search and of its candidates."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.architecture.architecture import Architecture, Limits
+from nas.architecture.layers import show
+from nas.errors import ArchitectureError
+from nas.records.outcome import Header, Outcome
+from nas.report.drawing import network_svg
+from nas.report.summary import Summary, layer_rows, markdown_table, percent
+from nas.trial import REDUCTION, Trial
+
+MOST_LAYERS = 80  # in a description, which may have 8,000 characters in MLflow
+
+Points = dict[tuple[str, int], tuple[float, float]]  # (metric, step) → value, time in seconds since 1970
+
+
+def search_tags(header: Header) -> dict[str, str]:
+    """The tags of a search's run."""
+    return {
+        "nas.note": header.note,
+        "space": header.config.get("space", ""),
+        "dataset": header.dataset["name"],
+        "dataset_fingerprint": header.dataset["fingerprint"],
+    }
+
+
+def search_scores(outcome: Outcome) -> dict[str, float]:
+    """The metrics of a search's run at its end; accuracies are fractions."""
+    low, high = outcome.test_interval
+    return {
+        "winner_validation_accuracy_search": outcome.winner.metrics["validation_accuracy"],
+        "winner_validation_accuracy_retrained": outcome.validation_accuracy,
+        "winner_validation_accuracy_retrained_sd": outcome.spread,
+        "winner_parameters": outcome.parameters,
+        "test_accuracy": outcome.test_accuracy,
+        "test_accuracy_low": low,
+        "test_accuracy_high": high,
+        "test_loss": outcome.test_loss,
+        "selection_bias": outcome.selection_bias,
+    }
+
+
+def search_description(outcome: Outcome) -> str:
+    """The text on the page of a search's run, in Markdown."""
+    summary = Summary.of(outcome)
+    lines = [summary.sentence, f"{summary.effort}. {outcome.header.note}".rstrip(), summary.markdown()]
+    return "\n\n".join([*lines, "The figures, and everything on one page: Artifacts, report.html."])
+
+
+def candidate_name(kind: str, number: int, trial: Trial) -> str:
+    """The name of a candidate's run: ``evolve 0017 · 24.1k · 99.31 %``."""
+    parts = [f"{kind} {number:04d}"]
+    if trial.failure:
+        return f"{parts[0]} · failed: {trial.failure.kind}"
+    if (parameters := trial.metrics.get("parameters")) is not None:
+        parts.append(_compact(parameters))
+    if (accuracy := trial.metrics.get("validation_accuracy")) is not None:
+        parts.append(percent(accuracy))
+    return " · ".join(parts)
+
+
+def _compact(number: float) -> str:
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return f"{number:.0f}"
+
+
+def candidate_tags(header: Header, number: int, trial: Trial) -> dict[str, str]:
+    """The tags of a candidate's run; empty ones are left out when the run is made."""
+    failure, candidate = trial.failure, trial.job.candidate
+    return {
+        "nas.trial": str(number),
+        "nas.job": trial.job.key,
+        "architecture_id": trial.id,
+        "origin": candidate.origin,
+        "parents": ",".join(candidate.parents),
+        "epochs": f"{trial.job.epochs:g}",
+        "rung": _rung(header, trial),
+        "status": "failed" if failure else "finished",
+        "failure": failure.kind if failure else "",
+        "failure_message": failure.message if failure else "",
+        "mlflow.note.content": _description(header, trial),
+    }
+
+
+def _rung(header: Header, trial: Trial) -> str:
+    """The rung of successive halving that a trial reached, such as ``1 of 2``; empty without halving."""
+    rungs, epochs = header.config.get("rungs"), header.config.get("epochs")
+    if not rungs or not epochs:
+        return ""
+    return f"{max(1, rungs - round(math.log(epochs / trial.job.epochs, REDUCTION)))} of {rungs}"
+
+
+def _description(header: Header, trial: Trial) -> str:
+    """The result of a candidate and its layers, in Markdown."""
+    if trial.failure:
+        message = trial.failure.message.replace("`", "'")
+        result = f"It failed ({trial.failure.kind}): `{message}`"
+    else:
+        accuracy = percent(trial.metrics["validation_accuracy"])
+        result = f"**{accuracy}** of the validation images after {trial.job.epochs:g} epochs"
+    try:
+        *rows, total = layer_rows(trial.job.candidate.architecture, header.limits)
+    except ArchitectureError as error:
+        return f"{result}\n\n{error}"
+    lines = [row[:3] for row in rows[:MOST_LAYERS]]
+    if len(rows) > MOST_LAYERS:
+        lines.append((f"… {len(rows) - MOST_LAYERS} more", "", ""))
+    return f"{result}\n\n{markdown_table(('layer', 'output', 'parameters'), [*lines, total[:3]])}"
+
+
+def write_candidate(folder: Path, architecture: Architecture, limits: Limits) -> None:
+    """Write the files of a candidate's run: its architecture, its layers as text, its drawing."""
+    (folder / "architecture.json").write_text(architecture_json(architecture), encoding="utf-8")
+    (folder / "layers.txt").write_text(_layers(architecture, limits), encoding="utf-8")
+    (folder / "network.svg").write_text(network_svg(architecture, limits), encoding="utf-8")
+
+
+def architecture_json(architecture: Architecture) -> str:
+    """The architecture as JSON with indentation, which ``nas train`` reads."""
+    return json.dumps(architecture.to_dict(), indent=2) + "\n"
+
+
+def _layers(architecture: Architecture, limits: Limits) -> str:
+    try:
+        *rows, total = layer_rows(architecture, limits)
+    except ArchitectureError as error:
+        return f"{error}\n"
+    lines = [("", "layer", "output", "parameters"), ("", "input", show(limits.input_shape), "")]
+    lines += [(str(number), *row[:3]) for number, row in enumerate(rows, 1)]
+    lines.append(("", *total[:3]))
+    return "".join(f"{i:>4}  {layer:<36}  {shape:>12}  {count:>12}\n" for i, layer, shape, count in lines)
+
+
+def candidate_points(trial: Trial, start: float) -> Points:
+    """The trial's learning curve by epoch, and its metrics at the end.
+
+    MLflow's steps are whole: epoch 0.25 is step 1, and of several points in one step MLflow shows the last.
+
+    Args:
+        trial: of the candidate.
+        start: when its training began, in seconds since 1970.
+    """
+    points: Points = {}
+    for point in trial.curve:
+        for name in point.keys() - {"epoch", "seconds"}:
+            points[name, math.ceil(point["epoch"])] = point[name], start + point.get("seconds", 0.0)
+    end = start + trial.metrics.get("train_seconds", 0.0)
+    last = math.ceil(trial.job.epochs)
+    return points | {(name, last): (value, end) for name, value in trial.metrics.items()}
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested tables, with names that are joined by dots."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def key(name: str) -> str:
+    """A name as MLflow takes it: letters, digits and ``_-. :/``, and no path out of its folder."""
+    parts = (re.sub(r"[^\w\-. :]", "_", part).strip(".") for part in name.split("/"))
+    return "/".join(part for part in parts if part)[:250] or "_"

@@ -1,0 +1,185 @@
+"""What people read of a search: its scores, its best networks, the layers of a network.
+
+The terminal, the model card, the page and MLflow's descriptions lay out the rows and sentences that are made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from nas.architecture.architecture import Architecture, Limits
+from nas.architecture.known import lecture_parameters
+from nas.architecture.layers import show
+from nas.errors import plain
+from nas.objectives import rank
+from nas.records.outcome import COMPARED_WITH, Comparison, Outcome
+from nas.statistics import CONFIDENCE, deviation, mean
+from nas.trial import Trial
+
+LEADERS = 50  # rows of the leaderboard
+
+
+class Row(NamedTuple):
+    """One score of the winner."""
+
+    label: str
+    value: str  # with its unit
+    note: str = ""  # how the value was measured
+    is_main: bool = False  # whether it is one of the few that are shown in bold
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The end of a search in words."""
+
+    sentence: str  # what was found
+    rows: tuple[Row, ...]
+    comparisons: tuple[str, ...]  # a sentence for each network that the winner was compared with
+    effort: str  # the number of trials and the time
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Summary:
+        """The summary of a search or, where nothing was searched, of a training."""
+        header = outcome.header
+        right = f"{percent(outcome.test_accuracy)} of the {outcome.test_images:,} test images right"
+        if header.kind == "train":
+            epochs = outcome.winner.job.epochs
+            sentence = f"{header.config['network']} on {header.dataset['name']}, trained for {epochs:g} epochs, "
+            sentence += f"classifies {right}."
+        else:
+            sentence = f"{header.kind} on {header.dataset['name']} found the network {outcome.winner.id} with "
+            sentence += f"{outcome.parameters:,} parameters. It classifies {right}."
+        return cls(
+            sentence,
+            tuple(_rows(outcome)),
+            tuple(map(_compared, outcome.compared)),
+            effort(outcome.trials, outcome.failed, outcome.seconds),
+        )
+
+    def markdown(self) -> str:
+        """The rows as a table, then the comparisons."""
+        rows = [(row.label, f"**{row.value}**" if row.is_main else row.value, row.note) for row in self.rows]
+        return "\n\n".join([markdown_table(("score", "value", "note"), rows), *self.comparisons])
+
+
+def _rows(outcome: Outcome) -> Iterable[Row]:
+    seeds = len(outcome.retrained)
+    accuracies = [trial.metrics["validation_accuracy"] for trial in outcome.retrained]
+    validation = mean_and_deviation(accuracies, percentage=True)
+    trained = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+    low, high = outcome.test_interval
+    opened = "opened once" if outcome.opened == 1 else f"opened {outcome.opened} times"
+    is_search = outcome.header.kind != "train"
+    if is_search:
+        searched = percent(outcome.winner.metrics["validation_accuracy"])
+        yield Row("validation accuracy, search", searched, "the best of many, so partly luck")
+    yield Row(f"validation accuracy{', retrained' * is_search}", validation, trained, is_main=True)
+    yield Row("test accuracy", percent(outcome.test_accuracy), f"{outcome.test_images:,} images, {opened}", True)
+    yield Row("its 95 % interval", f"{100 * low:.2f} to {100 * high:.2f} %", "Wilson")
+    yield Row("test loss", f"{outcome.test_loss:.4f} nats")
+    if is_search:
+        bias = f"{100 * outcome.selection_bias:+.2f} points"
+        yield Row("selection bias", bias, "search minus test accuracy")
+    lecture = lecture_parameters(outcome.header.limits)
+    note = f"the lecture's network: {lecture:,}" if lecture else ""
+    yield Row("parameters", f"{outcome.parameters:,}", note, is_main=True)
+
+
+def _compared(comparison: Comparison) -> str:
+    """The comparison with one network in two sentences."""
+    return (
+        f"On the same test images {COMPARED_WITH[comparison.what]}, trained for as long, has "
+        f"{percent(comparison.accuracy)}: {verdict(comparison)}. Only the winner classifies "
+        f"{comparison.only_winner:,} images right, only the other network {comparison.only_other:,}."
+    )
+
+
+def verdict(comparison: Comparison) -> str:
+    """Whether the two networks differ by more than chance, at the usual level of 5 %."""
+    test = f"p = {comparison.chance:.2g}, McNemar"
+    if comparison.chance >= 1 - CONFIDENCE:
+        return f"the difference may be chance ({test})"
+    better = "better" if comparison.only_winner > comparison.only_other else "worse"
+    return f"the winner is {better}, by more than chance ({test})"
+
+
+def effort(trials: int, failed: int, seconds: float) -> str:
+    """The number of trials and the time of a search, finished or not."""
+    return f"{trials:,} trial{'s' * (trials != 1)}, {failed:,} failed, {seconds:,.0f} seconds"
+
+
+def percent(fraction: float) -> str:
+    """A fraction as people read it."""
+    return f"{100 * fraction:.2f} %"
+
+
+def mean_and_deviation(values: Sequence[float], *, percentage: bool = False) -> str:
+    """The mean ± the standard deviation; of a single value, the value alone.
+
+    Args:
+        values: one per seed.
+        percentage: whether they are fractions, to be shown as percentages; otherwise they have four decimals.
+    """
+    factor, digits, unit = (100, 2, " %") if percentage else (1, 4, "")
+    several = f" ± {factor * deviation(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{factor * mean(values):.{digits}f}{several}{unit}"
+
+
+def name_of(trial: Trial) -> str:
+    """The network's name where it has one, otherwise its id."""
+    candidate = trial.job.candidate
+    return plain(candidate.origin) if candidate.origin and not candidate.choices else trial.id
+
+
+class LayerRow(NamedTuple):
+    """A layer of a network as text; its output shape has the channels last."""
+
+    layer: str
+    output: str
+    parameters: str
+    flops: str  # operations of one forward pass over one image
+
+
+def layer_rows(architecture: Architecture, limits: Limits) -> list[LayerRow]:
+    """The layers of a network, numbered where it is no chain, and a last row with their sums.
+
+    Raises:
+        ArchitectureError: the network does not fit the images.
+    """
+    rows = architecture.table(limits.input_shape, limits.classes)
+    is_graph = any(row.layer.inputs for row in rows)  # whose layers name others by their numbers
+    lines = [
+        LayerRow(f"{i}. " * is_graph + str(row.layer), show(row.shape), f"{row.parameters:,}", f"{row.flops:,}")
+        for i, row in enumerate(rows, 1)
+    ]
+    sums = f"{sum(row.parameters for row in rows):,}", f"{sum(row.flops for row in rows):,}"
+    return [*lines, LayerRow("all layers", "", *sums)]
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, where a bar within a cell has to be escaped."""
+    lines = [head, ["---"] * len(head), *([text.replace("|", "\\|") for text in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def leaders(trials: Iterable[Trial]) -> list[Trial]:
+    """The best trial of each network, the best network first; longer trainings come before shorter ones."""
+    best: dict[str, Trial] = {}
+    for trial in sorted(trials, key=rank, reverse=True):
+        best.setdefault(trial.id, trial)
+    return list(best.values())
+
+
+def leaderboard(trials: Iterable[Trial]) -> dict[str, Sequence[Any]]:
+    """A table of the best networks, column by column: see `leaders`."""
+    best = leaders(trials)[:LEADERS]
+    metrics = ("parameters", "validation_accuracy", "validation_loss")
+    return {
+        "rank": range(1, len(best) + 1),
+        "id": [trial.id for trial in best],
+        **{metric: [trial.metrics.get(metric) for trial in best] for metric in metrics},
+        "epochs": [trial.job.epochs for trial in best],
+        "origin": [trial.job.candidate.origin for trial in best],
+    }

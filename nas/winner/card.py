@@ -1,0 +1,37 @@
+"""The model card, README.md in best/: what the network is, how it was found, how good it is."""
+
+from __future__ import annotations
+
+from nas.architecture.layers import show
+from nas.files import write_whole
+from nas.records.outcome import Outcome
+from nas.report.summary import Summary, layer_rows, markdown_table
+
+USE = """\
+The network takes raw images, 0 to 255; normalisation is its first step:
+
+```python
+from pathlib import Path
+from nas.winner.best import load_network
+
+network = load_network(Path("best"))
+logits = network(images)  # (N, C, H, W), uint8 or float
+```"""
+
+
+def write_card(outcome: Outcome) -> None:
+    """Write the model card beside the weights."""
+    header, limits, summary = outcome.header, outcome.header.limits, Summary.of(outcome)
+    layers = [row[:3] for row in layer_rows(outcome.architecture, limits)]
+    parts = [
+        f"# {outcome.architecture.id}",
+        f"A network for images of {show(limits.input_shape)} and {limits.classes} classes, from the run "
+        f"{header.name} ({summary.effort}).\n{summary.sentence}",
+        header.note,
+        summary.markdown(),
+        markdown_table(("layer", "output", "parameters"), layers),
+        f"Trained for {outcome.retrained[0].job.epochs:g} epochs with the recipe `{header.config.get('recipe')}`; "
+        f"data fingerprint {header.dataset['fingerprint']}.",
+        USE,
+    ]
+    write_whole(outcome.weights.parent / "README.md", "\n\n".join(part for part in parts if part) + "\n")

@@ -1,0 +1,62 @@
+"""The sealed test images. No other file opens them, and a search opens them once, after everything is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from nas import plugins
+from nas.records.outcome import Comparison
+from nas.trial import Trial
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nas.data.dataset import Split
+    from nas.training.network import Network
+
+
+class Result(NamedTuple):
+    """The result of one network on the test images."""
+
+    right: Tensor  # (N,) bool: whether the network classifies each image right
+    loss: float  # nats
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of the images that the network classifies right."""
+        return int(self.right.sum()) / len(self.right)
+
+    def compared_with(self, other: Result, what: str, trial: Trial) -> Comparison:
+        """The comparison with another network on the same images.
+
+        Args:
+            other: the result of the other network.
+            what: a key of `COMPARED_WITH`.
+            trial: the training of the other network.
+        """
+        only_winner, only_other = self.right & ~other.right, other.right & ~self.right
+        return Comparison(what, trial, other.accuracy, int(only_winner.sum()), int(only_other.sum()))
+
+
+def open_test(source: DatasetPlugin, networks: Sequence[Network]) -> list[Result]:
+    """Open the test images and classify them with the winner and with the networks that it is compared with."""
+    from nas.training.network import right_and_loss
+
+    test = _load(source)
+    return [Result(*right_and_loss(network, test.images, test.labels)) for network in networks]
+
+
+def test_images(source: DatasetPlugin) -> Tensor:
+    """The test images (N, C, H, W) uint8, without their labels, to compare an exported model with its original.
+
+    The seal holds: without labels nobody learns how good a network is, and nothing returns to a search.
+
+    Raises:
+        DataError: the images cannot be loaded on this machine.
+    """
+    return _load(source).images
+
+
+def _load(source: DatasetPlugin) -> Split:
+    return plugins.guarded(source.load_test, f"the test images of {source.name} cannot be loaded")
