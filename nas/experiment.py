@@ -21,7 +21,6 @@ from nas.records.outcome import Outcome
 
 Setting = None | bool | int | float | str
 LARGEST = 2**63 - 1  # whole number, as TOML has them; it takes hexadecimal ones of any length
-MAX_PARTS = 100  # of a key with dots: the time to read one grows with their square (4,000: 0.16 s)
 
 
 def seconds(value: object) -> object:
@@ -208,9 +207,6 @@ def _table(path: Path, text: str) -> dict[str, Any]:
     Raises:
         NasError: it is no TOML.
     """
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.count(".") > MAX_PARTS:
-            raise NasError(f"{path}, line {number} has {line.count('.'):,} dots, and {MAX_PARTS} are the most")
     try:
         return tomllib.loads(text)
     except RecursionError:

@@ -242,9 +242,8 @@ HOSTILE = {
     "cut.png": (_saved("PNG")[:1500], "is damaged ("),
     "cut.jpg": (_saved("JPEG")[:1500], "is damaged ("),
     "header alone": (_png(100, 100), "is damaged ("),
-    "bomb": (_png(20_000, 5_000), "has 20,000 × 5,000 pixels; 50 megapixels are the most"),
-    "larger bomb": (_png(60_000, 60_000), "50 megapixels are the most"),
-    "many scans": (_saved("JPEG") + b"\xff\xda" * 101, "is no ordinary JPEG"),
+    "bomb": (_png(20_000, 5_000), "has more than 89 megapixels: make it smaller"),
+    "larger bomb": (_png(60_000, 60_000), "has more than 89 megapixels: make it smaller"),
 }
 
 

@@ -68,11 +68,11 @@ def _told_apart(words: Sequence[str], chosen: str | None) -> tuple[str | None, S
     first = words[0]
     try:
         searches.named(first)
-    except (NasError, ValueError, OSError):
+    except NasError:
         is_search = False
     else:
         is_search = True
-    there = os.path.lexists(first) if "\0" not in first else False
+    there = os.path.lexists(first)
     if is_search and there and not _is_search_folder(first):
         raise UsageError(
             f"{quoted(first)} is a search under runs/, and something else here: say --search {first}, or ./{first}"

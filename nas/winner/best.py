@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     from nas.data.source import Source
     from nas.training.network import Network
 
-# Of the images of a trained network from a file; ImageNet has 1,000 classes, its full version 21,841.
+# Of the images of a trained network from a file.
 MAX_CHANNELS = 1_000
 MAX_SIDE = 4_096
-MAX_CLASSES = 65_536
 # What `nas export` writes to best/, unless it is told where to.
 EXPORTS = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "safetensors", "python": "python"}
 # Bytes of a safetensors header: what a tensor takes (86 to 130, by its name), and what is said about all of them.
@@ -144,7 +143,7 @@ def described(path: Path) -> tuple[Architecture, Shape, tuple[str, ...]]:
             f"input_shape is {quoted(sizes)}, and should be channels (at most {MAX_CHANNELS:,}), height and width "
             f"(at most {MAX_SIDE:,})"
         )
-    classes = tuple(checks.text(name, "a class") for name in checks.several(names, "classes", MAX_CLASSES))
+    classes = tuple(checks.text(name, "a class") for name in checks.several(names, "classes"))
     if not classes:
         raise ValueError("there are no classes")
     architecture.table(tuple(sizes), len(classes))

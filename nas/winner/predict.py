@@ -114,8 +114,8 @@ def listed(image: str) -> tuple[list[str], int]:
         if not Path(image).is_dir():
             return [image], 0
         names = sorted(one.name for one in os.scandir(image) if not (one.name.startswith(".") or one.is_dir()))
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise ImageError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror or error})") from None
     found = [os.path.join(image, name) for name in names if name.lower().endswith(ENDINGS)]  # noqa: PTH118  # "./a"
     if not found:
         raise ImageError(f"is a folder without images ({', '.join(ENDINGS)})")

@@ -20,7 +20,6 @@ from nas.trial import Job, Kind, Trial
 # What a person, another program or a machine that has no memory left does to a worker; no candidate does it to
 # itself. With UNKNOWN the server was killed, and the worker may be alive.
 FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, UNKNOWN)
-LONGEST = 2**24  # bytes of an answer; one of a thousand epochs has 0.2 MB
 DYING_SECONDS = 5.0  # between the end of a process and its exit code lie milliseconds
 
 
@@ -84,11 +83,9 @@ class Worker:
             is_closed = self._listen()
             line, is_whole, rest = bytes(self._heard).partition(b"\n")
             if not is_whole:
-                yield from self._silent(is_dead or is_closed, len(line))
+                yield from self._silent(is_dead or is_closed)
                 return
             ending = self._answered(line)
-            if ending is not None and rest and not self.jobs:  # it talks on
-                self.jobs, ending = [ending.trial.job], None
             if ending is None:
                 yield from self._stop("crash", "the worker process sent something else than its trial")
                 return
@@ -97,11 +94,9 @@ class Worker:
                 self.end()  # what one job leaves in memory must not be what the next one dies of
             yield ending
 
-    def _silent(self, has_ended: bool, heard: int) -> Iterator[Ending]:
+    def _silent(self, has_ended: bool) -> Iterator[Ending]:
         """What has to be said of its jobs when there is no whole answer."""
-        if heard > LONGEST:
-            yield from self._stop("crash", "the worker process sent something else than its trial")
-        elif has_ended:
+        if has_ended:
             yield from self._died()
         elif time.monotonic() >= self.deadline:
             seconds = time.monotonic() - self._started
@@ -135,7 +130,7 @@ class Worker:
 
     def _listen(self) -> bool:
         """Take what it has said, up to a whole line, without waiting; whether it has hung up."""
-        while b"\n" not in self._heard and len(self._heard) <= LONGEST:
+        while b"\n" not in self._heard:
             if not connection.wait([self._socket], timeout=0):
                 return False
             try:
