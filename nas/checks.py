@@ -8,34 +8,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from numbers import Real
 from typing import Any
 
 from nas.errors import label, quoted
 
 LONGEST = 1_000  # characters of a name or a message
-MOST = 10_000  # entries of a list or an object
 
 
 def parse(text: str | bytes) -> Any:
-    """What JSON says, and only JSON: without NaN and Infinity, and no key twice in an object."""
+    """What JSON says, and only JSON: without NaN and Infinity."""
     try:
-        return json.loads(text, parse_constant=_constant, object_pairs_hook=_once)
+        return json.loads(text, parse_constant=_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"this is no JSON: {' '.join(str(error).split())[:200]}") from None
 
 
 def _constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{quoted(name)} is there twice")
-        found[name] = value
-    return found
 
 
 def record(data: object, what: str, *names: str) -> list[Any]:
@@ -54,12 +45,9 @@ def number(value: Any, what: str) -> float:
     if kind is float and math.isfinite(value):
         return value  # type: ignore[no-any-return]
     if kind is not bool and issubclass(kind, Real):
-        try:
-            turned = float(value)
-        except OverflowError:  # a whole number of more than 308 digits
-            turned = math.inf
-        if math.isfinite(turned):
-            return value if kind is int else turned
+        with suppress(OverflowError):  # a whole number of more than 308 digits is infinite
+            if math.isfinite(turned := float(value)):
+                return value if kind is int else turned
     raise ValueError(f"{label(what)} is {quoted(value)}, which is no finite number")
 
 
@@ -70,11 +58,11 @@ def whole(value: object, what: str, below: int) -> int:
     raise ValueError(f"{label(what)} is {quoted(value)}, and should be a whole number from 0 to {below - 1}")
 
 
-def text(value: object, what: str, longest: int = LONGEST) -> str:
-    """A text that can be written down: of at most ``longest`` characters, without halves of characters."""
-    if not isinstance(value, str) or len(value) > longest:
+def text(value: object, what: str) -> str:
+    """A text that can be written down: of at most `LONGEST` characters, without halves of characters."""
+    if not isinstance(value, str) or len(value) > LONGEST:
         raise ValueError(
-            f"{label(what)} is {quoted(value)}, and should be a text of at most {longest:,} characters"
+            f"{label(what)} is {quoted(value)}, and should be a text of at most {LONGEST:,} characters"
         )
     if not value.isascii():
         value.encode()  # UnicodeEncodeError is a ValueError
@@ -88,17 +76,17 @@ def scalar(value: object, what: str) -> bool | int | float | str | None:
     return text(value, what) if isinstance(value, str) else number(value, what)
 
 
-def several(value: object, what: str, most: int = MOST) -> list[Any]:
-    """A list of at most ``most`` entries."""
-    if not isinstance(value, list | tuple) or len(value) > most:
-        raise ValueError(f"{label(what)} is {quoted(value)}, and should be a list of at most {most:,}")
+def several(value: object, what: str) -> list[Any]:
+    """A list."""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{label(what)} is {quoted(value)}, and should be a list")  # noqa: TRY004
     return list(value)
 
 
 def named(value: object, what: str) -> dict[str, Any]:
-    """An object of at most `MOST` entries, whose keys are texts."""
-    if not isinstance(value, Mapping) or len(value) > MOST:
-        raise ValueError(f"{label(what)} is {quoted(value)}, and should be an object of at most {MOST:,} entries")
+    """An object, whose keys are texts."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{label(what)} is {quoted(value)}, and should be an object")  # noqa: TRY004
     return {text(name, f"a name in {what}"): one for name, one in value.items()}
 
 

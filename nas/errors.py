@@ -78,14 +78,8 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong, _SHORT.maxother = 2, LONG, LO
 
 
 def quoted(value: object) -> str:
-    """A value from outside as a message shows it: short, in one line, without control characters.
-
-    `repr` alone may be a megabyte, and raises for a whole number of more than 4,300 digits.
-    """
-    try:
-        text = plain(_SHORT.repr(value))
-    except (ValueError, RecursionError):
-        return f"something of type {type(value).__name__}, too long to show"
+    """A value from outside as a message shows it: short, in one line, without control characters."""
+    text = plain(_SHORT.repr(value))
     return text if len(text) <= LONG else f"{text[: LONG - 1]}…"
 
 

@@ -20,7 +20,6 @@ REDUCTION = 4  # of successive halving: one in so many goes on to the next rung,
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "Cannot allocate memory", "ALLOC_FAILED")
 
 MAX_EPOCHS = 1e6
-MAX_POINTS = 100_000  # of a curve
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def _points(curve: object) -> Iterator[dict[str, float]]:
-    for point in checks.several(curve, "the curve", MAX_POINTS):
+    for point in checks.several(curve, "the curve"):
         yield checks.numbers(point, "a point of the curve")
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from click.testing import CliRunner, Result
 
+from nas.cli.main import cli
 from nas.records.journal import FILE
 from nas.records.record import read
 
@@ -31,7 +33,15 @@ def nas(*words: str, cwd: Path, code: int = 0, **environment: str) -> subprocess
     return done
 
 
-def said(done: subprocess.CompletedProcess[str]) -> str:
+def inline(*words: str, code: int = 0, given: bytes | None = None) -> Result:
+    """Run a command to its end in this process, which has imported already what it needs."""
+    result = CliRunner().invoke(cli, words, input=given)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def said(done: subprocess.CompletedProcess[str] | Result) -> str:
     """The one line in which a command says what is wrong."""
     [line] = [text for text in done.stderr.splitlines() if text.startswith("nas: ")]
     return line

@@ -117,6 +117,16 @@ def blobs() -> Dataset:
 
 
 @pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow's without a search, to be copied: to make its tables takes some seconds."""
+    from nas.dashboard.store import client_of
+
+    folder = tmp_path_factory.mktemp("store")
+    client_of(f"sqlite:///{folder}/mlflow.db", folder / "mlartifacts")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with spaces in its name, in which a real search with two workers has been run."""
     from command import QUICK, nas  # here, so that the tests for a GPU do without what it imports

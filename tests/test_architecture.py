@@ -71,7 +71,7 @@ architectures = st.builds(
 
 
 @given(architectures, st.integers(1, 3), st.integers(4, 12), st.integers(2, 4))
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_shapes_parameters_and_operations_are_those_of_torch(
     architecture: Architecture, channels: int, size: int, classes: int
 ) -> None:

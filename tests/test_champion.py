@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ NET = Architecture((Flatten(), Dense(4)))
 class Store:
     """A real store, and winners in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, empty: Path) -> None:
+        shutil.copyfile(empty, folder / "mlflow.db")
         self.folder, self.uri = folder, f"sqlite:///{folder}/mlflow.db"
         self.client: MlflowClient = client_of(self.uri, folder / "mlartifacts")
         self.experiment = experiment_of(self.client, self.uri, folder / "mlartifacts")
@@ -67,8 +69,8 @@ class Store:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
+def store(tmp_path: Path, empty_store: Path) -> Store:
+    return Store(tmp_path, empty_store)
 
 
 def test_the_champion_is_replaced_by_a_better_one_only(store: Store) -> None:

@@ -98,7 +98,7 @@ def _unseen(axis: Any, tick: Tick) -> list[Text]:
 
 @pytest.mark.parametrize(
     ("count", "objectives", "ended"),
-    [(1, ACCURACY, False), (8, ACCURACY, True), (40, TWO, True), (500, ACCURACY, True)],
+    [(1, ACCURACY, False), (8, ACCURACY, True), (40, TWO, True), (150, ACCURACY, True)],
 )
 def test_every_figure_can_be_read(
     tmp_path: Path, count: int, objectives: tuple[Objective, ...], ended: bool

@@ -19,6 +19,7 @@ from nas.architecture.layers import Conv2d, GlobalAveragePool
 from nas.cli.main import cli
 from nas.dashboard.runs import flat
 from nas.data.dataset import Dataset, Split
+from nas.data.plugin import DatasetPlugin
 from nas.errors import Interrupted, JournalError, NasError, UsageError
 from nas.records.journal import FILE
 from nas.records.observer import Observer

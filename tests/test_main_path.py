@@ -9,17 +9,19 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
-from command import NAS, QUICK, found, left, nas, pace
+from command import NAS, QUICK, found, inline, left, nas, pace, said
 
 from nas.architecture.architecture import Architecture
-from nas.data import open_source
+from nas.data import mnist, open_source
+from nas.data.dataset import Split
+from nas.data.mnist5k import Mnist5k
+from nas.experiment import Experiment
 from nas.records.journal import FILE
 from nas.records.record import read
 from nas.training.network import right_and_loss
@@ -75,14 +77,16 @@ def test_progress_goes_to_standard_error_in_plain_lines(place: Path) -> None:
     assert "\x1b" not in text
 
 
-def test_one_worker_finds_the_same_bit_for_bit(place: Path, result: dict[str, object]) -> None:
-    done = nas("search", "--strategy", "evolve", "--trials", "10", "--workers", "1", *QUICK,
-               "--mlflow", "off", "--out", "one worker", "--json", cwd=place)  # fmt: skip
-    other = json.loads(done.stdout.splitlines()[-1])
-    assert other["winner"] == result["winner"]
-
-    one, two = found(place / "one worker"), found(Path(str(result["search"])))
-    assert one == two
+def test_one_worker_in_python_finds_the_same_bit_for_bit(place: Path, result: dict[str, object]) -> None:
+    search = Path(str(result["search"]))
+    experiment = Experiment.read(search / "search.toml", workers=1, mlflow="off")
+    assert experiment.precision in ("float32", "bfloat16")  # the machine has decided it, once
+    outcome = experiment.run(place / "one worker")
+    winner = result["winner"]
+    assert isinstance(winner, dict)
+    assert (outcome.architecture.id, outcome.test_accuracy) == (winner["id"], winner["test_accuracy"])
+    assert outcome.validation_accuracy == winner["validation_accuracy"]
+    assert found(place / "one worker") == found(search)
     assert not (place / "one worker" / "mlflow.db").exists()
 
 
@@ -229,32 +233,26 @@ def test_ctrl_c_ends_a_search_and_its_workers(tmp_path: Path) -> None:
 
 
 def test_a_time_limit_holds_for_everything(tmp_path: Path, result: dict[str, object]) -> None:
-    limit = max(30.0, 8 * pace(Path(str(result["search"]))))  # 30 s, and more on a slow machine
-    start = time.monotonic()
+    limit = 5 * pace(Path(str(result["search"])))
     done = nas("search", "--time-limit", f"{limit:.0f}s", "--mlflow", "off", *QUICK, "--json", cwd=tmp_path)
-    assert time.monotonic() - start < 1.5 * limit + 5
     printed = json.loads(done.stdout.splitlines()[-1])
     assert printed["trials"] >= 1
-    assert printed["winner"]["test_accuracy"] > 0.3
+    assert printed["seconds"] < 1.5 * limit + 5
 
 
-def test_a_search_whose_test_images_are_others_finds_the_same(place: Path, result: dict[str, object]) -> None:
+def test_a_search_whose_test_images_are_others_finds_the_same(
+    place: Path, result: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The seal: nothing but the last score depends on the test images."""
-    script = """
-import torch
-from nas.data.mnist5k import Mnist5k
-honest = Mnist5k.load_test
-def poisoned(self):
-    split = honest(self)
-    return type(split)(split.images.flip(0), split.labels)
-Mnist5k.load_test = poisoned
-from nas.cli.main import main
-main()
-"""
-    words = ["search", "--trials", "10", *QUICK, "--mlflow", "off", "--out", "poisoned", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *words], cwd=place, capture_output=True, text=True, check=True
-    )
+    honest = Mnist5k.load_test
+
+    def poisoned(self: Mnist5k) -> Split:
+        split = honest(self)
+        return Split(split.images.flip(0), split.labels)
+
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(Mnist5k, "load_test", poisoned)
+    done = inline("search", "--trials", "10", *QUICK, "--mlflow", "off", "--out", "poisoned", "--json")
     other = json.loads(done.stdout.splitlines()[-1])["winner"]
     winner = result["winner"]
     assert isinstance(winner, dict)
@@ -263,31 +261,21 @@ main()
     assert other["test_accuracy"] < 0.3
 
 
-def test_the_python_api_does_the_same(place: Path, result: dict[str, object]) -> None:
-    from nas import Experiment
-
-    experiment = Experiment.read(Path(str(result["search"])) / "search.toml", mlflow="off")
-    assert experiment.precision in ("float32", "bfloat16")  # which of them is decided by the machine, once
-    outcome = experiment.run(place / "from python")
-    winner = result["winner"]
-    assert isinstance(winner, dict)
-    assert (outcome.architecture.id, outcome.test_accuracy) == (winner["id"], winner["test_accuracy"])
-    assert outcome.validation_accuracy == winner["validation_accuracy"]
-    assert outcome.weights.is_file()
+TRAIN = ["--dataset", "mnist-5k", "--epochs", "0.25", "--mlflow", "off"]
 
 
-def test_train_one_network(place: Path) -> None:
-    done = nas(
-        "train", "lenet5", "--dataset", "mnist-5k", "--epochs", "0.5", "--mlflow", "off", "--json", cwd=place
-    )
-    printed = json.loads(done.stdout.splitlines()[-1])
+def test_train_one_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = json.loads(inline("train", "lenet5", *TRAIN, "--json").stdout.splitlines()[-1])
     assert {"network", "parameters", "epochs", "seeds", "validation_accuracy", "test_accuracy"} < set(printed)
-    assert (printed["network"], printed["parameters"], printed["epochs"]) == ("lenet5", 61_706, 0.5)
+    assert (printed["network"], printed["parameters"], printed["epochs"]) == ("lenet5", 61_706, 0.25)
 
 
-def test_train_an_architecture_file_and_print_a_table(place: Path, result: dict[str, object]) -> None:
-    path = Path(str(result["search"])) / "best/architecture.json"
-    done = nas("train", str(path), "--dataset", "mnist-5k", "--epochs", "0.5", "--mlflow", "off", cwd=place)
+def test_train_an_architecture_file_and_print_a_table(
+    tmp_path: Path, result: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = inline("train", f"{result['search']}/best/architecture.json", *TRAIN)
     winner = result["winner"]
     assert isinstance(winner, dict)
     assert f"{winner['parameters']:,}" in done.stdout
@@ -340,30 +328,24 @@ def test_a_closed_pipe_does_not_end_a_training(place: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_line(tmp_path: Path, words: list[str], code: int, line: str) -> None:
+def test_a_mistake_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NAS_DATA_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(mnist, "MIRRORS", ("http://127.0.0.1:9/",))  # nothing listens there
     (tmp_path / "taken").write_text("")
     (tmp_path / "wrong.toml").write_text("trails = 3\n")
     (tmp_path / "wrong.json").write_text('{"layers": [{"type": "Conv3d"}]}')
-    done = nas(*words, cwd=tmp_path, code=code, NAS_DATA_DIR="", XDG_CACHE_HOME=str(tmp_path), **NO_NETWORK)
-    [said] = [text for text in done.stderr.splitlines() if text.startswith("nas: ")]
-    assert line in said
+    assert line in said(inline(*words, code=code))
     assert not list(tmp_path.glob("runs/*/journal.jsonl")) or "--max-parameters" in words
 
 
-NO_NETWORK = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["search", "--trials", "0"],
-        ["search", "--seed", "-1"],
-        ["search", "--trails", "3"],
-        ["search", "--set", "x"],
-    ],
-)
-def test_click_answers_what_is_out_of_range(tmp_path: Path, words: list[str]) -> None:
-    assert "Error: " in nas(*words, cwd=tmp_path, code=2).stderr
+def test_the_real_command_says_it_in_one_line_too(tmp_path: Path) -> None:
+    assert "did you mean 'evolve'?" in said(nas("search", "--strategy", "evolv", cwd=tmp_path, code=2))
+    assert "Error: " in nas("search", "--trials", "0", cwd=tmp_path, code=2).stderr
+    assert "'x' is not of the form KEY=VALUE" in nas("search", "--set", "x", cwd=tmp_path, code=2).stderr
 
 
 @pytest.mark.mnist

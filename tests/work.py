@@ -26,7 +26,7 @@ from nas.trial import Job, Trial
 
 FAULTS = {
     1: "is killed", 2: "raises", 3: "hangs", 4: "asks for too much memory", 5: "exits", 6: "prints", 7: "nan",
-    8: "segfaults", 9: "hangs up", 10: "sends garbage", 11: "is terminated", 12: "answers twice",
+    8: "segfaults", 9: "hangs up", 10: "sends garbage", 11: "is terminated",
     13: "leaves a child", 14: "eats memory", 15: "has a child and hangs", 16: "holds the lock of Python",
 }  # fmt: skip
 
@@ -102,8 +102,6 @@ def misbehave(job: Job, dataset: Dataset, task: Task) -> Trial:
             _connection().sendall(b"[" * 100_000 + b"\n")
         case "is terminated":
             os.kill(os.getpid(), signal.SIGTERM)
-        case "answers twice":
-            _connection().sendall(b'{"trial": {}}\n')
         case "leaves a child":
             _start_child(job, task)
             os._exit(4)

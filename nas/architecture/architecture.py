@@ -192,8 +192,6 @@ class Architecture:
             raise ArchitectureError(
                 f"format {quoted(data['format'])} is not known here; this version reads {FORMAT}"
             )
-        if len(data["layers"]) > MAX_LAYERS:
-            raise ArchitectureError(f"{len(data['layers'])} layers are more than {MAX_LAYERS}")
         layers = []
         for position, layer in enumerate(data["layers"], 1):
             try:

@@ -127,7 +127,7 @@ def new(name: str, kind: str, folder: Path) -> None:
         )
     path, test = folder / f"{module}.py", folder / f"test_{module}.py"
     for one in (path, test):
-        if one.exists() or one.is_symlink():  # a link to nothing would be written through
+        if one.exists():
             raise UsageError(f"{one} is there already; choose another name")
     if canonical(name) in known(kind, [folder]):
         raise UsageError(f"there is a {kind} {name!r} already; choose another name")

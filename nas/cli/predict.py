@@ -66,11 +66,11 @@ def _split(arguments: Sequence[str], chosen: str | None) -> tuple[str | None, Se
     first = arguments[0]
     try:
         searches.named(first)
-    except (NasError, ValueError, OSError):
+    except NasError:
         is_search = False
     else:
         is_search = True
-    there = os.path.lexists(first) if "\0" not in first else False
+    there = os.path.lexists(first)
     if is_search and there and not _is_search_folder(first):
         raise UsageError(
             f"{quoted(first)} is a search under runs/, and a file here: write --search {first} for the search, or "

@@ -21,9 +21,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 STDIN = "-"
 FORMATS = ("PNG", "JPEG")
 ENDINGS = (".png", ".jpg", ".jpeg")
-MAX_PIXELS = 50_000_000  # each takes four bytes, twice, while an image is read
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 0  # Pillow's own limit: 89 megapixels, four bytes each
 MAX_BYTES = 100 * 2**20
-ORIENTATION = 0x0112  # the tag of EXIF
+ORIENTATION = 0x0112  # of EXIF
 
 DARK = "dark on light"
 LIGHT = "light on dark"
@@ -77,8 +77,8 @@ def _content(name: str) -> bytes:
                 content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise ImageError("there is no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise ImageError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror or error})") from None
     if not content:
         raise ImageError("is empty")
     if len(content) > MAX_BYTES:
@@ -90,33 +90,21 @@ def _decode(content: bytes) -> tuple[Image.Image, tuple[int, int]]:
     """The image, upright, grey (L) or RGB, and its size; transparent parts become white."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about strange metadata, and about sizes that are refused below
+            warnings.simplefilter("ignore")  # of strange metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _check_size(image)
                 image.load()
                 turned = image.getexif().get(ORIENTATION, 1) not in (0, 1)
                 upright = ImageOps.exif_transpose(image) if turned else image
                 plain_image = _on_white(upright)
-    except ImageError:
-        raise
     except UnidentifiedImageError:
         raise ImageError("is not a PNG or JPEG image") from None
-    except Image.DecompressionBombError:
-        raise ImageError(_too_large("has too many pixels")) from None
-    except Exception as error:  # noqa: BLE001  # damaged files make the decoders raise any exception
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise ImageError(f"has more than {MAX_PIXELS // 10**6} megapixels: make it smaller") from None
+    except Exception as error:  # noqa: BLE001  # for damaged files, the decoders raise anything
         reason = " ".join(plain(str(error) or type(error).__name__).split())[:100]
         raise ImageError(f"is damaged ({reason})") from None
     return plain_image, plain_image.size
-
-
-def _check_size(image: Image.Image) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(_too_large(f"has {width:,} × {height:,} pixels"))
-
-
-def _too_large(found: str) -> str:
-    return f"{found}, and at most {MAX_PIXELS // 10**6} megapixels are allowed: make it smaller"
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -107,8 +107,8 @@ def listed(image: str) -> tuple[list[str], int]:
             return [image], 0
         files = (entry.name for entry in os.scandir(image) if not entry.is_dir())
         names = sorted(name for name in files if not name.startswith("."))
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise ImageError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror or error})") from None
     found = [os.path.join(image, name) for name in names if name.lower().endswith(ENDINGS)]  # noqa: PTH118  # "./a"
     if not found:
         raise ImageError(f"is a folder without images ({', '.join(ENDINGS)})")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.data.dataset import Split
+    from nas.data.plugin import DatasetPlugin
     from nas.training.network import Network
 
 

@@ -21,8 +21,6 @@ from nas.errors import NasError
 
 GIB = 2**30
 UNKNOWN = 255  # the exit code that multiprocessing gives when the server was killed that knew it
-# A start opens eight descriptors. One that runs out of them halfway would leave a process that waits for its task.
-DESCRIPTORS = 16
 # A server that was killed refuses connections some milliseconds before it counts as dead and another is started.
 DYING_SERVER_SECONDS = (0.01, 0.1, 1.0)
 # Of glibc: all memory from the heap, in large pages, of which nothing is given back (docs/decisions/0009).
@@ -113,7 +111,6 @@ def memory_of(pid: int) -> int:
 
 
 def _launch(main: Callable[..., None], *args: Any) -> tuple[Any, socket.socket]:
-    _require_descriptors()
     ours, theirs = socket.socketpair()
     try:
         process = context().Process(target=main, args=(theirs, *args), daemon=True)
@@ -153,16 +150,6 @@ def _allocator() -> Iterator[None]:
         yield
     finally:
         os.environ.pop(name, None)
-
-
-def _require_descriptors() -> None:
-    taken: list[int] = []
-    try:
-        while len(taken) < DESCRIPTORS:
-            taken.append(os.open(os.devnull, os.O_RDONLY))
-    finally:
-        for descriptor in taken:
-            os.close(descriptor)
 
 
 def _cannot_start(error: OSError | EOFError) -> str:
