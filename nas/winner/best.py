@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 # Limits of a network from a file; ImageNet has 1,000 classes, its full version 21,841.
 MAX_CHANNELS = 1_000
 MAX_SIDE = 4_096  # pixels, or steps of a sequence
-MAX_CLASSES = 65_536
 
 
 class Description(NamedTuple):
@@ -121,7 +120,7 @@ def _description(path: Path) -> Description:
             f"input_shape is {quoted(sizes)}, and should be channels (at most {MAX_CHANNELS:,}) and up to two "
             f"sizes (at most {MAX_SIDE:,})"
         )
-    classes = tuple(checks.text(name, "a class") for name in checks.several(names, "classes", MAX_CLASSES))
+    classes = tuple(checks.text(name, "a class") for name in checks.several(names, "classes"))
     if not classes:
         raise ValueError("there are no classes")
     if framing not in FRAMINGS:
