@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from nas import plugins
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Conv2d, GlobalAveragePool
 from nas.data.dataset import Dataset, Split
@@ -99,6 +100,12 @@ def with_epochs(one: Job, epochs: float) -> Job:
 def the_same_numbers() -> None:
     """Every test draws what it drew before; by chance, what differs by rounding may differ by more."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def nothing_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folders that one test names with --plugins are not there in the next."""
+    monkeypatch.setattr(plugins, "_offered", [])
 
 
 @pytest.fixture(scope="session")

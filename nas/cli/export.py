@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nas.cli.options import FOLDER, print_json, print_out
+from nas.cli.options import FOLDER, plugins_option, print_json, print_out
 from nas.errors import plain
 from nas.winner.export import PLACES
 
@@ -26,7 +26,7 @@ from nas.winner.export import PLACES
 )
 @click.option("--out", type=FOLDER, help="The folder for the exports.  [default: best/ in the search's folder]")
 @click.option("--data-dir", type=FOLDER, help="The folder of the data sets.  [default: as in the search]")
-@click.option("--plugins", type=FOLDER, multiple=True, help="The folder of the data set's plugin.")
+@plugins_option(expose=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def export(
     search: str | None,

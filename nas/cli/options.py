@@ -16,6 +16,30 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
+def plugins_option(*, expose: bool = False) -> Callable[[Command], Command]:
+    """``--plugins``: the plugins of its folders, layers among them, may be used in this process.
+
+    Args:
+        expose: whether the command gets the folders, too, as ``plugins``.
+    """
+
+    def offer(_: click.Context, parameter: click.Parameter, folders: tuple[Path, ...]) -> tuple[Path, ...]:
+        from nas.plugins import offer
+
+        offer(folders)
+        return folders
+
+    return click.option(
+        "--plugins",
+        multiple=True,
+        type=click.Path(path_type=Path, file_okay=False, exists=True),
+        callback=offer,
+        expose_value=expose,
+        help="A folder of plugin files that may be used, besides those of NAS_PLUGINS and ./plugins. The option may "
+        "be repeated.",
+    )
+
+
 def training_options(command: Command) -> Command:
     """What every command that trains takes."""
     for option in reversed(

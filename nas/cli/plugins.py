@@ -10,21 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nas.cli.options import FOLDER, pairs, print_out
+from nas.cli.options import FOLDER, pairs, plugins_option, print_out
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from rich.table import Table
 
 kinds = click.Choice(["strategy", "space", "dataset", "evaluator", "layer"])
-plugins_option = click.option(
-    "--plugins",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="A folder of plugin files, besides NAS_PLUGINS and ./plugins.",
-)
 
 TEST = '''"""Everything that `nas` relies on in a {kind}: python -m pytest {path}"""
 
@@ -46,8 +39,8 @@ def plugins() -> None:
 
 
 @plugins.command("list")
-@plugins_option
-def list_(folders: tuple[Path, ...]) -> None:
+@plugins_option()
+def list_() -> None:
     """Show every plugin: what it is and where it is from. None is imported."""
     from rich.text import Text
 
@@ -57,16 +50,15 @@ def list_(folders: tuple[Path, ...]) -> None:
     if not console.is_terminal:
         console.width = 10_000  # one line each, for grep
     with console.capture() as capture:
-        for table in _tables(folders, "\n" if console.is_terminal else " · "):
+        for table in _tables("\n" if console.is_terminal else " · "):
             console.print(table, Text())
     print_out("\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip())
 
 
-def _tables(folders: Sequence[Path], between: str) -> Iterator[Table]:
+def _tables(between: str) -> Iterator[Table]:
     """One table for each kind, and one for the files that do not say what they are.
 
     Args:
-        folders: of plugin files, besides the usual ones.
         between: what a plugin is and where it is from.
     """
     from rich.table import Table
@@ -75,7 +67,7 @@ def _tables(folders: Sequence[Path], between: str) -> Iterator[Table]:
     from nas.errors import plain
     from nas.plugins import KINDS, describe, names
 
-    found = {kind: names(kind, folders) for kind in KINDS}
+    found = {kind: names(kind) for kind in KINDS}
     unclear = set.intersection(
         *({str(place) for places in one.values() for place in places} for one in found.values())
     )
@@ -156,20 +148,16 @@ def new(name: str, kind: str, folder: Path) -> None:
 @plugins.command()
 @click.argument("name")
 @click.option("--kind", type=kinds, help="Where the name alone does not say it.")
-@plugins_option
+@plugins_option()
 @click.option(
     "--set", "options", metavar="KEY=VALUE", multiple=True, callback=pairs, help="An option of the plugin."
 )
 @click.pass_context
-def check(
-    ctx: click.Context, name: str, kind: str | None, folders: tuple[Path, ...], options: Mapping[str, str]
-) -> None:
+def check(ctx: click.Context, name: str, kind: str | None, options: Mapping[str, str]) -> None:
     """Check everything that a search relies on in the plugin NAME; exit code 1 if something is broken."""
-    from nas.plugins import offer
     from nas.testing import check as findings
 
-    offer(folders)
-    kind, found = _find(name, kind, folders)
+    kind, found = _find(name, kind)
     broken = skipped = total = 0
     for finding in findings(kind, found, options):
         if not total:  # after the first one: it raises where an option is wrong
@@ -190,7 +178,7 @@ def check(
     ctx.exit(1 if broken else 0)
 
 
-def _find(name: str, kind: str | None, folders: Sequence[Path]) -> tuple[str, type]:
+def _find(name: str, kind: str | None) -> tuple[str, type]:
     """The kind and the class of a plugin.
 
     Raises:
@@ -199,14 +187,14 @@ def _find(name: str, kind: str | None, folders: Sequence[Path]) -> tuple[str, ty
     from nas.errors import PluginError, UsageError, unknown
     from nas.plugins import KINDS, canonical, find, names
 
-    known = {one: names(one, folders) for one in KINDS if kind in (None, one)}
+    known = {one: names(one) for one in KINDS if kind in (None, one)}
     named = [one for one in known if canonical(name) in known[one]]
     if not named:
         raise UsageError(unknown(kind or "plugin", name, {key for places in known.values() for key in places}))
     found, errors = [], []
     for one in named:
         try:
-            found.append((one, find(one, name, folders)))
+            found.append((one, find(one, name)))
         except PluginError as error:
             errors.append(error)
     if not found:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.cli.options import print_json, print_out
+from nas.cli.options import plugins_option, print_json, print_out
 from nas.errors import ImageError, NasError, UsageError, plain, quoted, unknown
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ CLASS = 16  # characters of a class's name
 @click.argument("arguments", metavar="[SEARCH] IMAGE...", nargs=-1)
 @click.option("--search", "chosen", metavar="SEARCH", help="The search; then all arguments are images.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
+@plugins_option()
 @click.pass_context
 def predict(context: click.Context, arguments: tuple[str, ...], chosen: str | None, as_json: bool) -> None:
     """Classify images with the winner of a search.

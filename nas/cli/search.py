@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import nas
-from nas.cli.options import FOLDER, count_or_auto, given, print_json, training_options
+from nas.cli.options import FOLDER, count_or_auto, given, plugins_option, print_json, training_options
 
 if TYPE_CHECKING:
     from nas.records.outcome import Outcome
@@ -42,12 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "--workers", callback=count_or_auto, help="Processes that train side by side.  [default: auto, one a core]"
 )
-@click.option(
-    "--plugins",
-    multiple=True,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="A folder of plugin files, besides NAS_PLUGINS and ./plugins.",
-)
+@plugins_option(expose=True)
 @training_options
 def search(experiment: Path | None, out: Path | None, as_json: bool, **options: Any) -> None:
     """Search for a network, choose the best honestly, and hand it over.
@@ -69,12 +64,7 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, **options: 
 @click.option("--workers", callback=count_or_auto, help="Processes that train side by side.")
 @click.option("--data-dir", type=FOLDER, help="Where data sets lie.")
 @click.option("--mlflow", metavar="URI|off", help="The tracking store.")
-@click.option(
-    "--plugins",
-    multiple=True,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="A folder of plugin files, besides NAS_PLUGINS and ./plugins.",
-)
+@plugins_option(expose=True)
 @click.option("--force", is_flag=True, help="Go on even if something has changed that changes the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, as the last line.")
 def resume(search: str | None, as_json: bool, force: bool, **options: Any) -> None:

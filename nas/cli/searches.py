@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.cli.options import print_json, print_out
+from nas.cli.options import plugins_option, print_json, print_out
 from nas.errors import plain
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ SHOWN = 10  # of the best networks
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@plugins_option()
 def list_(as_json: bool) -> None:
     """List the searches under runs/: running, interrupted, finished."""
     from nas.records import searches
@@ -43,6 +44,7 @@ def list_(as_json: bool) -> None:
     "--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html", help="Write a page."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@plugins_option()
 def show(search: str | None, report: Path | None, as_json: bool) -> None:
     """Show a search: its state, its best, its winner. --report writes all that as one page, with the figures.
 
@@ -84,6 +86,7 @@ def _report(state: State, path: Path) -> None:
 @click.command()
 @click.argument("search", required=False)
 @click.option("--store", metavar="URI", help="The tracking store.  [default: the search's own]")
+@plugins_option()
 def sync(search: str | None, store: str | None) -> None:
     """Write to MLflow what it lacks of a search.
 
@@ -111,6 +114,7 @@ def sync(search: str | None, store: str | None) -> None:
 
 @click.command()
 @click.argument("search", required=False)
+@plugins_option()
 def repair(search: str | None) -> None:
     """Keep all that is whole of a damaged journal.
 

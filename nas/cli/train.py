@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 import nas
-from nas.cli.options import given, print_json, training_options
+from nas.cli.options import given, plugins_option, print_json, training_options
 
 
 @click.command()
 @click.argument("network")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1, 1_000), help="So many trainings.")
+@plugins_option(expose=True)
 @training_options
 def train(network: str, out: Path | None, as_json: bool, seeds: int, **options: Any) -> None:
     """Train one network, without a search, and test it.

@@ -129,6 +129,7 @@ def resolve(experiment: Experiment, training: Mapping[str, str | int] = MappingP
     Raises:
         NasError: something cannot be found, or is wrong.
     """
+    plugins.offer(experiment.plugins)
     objectives = tuple(Objective.parse(text) for text in experiment.objectives)
     parts = {} if training else _search_parts(experiment, objectives)
     spawn.warm_up()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nas import plugins
 from nas.dashboard.registry import log_model_of
 from nas.dashboard.store import store_of
 from nas.dashboard.thread import sync
@@ -35,6 +36,7 @@ def resume(
     Raises:
         NasError: it cannot go on; says why.
     """
+    plugins.offer(map(Path, changes.get("plugins", ())))  # the journal may name their layers
     folder = searches.named(None if search is None else str(search), to_resume=True)
     if not (folder / searches.TOML).is_file():
         raise UsageError(
