@@ -35,8 +35,7 @@ def plugins_option(*, expose: bool = False) -> Callable[[Command], Command]:
         type=click.Path(path_type=Path, file_okay=False, exists=True),
         callback=offer,
         expose_value=expose,
-        help="A folder of plugin files that may be used, besides those of NAS_PLUGINS and ./plugins. The option may "
-        "be repeated.",
+        help="A folder of plugin files that may be used, besides NAS_PLUGINS and ./plugins. Repeatable.",
     )
 
 
