@@ -195,7 +195,7 @@ def test_an_evaluator_that_raises_or_makes_up_trials_is_named(tmp_path: Path) ->
 
     for inner, words in (
         (Raising(), "evaluator Raising failed: KeyError"),
-        (Foreign(), "must return trials of the jobs"),
+        (Foreign(), "which is not a trial of a job"),
     ):
         with Journal(tmp_path / f"{type(inner).__name__}.jsonl") as journal:
             recorded = CachedEvaluator(inner, journal, LOSS)

@@ -78,7 +78,7 @@ class CachedEvaluator:
         while (trial := plugins.guarded(lambda: next(trials, None), f"{name} failed")) is not None:
             if not isinstance(trial, Trial) or trial.job.key not in waiting:
                 raise PluginError(
-                    f"{name} must return trials of the jobs that it was given, and returned {trial!r:.80}"
+                    f"{name} returned {trial!r:.80}, which is not a trial of a job that it was given"
                 )
             waiting.remove(trial.job.key)
             yield trial
