@@ -270,6 +270,6 @@ def test_a_search_of_an_unreleased_version_is_refused_in_one_line(tmp_path: Path
 def test_a_plan_of_an_unreleased_version_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / FILE
     plan = {"finalists": 1, "seeds": 1, "epochs": 1.0}
-    path.write_bytes(line_of({"header": {"version": 2}}) + line_of({"searched": plan}))
+    path.write_bytes(line_of({"header": {"version": 2, "id": "0" * 16}}) + line_of({"searched": plan}))
     with pytest.raises(JournalError, match="made by an unreleased version"):
         read(path)

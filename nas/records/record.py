@@ -197,6 +197,8 @@ class Record:
                 self.told = self.told[: int(content)]
             case "searched":
                 self.plan = {name: _within(content[name], name, 1e4) for name in ("finalists", "seeds", "epochs")}
+                if "lecture" not in content:
+                    raise JournalError("it was made by an unreleased version of nas: start the search again")
                 self.plan["lecture"] = bool(content["lecture"])
             case "outcome":
                 scores = ("test_accuracy", "test_loss", "seconds", "trials", "failed", "test_images")

@@ -30,7 +30,7 @@ def write_card(outcome: Outcome) -> None:
         header.note,
         summary.markdown(),
         markdown_table(("layer", "output", "parameters"), layers),
-        f"Trained for {outcome.retrained[0].job.epochs:g} epochs with the recipe `{header.config.get('recipe')}`; "
+        f"Trained for {outcome.retrained[0].job.epochs:g} epochs with the recipe `{header.recipe}`; "
         f"data fingerprint {header.dataset['fingerprint']}.",
         USE,
     ]
