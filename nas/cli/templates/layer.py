@@ -24,7 +24,7 @@ class MyPluginModule(nn.Module):
 
 @dataclass(frozen=True)
 class MyPlugin(Layer):
-    """Normalises groups of channels (this line is what `nas plugins list` shows)."""
+    """Normalises groups of channels (`nas plugins list` shows this line)."""
 
     # Settings: what a file says is checked, and an error names what is allowed.
     groups: int = count(1)
