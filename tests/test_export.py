@@ -367,7 +367,7 @@ def test_the_images_are_those_of_the_search_or_random_ones_with_a_reason(tmp_pat
     assert f"--plugins {tmp_path / 'plugins'}" in stranger.note
 
     other = made(tmp_path / "other", PLAIN, (1, 8, 8))
-    assert "not like those" in images_for(folder, other, plugins=[tmp_path / "plugins"]).note
+    assert "have another shape" in images_for(folder, other, plugins=[tmp_path / "plugins"]).note
 
 
 @pytest.mark.parametrize(
