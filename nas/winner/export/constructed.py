@@ -75,16 +75,17 @@ class Source:
         Raises:
             NasError: it cannot be written; says why.
         """
+        name = self.name(type(module))  # first: a class that was made inside a function is another one each time
         args, options = vars(module)[CALL]
         if type(module) is nn.Sequential and args and isinstance(args[0], OrderedDict) and not options:
             args = tuple(args[0].values()) if all(name.isdigit() for name in args[0]) else args
         taken = inspect.signature(type(module)).parameters
         words = [self.text(value) for value in args]
-        for name, value in options.items():
-            default = taken[name].default if name in taken else inspect.Parameter.empty
+        for key, value in options.items():
+            default = taken[key].default if key in taken else inspect.Parameter.empty
             if default is inspect.Parameter.empty or type(value) is not type(default) or value != default:
-                words.append(f"{name}={self.text(value)}")
-        return f"{self.name(type(module))}({', '.join(words)})"
+                words.append(f"{key}={self.text(value)}")
+        return f"{name}({', '.join(words)})"
 
     def text(self, value: Any) -> str:
         """A value as Python has it.
