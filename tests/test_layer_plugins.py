@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
-from command import QUICK, found, nas, said
+from command import QUICK, inline, nas, said
 from PIL import Image
 
 from nas import plugins
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Conv2d, GlobalAveragePool
 from nas.errors import ArchitectureError, PluginError
+from nas.records.journal import FILE
+from nas.records.record import read
 from nas.testing import check
 
 EXAMPLES = Path(__file__).parent.parent / "plugins"
@@ -49,27 +50,29 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_search_with_layers_from_files_goes_all_the_way(mine: Path, tmp_path: Path) -> None:
+def test_a_search_with_layers_from_files_goes_all_the_way(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     named = ["--plugins", str(mine)]
-    words = ["--space", "attentive", *named, *QUICK, "--mlflow", "off"]
-    nas("search", *words, "--trials", "6", "--workers", "2", "--out", "whole", cwd=tmp_path)
-    nas("search", *words, "--trials", "3", "--workers", "1", "--out", "parts", cwd=tmp_path)
-    nas("resume", "parts", "--trials", "6", *named, cwd=tmp_path)
-    whole, parts = found(tmp_path / "whole"), found(tmp_path / "parts")
-    assert parts["told"] == whole["told"]
-    assert {key: parts["trials"][key] for key in whole["told"]} == {k: whole["trials"][k] for k in whole["told"]}
+    quick = ["--space", "attentive", *named, *QUICK, "--mlflow", "off", "--workers", "2"]
+    nas("search", *quick, "--trials", "3", "--out", "run", cwd=tmp_path)
+    inline("resume", "run", "--trials", "4", *named)
+    record = read(Path("run", FILE))[0]
+    assert [told.trial.failure for told in record.told] == [None] * 4
 
-    image = tmp_path / "digit.png"
-    Image.new("L", (28, 28), 255).save(image)
-    assert "digit.png" in nas("predict", "--search", "whole", *named, str(image), cwd=tmp_path).stdout
-    assert "Add ← 1, 2" in nas("show", "whole", *named, cwd=tmp_path).stdout
-    done = nas("export", "whole", "--format", "all", "--json", *named, cwd=tmp_path)
-    assert set(json.loads(done.stdout.splitlines()[-1])["formats"]) == {"onnx", "torch", "safetensors", "python"}
-    code = (tmp_path / "whole/best/python/network.py").read_text()
+    image = Image.new("L", (28, 28), 255)
+    image.paste(0, (12, 4, 16, 24))
+    image.save("digit.png")
+    assert "digit.png" in inline("predict", "--search", "run", *named, "digit.png").stdout
+    assert "Add ← 1, 2" in inline("show", "run", *named).stdout
+    formats = ["--format", "onnx", "--format", "torch", "--format", "python"]
+    inline("export", "run", *formats, *named)  # each is compared with the original in a process without nas
+    code = Path("run/best/python/network.py").read_text()
     assert "class Gate(nn.Module)" in code or "class Block(nn.Module)" in code
 
-    # What it names is imported only where it is offered, whoever's file it is.
-    for command in (["show", "whole"], ["export", "whole"], ["predict", "--search", "whole", str(image)]):
+    # Another process imports nothing because the journal names it.
+    for command in (["show", "run"], ["predict", "--search", "run", "digit.png"], ["resume", "run"]):
         line = said(nas(*command, cwd=tmp_path, code=1))
         assert "there is no layer" in line
         assert "--plugins" in line
