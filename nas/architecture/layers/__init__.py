@@ -1,4 +1,4 @@
-"""The built-in layers: each kind of layer is one class, each family one file (see `nas.architecture.layer.Layer`)."""
+"""The built-in layers: one class for each kind, one file for each family (see `nas.architecture.layer.Layer`)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,8 @@ from nas.architecture.layers.pretrained import Pretrained
 from nas.errors import ArchitectureError, quoted
 
 __all__ = ["ACTIVATIONS", "OPERATIONS", "Activation", "Add", "AveragePool", "BatchNorm", "Cell", "Concatenate"]
-__all__ += [
-    "Conv2d",
-    "Dense",
-    "Dropout",
-    "Flatten",
-    "GlobalAveragePool",
-    "Layer",
-    "MaxPool",
-    "Merge",
-    "Pretrained",
-]
-__all__ += ["ResidualBlock", "SeparableConv2d", "Shape", "layer_from_dict", "show"]
+__all__ += ["Conv2d", "Dense", "Dropout", "Flatten", "GlobalAveragePool", "Layer", "MaxPool", "Merge"]
+__all__ += ["Pretrained", "ResidualBlock", "SeparableConv2d", "Shape", "layer_from_dict", "show"]
 
 
 def layer_from_dict(data: object) -> Layer:
