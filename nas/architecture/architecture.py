@@ -246,7 +246,7 @@ def _difference(node: Node, other: Node) -> float:
     if type(layer) is not type(other_layer):
         return 1.5  # less than a removal and an addition, because the position is the same
     names = [known.name for known in layer.settings()]
-    changed = sum(getattr(layer, name) != getattr(other_layer, name) for name in names)
+    changed = len([name for name in names if getattr(layer, name) != getattr(other_layer, name)])
     return (changed + (inputs != other_inputs)) / (len(names) + 1)
 
 

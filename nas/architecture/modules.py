@@ -153,11 +153,8 @@ def headless(model: str, channels: int) -> nn.Module:
     network.set_submodule(classifier_of(network), nn.Identity())
     name, first = input_convolution(network)
     if channels != 3:
-        options: dict[str, Any] = {
-            "stride": first.stride,
-            "padding": first.padding,
-            "bias": first.bias is not None,
-        }
+        bias = first.bias is not None
+        options: dict[str, Any] = {"stride": first.stride, "padding": first.padding, "bias": bias}
         adapted = nn.Conv2d(channels, first.out_channels, first.kernel_size, **options)  # type: ignore[arg-type]
         network.set_submodule(name, adapted)
     return network
