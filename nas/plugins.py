@@ -99,10 +99,8 @@ def describe(place: Place) -> Description:
     if isinstance(place, Path):
         path, label, name = place, str(place), ""
     else:
-        label, name = (
-            f"{f'{place.dist.name} {place.dist.version}, ' if place.dist else ''}{place.value}",
-            place.attr,
-        )
+        distribution = f"{place.dist.name} {place.dist.version}, " if place.dist else ""
+        label, name = f"{distribution}{place.value}", place.attr
         source = _source_of(place.module)
         if source is None:
             return Description((), label, "", f"there is no module {place.module}")
