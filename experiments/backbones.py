@@ -1,12 +1,11 @@
-"""Writes the tables of nas/architecture/backbones.py: the facts about torchvision's classification models.
+"""Writes nas/architecture/backbones.csv: the sizes and counts of torchvision's classification models.
 
 Run ``python experiments/backbones.py`` when torchvision has got new models; it takes four minutes and no weights.
 """
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
+import csv
 
 import torch
 import torchvision
@@ -52,31 +51,13 @@ def family(model: str) -> str:
 
 
 def main() -> None:
-    """Replace the tables in the file."""
-    table = {model: facts(model) for model in torchvision.models.list_models(module=torchvision.models)}
-    smallest: dict[str, str] = {}
-    for model in sorted(table, key=lambda model: table[model].flops):
-        smallest.setdefault(family(model), model)
-    lines = [f'    "{model}": Facts{tuple(known)!r},'.replace(", False)", ")") for model, known in table.items()]
-    families = [f'    "{name}": "{smallest[name]}",' for name in sorted(smallest)]
-    path = Path(backbones.__file__)
-    head, _, _ = path.read_text(encoding="utf-8").partition("TORCHVISION = ")
-    text = "\n".join(
-        [
-            f'TORCHVISION = "{torchvision.__version__.partition("+")[0]}"  # the version that was measured',
-            "",
-            "BACKBONES = {",
-            *lines,
-            "}",
-            "",
-            "# The member with the fewest operations of each family; a family is a module of torchvision.",
-            "FAMILIES = {",
-            *families,
-            "}",
-        ]
-    )
-    path.write_text(f"{head}{text}\n", encoding="utf-8")
-    subprocess.run(["ruff", "format", str(path)], check=True)
+    """Replace the table."""
+    with backbones.TABLE.open("w", encoding="utf-8", newline="") as file:
+        file.write(f"torchvision {torchvision.__version__.partition('+')[0]}\n")
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["model", "family", *Facts._fields])
+        for model in torchvision.models.list_models(module=torchvision.models):
+            table.writerow([model, family(model), *map(int, facts(model))])
 
 
 if __name__ == "__main__":

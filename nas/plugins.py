@@ -1,9 +1,8 @@
-"""Finds plugins by kind and name, and imports only the one that is asked for.
+"""Finds plugins by kind and name, and imports only the requested one.
 
-There are five kinds: strategies, spaces, data sets, evaluators, layers. A name is looked for among the installed
-packages (entry points; the built-in parts are registered there like anybody else's), then among the files of
-plugin folders: ``plugins/random_search.py`` is the plugin ``random-search``. In names, - and _ are the same. An
-architecture names its layers by their classes.
+There are five kinds: strategies, spaces, data sets, evaluators, layers. A plugin is an entry point of an installed
+package, as the built-in parts are, or a file of a plugin folder: ``plugins/random_search.py`` is the plugin
+``random-search``. In names, - and _ are the same. An architecture names its layers by their classes.
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from nas.errors import ArchitectureError, NasError, OptionError, PluginError, UsageError, plain, unknown
 
-# Kind → what a plugin of it is a subclass of (an evaluator has only to look like one).
+# Kind → the base class of its plugins (an evaluator need not be a subclass of its own).
 KINDS = {
     "strategy": "nas.strategies.strategy:Strategy",
     "space": "nas.spaces.space:SearchSpace",
@@ -35,28 +35,28 @@ KINDS = {
     "layer": "nas.architecture.layer:Layer",
 }
 ALSO = {"Merge": "layer", "Plain": "layer", "Source": "dataset"}  # other base classes; Source is an earlier name
-GROUPS = {kind: f"nas.{'strategies' if kind == 'strategy' else kind + 's'}" for kind in KINDS}
+GROUPS = {kind: "nas.strategies" if kind == "strategy" else f"nas.{kind}s" for kind in KINDS}  # of entry points
 
 Place = EntryPoint | Path
 Result = TypeVar("Result")
 
-_offered: list[Path] = []  # folders, see `offer`
-_layers: dict[tuple[str, ...], type[Any]] = {}  # what was found: the folders that were looked into, and the name
+_offered: list[Path] = []  # the folders of `offer`
+_layers: dict[tuple[str, ...], type[Any]] = {}  # (the name of a layer, the folders that were searched) → its class
 
 
 @dataclass(frozen=True)
 class Description:
-    """What can be said about a plugin without importing it."""
+    """What the source of a plugin says, without importing it."""
 
-    kinds: tuple[str, ...]  # those of its classes, or none where the source does not say
+    kinds: tuple[str, ...]  # the kinds of its classes; empty if the source does not say
     place: str  # the file, or the package and the object in it
     summary: str  # the first line of its docstring
-    broken: str = ""  # why it cannot be imported, as far as that can be seen from outside
+    broken: str = ""  # why it cannot be imported, if the source shows that
     layers: tuple[str, ...] = ()  # the names of its classes that are layers
 
 
 def canonical(name: str) -> str:
-    """The one spelling of a plugin's name."""
+    """The standard spelling of a plugin's name."""
     return name.strip().lower().replace("_", "-")
 
 
@@ -66,54 +66,45 @@ def offer(folders: Iterable[Path]) -> None:
 
 
 def folders(extra: Sequence[Path] = ()) -> list[Path]:
-    """Where plugin files are looked for: ``--plugins``, ``NAS_PLUGINS`` and ./plugins."""
+    """The folders of plugin files: ``extra``, ``--plugins``, ``NAS_PLUGINS`` and ./plugins."""
     named = [Path(part) for part in os.environ.get("NAS_PLUGINS", "").split(os.pathsep) if part]
     return list(dict.fromkeys(path.resolve() for path in (*extra, *_offered, *named, Path("plugins"))))
 
 
 def names(kind: str, extra: Sequence[Path] = ()) -> dict[str, list[Place]]:
-    """Every name that could be asked for, and all places where it is; imports nothing.
+    """The names of all plugins of a kind, each with all its places; imports nothing.
 
-    A file whose source does not say what it holds stands under every kind, unless somebody else has the name
-    there: a half-written file must not get in the way of a part that it has nothing to do with.
+    A file whose source does not say what it holds stands under every kind, except where another plugin has its
+    name: a half-written file must not hide a plugin of another kind.
     """
-    found: dict[str, list[Place]] = {}
+    known: dict[str, list[Place]] = {}
+    unclear: dict[str, list[Place]] = {}
     for point in entry_points(group=GROUPS[kind]):
-        found.setdefault(canonical(point.name), []).append(point)
-    unclear = []
+        known.setdefault(canonical(point.name), []).append(point)
     for path in files(extra):
         kinds = describe(path).kinds
-        if kind in kinds:
-            found.setdefault(canonical(path.stem), []).append(path)
-        elif not kinds:
-            unclear.append(path)
-    taken = set(found)
-    for path in unclear:
-        if canonical(path.stem) not in taken:
-            found.setdefault(canonical(path.stem), []).append(path)
-    return found
+        if kind in kinds or not kinds:
+            (known if kinds else unclear).setdefault(canonical(path.stem), []).append(path)
+    return unclear | known
 
 
 def files(extra: Sequence[Path] = ()) -> list[Path]:
-    """Every plugin file; names that begin with ``_`` or ``test_`` are no plugins."""
-    every = [path for folder in folders(extra) for path in sorted(folder.glob("*.py"))]
-    return [path for path in every if not path.name.startswith(("_", "test_"))]
+    """Every plugin file; a name that begins with ``_`` or ``test_`` is not that of a plugin."""
+    paths = [path for folder in folders(extra) for path in sorted(folder.glob("*.py"))]
+    return [path for path in paths if not path.name.startswith(("_", "test_"))]
 
 
 def describe(place: Place) -> Description:
-    """What a plugin is, from its source; imports nothing."""
+    """The description of a plugin: of one class of a package, or of the classes of a file; imports nothing."""
     if isinstance(place, Path):
-        return _describe(place, str(place))
-    distribution = f"{place.dist.name} {place.dist.version}, " if place.dist else ""
-    path = _source_of(place.module)
-    label = f"{distribution}{place.value}"
-    if path is None:
-        return Description((), label, "", f"there is no module {place.module}")
-    return _describe(path, label, place.attr)
-
-
-def _describe(path: Path, label: str, name: str = "") -> Description:
-    """Read the classes of a file: the one called ``name``, or the first that is a plugin."""
+        path, label, name = place, str(place), ""
+    else:
+        distribution = f"{place.dist.name} {place.dist.version}, " if place.dist else ""
+        label, name = f"{distribution}{place.value}", place.attr
+        source = _source_of(place.module)
+        if source is None:
+            return Description((), label, "", f"there is no module {place.module}")
+        path = source
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
@@ -122,78 +113,82 @@ def _describe(path: Path, label: str, name: str = "") -> Description:
     classes = []
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and name in ("", node.name):
-            bases = [
-                base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases
-            ]
+            bases = [ast.unparse(base).rpartition(".")[2] for base in node.bases]
             kind = next((parents[base] for base in bases if base in parents), "")
             if kind:
                 parents[node.name] = kind  # a class of this file may be the base of the next
             classes.append((node, kind))
-    classes.sort(key=lambda found: not found[1])  # those that are plugins first; otherwise as they stand
-    kinds = tuple(dict.fromkeys(kind for _, kind in classes if kind))
+    classes.sort(key=lambda pair: not pair[1])  # plugins first, otherwise in the order of the file
     doc = (classes and ast.get_docstring(classes[0][0])) or ast.get_docstring(tree) or ""
-    missing = [module for module in _imported(tree) if _absent(module)]
-    broken = f"there is no package {missing[0]!r}" if missing else ""
-    layers = tuple(node.name for node, kind in classes if kind == "layer" and not node.name.startswith("_"))
-    return Description(kinds, label, doc.partition("\n")[0], broken, layers)
+    return Description(
+        tuple(dict.fromkeys(kind for _, kind in classes if kind)),
+        label,
+        doc.partition("\n")[0],
+        next((f"there is no package {package!r}" for package in _imported(tree) if _absent(package, path)), ""),
+        tuple(node.name for node, kind in classes if kind == "layer" and not node.name.startswith("_")),
+    )
 
 
-def _imported(tree: ast.Module) -> list[str]:
-    """The top-level packages that a file imports as soon as it is imported."""
-    found: list[str] = []
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """The top-level packages that a file imports when it is imported."""
     for node in tree.body:
         if isinstance(node, ast.Import):
-            found += [alias.name.partition(".")[0] for alias in node.names]
+            yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.append(node.module.partition(".")[0])
-    return found
+            yield node.module.partition(".")[0]
 
 
-def _absent(package: str) -> bool:
+def _absent(package: str, beside: Path) -> bool:
+    """Whether a package is neither installed nor a file beside another one."""
     try:
-        return importlib.util.find_spec(package) is None
+        return importlib.util.find_spec(package) is None and not beside.with_name(f"{package}.py").is_file()
     except (ImportError, ValueError):
         return package not in sys.modules
 
 
 def _source_of(module: str) -> Path | None:
-    """The file of a module, which `find_spec` would not tell without importing its package."""
-    first, *rest = module.split(".")
-    spec = None if _absent(first) else importlib.util.find_spec(first)
-    if spec is None:
+    """The file of a module, found without importing its package."""
+    name, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
         return None
-    if not rest:
-        return Path(spec.origin) if spec.origin else None
-    for folder in spec.submodule_search_locations or ():
-        base = Path(folder, *rest)
-        for path in (base.with_suffix(".py"), base / "__init__.py"):
-            if path.is_file():
-                return path
-    return None
+    for part in rest:
+        name = f"{name}.{part}"
+        spec = spec and PathFinder.find_spec(name, list(spec.submodule_search_locations or ()))
+    return Path(spec.origin) if spec and spec.origin else None
 
 
 def find(kind: str, name: str, extra: Sequence[Path] = ()) -> type[Any]:
-    """The class that a name stands for.
+    """The class of a plugin.
 
     Raises:
-        UsageError: nobody knows the name.
-        PluginError: two have it, or what is there cannot be imported or is of another kind.
+        UsageError: there is no plugin of this name.
+        PluginError: there are two, or the plugin cannot be imported or is of another kind.
     """
     known = names(kind, extra)
     places = known.get(canonical(name), [])
     if not places:
         raise UsageError(unknown(kind, name, known))
     if len(places) > 1:
-        both = " and ".join(str(one) if isinstance(one, Path) else one.value for one in places)
+        both = " and ".join(str(place) if isinstance(place, Path) else place.value for place in places)
         raise PluginError(f"there are two plugins {name!r}: {both}; rename or remove one")
-    place = places[0]
-    if isinstance(place, Path):
-        return _only_class(_import_file(place), base_of(kind), place)
-    return _loaded(kind, place)
+    place, parent = places[0], base_of(kind)
+    if not isinstance(place, Path):
+        return _loaded(kind, place)
+    module = _import_file(place)
+    values = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, parent)]
+    own = [value for value in values if value.__module__ == module.__name__]
+    if len(own) != 1:
+        listed = ", ".join(value.__name__ for value in own) or "none"
+        raise PluginError(
+            f"the plugin file {place} must define one subclass of {parent.__name__}, and has: {listed}"
+        )
+    return own[0]
 
 
 def base_of(kind: str) -> type[Any]:
-    """What a plugin of a kind is a subclass of."""
+    """The base class of a kind of plugin."""
     module, _, attribute = KINDS[kind].partition(":")
     parent: type[Any] = getattr(importlib.import_module(module), attribute)
     return parent
@@ -201,33 +196,34 @@ def base_of(kind: str) -> type[Any]:
 
 @cache
 def _loaded(kind: str, place: EntryPoint) -> type[Any]:
-    """The class of an installed plugin."""
-    loaded = _imported_by(place.load, f"{kind} {place.name!r} ({place.value})")
+    label = f"{kind} {place.name!r} ({place.value})"
+    loaded = _imported_by(place.load, label)
     if not (isinstance(loaded, type) and issubclass(loaded, base_of(kind))):
-        raise PluginError(f"{kind} {place.name!r} ({place.value}) is not a subclass of {base_of(kind).__name__}")
+        raise PluginError(f"{label} is not a subclass of {base_of(kind).__name__}")
     return loaded
 
 
 def layer(name: str) -> type[Any]:
-    """The class of a layer by its name, as an architecture has it; only what is offered is ever imported.
+    """The class of a layer, by the name of the class; only offered plugins are ever imported.
 
     Raises:
-        ArchitectureError: no plugin has it.
-        PluginError: two have it, or its file cannot be imported.
+        ArchitectureError: there is no layer of this name.
+        PluginError: there are two, or its file cannot be imported.
     """
     installed = _installed_layers()
     if name in installed:
         return _loaded("layer", installed[name])
-    looked = (name, *map(str, folders()))
-    if looked not in _layers:
-        places = [path for path in files() if name in describe(path).layers]
+    key = (name, *map(str, folders()))
+    if key not in _layers:
+        offered = [(path, describe(path).layers) for path in files()]
+        places = [path for path, layers in offered if name in layers]
         if len(places) > 1:
             raise PluginError(f"there are two layers {name!r}: {places[0]} and {places[1]}; rename or remove one")
         if not places:
-            known = [*installed, *(other for path in files() for other in describe(path).layers)]
+            known = [*installed, *(other for _, layers in offered for other in layers)]
             raise ArchitectureError(f"{unknown('layer', name, known)}; a plugin's folder is named with --plugins")
-        _layers[looked] = getattr(_import_file(places[0]), name)
-    return _layers[looked]
+        _layers[key] = getattr(_import_file(places[0]), name)
+    return _layers[key]
 
 
 @cache
@@ -237,20 +233,20 @@ def _installed_layers() -> dict[str, EntryPoint]:
 
 
 def source_hash(plugin: type[Any]) -> str:
-    """The beginning of the SHA-256 of the file that a plugin's class stands in; empty where there is no file."""
+    """The first 16 digits of the SHA-256 of the file that defines a plugin's class; empty if there is no file."""
     try:
         return hashlib.sha256(Path(inspect.getfile(plugin)).read_bytes()).hexdigest()[:16]
-    except (OSError, TypeError):  # made in a notebook, or its file has gone
+    except (OSError, TypeError):  # the class was made in a notebook, or its file was deleted
         return ""
 
 
 def create(plugin: type[Any], options: Mapping[str, Any], **given: Any) -> Any:
-    """An instance, with ``options`` checked against the constructor's signature and turned into its types.
+    """An instance; the ``options`` are checked against the constructor's signature and turned into its types.
 
     Args:
         plugin: the class.
-        options: what the user set: strings, or values from a file.
-        given: what the search passes, of which the constructor gets what it names; no option has such a name.
+        options: the values that the user set: strings, or values from a file.
+        given: the values of the search. The constructor gets those that it names; no option may have such a name.
 
     Raises:
         UsageError: an option that the constructor does not take, or a value of a wrong type.
@@ -262,16 +258,16 @@ def create(plugin: type[Any], options: Mapping[str, Any], **given: Any) -> Any:
     return guarded(lambda: plugin(**given, **values), f"{plugin.__name__} cannot be made")
 
 
-def check_options(plugin: type[Any], options: Mapping[str, Any], given: Iterable[str]) -> dict[str, Any]:
-    """The options as the constructor wants them; nothing is made.
+def check_options(plugin: type[Any], options: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """The options in the types of the constructor; no instance is made.
 
     Args:
         plugin: the class.
-        options: what the user set.
-        given: the names of what the search passes.
+        options: the values that the user set.
+        given: the names of the values of the search.
 
     Raises:
-        UsageError: an option that the constructor does not take, or a value of a wrong type, or one is missing.
+        UsageError: an option that the constructor does not take, a value of a wrong type, or a missing option.
     """
     from pydantic import TypeAdapter
     from pydantic.errors import PydanticUserError
@@ -280,7 +276,6 @@ def check_options(plugin: type[Any], options: Mapping[str, Any], given: Iterable
     hints = _imported_by(lambda: _hints(plugin, {name.replace("-", "_") for name in options}), label)
     taken = inspect.signature(plugin).parameters
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
-    given = set(given)
     known = [n for n, p in taken.items() if n not in given and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     values = {}
     for name, value in options.items():
@@ -291,9 +286,8 @@ def check_options(plugin: type[Any], options: Mapping[str, Any], given: Iterable
         kind = hints.get(key, Any if default in (None, inspect.Parameter.empty) else type(default))
         try:
             adapter: TypeAdapter[Any] = TypeAdapter(kind)
-            values[key] = (
-                adapter.validate_strings(value) if isinstance(value, str) else adapter.validate_python(value)
-            )
+            read = adapter.validate_strings if isinstance(value, str) else adapter.validate_python
+            values[key] = read(value)
         except (ValueError, PydanticUserError) as error:  # ValueError: pydantic's ValidationError is one
             reason = error.errors()[0]["msg"] if hasattr(error, "errors") else f"{kind} cannot be read from text"
             message = f"option {name}={plain(str(value)[:100])} of {label}: {reason[0].lower()}{reason[1:]}"
@@ -305,32 +299,29 @@ def check_options(plugin: type[Any], options: Mapping[str, Any], given: Iterable
 
 
 def _hints(plugin: type[Any], names: AbstractSet[str]) -> dict[str, Any]:
-    """The types of some parameters; those of the others may have been imported for type checkers only."""
+    """The types of some parameters; those of others may be imported for type checkers only."""
     init = plugin.__init__
     annotations = {n: a for n, a in getattr(init, "__annotations__", {}).items() if n in names}
     return get_type_hints(SimpleNamespace(__annotations__=annotations), getattr(init, "__globals__", {}))
 
 
 def _import_file(path: Path) -> Any:
-    """Import a plugin file, once for what it says now. Files of a folder can import one another by their names."""
+    """Import a plugin file, again if its content has changed. The files of a folder can import each other."""
     if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # at the end, where it hides nothing
+        sys.path.append(str(path.parent))  # at the end, where it hides no other module
     importlib.invalidate_caches()
-    name = path.stem if _is_there(path.stem, path) else f"nas_plugin_{path.stem}"  # somebody else has the name
+    name = path.stem if _is_there(path.stem, path) else f"nas_plugin_{path.stem}"  # another module has the name
     content = hashlib.sha256(path.read_bytes()).hexdigest()
-    known = sys.modules.get(name)
+    known: Any = sys.modules.get(name)
     if known is not None and _is_there(name, path) and getattr(known, "__nas_source__", content) == content:
-        known.__nas_source__ = content  # type: ignore[attr-defined]
+        known.__nas_source__ = content
         return known
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # noqa: S101
-    assert spec.loader is not None  # noqa: S101
-    module = importlib.util.module_from_spec(spec)
-    module.__nas_source__ = content  # type: ignore[attr-defined]
+    spec: Any = importlib.util.spec_from_file_location(name, path)
+    module: Any = importlib.util.module_from_spec(spec)
+    module.__nas_source__ = content
     sys.modules[name] = module
-    load = spec.loader.exec_module
     try:
-        _imported_by(lambda: load(module), f"the plugin file {path}")
+        _imported_by(lambda: spec.loader.exec_module(module), f"the plugin file {path}")
     except BaseException:
         del sys.modules[name]
         raise
@@ -338,7 +329,7 @@ def _import_file(path: Path) -> Any:
 
 
 def _is_there(name: str, path: Path) -> bool:
-    """Whether a module of that name is, or would be, imported from the file."""
+    """Whether a module of that name is imported from the file, or would be."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -346,39 +337,24 @@ def _is_there(name: str, path: Path) -> bool:
     return spec is not None and spec.origin == str(path)
 
 
-def _only_class(module: Any, parent: type[Any], path: Path) -> type[Any]:
-    own = [
-        thing
-        for thing in vars(module).values()
-        if isinstance(thing, type) and issubclass(thing, parent) and thing.__module__ == module.__name__
-    ]
-    if len(own) != 1:
-        found = ", ".join(thing.__name__ for thing in own) or "none"
-        raise PluginError(
-            f"the plugin file {path} must define one subclass of {parent.__name__}, and has: {found}"
-        )
-    return own[0]
-
-
-def guarded(action: Callable[[], Result], what: str) -> Result:
-    """Do something with a stranger's code; whatever it raises becomes one line that begins with ``what``.
+def guarded(action: Callable[[], Result], message: str) -> Result:
+    """Run the code of a plugin; its exceptions become one line that begins with ``message``.
 
     `SystemExit` is not caught: it is how a signal ends this program.
 
     Raises:
-        PluginError: it raised something; a `NasError` is raised as it is.
+        PluginError: the code raised an exception; a `NasError` is raised as it is.
     """
     try:
         return action()
     except NasError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise PluginError(f"{what}: {type(error).__name__}: {reason}") from error
+        raise PluginError(f"{message}: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def _imported_by(action: Callable[[], Result], label: str) -> Result:
-    """Import something: what calls ``sys.exit`` then is broken, too."""
+    """Run an import; here `SystemExit` is an error of the plugin, too."""
     try:
         return guarded(action, f"{label} cannot be imported")
     except SystemExit as error:

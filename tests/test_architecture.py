@@ -193,7 +193,7 @@ def test_a_layer_that_does_not_fit_says_where_and_why(layers: tuple[Layer, ...],
         ('{"layers":["Dense"]}', 'a layer is an object with a "type"'),
         ('{"layers":' + "[" * 100_000, "this is no JSON"),
         ("[1, 2]", 'an architecture is a JSON object with a list of "layers"'),
-        ('{"format":9,"layers":[]}', "format 9 is not known here"),
+        ('{"format":9,"layers":[]}', "format 9 is not known"),
         ('{"layers":[' + ",".join(['{"type":"Flatten"}'] * 1001) + "]}", "1001 layers are more than 1000"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A network as plain data: its layers in order and what each of them follows, its canonical JSON, its id."""
+"""A network as plain data: its layers with their inputs, its canonical JSON, its id."""
 
 from __future__ import annotations
 
@@ -15,60 +15,33 @@ from nas.architecture.layers import Dense, Layer, Merge, Pretrained, Shape, laye
 from nas.errors import ArchitectureError, NasError, quoted
 from nas.files import read_small
 
-BUILT_IN = "nas.architecture."  # the modules of this package's own layers
 FORMAT = 1  # the version of the JSON, written into every file
 MAX_LAYERS = 1_000
 LARGEST_FILE = 4 * 2**20  # bytes; 1,000 layers and 65,536 classes with names of 30 letters have 3 · 10⁶
-# What no network may exceed: settings that are harmless one by one (`count`) describe terabytes together.
+# The limits of every network: settings that are harmless one by one (`count`) describe terabytes together.
 # The largest of torchvision's models has 6.4 · 10⁸ parameters (regnet_y_128gf), the slowest does 2.0 · 10¹² flops
-# (vit_h_14, on 518×518). VGG-16 on 224×224 computes 1.4 · 10⁷ values an image; 2²⁶ are 256 MiB.
-MAX_PARAMETERS = 10**9
-MAX_FLOPS = 10**13
-MAX_VALUES = 2**26
+# (vit_h_14, on 518×518). VGG-16 on 224×224 computes 1.4 · 10⁷ values for an image; 2²⁶ are 256 MiB.
+LARGEST = {"parameters": 10**9, "flops": 10**13, "output values for one image": 2**26}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of an architecture's table: a layer where it stands."""
+    """One row of an architecture's table: a layer in its place."""
 
     layer: Layer
-    inputs: tuple[int, ...]  # the positions that it follows; 0 is the network's input
-    shape: Shape  # its output
+    inputs: tuple[int, ...]  # the positions of the layers that it follows; 0 is the network's input
+    shape: Shape  # of its output
     parameters: int
     flops: int  # of one forward pass over one image
 
 
-class Totals:
-    """What the layers of a network come to, up to the one that is too many."""
-
-    def __init__(self) -> None:
-        self.parameters = self.flops = self.values = 0
-
-    def add(self, row: Row) -> None:
-        """Count a layer.
-
-        Raises:
-            ArchitectureError: with it, the network is larger than any may be.
-        """
-        self.parameters += row.parameters
-        self.flops += row.flops
-        self.values += math.prod(row.shape)
-        for what, found, limit in (
-            ("parameters", self.parameters, MAX_PARAMETERS),
-            ("flops", self.flops, MAX_FLOPS),
-            ("output values for one image", self.values, MAX_VALUES),
-        ):
-            if found > limit:
-                raise ArchitectureError(f"up to here the network has {found:,} {what}; {limit:,} are the most")
-
-
 @dataclass(frozen=True)
 class Architecture:
-    """The layers of a network, without its input shape and its classes, so that it can travel.
+    """The layers of a network, without its input shape and its number of classes.
 
     A layer follows the one before it, unless it names its ``inputs``: positions of earlier layers, counted from 1
     as in error messages; 0 is the network's input. So a network is a directed graph without cycles; most are a
-    chain. The last layer, ``Dense(classes)``, is implied, and follows the last of these.
+    chain. The last layer, ``Dense(classes)``, is implied, and follows the last of ``layers``.
     """
 
     layers: tuple[Layer, ...]
@@ -77,7 +50,7 @@ class Architecture:
         """Accept any sequence of layers, and check how they are connected.
 
         Raises:
-            ArchitectureError: a layer follows none, too many, or a later one; or none follows it.
+            ArchitectureError: a layer has too few or too many inputs, or a later one, or no layer follows it.
         """
         object.__setattr__(self, "layers", tuple(self.layers))
         if len(self.layers) > MAX_LAYERS:
@@ -92,7 +65,7 @@ class Architecture:
         layers = list(self.layers)
         followed = {len(layers)}
         for position, layer in enumerate(layers, 1):
-            if layer.inputs == (position - 1,):  # as if it named none: equal networks are equal
+            if layer.inputs == (position - 1,):  # the default is left out, so that equal networks are equal
                 layers[position - 1] = replace(layer, inputs=())
             inputs = layer.inputs or (position - 1,)
             followed.update(inputs)
@@ -102,10 +75,9 @@ class Architecture:
                 raise ArchitectureError(
                     f"{place} names layer {max(inputs)} as an input, which does not come before it: name {earlier}"
                 )
-            merges = isinstance(layer, Merge)
-            if merges and len(inputs) < 2:
+            if isinstance(layer, Merge) and len(inputs) < 2:
                 raise ArchitectureError(f'{place} merges two inputs or more: name them, as in "inputs": [1, 2]')
-            if not merges and len(inputs) > 1:
+            if not isinstance(layer, Merge) and len(inputs) > 1:
                 raise ArchitectureError(f"{place} takes one input, and names {len(inputs)}: put Add before it")
         for position, layer in enumerate(layers, 1):
             if position not in followed:
@@ -114,7 +86,7 @@ class Architecture:
 
     @property
     def inputs(self) -> list[tuple[int, ...]]:
-        """For each layer the positions that it follows."""
+        """For each layer the positions of the layers that it follows."""
         return [layer.inputs or (position,) for position, layer in enumerate(self.layers)]
 
     @property
@@ -129,33 +101,38 @@ class Architecture:
 
     @property
     def is_built_in(self) -> bool:
-        """Whether all its layers are this package's own: how they draw random numbers is known."""
-        return all(type(layer).__module__.startswith(BUILT_IN) for layer in self.layers) and not self.backbones
+        """Whether all layers come from this package and none from torchvision: their random numbers are known."""
+        own = all(type(layer).__module__.startswith("nas.architecture.") for layer in self.layers)
+        return own and not self.backbones
 
     @property
     def backbones(self) -> list[Pretrained]:
-        """Its layers that are models of torchvision."""
+        """The layers that are models of torchvision."""
         return [layer for layer in self.layers if isinstance(layer, Pretrained)]
 
     def table(self, input_shape: Shape, classes: int) -> list[Row]:
         """Every layer with its output shape, parameters and operations, the implied last one included.
 
-        Nothing is allocated: whoever builds a network, or trains it, asks here first.
+        It needs no memory for weights, so it is called before a network is built.
 
         Raises:
-            ArchitectureError: a layer does not fit, or is one too many for any machine; names its position, its
-                input and the rule.
+            ArchitectureError: a layer does not fit its input, or makes the network larger than `LARGEST`; the
+                message names its position, its input and the rule.
         """
         rows: list[Row] = []
         shapes = [input_shape]
-        totals = Totals()
+        totals = dict.fromkeys(LARGEST, 0)
         last = (Dense(classes), (len(self.layers),))
         for position, (layer, inputs) in enumerate((*zip(self.layers, self.inputs, strict=True), last), 1):
             given = [shapes[i] for i in inputs]
             try:
                 output = layer.output_shape(*given)
                 row = Row(layer, inputs, output, layer.parameters(*given), layer.flops(*given))
-                totals.add(row)
+                for name, size in zip(LARGEST, (row.parameters, row.flops, math.prod(output)), strict=True):
+                    totals[name] += size
+                    if totals[name] > LARGEST[name]:
+                        total = f"{totals[name]:,} {name}; {LARGEST[name]:,} are the most"
+                        raise ArchitectureError(f"up to here the network has {total}")  # noqa: TRY301
             except ArchitectureError as error:
                 where = " and ".join(map(show, given))
                 raise ArchitectureError(f"layer {position} ({layer}) on {where}: {error}") from None
@@ -164,7 +141,7 @@ class Architecture:
         return rows
 
     def parameters(self, input_shape: Shape, classes: int) -> int:
-        """How many numbers the network learns."""
+        """The number of values that the network learns."""
         return sum(row.parameters for row in self.table(input_shape, classes))
 
     def flops(self, input_shape: Shape, classes: int) -> int:
@@ -181,17 +158,15 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, data: object) -> Architecture:
-        """The architecture that `to_dict` wrote down.
+        """The architecture that `to_dict` wrote.
 
         Raises:
-            ArchitectureError: not an architecture, or a layer of it cannot be; names its position.
+            ArchitectureError: not an architecture, or a layer is not valid; the message names its position.
         """
         if not isinstance(data, dict) or not isinstance(data.get("layers"), list):
             raise ArchitectureError('an architecture is a JSON object with a list of "layers"')
         if data.get("format", FORMAT) != FORMAT:
-            raise ArchitectureError(
-                f"format {quoted(data['format'])} is not known here; this version reads {FORMAT}"
-            )
+            raise ArchitectureError(f"format {quoted(data['format'])} is not known; this version reads {FORMAT}")
         layers = []
         for position, layer in enumerate(data["layers"], 1):
             try:
@@ -202,7 +177,7 @@ class Architecture:
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:
-        """The architecture that `to_json` wrote down, or a person.
+        """The architecture in a JSON text.
 
         Raises:
             ArchitectureError: not JSON, or not an architecture.
@@ -215,7 +190,7 @@ class Architecture:
 
     @classmethod
     def read(cls, path: Path) -> Architecture:
-        """The architecture in a file, whoever it is from.
+        """The architecture in a file, which need not be trusted.
 
         Raises:
             ArchitectureError: it cannot be read, or is not an architecture.
@@ -228,7 +203,7 @@ class Architecture:
 
 
 def read_dict(path: Path) -> Any:
-    """What an architecture's file says, which may be more than `Architecture.from_dict` wants to know.
+    """The JSON object in the file of an architecture; it may have more keys than `Architecture.from_dict` reads.
 
     Raises:
         ArchitectureError: it cannot be read, is too large, or is not JSON.
@@ -242,10 +217,10 @@ def read_dict(path: Path) -> Any:
 
 
 def distance(first: Architecture, second: Architecture) -> float:
-    """How many layers have to be added, removed or changed to get from one to the other; 0 for equal networks.
+    """The number of layers to add, remove or change to turn one network into the other; 0 for equal networks.
 
-    An edit distance (Levenshtein, 1966), in which a layer whose settings differ costs the share of them that do.
-    What a layer follows counts as a setting: how far before it that stands, so that a layer more costs but one.
+    An edit distance (Levenshtein, 1966), in which a changed layer costs the fraction of its settings that differ.
+    The inputs of a layer count as one setting, relative to its position, so that one more layer costs only one.
     """
     ours, theirs = _relative(first), _relative(second)
     row = [float(j) for j in range(len(theirs) + 1)]
@@ -258,26 +233,26 @@ def distance(first: Architecture, second: Architecture) -> float:
     return row[-1]
 
 
-Node = tuple[Layer, tuple[int, ...]]  # a layer, and how far before it the layers stand that it follows
+Node = tuple[Layer, tuple[int, ...]]  # a layer, and how many positions before it each of its inputs stands
 
 
 def _relative(architecture: Architecture) -> list[Node]:
-    both = zip(architecture.layers, architecture.inputs, strict=True)
-    return [(layer, tuple(position - i for i in inputs)) for position, (layer, inputs) in enumerate(both, 1)]
+    pairs = zip(architecture.layers, architecture.inputs, strict=True)
+    return [(layer, tuple(position - i for i in inputs)) for position, (layer, inputs) in enumerate(pairs, 1)]
 
 
 def _difference(node: Node, other: Node) -> float:
-    layer = node[0]
-    if type(layer) is not type(other[0]):
-        return 1.5  # less than a removal and an addition: the position counts for something
+    (layer, inputs), (other_layer, other_inputs) = node, other
+    if type(layer) is not type(other_layer):
+        return 1.5  # less than a removal and an addition, because the position is the same
     names = [known.name for known in layer.settings()]
-    changed = [name for name in names if getattr(layer, name) != getattr(other[0], name)]
-    return (len(changed) + (node[1] != other[1])) / (len(names) + 1)
+    changed = len([name for name in names if getattr(layer, name) != getattr(other_layer, name)])
+    return (changed + (inputs != other_inputs)) / (len(names) + 1)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a network has to fit: its images, its classes, and how large it may be."""
+    """The shape of the images, the number of classes, and how large a network may be."""
 
     input_shape: Shape = (1, 28, 28)
     classes: int = 10
@@ -285,18 +260,16 @@ class Limits:
     max_flops: int | None = None  # of one forward pass over one image
 
     def check(self, architecture: Architecture) -> None:
-        """Return for a network that fits.
+        """Do nothing for a network that fits.
 
         Raises:
-            ArchitectureError: a layer that does not fit, or a network that is too large.
+            ArchitectureError: a layer does not fit, or the network is too large.
         """
         rows = architecture.table(self.input_shape, self.classes)
-        for what, limit, found in (
-            ("parameters", self.max_parameters, sum(row.parameters for row in rows)),
-            ("flops", self.max_flops, sum(row.flops for row in rows)),
-        ):
-            if limit is not None and found > limit:
-                raise ArchitectureError(f"it has {found:,} {what}, more than the {limit:,} allowed")
+        for name, limit in (("parameters", self.max_parameters), ("flops", self.max_flops)):
+            size = sum(getattr(row, name) for row in rows)
+            if limit is not None and size > limit:
+                raise ArchitectureError(f"it has {size:,} {name}, more than the {limit:,} allowed")
 
     def allow(self, architecture: Architecture) -> bool:
         """Whether the network fits."""

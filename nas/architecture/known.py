@@ -1,7 +1,7 @@
-"""Networks that somebody designed, in this project's own vocabulary.
+"""Well-known networks, built from the layers of this package.
 
-The last three are the well-known designs at a size for small images: fewer maps than in their papers, and batch
-normalisation throughout, which only the residual network had from the start.
+The last three are scaled down for small images: they have fewer maps than in their papers, and batch normalisation
+throughout, which only the residual network had in its paper.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ learning, 2016: that of CIFAR-10 with n = 1)."""
 
 
 def lecture_parameters(limits: Limits) -> int | None:
-    """How many parameters the lecture's network has on such images, to compare with; None if it does not fit."""
+    """The number of parameters of the lecture's network on such images; None if it does not fit them."""
     fits = Limits(limits.input_shape, limits.classes).allow(LECTURE)
     return LECTURE.parameters(limits.input_shape, limits.classes) if fits else None
 

@@ -1,4 +1,4 @@
-"""What every layer is: plain data with checked settings that knows its shape, arithmetic, module and words.
+"""The base classes of layers, and the declarations of their settings.
 
 A shape is ``(channels, *sizes)`` for a map, with two sizes for an image and one for a sequence, and
 ``(features,)`` for a vector; the batch is never part of it. A layer that does not fit its input raises
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 MAX_INPUTS = 64  # of one layer: far more than any known network merges
-POSITIONS = f"a list of at most {MAX_INPUTS} positions of earlier layers (0 is the network's input)"
 
 
 def show(shape: Shape) -> str:
@@ -30,13 +29,13 @@ def show(shape: Shape) -> str:
 
 
 def setting(allows: Callable[[Any], bool], words: str, default: Any = MISSING) -> Any:
-    """A field of a layer: which values it ``allows``, and how to say that in ``words``."""
+    """A field of a layer: a test of the values that it allows, and their description for error messages."""
     return field(default=default, metadata={"allows": allows, "words": words})
 
 
 def count(default: Any = MISSING) -> Any:
-    """A setting that counts something."""
-    # The upper end is far beyond any sensible layer, and keeps a hostile file from asking for terabytes.
+    """A setting that is a number of things."""
+    # The upper limit is far beyond any sensible layer, and keeps a hostile file from asking for terabytes.
     return setting(lambda v: type(v) is int and 1 <= v <= 65_536, "a whole number from 1 to 65536", default)
 
 
@@ -46,7 +45,7 @@ def fraction(default: Any = MISSING) -> Any:
 
 
 def one_of(*names: str, default: str) -> Any:
-    """A setting that is one of a few words."""
+    """A setting that is one of a few strings."""
     return setting(lambda v: v in names, f"one of {', '.join(names)}", default)
 
 
@@ -66,10 +65,6 @@ def channels_of(shape: Shape) -> int:
     return shape[0]
 
 
-def _are_positions(value: Any) -> bool:
-    return type(value) is tuple and len(value) <= MAX_INPUTS and all(type(i) is int and i >= 0 for i in value)
-
-
 def image_of(shape: Shape) -> Shape:
     """The shape of an image (channels, height, width).
 
@@ -82,9 +77,19 @@ def image_of(shape: Shape) -> Shape:
     return shape
 
 
+def _are_positions(value: Any) -> bool:
+    return type(value) is tuple and len(value) <= MAX_INPUTS and all(type(i) is int and i >= 0 for i in value)
+
+
+_POSITIONS = {
+    "allows": _are_positions,
+    "words": f"a list of at most {MAX_INPUTS} positions of earlier layers (0 is the network's input)",
+}
+
+
 @dataclass(frozen=True)
 class Layer(ABC):
-    """One layer of a network: plain, frozen data. All that is known about a kind of layer stands in its class.
+    """One layer of a network: plain, frozen data. Its class holds everything that is known about its kind.
 
     A subclass is a frozen dataclass whose fields are settings (`count`, `one_of`, `switch` …). It must define
     `output_shape` and `module`, and may define `parameters` and `flops`, which are then known without PyTorch. A
@@ -94,13 +99,11 @@ class Layer(ABC):
     role: ClassVar[Literal["convolution", "pooling", "dense", "other"]] = "other"  # its colour in a drawing
     mark: ClassVar[str] = ""  # SVG that is drawn on its picture, around (0, 0), in pixels
 
-    # Positions of earlier layers, from 1; 0 is the network's input. None named: the layer before.
-    inputs: tuple[int, ...] = field(
-        default=(), kw_only=True, metadata={"allows": _are_positions, "words": POSITIONS}
-    )
+    # Positions of earlier layers, from 1; 0 is the network's input. Empty: the layer before this one.
+    inputs: tuple[int, ...] = field(default=(), kw_only=True, metadata=_POSITIONS)
 
     def __post_init__(self) -> None:
-        """Refuse settings that no layer can have; lists, which JSON has, become tuples."""
+        """Refuse settings that are not allowed; lists, which come from JSON, become tuples."""
         for known in fields(self):
             value = getattr(self, known.name)
             if isinstance(value, list):
@@ -115,56 +118,56 @@ class Layer(ABC):
 
     @classmethod
     def settings(cls) -> list[Field[Any]]:
-        """The fields that make this kind of layer what it is, in their order: all but ``inputs``."""
+        """The settings of this kind of layer, in order: all fields but ``inputs``."""
         return [known for known in fields(cls) if known.name != "inputs"]
 
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:
-        """The shape that this layer makes of an input of ``shape``.
+        """The shape of the output for an input of ``shape``.
 
         Raises:
             ArchitectureError: the layer does not fit.
         """
 
     def parameters(self, shape: Shape) -> int:
-        """How many numbers this layer learns on an input of ``shape``; unless overridden, its module is asked."""
+        """The number of values that this layer learns on an input of ``shape``; by default those of its module."""
         return _counted(self, shape)[0]
 
     def flops(self, shape: Shape) -> int:
-        """Floating-point operations of one forward pass over one input of ``shape``; likewise.
+        """Floating-point operations of a forward pass over one input of ``shape``; by default those of its module.
 
-        Convolutions and matrix products only, a multiplication and an addition being two: the convention of
-        ``torch.utils.flop_counter``.
+        As in ``torch.utils.flop_counter``, only convolutions and matrix products count, and a multiplication and
+        an addition are two operations.
         """
         return _counted(self, shape)[1]
 
     @abstractmethod
     def module(self, shape: Shape) -> nn.Module:
-        """A new PyTorch module with random weights that does this to a batch (N, *shape). Import torch inside.
+        """A new PyTorch module with random weights, for batches of the shape (N, *shape).
 
         The children of an ``nn.Sequential`` become modules of the network, so that they can be rearranged.
         """
 
     def words(self) -> str:
-        """A few words for a table, as in ``Conv2d 32 3×3 relu``."""
+        """The layer in a table: by default its type and the settings that differ from their defaults."""
         values = ((known, getattr(self, known.name)) for known in self.settings())
         changed = [f"{known.name}={value}" for known, value in values if value != known.default]
         return " ".join([type(self).__name__, *changed])
 
     def __str__(self) -> str:
-        """The words, and the inputs where they are named: ``Add ← 3, 5``."""
+        """The words, and the inputs if they are named: ``Add ← 3, 5``."""
         named = ", ".join("input" if i == 0 else str(i) for i in self.inputs)
         return f"{self.words()} ← {named}" if named else self.words()
 
     def to_dict(self) -> dict[str, Any]:
-        """The layer's type and the settings that differ from their defaults: new settings keep old ids."""
+        """The layer's type and the settings that differ from their defaults: a new setting changes no old id."""
         values = {known.name: getattr(self, known.name) for known in fields(self)}
-        kept = {f.name: values[f.name] for f in fields(self) if values[f.name] != f.default}
-        return {"type": type(self).__name__, **kept}
+        changed = {f.name: values[f.name] for f in fields(self) if values[f.name] != f.default}
+        return {"type": type(self).__name__, **changed}
 
     @classmethod
     def from_settings(cls, values: dict[str, Any]) -> Self:
-        """The layer with these settings, as JSON has them.
+        """The layer with settings from JSON.
 
         Raises:
             ArchitectureError: an unknown setting, a missing one, or a value out of range.
@@ -180,14 +183,14 @@ class Layer(ABC):
 
 
 class Plain(Layer):
-    """A layer that learns nothing and multiplies nothing."""
+    """A layer without parameters, convolutions and matrix products."""
 
     def parameters(self, *shapes: Shape) -> int:
-        """None."""
+        """Always 0."""
         return 0
 
     def flops(self, *shapes: Shape) -> int:
-        """None."""
+        """Always 0."""
         return 0
 
 
@@ -196,14 +199,14 @@ class Merge(Layer):
 
     @abstractmethod
     def output_shape(self, *shapes: Shape) -> Shape:
-        """The shape that this layer makes of its inputs.
+        """The shape of the output for these inputs.
 
         Raises:
             ArchitectureError: they do not fit together.
         """
 
     def parameters(self, *shapes: Shape) -> int:
-        """How many numbers this layer learns (see `Layer.parameters`)."""
+        """The number of values that this layer learns (see `Layer.parameters`)."""
         return _counted(self, *shapes)[0]
 
     def flops(self, *shapes: Shape) -> int:

@@ -1,6 +1,6 @@
-"""The PyTorch modules of layers that PyTorch itself does not have.
+"""The modules of the built-in layers that PyTorch does not have.
 
-Plain PyTorch, without anything of this package: `nas export --format python` writes these classes into its file.
+They import nothing else of this package, because `nas export --format python` writes these classes into its file.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Add(nn.Module):
     """The sum of all inputs."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """A tensor of their shape."""
+        """A tensor of the shape of each input."""
         return reduce(torch.add, inputs)
 
 
 class Concatenate(nn.Module):
-    """All inputs, one behind the other along their channels or features."""
+    """All inputs, joined along their channels or features."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """A tensor with the channels of all."""
+        """A tensor with the channels of all inputs."""
         return torch.cat(inputs, dim=1)
 
 
@@ -75,7 +75,7 @@ class Residual(nn.Module):
 
 
 class Zeros(nn.Module):
-    """Nothing, in the shape of its input."""
+    """Zeros in the shape of the input."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Zeros."""
@@ -83,7 +83,7 @@ class Zeros(nn.Module):
 
 
 class CellGraph(nn.Module):
-    """Four nodes, each the sum of what the edges from all earlier ones bring (NAS-Bench-201).
+    """Four nodes, each the sum of the edges from all earlier nodes (NAS-Bench-201).
 
     The operations are those of the edges: into the second node, into the third, into the fourth.
     """
@@ -95,14 +95,14 @@ class CellGraph(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The last node."""
         maps = [x]
-        for first in (0, 1, 3):  # of the edges into a node
+        for first in (0, 1, 3):  # the first edge into each node
             edges = self.edges[first : first + len(maps)]
             maps.append(reduce(torch.add, [edge(node) for edge, node in zip(edges, maps, strict=True)]))
         return maps[-1]
 
 
 def edge(name: str, channels: int) -> nn.Module:
-    """What an edge of a cell does, by the names of NAS-Bench-201."""
+    """The module of an operation, which has its name of NAS-Bench-201."""
     if name == "none":
         return Zeros()
     if name == "skip_connect":
@@ -119,9 +119,9 @@ class Backbone(nn.Module):
 
     Args:
         model: its name in torchvision.
-        channels: of its images.
-        resize: the height and width that images are brought to first, if any.
-        frozen: whether it does not learn; then it stays in evaluation mode, statistics and all.
+        channels: the number of channels of the images.
+        resize: the height and width to which images are resized first; None for no change.
+        frozen: whether its weights are fixed; then it stays in evaluation mode, and so do its statistics.
     """
 
     def __init__(
@@ -141,26 +141,27 @@ class Backbone(nn.Module):
         return features
 
     def train(self, mode: bool = True) -> Backbone:
-        """Training mode, unless it is frozen."""
+        """Set training mode, except if it is frozen."""
         return super().train(mode and not self.frozen)
 
 
 def headless(model: str, channels: int) -> nn.Module:
-    """A classification network of torchvision that gives what its classifier would get; its weights are random."""
+    """A classification network of torchvision without its classifier, with random weights."""
     from torchvision.models import get_model
 
     network: nn.Module = get_model(model, weights=None, **options_of(model))
     network.set_submodule(classifier_of(network), nn.Identity())
     name, first = input_convolution(network)
     if channels != 3:
-        how: dict[str, Any] = {"stride": first.stride, "padding": first.padding, "bias": first.bias is not None}
-        adapted = nn.Conv2d(channels, first.out_channels, first.kernel_size, **how)  # type: ignore[arg-type]
+        bias = first.bias is not None
+        options: dict[str, Any] = {"stride": first.stride, "padding": first.padding, "bias": bias}
+        adapted = nn.Conv2d(channels, first.out_channels, first.kernel_size, **options)  # type: ignore[arg-type]
         network.set_submodule(name, adapted)
     return network
 
 
 def options_of(model: str) -> dict[str, Any]:
-    """What torchvision has to be told to build a model as it is used here."""
+    """The options with which torchvision builds a model for use here."""
     from torchvision.models import get_model_weights
 
     if model in ("googlenet", "inception_v3"):

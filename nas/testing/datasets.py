@@ -17,7 +17,7 @@ class DatasetContract(Contract):
     """What a search relies on in a data set."""
 
     def make(self) -> DatasetPlugin:
-        """The plugin, which looks in the same folders as `nas`."""
+        """The plugin, with the folders in which `nas` looks for data."""
         from nas.data import search_folders
 
         with doing("making it"):
@@ -36,22 +36,21 @@ class DatasetContract(Contract):
 
     def test_classes(self) -> None:
         """Has at least two classes, with different names."""
-        classes = self._load().classes
-        require(
-            len(set(classes)) == len(classes) >= 2, f"its classes are {', '.join(map(str, classes)) or 'none'}"
-        )
+        names = self._load().classes
+        require(len(set(names)) == len(names) >= 2, f"its classes are {', '.join(map(str, names)) or 'none'}")
 
     def test_same_again(self) -> None:
         """Is the same each time it is loaded."""
-        found = []
+        fingerprints = []
         for seed in (1, 2):
             with global_random(seed):
                 data = self._load()
-            found.append(type(data).of(data.name, data.train, data.validation, data.classes).fingerprint)
-            require(
-                data.fingerprint == found[-1], "its fingerprint does not follow from its images: use Dataset.of"
-            )
-        require(found[0] == found[1], f"loaded twice, it has the fingerprints {found[0]} and {found[1]}")
+            again = type(data).of(data.name, data.train, data.validation, data.classes)
+            fingerprints.append(again.fingerprint)
+            wrong = "its fingerprint does not follow from its images: use Dataset.of"
+            require(data.fingerprint == fingerprints[-1], wrong)
+        both = " and ".join(fingerprints)
+        require(fingerprints[0] == fingerprints[1], f"loaded twice, it has the fingerprints {both}")
 
     def test_test_images(self) -> None:
         """Has test images of the same shape and classes."""
@@ -60,8 +59,8 @@ class DatasetContract(Contract):
         data, test = self._load(), self._load_test()
         with doing("the test images"):
             verify_split(test, "test images", data.classes)
-        expected, found = tuple(data.train.images.shape[1:]), tuple(test.images.shape[1:])
-        require(found == expected, f"the test images have the shape {found}, the training images {expected}")
+        shape, expected = tuple(test.images.shape[1:]), tuple(data.train.images.shape[1:])
+        require(shape == expected, f"the test images have the shape {shape}, the training images {expected}")
 
     def test_disjoint(self) -> None:
         """Has no image in two of its splits."""
@@ -74,11 +73,10 @@ class DatasetContract(Contract):
 
     def test_global_random(self) -> None:
         """Leaves the global random numbers as they were."""
-        with global_random(3) as moved:
+        with global_random(3) as changed:
             self._load()
-            require(
-                not moved(), f"load draws from, or seeds, {' and '.join(moved())}: use a generator of your own"
-            )
+            sources = " and ".join(changed())
+            require(not sources, f"load draws from, or seeds, {sources}: use a generator of your own")
 
     def _load(self) -> Dataset:
         made = self.make()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nas import plugins
@@ -19,7 +20,7 @@ CLASSES = 3
 
 
 class LayerContract(Contract):
-    """What a search relies on in a layer: it is compared with the module that it makes, on several inputs."""
+    """What a search relies on in a layer. It is compared with its module, on each of six inputs that fits."""
 
     def make(self) -> Layer:
         """The layer, with the options as its settings."""
@@ -28,43 +29,32 @@ class LayerContract(Contract):
             layer: Layer = self.plugin(**values)
         return layer
 
-    def test_fits_something(self) -> None:
-        """Fits at least one of six inputs: two images, two sequences, two vectors."""
-        self._fitting()
-
     def test_shape(self) -> None:
         """Makes the shape that it says, for any batch."""
         for shapes in self._fitting():
             layer = self.make()
-            output = layer.output_shape(*shapes)
             for count in (1, 3):
-                found = tuple(self._module(shapes).eval()(*_inputs(shapes, count)).shape)
-                right = (count, *output)
-                require(
-                    found == right, f"on {_words(shapes)} it says {right}, and its module makes {found}: {layer}"
-                )
+                own = (count, *layer.output_shape(*shapes))
+                made = tuple(self._module(shapes).eval()(*_inputs(shapes, count)).shape)
+                require(own == made, f"on {_listed(shapes)} it says {own}, and its module makes {made}: {layer}")
 
     def test_parameters(self) -> None:
         """Learns as many numbers as it says."""
         for shapes in self._fitting():
-            said = self.make().parameters(*shapes)
-            found = sum(parameter.numel() for parameter in self._module(shapes).parameters())
-            require(
-                said == found, f"on {_words(shapes)} it says {said:,} parameters, and its module has {found:,}"
-            )
+            own = self.make().parameters(*shapes)
+            made = sum(parameter.numel() for parameter in self._module(shapes).parameters())
+            require(own == made, f"on {_listed(shapes)} it says {own:,} parameters, and its module has {made:,}")
 
     def test_flops(self) -> None:
         """Does as many operations as it says, as torch counts them."""
         from torch.utils.flop_counter import FlopCounterMode
 
         for shapes in self._fitting():
-            counted, module = self.make().flops(*shapes), self._module(shapes).eval()
+            own, module = self.make().flops(*shapes), self._module(shapes).eval()
             with FlopCounterMode(display=False) as counter:
                 module(*_inputs(shapes, 1))
-            found = counter.get_total_flops()
-            require(
-                counted == found, f"on {_words(shapes)}: it says {counted:,} operations, torch counts {found:,}"
-            )
+            counted = counter.get_total_flops()
+            require(own == counted, f"on {_listed(shapes)} it says {own:,} operations, torch counts {counted:,}")
 
     def test_learns(self) -> None:
         """Passes a gradient to each of its parameters, and leaves its input as it is."""
@@ -81,8 +71,8 @@ class LayerContract(Contract):
 
     def test_json(self) -> None:
         """Is written as JSON, found again by its name, and read back equal."""
-        layer, found = self.make(), plugins.layer(self.plugin.__name__)
-        require(found is self.plugin, f"the name {self.plugin.__name__} stands for another class: {found}")
+        layer, named = self.make(), plugins.layer(self.plugin.__name__)
+        require(named is self.plugin, f"the name {self.plugin.__name__} stands for another class: {named}")
         architecture = self._network(self._fitting()[0], layer)
         with doing("reading it from JSON"):
             back = Architecture.from_json(architecture.to_json())
@@ -90,13 +80,13 @@ class LayerContract(Contract):
         require(back.id == architecture.id, "it has another id after it was written and read")
 
     def test_refuses(self) -> None:
-        """Refuses what does not fit with an ArchitectureError, and nothing else."""
+        """Refuses an input that does not fit with an ArchitectureError, and no other exception."""
         for shapes in self._shapes():
-            with doing(f"output_shape on {_words(shapes)}"), suppress(ArchitectureError):
+            with doing(f"output_shape on {_listed(shapes)}"), suppress(ArchitectureError):
                 self.make().output_shape(*shapes)
 
     def test_export(self) -> None:
-        """Leaves with a network for torch.export, and as Python source or with the reason why not."""
+        """Is exported in a network by torch.export, and as Python source (or the error says why not)."""
         import torch
 
         from nas.training.network import Network
@@ -109,7 +99,9 @@ class LayerContract(Contract):
         [x] = _inputs(shapes[:1], 2)
         with doing("torch.export"):
             exported = torch.export.export(network, (x,)).module()(x)
-        require(torch.allclose(exported, network(x), atol=1e-5), "torch.export makes something else of it")
+        require(
+            torch.allclose(exported, network(x), atol=1e-5), "exported by torch.export, it computes other values"
+        )
         described = Described(architecture, shape, tuple("abc"), "contract")
         try:
             code = source_code(described)
@@ -121,34 +113,31 @@ class LayerContract(Contract):
             copy = names["Network"]()  # type: ignore[operator]
             copy.load_state_dict(renamed(described, network.state_dict()))
             copied = copy.eval().layers(x) if len(shape) == 3 and architecture.is_chain else copy.eval()(x)
-        require(torch.allclose(copied, network(x), atol=1e-4), "written as Python, it computes something else")
+        require(torch.allclose(copied, network(x), atol=1e-4), "written as Python, it computes other values")
 
     def _network(self, shapes: tuple[Shape, ...], layer: Layer) -> Architecture:
-        """A network with the layer, which follows the input as often as it has inputs."""
-        from dataclasses import replace
-
+        """A network with the layer, each of whose inputs is the network's input."""
         if len(shapes) > 1:
             layer = replace(layer, inputs=(0,) * len(shapes))
         return Architecture((layer, Flatten()))
 
     def _shapes(self) -> list[tuple[Shape, ...]]:
-        """The shapes of inputs that are tried."""
+        """The inputs, each with one shape, or two for a layer that merges."""
         merges = issubclass(self.plugin, Merge)
         return [(shape, shape) if merges else (shape,) for shape in SHAPES]
 
     def _fitting(self) -> list[tuple[Shape, ...]]:
-        """Those that fit."""
-        found = []
+        """The inputs that fit the layer, of which there is at least one."""
+        fitting = []
         for shapes in self._shapes():
             with suppress(ArchitectureError):
                 self.make().output_shape(*shapes)
-                found.append(shapes)
-        tried = ", ".join(_words(shapes) for shapes in self._shapes())
-        require(bool(found), f"it fits none of {tried}")
-        return found
+                fitting.append(shapes)
+        require(bool(fitting), f"it fits none of {', '.join(map(_listed, self._shapes()))}")
+        return fitting
 
     def _module(self, shapes: tuple[Shape, ...]) -> nn.Module:
-        with doing(f"module on {_words(shapes)}"):
+        with doing(f"module on {_listed(shapes)}"):
             return self.make().module(*shapes)
 
 
@@ -159,5 +148,5 @@ def _inputs(shapes: tuple[Shape, ...], count: int) -> list[Tensor]:
     return [torch.randn(count, *shape, generator=generator) for shape in shapes]
 
 
-def _words(shapes: tuple[Shape, ...]) -> str:
+def _listed(shapes: tuple[Shape, ...]) -> str:
     return " and ".join(map(show, shapes))

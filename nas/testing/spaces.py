@@ -50,17 +50,16 @@ class SpaceContract(Contract):
 
     def test_global_random(self) -> None:
         """Leaves the global random numbers as they were."""
-        with global_random(3) as moved:
+        with global_random(3) as changed:
             self._samples()
-            require(not moved(), f"build draws from, or seeds, {' and '.join(moved())}: ask `choose` instead")
+            require(not changed(), f"build draws from, or seeds, {' and '.join(changed())}: ask `choose` instead")
 
     def test_answers(self) -> None:
         """Asks for plain values: None, True, False, finite numbers or strings."""
         for _, candidate in self._samples():
             for name, value in candidate.choices.items():
-                plain = value is None or type(value) in (bool, int, float, str)
-                finite = not isinstance(value, float) or math.isfinite(value)
-                require(plain and finite, f"the answer to {name!r} is {value!r}")
+                number = type(value) in (bool, int, float) and math.isfinite(value)
+                require(number or value is None or type(value) is str, f"the answer to {name!r} is {value!r}")
 
     def test_questions(self) -> None:
         """Asks the same question whenever it uses the same name."""
@@ -149,11 +148,7 @@ def check_candidate(space: SearchSpace, candidate: Candidate) -> None:
         raise ContractError(f"{name} does not fit: {error}") from None
     with doing(f"building {name} from its choices"):
         again = space.replay(candidate.choices, Random(0))
-    require(
-        again.architecture == candidate.architecture,
-        f"{name} has the choices {dict(candidate.choices)}, which build another network, {again.architecture.id}",
-    )
-    require(
-        dict(again.choices) == dict(candidate.choices),
-        f"{name} has the choices {dict(candidate.choices)}, and build asks for {dict(again.choices)}",
-    )
+    choices, asked = dict(candidate.choices), dict(again.choices)
+    other = f"{name} has the choices {choices}, which build another network, {again.architecture.id}"
+    require(again.architecture == candidate.architecture, other)
+    require(asked == choices, f"{name} has the choices {choices}, and build asks for {asked}")

@@ -63,9 +63,8 @@ class StrategyContract(Contract):
     ) -> Strategy:
         """A strategy without a history."""
         with doing("making it"):
-            made: Strategy = plugins.create(
-                self.plugin, self.options, space=space or self.space, objectives=objectives, seed=seed
-            )
+            given = {"space": space or self.space, "objectives": objectives, "seed": seed}
+            made: Strategy = plugins.create(self.plugin, self.options, **given)
         return made
 
     def test_proposals(self) -> None:
@@ -78,11 +77,10 @@ class StrategyContract(Contract):
             candidate = trial.job.candidate
             if candidate.choices:
                 check_candidate(self.space, candidate)
-            else:
-                require(
-                    bool(candidate.origin),
+            elif not candidate.origin:
+                raise ContractError(
                     f"the candidate {trial.id} has neither choices (as a candidate of the space has) nor an "
-                    "origin (as a network from elsewhere has)",
+                    "origin (as a network from elsewhere has)"
                 )
 
     def test_seed(self) -> None:
@@ -94,7 +92,7 @@ class StrategyContract(Contract):
         check_same(runs[0], runs[1], "with the same seed it proposes other candidates the second time")
 
     def test_history(self) -> None:
-        """Depends on nothing but the trials that it was told."""
+        """Depends on nothing but the trials that it was told, all at once or in parts."""
         self._check_history(LOSS)
 
     def _check_history(self, objectives: Sequence[Objective]) -> None:
@@ -110,9 +108,10 @@ class StrategyContract(Contract):
 
     def test_global_random(self) -> None:
         """Leaves the global random numbers as they were."""
-        with global_random(3) as moved:
+        with global_random(3) as changed:
             self._play(self.make(), [4, 4])
-            require(not moved(), f"it draws from, or seeds, {' and '.join(moved())}: draw from self.rng instead")
+            sources = " and ".join(changed())
+            require(not sources, f"it draws from, or seeds, {sources}: draw from self.rng instead")
 
     def test_nothing_told(self) -> None:
         """Begins without trials, and ignores an empty list of trials."""
@@ -151,7 +150,7 @@ class StrategyContract(Contract):
         objectives: Sequence[Objective] = LOSS,
         fails: Callable[[int], bool] = lambda number: False,
     ) -> list[Trial]:
-        """Ask and tell until it ends, as a search does; the trials, of which there is at least one."""
+        """The trials of a search, of which there is at least one: ask and tell until the strategy ends."""
         history: list[Trial] = []
         stale = 0
         for count in counts:
@@ -181,7 +180,7 @@ class StrategyContract(Contract):
 
 
 def _trial(candidate: Candidate, objectives: Sequence[Objective], fails: bool) -> Trial:
-    """A trial with metrics made up from the network's id; the better ones are longer, as with halving."""
+    """A trial with metrics computed from the network's id; the better ones are longer, as with halving."""
     number = int(candidate.architecture.id[:6], 16) / 0xFFFFFF
     job = Job(candidate, 1.0 if number < 0.25 else 0.25, job_seed(0, candidate.architecture.id))
     if fails:

@@ -1,16 +1,13 @@
-"""Layers that make maps smaller, or vectors of them; images and sequences alike."""
+"""Layers that make maps smaller, or turn them into vectors; for images and sequences."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from nas.architecture.layer import Plain, Shape, channels_of, count
 from nas.architecture.layers.convolution import slide
-
-if TYPE_CHECKING:
-    from torch import nn
+from nas.architecture.lazy import modules, nn
 
 
 @dataclass(frozen=True)
@@ -20,11 +17,10 @@ class _Pool(Plain):
     size: int = count(2)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """As many channels; windows side by side, a remainder at the edge is left out."""
+        # The windows do not overlap; a remainder at the edge is left out.
         return (channels_of(shape), *slide(shape[1:], self.size, self.size))
 
     def words(self) -> str:
-        """Name and window."""
         return f"{type(self).__name__} {self.size}"
 
 
@@ -33,12 +29,7 @@ class MaxPool(_Pool):
     """The largest value of each window."""
 
     def module(self, shape: Shape) -> nn.Module:
-        """The pooling for a map with one or two sizes."""
-        from torch import nn
-
-        from nas.architecture.modules import by_rank, named
-
-        return named(max_pool=by_rank(shape, nn.MaxPool1d, nn.MaxPool2d)(self.size))
+        return modules.named(max_pool=modules.by_rank(shape, nn.MaxPool1d, nn.MaxPool2d)(self.size))
 
 
 @dataclass(frozen=True)
@@ -46,12 +37,7 @@ class AveragePool(_Pool):
     """The mean of each window."""
 
     def module(self, shape: Shape) -> nn.Module:
-        """The pooling for a map with one or two sizes."""
-        from torch import nn
-
-        from nas.architecture.modules import by_rank, named
-
-        return named(average_pool=by_rank(shape, nn.AvgPool1d, nn.AvgPool2d)(self.size))
+        return modules.named(average_pool=modules.by_rank(shape, nn.AvgPool1d, nn.AvgPool2d)(self.size))
 
 
 @dataclass(frozen=True)
@@ -61,33 +47,21 @@ class GlobalAveragePool(Plain):
     role = "pooling"
 
     def output_shape(self, shape: Shape) -> Shape:
-        """One feature a channel."""
         return (channels_of(shape),)
 
     def module(self, shape: Shape) -> nn.Module:
-        """The mean, for a map with one or two sizes, and a flattening."""
-        from torch import nn
-
-        from nas.architecture.modules import by_rank, named
-
-        pool = by_rank(shape, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
-        return named(global_average_pool=pool(1), flatten=nn.Flatten())
+        pool = modules.by_rank(shape, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+        return modules.named(global_average_pool=pool(1), flatten=nn.Flatten())
 
 
 @dataclass(frozen=True)
 class Flatten(Plain):
-    """A map becomes a vector, nothing is lost."""
+    """All values of a map as one vector."""
 
     role = "pooling"
 
     def output_shape(self, shape: Shape) -> Shape:
-        """The product of all sizes."""
         return (math.prod(shape),)
 
     def module(self, shape: Shape) -> nn.Module:
-        """The flattening."""
-        from torch import nn
-
-        from nas.architecture.modules import named
-
-        return named(flatten=nn.Flatten())
+        return modules.named(flatten=nn.Flatten())
