@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nas.data.dataset import Array, Dataset, Split
 
 
-# How an image file is brought into the shape of the data set's images: see `DatasetPlugin.framing`.
+# The ways to make an image file similar to the images of a data set: see `DatasetPlugin.framing`.
 FRAMINGS = ("whole", "centred")
 
 
@@ -29,12 +29,12 @@ class DatasetPlugin(ABC):
 
     name: str
     # How an image file is made similar to these images. "whole": it is resized. "centred": it becomes a light
-    # drawing on black, at 20/28 of the sides, with its centre of mass in the middle, as in MNIST (LeCun, 1998).
+    # drawing on black, scaled to 20/28 of the sides, with its centre of mass in the middle, as in MNIST (LeCun, 1998).
     framing: str = "whole"
-    note: str = ""  # a line to show to the user, such as the reason for the choice of `auto`
+    note: str = ""  # a line for the user, such as the reason for the choice of `auto`
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        """Look for data in these folders (at least one) in this order; download to the last one."""
+        """Search the data in these folders (at least one), in this order; download to the last one."""
         self.folders = list(folders)
 
     @abstractmethod
@@ -54,7 +54,7 @@ class DatasetPlugin(ABC):
         """
 
     def locate(self) -> Path | None:
-        """The file or folder of the data on this machine, or None. The data are not verified."""
+        """The file or folder of the data on this machine, or None if there is none. The data are not verified."""
         return None
 
     def fetch(self, folder: Path | None = None) -> Path:
@@ -63,10 +63,10 @@ class DatasetPlugin(ABC):
         Raises:
             DataError: the data cannot be downloaded.
         """
-        found = self.locate()
-        if found is None:
+        path = self.locate()
+        if path is None:
             raise DataError(f"{self.name} cannot be downloaded")
-        return found
+        return path
 
     def verify(self) -> list[str]:
         """Verify the data without opening the test images; returns one line for each part.
@@ -79,7 +79,7 @@ class DatasetPlugin(ABC):
         return [f"{part}: ok ({len(split):,} images)" for part, split in parts.items()]
 
     def searched(self) -> str:
-        """The beginning of an error message: the folders that do not have the data."""
+        """The beginning of an error message about missing data, with the folders that were searched."""
         return f"{self.name} is in none of {', '.join(str(folder) for folder in self.folders)}"
 
 

@@ -1,8 +1,8 @@
-"""The images on the device that trains, and the batches of an epoch."""
+"""The images on the device that trains, and the random batches of an epoch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Resident:
-    """A data set that lies on a device, as uint8.
+    """A data set in the memory of a device, as uint8.
 
     Args:
         dataset: training and validation images.
@@ -26,7 +26,7 @@ class Resident:
 
     def __init__(self, dataset: Dataset, device: str) -> None:
         self.dataset, self.device = dataset, device
-        if device.startswith("cuda"):  # Triton's kernels go to the current device, wherever their tensors are
+        if device.startswith("cuda"):  # Triton starts its kernels on the current device, not on the tensors'
             torch.cuda.set_device(torch.empty(0, device=device).device)
         self.images, self.labels = dataset.train.images.to(device), dataset.train.labels.to(device)
         self.validation = dataset.validation.images.to(device), dataset.validation.labels.to(device)
@@ -34,7 +34,7 @@ class Resident:
 
 @dataclass(frozen=True)
 class Batch:
-    """The random choices of one training step."""
+    """The random choices of one training step; in an `Epoch` each field has one more dimension, the steps."""
 
     picked: Tensor  # (B,) int64: the positions of the images in the data set
     offsets: Tensor  # (B, 2) int64: the row and the column where each image is cut out, see `shifted`
@@ -42,14 +42,8 @@ class Batch:
     rate: Tensor  # (1,): the learning rate
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """The batches of one epoch, or of the part of it that is trained: every field of `Batch`, step by step."""
-
-    picked: Tensor  # (steps, B)
-    offsets: Tensor  # (steps, B, 2)
-    keys: Tensor  # (steps, dropout layers)
-    rate: Tensor  # (steps, 1)
+class Epoch(Batch):
+    """The batches of an epoch, or of a part of it at the end of a training; ``rate`` is (steps, 1)."""
 
     def __len__(self) -> int:
         return len(self.picked)
@@ -58,27 +52,24 @@ class Epoch:
         return Batch(*(getattr(self, field.name)[step] for field in fields(self)))
 
     def at(self, step: Tensor) -> Batch:
-        """The batch of a step (1,) whose number lies on the device."""
+        """The batch of a step, whose number (1,) is in the memory of the device."""
         return Batch(*(getattr(self, field.name).index_select(0, step)[0] for field in fields(self)))
 
     def to(self, device: str) -> Epoch:
-        """The epoch on a device, except for what the CPU reads: the rate, and without CUDA the keys."""
-        keys = on_device(self.keys, device) if device.startswith("cuda") else self.keys
-        return Epoch(on_device(self.picked, device), on_device(self.offsets, device), keys, self.rate)
-
-
-def on_device(tensor: Tensor, device: str) -> Tensor:
-    """A CPU's tensor on a device. A GPU copies from pinned memory by itself, so the CPU does not wait."""
-    if not device.startswith("cuda"):
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+        """The epoch on a device, except for the fields that the CPU reads: the rate, and without CUDA the keys."""
+        if not device.startswith("cuda"):
+            return replace(self, picked=self.picked.to(device), offsets=self.offsets.to(device))
+        pinned = (tensor.pin_memory() for tensor in (self.picked, self.offsets, self.keys))
+        # From pinned memory, the GPU copies while the CPU goes on.
+        picked, offsets, keys = (tensor.to(device, non_blocking=True) for tensor in pinned)
+        return Epoch(picked, offsets, keys, self.rate)
 
 
 class Epochs:
-    """The epochs of a training. They follow from its seed alone.
+    """The epochs of a training. They depend on its seed only, not on the device or on other trainings.
 
     Args:
-        seed: of the training, 0 to 2⁶⁴ - 1.
+        seed: the seed of the training, 0 to 2⁶⁴ - 1.
         epochs: the length of the training.
         images: the number of training images.
         dropouts: the number of dropout layers in the network.
@@ -95,11 +86,7 @@ class Epochs:
         return len(self._plan)
 
     def draw(self, number: int) -> Epoch:
-        """Draw the next epoch, on the CPU.
-
-        Args:
-            number: of the epoch, from 0. Epochs must be drawn in order.
-        """
+        """Draw an epoch, on the CPU. Epochs must be drawn in order; ``number`` counts from 0."""
         steps, before, total = self._plan[number], sum(self._plan[:number]), sum(self._plan)
         count, pixels = steps * self.batch_size, self._recipe.shift
         picked = torch.randperm(self._images, generator=self._generator)[:count]
@@ -115,7 +102,7 @@ class Epochs:
 
 
 def plan(epochs: float, images: int, batch_size: int) -> list[int]:
-    """The number of batches in each epoch; the last epoch is cut short where ``epochs`` is not whole.
+    """The number of batches in each epoch. A fraction of an epoch makes the last epoch shorter.
 
     The images that do not fill a batch are left out of an epoch; each epoch leaves out others.
     """
@@ -127,12 +114,12 @@ def plan(epochs: float, images: int, batch_size: int) -> list[int]:
 
 
 def shifted(images: Tensor, offsets: Tensor, pixels: int) -> Tensor:
-    """Each image (N, C, H, W) moved by up to ``pixels`` up or down and left or right; black moves in.
+    """Each image moved up or down and left or right by up to ``pixels``; the gap is filled with black.
 
     Args:
-        images: of any type.
-        offsets: (N, 2), from 0 to 2 · ``pixels``. The image gets a black margin of ``pixels``; the row and the
-            column are where the new image begins in it.
+        images: (N, C, H, W), of any type.
+        offsets: (N, 2), from 0 to 2 · ``pixels``: the row and the column at which each new image begins in the
+            old image with a black margin of ``pixels``.
         pixels: the longest distance.
     """
     if pixels == 0:
