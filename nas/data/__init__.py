@@ -48,10 +48,11 @@ def open_named(
 def open_source(
     name: str, data_dir: Path | None = None, options: Mapping[str, Any] | None = None, extra: Sequence[Path] = ()
 ) -> DatasetPlugin:
-    """Like `open_named`, but the name may be ``auto``: mnist if it is on disk or can be downloaded, otherwise mnist-5k.
+    """Like `open_named`, but the name may be ``auto``: mnist if possible, otherwise mnist-5k.
 
-    `DatasetPlugin.note` says which was chosen. The download happens here; without a network, this takes at most
-    five seconds. If mnist is on disk and damaged, ``auto`` is mnist, and loading it is an error.
+    mnist is possible if it is on disk or can be downloaded, which happens here; `DatasetPlugin.note` gives the
+    reason. Without a network, this takes at most five seconds. If mnist is on disk and damaged, ``auto`` is mnist,
+    and loading it is an error.
 
     Raises:
         UsageError: there is no data set of that name.

@@ -48,7 +48,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training and validation images. There are deliberately no test images, because a search must not see them."""
+    """Training and validation images; deliberately no test images, because a search must not see them."""
 
     name: str
     train: Split

@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,12 +38,8 @@ def reachable(urls: Sequence[str], timeout: float) -> bool:
     for url in urls:
         threading.Thread(target=ask, args=(url,), daemon=True).start()
     deadline = time.monotonic() + timeout
-    for _ in urls:
-        try:
-            if answers.get(timeout=max(0.0, deadline - time.monotonic())):
-                return True
-        except queue.Empty:
-            return False
+    with suppress(queue.Empty):
+        return any(answers.get(timeout=max(0.0, deadline - time.monotonic())) for _ in urls)
     return False
 
 

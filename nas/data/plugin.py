@@ -29,7 +29,7 @@ class DatasetPlugin(ABC):
 
     name: str
     # How an image file is made similar to these images. "whole": it is resized. "centred": it becomes a light
-    # drawing on black, scaled to 20/28 of the sides, with its centre of mass in the middle, as in MNIST (LeCun, 1998).
+    # drawing on black, scaled to 20/28 of the sides, its centre of mass in the middle, as in MNIST (LeCun, 1998).
     framing: str = "whole"
     note: str = ""  # a line for the user, such as the reason for the choice of `auto`
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,7 @@ if TYPE_CHECKING:
 
 
 class Resident:
-    """A data set in the memory of a device, as uint8.
-
-    Args:
-        dataset: training and validation images.
-        device: the device, as PyTorch names it.
-    """
+    """A data set in the memory of a device (as PyTorch names it), as uint8."""
 
     def __init__(self, dataset: Dataset, device: str) -> None:
         self.dataset, self.device = dataset, device
@@ -65,8 +61,8 @@ class Epoch(Batch):
         return Epoch(picked, offsets, keys, self.rate)
 
 
-class Epochs:
-    """The epochs of a training. They depend on its seed only, not on the device or on other trainings.
+def draw_epochs(seed: int, epochs: float, images: int, dropouts: int, recipe: Recipe) -> Iterator[Epoch]:
+    """Draw the epochs of a training, on the CPU. They depend on nothing but the arguments.
 
     Args:
         seed: the seed of the training, 0 to 2⁶⁴ - 1.
@@ -75,30 +71,21 @@ class Epochs:
         dropouts: the number of dropout layers in the network.
         recipe: batch size, shifts and learning rates.
     """
-
-    def __init__(self, seed: int, epochs: float, images: int, dropouts: int, recipe: Recipe) -> None:
-        self.batch_size = min(recipe.batch_size, images)
-        self._plan, self._images = plan(epochs, images, self.batch_size), images
-        self._dropouts, self._recipe, self._seed = dropouts, recipe, seed
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def __len__(self) -> int:
-        return len(self._plan)
-
-    def draw(self, number: int) -> Epoch:
-        """Draw an epoch, on the CPU. Epochs must be drawn in order; ``number`` counts from 0."""
-        steps, before, total = self._plan[number], sum(self._plan[:number]), sum(self._plan)
-        count, pixels = steps * self.batch_size, self._recipe.shift
-        picked = torch.randperm(self._images, generator=self._generator)[:count]
-        offsets = torch.randint(0, 2 * pixels + 1, (count, 2), generator=self._generator)
-        layers = torch.arange(before * self._dropouts, (before + steps) * self._dropouts)
-        rates = [[self._recipe.rate((before + step) / total)] for step in range(steps)]
-        return Epoch(
-            picked.view(steps, self.batch_size),
-            offsets.view(steps, self.batch_size, 2),
-            noise.keys(self._seed, layers).view(steps, self._dropouts),
+    size, before = min(recipe.batch_size, images), 0
+    generator = torch.Generator().manual_seed(seed)
+    lengths = plan(epochs, images, size)
+    for steps in lengths:
+        picked = torch.randperm(images, generator=generator)[: steps * size]
+        offsets = torch.randint(0, 2 * recipe.shift + 1, (steps * size, 2), generator=generator)
+        layers = torch.arange(before * dropouts, (before + steps) * dropouts)
+        rates = [[recipe.rate((before + step) / sum(lengths))] for step in range(steps)]
+        yield Epoch(
+            picked.view(steps, size),
+            offsets.view(steps, size, 2),
+            noise.keys(seed, layers).view(steps, dropouts),
             torch.tensor(rates, dtype=torch.float64),
         )
+        before += steps
 
 
 def plan(epochs: float, images: int, batch_size: int) -> list[int]:
@@ -114,13 +101,10 @@ def plan(epochs: float, images: int, batch_size: int) -> list[int]:
 
 
 def shifted(images: Tensor, offsets: Tensor, pixels: int) -> Tensor:
-    """Each image moved up or down and left or right by up to ``pixels``; the gap is filled with black.
+    """Images (N, C, H, W), each moved up or down and left or right by up to ``pixels``; black moves in.
 
-    Args:
-        images: (N, C, H, W), of any type.
-        offsets: (N, 2), from 0 to 2 · ``pixels``: the row and the column at which each new image begins in the
-            old image with a black margin of ``pixels``.
-        pixels: the longest distance.
+    ``offsets`` (N, 2), from 0 to 2 · ``pixels``, are the row and the column at which each new image begins in the
+    old image with a black margin of ``pixels``.
     """
     if pixels == 0:
         return images

@@ -58,17 +58,6 @@ RANGES: dict[str, tuple[float, float]] = {
 LIMITS = {TINY: "above 0", 1.0 - TINY: "below 1"}  # how a message names these two values
 
 
-def recipe_named(name: str) -> Recipe:
-    """The recipe of a name.
-
-    Raises:
-        UsageError: there is no recipe of that name.
-    """
-    if name not in RECIPES:
-        raise UsageError(unknown("recipe", name, RECIPES))
-    return RECIPES[name]
-
-
 def recipe_of(source: str | Mapping[str, Any]) -> Recipe:
     """The recipe of a name, or of a table with changes to a recipe.
 
@@ -80,12 +69,12 @@ def recipe_of(source: str | Mapping[str, Any]) -> Recipe:
         OptionError: an unknown field, or a value of a wrong type or out of range.
         UsageError: there is no recipe of that name.
     """
-    if isinstance(source, str):
-        return recipe_named(source)
-    base = source.get("base", "default")
+    table = {"base": source} if isinstance(source, str) else source
+    base = table.get("base", "default")
     if not isinstance(base, str) or base not in RECIPES:
-        raise OptionError(unknown("recipe", str(base), RECIPES), "base")
-    changes = {str(name): value for name, value in source.items() if name != "base"}
+        message = unknown("recipe", str(base), RECIPES)
+        raise UsageError(message) if table is not source else OptionError(message, "base")
+    changes = {str(name): value for name, value in table.items() if name != "base"}
     return replace(RECIPES[base], **{name: _checked(name, value) for name, value in changes.items()})
 
 

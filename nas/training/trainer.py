@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nas.training.backbone import adopt, imagenet
-from nas.training.batches import Epochs, Resident
+from nas.training.batches import Resident, draw_epochs
 from nas.training.network import Network
 from nas.training.recipe import Recipe
 from nas.training.stepper import Stepper
@@ -59,12 +59,7 @@ def train_resident(job: Job, data: Resident, recipe: Recipe) -> Trained:
 
 
 class Training:
-    """A job in training.
-
-    Args:
-        job: the job to train.
-        stepper: trains the job's network step by step.
-    """
+    """A job in training, with the stepper of its network."""
 
     def __init__(self, job: Job, stepper: Stepper) -> None:
         self.job, self.stepper = job, stepper
@@ -79,16 +74,15 @@ class Training:
         """Train. Yields True after every step, so that another training can do one, and False while it waits."""
         stepper, length = self.stepper, self.job.epochs
         data, dropouts = stepper.data, len(stepper.network.dropouts)
-        epochs = Epochs(self.job.seed, length, len(data.labels), dropouts, stepper.recipe)
-        epoch = epochs.draw(0)
-        for number in range(len(epochs)):
+        epochs = draw_epochs(self.job.seed, length, len(data.labels), dropouts, stepper.recipe)
+        epoch = next(epochs, None)
+        while epoch is not None:
             count = stepper.begin(epoch)
             for step in range(count):
                 stepper.step(step)
                 yield True
-            self._images += count * epochs.batch_size
-            if number + 1 < len(epochs):
-                epoch = epochs.draw(number + 1)  # for 2 ms, while a GPU still does its steps
+            self._images += epoch.picked.numel()
+            epoch = next(epochs, None)  # this takes 2 ms, while a GPU still does its steps
             before = time.perf_counter()
             stepper.validate()
             while not stepper.is_done():
@@ -97,7 +91,7 @@ class Training:
             self._seconds = time.perf_counter() - self._start
             if data.device == "cpu":  # on a GPU the steps before it are not finished when it begins
                 self._validating += time.perf_counter() - before
-            end = min(number + 1.0, length)
+            end = min(len(self._curve) + 1.0, length)
             if not math.isfinite(loss):
                 self._failure = f"the training loss is {loss} after {end:g} epochs"
                 return

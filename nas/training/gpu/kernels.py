@@ -1,8 +1,8 @@
 """Triton kernels (Tillet, Kung and Cox, 2019) for operations that cuDNN and PyTorch do slowly on a GPU.
 
 These are convolutions of images with one or three channels and max pooling, which took 0.45 of the 0.76 ms of a
-step of the lecture's network in bfloat16 on an H100 (docs/decisions/0009), and dropout, which is one kernel instead
-of twenty. Maps are in channels-last: (N, H, W, channels) in memory.
+step of the lecture's network in bfloat16 on an H100 (docs/decisions/0009), and dropout, which is one kernel
+instead of twenty. Maps are in channels-last: (N, H, W, channels) in memory.
 """
 
 from __future__ import annotations

@@ -31,12 +31,7 @@ IDLE_SECONDS = 1e-4  # the pause while all lanes wait for the GPU
 
 
 class Lane:
-    """A stream, and the steps that were captured on it.
-
-    Args:
-        data: the images, on the GPU.
-        recipe: how networks are trained.
-    """
+    """A stream, and the steps that were captured on it."""
 
     def __init__(self, data: Resident, recipe: Recipe) -> None:
         self.data, self.recipe = data, recipe
@@ -56,11 +51,7 @@ class Lane:
         self.job, self.is_finished = job, False
 
     def advance(self) -> bool:
-        """Take a turn: enqueue a step, unless the lane waits for the results of an epoch.
-
-        Returns:
-            Whether a step was enqueued.
-        """
+        """Enqueue a step, unless the lane waits for the results of an epoch; returns whether it did."""
         with self.stream():
             turn = next(self._turns, None)
         self.is_finished = turn is None
