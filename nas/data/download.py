@@ -44,12 +44,7 @@ def reachable(urls: Sequence[str], timeout: float) -> bool:
 
 
 def stream(url: str, limit: int, deadline: float) -> Iterator[bytes]:
-    """The content at ``url``, in chunks as they arrive.
-
-    Args:
-        url: an http or https address.
-        limit: the largest accepted size in bytes.
-        deadline: the time (`time.monotonic`) by which the content must be complete.
+    """The content at ``url``, in chunks as they arrive: at most ``limit`` bytes, until ``deadline`` (`monotonic`).
 
     Raises:
         OSError: the content is not available, too large, or too slow.

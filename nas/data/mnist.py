@@ -33,10 +33,6 @@ class File(NamedTuple):
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         return "" if md5 == self.md5 else f"expected md5 {self.md5}, found {md5}"
 
-    def __str__(self) -> str:
-        """A line for `nas data verify`."""
-        return f"{self.name}: ok (md5 {self.md5}, {self.size:,} bytes)"
-
 
 # The mirrors and files of torchvision, copied because its import takes 4.7 s, while `auto` decides within 5 s. A
 # test compares them.
@@ -85,19 +81,12 @@ class Mnist(DatasetPlugin):
             raise DataError(f"{self.searched()}: `nas data fetch {self.name}` downloads it")
         for file in FILES:
             _read(root, file)
-        return [str(file) for file in FILES]
+        return [f"{file.name}: ok (md5 {file.md5}, {file.size:,} bytes)" for file in FILES]
 
     def fetch(self, folder: Path | None = None) -> Path:
         """Download all missing files, or none of them if one fails; existing files are never changed.
 
-        Args:
-            folder: the target; by default the folder that has some of the files, otherwise the last folder.
-
-        Returns:
-            The target, which torchvision calls root.
-
-        Raises:
-            DataError: no mirror has the files, they cannot be written, or an existing file is damaged.
+        They go to ``folder``, otherwise to the folder that has some of them, otherwise to the last folder.
         """
         root = folder or self.locate() or self.folders[-1]
         missing = []

@@ -24,7 +24,7 @@ class DatasetPlugin(ABC):
     """A data set: it loads its images, and finds, downloads and verifies their files.
 
     The first line of a plugin's docstring is shown to users. `load` and `load_test` are enough; the other methods
-    are for data that are stored in files.
+    are for data that are stored in files. A method raises `DataError` if data are missing, incomplete or damaged.
     """
 
     name: str
@@ -39,41 +39,25 @@ class DatasetPlugin(ABC):
 
     @abstractmethod
     def load(self) -> Dataset:
-        """Training and validation images, the same on every machine (see `stratified`), made by `Dataset.of`.
-
-        Raises:
-            DataError: the images are missing, incomplete or damaged.
-        """
+        """Training and validation images, the same on every machine (see `stratified`), made by `Dataset.of`."""
 
     @abstractmethod
     def load_test(self) -> Split:
-        """The test images, which only nas/winner opens: once, for the winner.
-
-        Raises:
-            DataError: the images are missing, incomplete or damaged.
-        """
+        """The test images, which only nas/winner opens: once, for the winner."""
 
     def locate(self) -> Path | None:
         """The file or folder of the data on this machine, or None if there is none. The data are not verified."""
         return None
 
     def fetch(self, folder: Path | None = None) -> Path:
-        """Download missing files, if this data set can be downloaded; returns the file or folder of the data.
-
-        Raises:
-            DataError: the data cannot be downloaded.
-        """
+        """Download missing files, or raise `DataError` if that is impossible; returns the file or folder."""
         path = self.locate()
         if path is None:
             raise DataError(f"{self.name} cannot be downloaded")
         return path
 
     def verify(self) -> list[str]:
-        """Verify the data without opening the test images; returns one line for each part.
-
-        Raises:
-            DataError: a part is missing or damaged.
-        """
+        """Verify the data without opening the test images; returns one line for each part."""
         data = self.load()
         parts = {"train": data.train, "validation": data.validation}
         return [f"{part}: ok ({len(split):,} images)" for part, split in parts.items()]

@@ -62,14 +62,9 @@ class Epoch(Batch):
 
 
 def draw_epochs(seed: int, epochs: float, images: int, dropouts: int, recipe: Recipe) -> Iterator[Epoch]:
-    """Draw the epochs of a training, on the CPU. They depend on nothing but the arguments.
+    """Draw the epochs of a training, on the CPU, from its ``seed`` (0 to 2⁶⁴ - 1).
 
-    Args:
-        seed: the seed of the training, 0 to 2⁶⁴ - 1.
-        epochs: the length of the training.
-        images: the number of training images.
-        dropouts: the number of dropout layers in the network.
-        recipe: batch size, shifts and learning rates.
+    ``images`` is the number of training images, ``dropouts`` the number of dropout layers in the network.
     """
     size, before = min(recipe.batch_size, images), 0
     generator = torch.Generator().manual_seed(seed)

@@ -106,9 +106,7 @@ def tuned(module: nn.Module) -> nn.Module:
 def pool_first(built: Sequence[dict[str, nn.Module]], inputs: Sequence[tuple[int, ...]]) -> None:
     """Move a monotone activation behind the max pooling that follows it, and let a convolution do the pooling.
 
-    Args:
-        built: the named modules of each layer, in order; changed in place.
-        inputs: the positions that each layer follows.
+    ``built`` has the named modules of each layer and is changed; ``inputs`` has the positions that it follows.
     """
     moved = set[str]()  # an activation moves once: rounded to bfloat16, the next pooling would see equal values
     uses = Counter(i for positions in inputs for i in positions)

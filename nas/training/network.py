@@ -69,8 +69,8 @@ class Network(nn.Module):
         self.layers = nn.ModuleDict()
         for position in range(1, len(built)):
             self.layers.update(built[position])
-            freed = [i for i in set(inputs[position]) if last[i] == position]
-            self._steps.append(Step(list(built[position]), inputs[position], freed))
+            last_used = [i for i in set(inputs[position]) if last[i] == position]
+            self._steps.append(Step(list(built[position]), inputs[position], last_used))
         convolutions = [part for part in self.modules() if isinstance(part, nn.Conv2d)]
         self.has_depthwise = any(part.groups == part.in_channels > 1 for part in convolutions)
         self.dropouts = [part for part in self.layers.values() if isinstance(part, modules.Dropout)]
@@ -100,11 +100,7 @@ class Network(nn.Module):
 
 
 class AnySize(nn.Module):
-    """An exported model: a trained network that takes images of any size and resizes them.
-
-    Args:
-        network: a network for images of one size. The input of a network for other data is not changed.
-    """
+    """An exported model: a trained network that resizes images of any size (but does not change other inputs)."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()

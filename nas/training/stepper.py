@@ -66,10 +66,7 @@ class Stepper:
         self.loss += loss.detach()
 
     def validate(self) -> None:
-        """Measure on the validation images, in float32 (on a GPU that trains in bfloat16, in TF32).
-
-        The results stay on the device.
-        """
+        """Measure on the validation images, in float32 (on a GPU that trains in bfloat16, in TF32)."""
         right, loss = measured(self.network, *self.data.validation, MEASURED[self.data.device != "cpu"])
         self.right.copy_(right.sum())
         self.validation_loss.copy_(loss)

@@ -37,20 +37,16 @@ class SharedDataset:
             where = Path(tempfile.gettempdir())
             _remove_abandoned(where)
             self.folder, lock = _locked_folder(where)
-            self._finalizer = weakref.finalize(self, _remove, self.folder, lock)
+            self.remove = weakref.finalize(self, _remove, self.folder, lock)
             dataset.save(self.folder)
         except OSError as error:
-            if hasattr(self, "_finalizer"):
+            if hasattr(self, "remove"):
                 self.remove()
             reason = error.strerror or error  # errors of NumPy have a message only
             raise StorageError(
                 f"the data set cannot be copied to {where} ({reason}): "
                 "free some space there, or name another folder in TMPDIR"
             ) from None
-
-    def remove(self) -> None:
-        """Remove the folder."""
-        self._finalizer()
 
 
 def _locked_folder(where: Path) -> tuple[Path, IO[bytes]]:

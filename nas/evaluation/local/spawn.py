@@ -118,7 +118,8 @@ def _launch(main: Callable[..., None], *args: Any) -> tuple[Any, socket.socket]:
     ours, theirs = socket.socketpair()
     try:
         process = context().Process(target=main, args=(theirs, *args), daemon=True)
-        with _no_main_module(), _allocator():
+        # A worker would run the main script, and a script that searches would search in each worker: it is hidden.
+        with _with_entry(sys.modules, "__main__", types.ModuleType("__main__")), _allocator():
             process.start()
     except BaseException:
         ours.close()  # if the process starts after all, it finds its socket closed and ends
@@ -140,11 +141,6 @@ def _with_entry(mapping: MutableMapping[str, Any], name: str, value: Any) -> Ite
             mapping.pop(name, None)
         else:
             mapping[name] = before
-
-
-def _no_main_module() -> AbstractContextManager[None]:
-    """Hide the main script, which each worker would run otherwise: a script that searches would search there."""
-    return _with_entry(sys.modules, "__main__", types.ModuleType("__main__"))
 
 
 def _allocator() -> AbstractContextManager[None]:

@@ -34,12 +34,7 @@ class Ending:
 
 
 class Worker:
-    """One process. It starts with its first job, and again if it was ended.
-
-    Args:
-        task: the settings that all its jobs share.
-        memory: the most bytes that it may use.
-    """
+    """One process, which may use ``memory`` bytes. It starts with its first job, and again if it was ended."""
 
     def __init__(self, task: worker.Task, memory: float) -> None:
         self._task, self._memory = task, memory
@@ -52,11 +47,7 @@ class Worker:
         self._is_spoiled = False  # the process may have been damaged by a job
 
     def start(self, jobs: Sequence[Job], seconds: float) -> None:
-        """Send a job, or several that are trained together, to a worker without jobs.
-
-        Args:
-            jobs: the jobs.
-            seconds: the time after which the worker counts as hanging.
+        """Send jobs, which are trained together, to an idle worker; after ``seconds`` it counts as hanging.
 
         Raises:
             NasError: no process can be started.
@@ -94,17 +85,12 @@ class Worker:
                 return
             self.jobs = [job for job in self.jobs if job is not ending.trial.job]
             self._received[:] = rest
-            if not self.jobs and (self._is_spoiled or self._used() > self._memory / 2):
+            if not self.jobs and (self._is_spoiled or spawn.memory_of(self._process.pid) > self._memory / 2):
                 self.end()  # the next job must not fail because of the memory that this one has left occupied
             yield ending
 
     def _unanswered(self, has_ended: bool, received: int) -> Iterator[Ending]:
-        """End the worker's jobs if they cannot be finished any more; there is no whole answer to read.
-
-        Args:
-            has_ended: whether the process died or closed its connection.
-            received: bytes of an answer that is not complete.
-        """
+        """End the worker's jobs if they cannot be finished; ``received`` bytes are no complete answer yet."""
         if received > LONGEST:
             yield from self._stop("crash", NO_TRIAL)
         elif has_ended:
@@ -115,14 +101,11 @@ class Worker:
         elif time.monotonic() >= self.deadline:
             seconds = time.monotonic() - self._started
             yield from self._stop("timeout", f"still training after {seconds:.0f} s, far longer than expected")
-        elif (used := self._used()) > self._memory:
+        elif (used := spawn.memory_of(self._process.pid)) > self._memory:
             reason = (
                 f"it used {used / GIB:.1f} GiB, more than the {self._memory / GIB:.1f} GiB that a worker may use"
             )
             yield from self._stop("oom", f"{reason}; `--set evaluator.memory=GIB` changes that")
-
-    def _used(self) -> int:
-        return spawn.memory_of(self._process.pid)
 
     def kill(self) -> None:
         """Kill the process and its children, and do not wait for their end."""
@@ -147,21 +130,16 @@ class Worker:
         while b"\n" not in self._received and len(self._received) <= LONGEST:
             if not connection.wait([self._socket], timeout=0):
                 return False
-            try:
+            data = b""
+            with suppress(OSError):
                 data = self._socket.recv(2**20)
-            except OSError:
-                return True
             if not data:
                 return True
             self._received += data
         return False
 
     def _parse(self, line: bytes) -> Ending | None:
-        """Read a line that the worker has sent; None if it is not the trial of one of its jobs.
-
-        Raises:
-            StorageError: the worker has sent an error instead of a trial.
-        """
+        """Read a line that the worker has sent; None if it is not the trial of one of its jobs."""
         try:
             message = json.loads(line)
             error = message.get("error")

@@ -25,12 +25,8 @@ class Captured(Stepper):
     Create and use it within ``with torch.cuda.stream(...)``, always on the same stream: only one of the graphs
     that share the memory ``pool`` may run at a time.
 
-    Args:
-        network: a network of the architecture, on the device of the data.
-        data: training and validation images.
-        recipe: how to train.
-        pool: the memory of the graphs; see `torch.cuda.graph_pool_handle`.
-        latency: ms for one image, measured while the device did nothing else.
+    ``pool`` is the memory of the graphs (see `torch.cuda.graph_pool_handle`), ``latency`` the ms for one image,
+    measured while the device did nothing else.
     """
 
     is_reused = True

@@ -110,12 +110,9 @@ class Lane:
 
 
 class Lanes:
-    """All lanes of a GPU.
+    """All lanes of a GPU, at most ``size``; if it is ``auto``, a short measurement decides the number.
 
-    Args:
-        make: makes a lane.
-        size: the number of jobs that are trained at a time; ``auto`` decides it by a short measurement.
-        warn: called once with a line for the user when a job cannot be trained as a graph.
+    ``warn`` is called once with a line for the user when a job cannot be trained as a graph.
     """
 
     def __init__(self, make: Callable[[], Lane], size: int | str, warn: Callable[[str], None]) -> None:
@@ -223,11 +220,10 @@ class Lanes:
                 break
             count, best = 2 * count, rate
         worth = max(1, count // 2)
-        for number, lane in enumerate(self._lanes):
-            if number < worth:
-                lane.give_up()
-            else:
-                lane.clear()
+        for lane in self._lanes[:worth]:
+            lane.give_up()
+        for lane in self._lanes[worth:]:
+            lane.clear()
         return worth
 
     def _rate(self, job: Job, count: int) -> float:
