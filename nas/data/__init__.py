@@ -17,7 +17,7 @@ AUTO = "auto"
 
 
 def search_folders(data_dir: Path | None = None) -> list[Path]:
-    """The folders in which data sets are searched, in this order; downloads go to the last one."""
+    """The folders that are searched for data sets, in this order; downloads go to the last one."""
     import platformdirs
 
     named = [data_dir, os.environ.get("NAS_DATA_DIR")]

@@ -34,7 +34,7 @@ class DatasetPlugin(ABC):
     note: str = ""  # a line for the user, such as the reason for the choice of `auto`
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        """Search the data in these folders (at least one), in this order; download to the last one."""
+        """Search for the data in these folders (at least one), in this order; download to the last one."""
         self.folders = list(folders)
 
     @abstractmethod
