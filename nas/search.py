@@ -1,7 +1,4 @@
-"""The loop. A strategy proposes candidates, an evaluator trains them, the strategy is told.
-
-Everything else in this package is one of the nouns in these thirty lines.
-"""
+"""The search loop: a strategy proposes candidates, an evaluator trains them, the strategy gets the trials."""
 
 from __future__ import annotations
 
@@ -22,35 +19,36 @@ from nas.spaces.space import Candidate
 from nas.strategies.strategy import Strategy
 from nas.trial import Job, Trial, job_seed
 
-# A strategy that has proposed nothing new that fits for so many batches has nothing left to propose.
-MAX_STALE = 5
+MAX_STALE = 5  # batches without a new network within the limits, after which the search ends
 
 
 @dataclass
 class Budget:
     """How many candidates may be tried, and until when.
 
-    The size of a batch does not follow from the number of workers, which must not change the result.
+    The size of a batch does not depend on the number of workers, which must not change the result.
     """
 
-    trials: int | None = None
-    until: float | None = None  # a moment of `time.monotonic`
-    batch: int = 8
-    known: Mapping[int, int] = field(default_factory=dict)  # the sizes of batches, of a search that goes on
+    trials: int | None = None  # the number of candidates; None for no limit
+    until: float | None = None  # the time (`time.monotonic`) at which the search ends; None for no limit
+    batch: int = 8  # candidates
+    known: Mapping[int, int] = field(default_factory=dict)  # of a resumed search: the sizes of earlier batches
     _batches: int = field(default=0, init=False)
     _asked: float = field(default=0.0, init=False)
     _longest: float = field(default=0.0, init=False)
 
     def next(self, done: int) -> int:
-        """How many candidates to ask for now; zero when the search is over."""
+        """The size of the next batch after ``done`` candidates; zero when the search is over."""
         number, self._batches = self._batches, self._batches + 1
-        if number <= max(self.known, default=-1):  # what a clock decided is not decided again
+        if number <= max(
+            self.known, default=-1
+        ):  # this was decided by a clock, which would now decide differently
             return self.known.get(number, self.batch)
         now = time.monotonic()
         if self._asked:
             self._longest = max(self._longest, now - self._asked)
         self._asked = now
-        # A batch that is broken off half way is lost; its time is worth more in the final selection.
+        # An unfinished batch is lost; its time is worth more in the final selection.
         if self.until is not None and now + 0.8 * self._longest >= self.until:
             return 0
         return self.batch if self.trials is None else max(0, min(self.batch, self.trials - done))
@@ -61,13 +59,13 @@ class Search:
     """One search: run it once.
 
     Args:
-        strategy: proposes.
-        evaluator: trains, and keeps what came of it.
-        budget: says when it is over.
-        epochs: of a full training; successive halving shortens it for most candidates.
-        seed: decides, with each candidate's architecture, the seed of its training.
-        limits: what a candidate has to fit; one that does not is not trained.
-        observer: is told each batch of candidates, and each trial (several: see `Observers`).
+        strategy: proposes candidates.
+        evaluator: trains them.
+        budget: decides when the search ends.
+        epochs: the length of a full training; successive halving shortens it for most candidates.
+        seed: decides, together with a candidate's architecture, the seed of its training.
+        limits: a candidate beyond these limits is not trained.
+        observer: receives each batch of candidates, and each trial (see `Observers` for several).
     """
 
     strategy: Strategy
@@ -88,7 +86,7 @@ class Search:
             self.observer.asked(count, candidates)
             if not candidates:
                 break
-            ids = {one.architecture.id for one in candidates if self.limits.allow(one.architecture)}
+            ids = {new.architecture.id for new in candidates if self.limits.allow(new.architecture)}
             stale = 0 if ids - seen else stale + 1
             seen |= ids
             jobs = [Job(c, self.epochs, job_seed(self.seed, c.architecture.id)) for c in candidates]
@@ -107,31 +105,30 @@ class Search:
 
     @property
     def name(self) -> str:
-        """What the strategy is called where it is to blame."""
+        """The name of the strategy in messages."""
         return str(getattr(self.strategy, "label", type(self.strategy).__name__))
 
     def _ask(self, count: int) -> list[Candidate]:
-        candidates = plugins.guarded(partial(self.strategy.ask, count), f"the strategy {self.name} failed in ask")
-        if not isinstance(candidates, list) or not all(isinstance(one, Candidate) for one in candidates):
+        proposed = plugins.guarded(partial(self.strategy.ask, count), f"the strategy {self.name} failed in ask")
+        if not isinstance(proposed, list) or not all(isinstance(item, Candidate) for item in proposed):
             raise PluginError(
-                f"the strategy {self.name} must return a list of Candidates from ask, not {candidates!r:.80}"
+                f"the strategy {self.name} must return a list of Candidates from ask, not {proposed!r:.80}"
             )
-        for one in candidates[:count]:
-            self._check(one)
-        return candidates[:count]
-
-    def _check(self, candidate: Candidate) -> None:
-        """Whether the journal can keep the candidate, and bring it back as it is."""
-        try:
-            text = json.dumps(candidate.to_dict(), allow_nan=False)
-            same = Candidate.from_dict(json.loads(text)) == candidate
-        except (TypeError, ValueError, AttributeError, RecursionError, NasError) as error:
-            raise PluginError(f"the strategy {self.name} proposes what is no plain data: {error!r:.200}") from None
-        if not same:
-            raise PluginError(f"the strategy {self.name} proposes what is no plain data: {candidate!r:.200}")
+        for candidate in proposed[:count]:  # the journal must be able to write each and read it back
+            problem: object = candidate
+            try:
+                text = json.dumps(candidate.to_dict(), allow_nan=False)
+                if Candidate.from_dict(json.loads(text)) == candidate:
+                    continue
+            except (TypeError, ValueError, AttributeError, RecursionError, NasError) as error:
+                problem = error
+            raise PluginError(
+                f"the strategy {self.name} must propose candidates of plain data (JSON): {problem!r:.200}"
+            )
+        return proposed[:count]
 
     def _evaluate(self, jobs: Sequence[Job]) -> list[Trial]:
-        """Train what fits, show each candidate that is through; the trials in the order of their jobs."""
+        """Train the jobs within the limits; returns the trials of all jobs, in their order."""
         invalid, fitting = [], []
         for job in jobs:
             try:

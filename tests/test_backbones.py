@@ -204,7 +204,7 @@ def test_absent_weights_are_a_failed_trial_with_one_clear_line(blobs: Dataset, c
     ("damage", "words"),
     [
         ("cut", ""),
-        ("list", "but a list"),
+        ("list", "it holds a list"),
         ("absent", "stage4.0.branch1.2.weight is missing"),
         ("first", r"conv1.0.weight has the shape \(24, 1, 3, 3\)"),
         ("shape", "size mismatch for conv5.0.weight"),
@@ -254,6 +254,6 @@ def test_a_download_is_there_whole_or_not_at_all(cache: Path, monkeypatch: pytes
     assert torch.equal(imagenet("any")["a"], torch.ones(3))
     assert [path.name for path in cache.iterdir()] == [f"any-{digest[:8]}.pth"]
     monkeypatch.setattr(module, "_place", lambda model: ("", cache / f"{model}-00000000.pth"))
-    with pytest.raises(DataError, match=f"what came has the SHA-256 {digest[:16]}"):
+    with pytest.raises(DataError, match=f"the downloaded file has the SHA-256 {digest[:16]}"):
         imagenet("other")
     assert [path.name for path in cache.iterdir()] == [f"any-{digest[:8]}.pth"]

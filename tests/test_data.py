@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from nas.cli.data import data as cli
 from nas.data import mnist, open_named, open_source
 from nas.data.dataset import Dataset, Split, verify_split
-from nas.data.mnist import FILES, RAW, File, Mnist, can_reach
+from nas.data.download import reachable
+from nas.data.mnist import FILES, RAW, File, Mnist
 from nas.data.mnist5k import Mnist5k
 from nas.data.plugin import stratified
 from nas.errors import DataError, UsageError
@@ -423,10 +424,9 @@ def test_a_server_that_never_ends_does_not_keep_us(
         Mnist([cache]).fetch()
 
 
-def test_a_server_that_never_answers_is_no_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_is_no_mirror() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setattr(mnist, "MIRRORS", (f"http://127.0.0.1:{silent.getsockname()[1]}/", NOWHERE))
-        assert not can_reach(0.3)
+        assert not reachable((f"http://127.0.0.1:{silent.getsockname()[1]}/", NOWHERE), 0.3)
 
 
 # The command line

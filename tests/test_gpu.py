@@ -14,7 +14,7 @@ from nas.architecture.layers import BatchNorm, Conv2d, Dropout, Flatten, GlobalA
 from nas.data.dataset import Dataset
 from nas.evaluation.local.local import LocalEvaluator
 from nas.training import modules, noise
-from nas.training.batches import Epochs, Resident
+from nas.training.batches import Resident, draw_epochs
 from nas.training.group import Group
 from nas.training.network import Network
 from nas.training.recipe import Precision, Recipe
@@ -106,7 +106,7 @@ def nothing_waits() -> Iterator[None]:
 def test_a_step_waits_for_nothing(blobs: Dataset, nothing_waits: None) -> None:
     data = Resident(blobs, "cuda")
     stepper = Stepper(initial_network(JOBS[0], blobs).cuda(), data, RECIPE)
-    stepper.begin(Epochs(1, 1, len(data.labels), len(stepper.network.dropouts), RECIPE).draw(0))
+    stepper.begin(next(draw_epochs(1, 1, len(data.labels), len(stepper.network.dropouts), RECIPE)))
     stepper.step(0)
     torch.cuda.set_sync_debug_mode("error")
     stepper.step(1)

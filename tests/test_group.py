@@ -21,7 +21,7 @@ from nas.training.gpu.lanes import Lane, Lanes
 from nas.training.group import Group
 from nas.training.recipe import Recipe
 from nas.training.stepper import Stepper
-from nas.training.trainer import Steps, initial_network, train
+from nas.training.trainer import initial_network, train
 from nas.trial import Job, Trial
 
 RECIPE = Recipe(batch_size=16, shift=1)
@@ -92,7 +92,7 @@ class PlainLane(Lane):
     def stream(self) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def steps(self, job: Job) -> Steps:
+    def stepper(self, job: Job) -> Stepper:
         if job.candidate.architecture == UNCAPTURED.candidate.architecture:
             raise RuntimeError("cannot be captured")
         self.begun += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import fields, replace
 
 import pytest
@@ -15,9 +16,9 @@ from nas.architecture.layers import BatchNorm, Cell, Conv2d, Dropout, Flatten, M
 from nas.data.dataset import Dataset
 from nas.errors import ArchitectureError, UsageError
 from nas.training import noise
-from nas.training.batches import Epochs, plan, shifted
+from nas.training.batches import Epoch, draw_epochs, plan, shifted
 from nas.training.network import Network, right_and_loss
-from nas.training.recipe import RECIPES, Recipe, recipe_named
+from nas.training.recipe import RECIPES, Recipe, recipe_of
 from nas.training.trainer import train
 
 NET = Architecture((Conv2d(4, 3, activation="relu"), MaxPool(2), BatchNorm(), Flatten(), Dropout(0.2)))
@@ -82,13 +83,13 @@ def test_same_job_same_bits_and_global_random_numbers_are_left_alone(blobs: Data
 def test_what_a_training_sees_follows_from_its_seed(blobs: Dataset) -> None:
     """The order of the images, the shifts and the keys of the masks: the same beside any other training."""
 
-    def draw(seed: int) -> Epochs:
-        return Epochs(seed, 2, len(blobs.train), 3, Recipe(batch_size=16))
+    def draw(seed: int) -> Iterator[Epoch]:
+        return draw_epochs(seed, 2, len(blobs.train), 3, Recipe(batch_size=16))
 
     first, other = draw(2**63 + 1), draw(5)
-    alone = [first.draw(0), first.draw(1)]
+    alone = [next(first), next(first)]
     again = draw(2**63 + 1)
-    beside = [again.draw(0), other.draw(0), again.draw(1)]
+    beside = [next(again), next(other), next(again)]
     for expected, epoch in zip(alone, (beside[0], beside[2]), strict=True):
         for field in fields(epoch):
             assert torch.equal(getattr(expected, field.name), getattr(epoch, field.name))
@@ -166,12 +167,12 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
 
 
 def test_the_lecture_s_recipe_is_the_lecture_s() -> None:
-    recipe = recipe_named("lecture")
+    recipe = recipe_of("lecture")
     assert (recipe.optimiser, recipe.batch_size, recipe.label_smoothing, recipe.shift) == ("adam", 128, 0.0, 0)
     assert recipe.rate(0.0) == recipe.rate(0.9) == 1e-3
     assert set(RECIPES) == {"default", "lecture"}
     with pytest.raises(UsageError, match="there is no recipe 'lectur'; did you mean 'lecture'"):
-        recipe_named("lectur")
+        recipe_of("lectur")
 
 
 def test_a_network_takes_raw_images_of_any_type() -> None:

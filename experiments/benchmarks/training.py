@@ -54,7 +54,7 @@ def measure(network: str, batch: int, way: dict[str, Any]) -> float:
 
     from nas.data import open_source
     from nas.spaces.space import Candidate
-    from nas.training.batches import Epochs, Resident
+    from nas.training.batches import Resident, draw_epochs
     from nas.training.recipe import RECIPES
     from nas.training.stepper import Stepper
     from nas.training.trainer import initial_network
@@ -69,8 +69,8 @@ def measure(network: str, batch: int, way: dict[str, Any]) -> float:
     stepper = Stepper(built, data, recipe)
     if not way.get("masks", True):
         built.dropouts = []
-    epochs = Epochs(job.seed, job.epochs, len(data.labels), len(built.dropouts), recipe)
-    steps = stepper.begin(epochs.draw(0))
+    epochs = draw_epochs(job.seed, job.epochs, len(data.labels), len(built.dropouts), recipe)
+    steps = stepper.begin(next(epochs))
     for step in range(steps // 5):
         stepper.step(step)
     start = time.perf_counter()

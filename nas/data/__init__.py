@@ -1,4 +1,4 @@
-"""What the networks learn from: a data set by its name. Heavy packages are imported when they are used."""
+"""Data sets, opened by their names. Heavy packages are imported when they are used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AUTO = "auto"
 
 
 def search_folders(data_dir: Path | None = None) -> list[Path]:
-    """The folders in which data sets are looked for, in this order; downloads go to the last one."""
+    """The folders that are searched for data sets, in this order; downloads go to the last one."""
     import platformdirs
 
     named = [data_dir, os.environ.get("NAS_DATA_DIR")]
@@ -30,7 +30,7 @@ def open_named(
     """The plugin of a data set by its name; nothing is loaded yet.
 
     Args:
-        name: the name of a plugin of the kind "dataset"; - and _ are the same in it.
+        name: the name of a plugin of the kind "dataset", in which - and _ are the same.
         data_dir: the first folder to look in.
         options: options of the plugin's constructor.
         extra: more folders of plugin files.
@@ -48,11 +48,11 @@ def open_named(
 def open_source(
     name: str, data_dir: Path | None = None, options: Mapping[str, Any] | None = None, extra: Sequence[Path] = ()
 ) -> DatasetPlugin:
-    """The plugin of a data set by its name, which may be ``auto`` (see `open_named` for the arguments).
+    """Like `open_named`, but the name may be ``auto``: mnist if possible, otherwise mnist-5k.
 
-    ``auto`` is mnist if it is on disk or can be downloaded, otherwise mnist-5k, with a `DatasetPlugin.note` about
-    it. The download happens here; without a network, this takes at most five seconds. If mnist is on disk and
-    damaged, ``auto`` is mnist, and loading it is an error.
+    mnist is possible if it is on disk or can be downloaded, which happens here; `DatasetPlugin.note` gives the
+    reason. Without a network, this takes at most five seconds. If mnist is on disk and damaged, ``auto`` is mnist,
+    and loading it is an error.
 
     Raises:
         UsageError: there is no data set of that name.

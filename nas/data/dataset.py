@@ -1,4 +1,4 @@
-"""What the networks learn from: images and labels, verified, with a fingerprint.
+"""Images and labels, verified, with a fingerprint.
 
 Images are ``(N, C, H, W)`` uint8, labels ``(N,)`` int64, everywhere. Torch is imported only where a tensor is
 made, because the import takes 3.5 s, which would delay the list of data sets.
@@ -48,7 +48,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The data that a search may use: training and validation images. It deliberately has no test images."""
+    """Training and validation images; deliberately no test images, because a search must not see them."""
 
     name: str
     train: Split
@@ -64,7 +64,11 @@ class Dataset:
             DataError: see `verify_split`; or the training and validation images have different shapes.
         """
         _verify(name, train, validation, classes)
-        return cls(name, train, validation, tuple(classes), _fingerprint(name, train, validation, classes))
+        digest = hashlib.sha256(json.dumps([name, list(classes)]).encode())
+        for tensor in (train.images, train.labels, validation.images, validation.labels):  # 0.03 s for MNIST
+            digest.update(json.dumps(list(tensor.shape)).encode())
+            digest.update(np.ascontiguousarray(tensor.numpy()).data)
+        return cls(name, train, validation, tuple(classes), digest.hexdigest()[:16])
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -87,14 +91,12 @@ class Dataset:
         moments = []
         for channel in self.train.images.unbind(1):
             counts = channel.flatten().bincount(minlength=256).tolist()
-            count = sum(counts)
-            first = sum(value * times for value, times in enumerate(counts))
-            second = sum(value * value * times for value, times in enumerate(counts))
+            count, first, second = (sum(value**power * n for value, n in enumerate(counts)) for power in range(3))
             moments.append((first / count, math.sqrt((second * count - first * first) / count**2)))
         return moments
 
     def save(self, folder: Path) -> None:
-        """Write plain files, which `load` maps into memory: this is how worker processes get the data."""
+        """Write plain files for worker processes, which `load` them."""
         folder.mkdir(parents=True, exist_ok=True)
         for part, split in (("train", self.train), ("validation", self.validation)):
             np.save(folder / f"{part}_images.npy", split.images.numpy())
@@ -104,14 +106,14 @@ class Dataset:
 
     @classmethod
     def load(cls, folder: Path) -> Dataset:
-        """The data set that `save` wrote. The images are mapped: all processes share one copy in memory.
+        """The data set that `save` wrote. The images are memory-mapped, so that all processes share one copy.
 
         Raises:
             DataError: the folder does not contain a complete data set.
         """
 
         def part(name: str) -> Split:
-            # "c" is copy on write: writable as torch wants it, and yet the file never changes.
+            # "c" is copy on write: torch needs writable memory, but the file never changes.
             images = np.load(folder / f"{name}_images.npy", mmap_mode="c", allow_pickle=False)
             return Split.of(images, np.load(folder / f"{name}_labels.npy", allow_pickle=False))
 
@@ -130,13 +132,13 @@ def verify_split(split: Split, name: str, classes: Sequence[str]) -> None:
 
     Raises:
         DataError: a type or shape is wrong, the numbers of images and labels differ, a label is not from 0 to
-            classes - 1, or a class has no image; the message says what was expected and what was found.
+            classes - 1, or a class has no image; the message gives the expected and the actual value.
     """
     import torch
 
-    def expect(what: str, expected: object, found: object) -> None:
-        if expected != found:
-            raise DataError(f"{name}: expected {what} {expected}, found {found}")
+    def expect(property_: str, expected: object, actual: object) -> None:
+        if expected != actual:
+            raise DataError(f"{name}: expected {property_} {expected}, found {actual}")
 
     images, labels = split.images, split.labels
     expect("images of type", torch.uint8, images.dtype)
@@ -156,17 +158,8 @@ def verify_split(split: Split, name: str, classes: Sequence[str]) -> None:
 def _verify(name: str, train: Split, validation: Split, classes: Sequence[str]) -> None:
     verify_split(train, f"{name}, training images", classes)
     verify_split(validation, f"{name}, validation images", classes)
-    expected, found = tuple(train.images.shape[1:]), tuple(validation.images.shape[1:])
-    if found != expected:
+    shapes = tuple(train.images.shape[1:]), tuple(validation.images.shape[1:])
+    if shapes[0] != shapes[1]:
         raise DataError(
-            f"{name}: expected validation images of the training images' shape {expected}, found {found}"
+            f"{name}: expected validation images of the training images' shape {shapes[0]}, found {shapes[1]}"
         )
-
-
-def _fingerprint(name: str, train: Split, validation: Split, classes: Sequence[str]) -> str:
-    # 0.03 s for MNIST
-    digest = hashlib.sha256(json.dumps([name, list(classes)]).encode())
-    for tensor in (train.images, train.labels, validation.images, validation.labels):
-        digest.update(json.dumps(list(tensor.shape)).encode())
-        digest.update(np.ascontiguousarray(tensor.numpy()).data)
-    return digest.hexdigest()[:16]

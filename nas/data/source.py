@@ -1,7 +1,5 @@
 """The earlier place and name of `DatasetPlugin`, for plugins that import them."""
 
-from __future__ import annotations
-
 from nas.data.plugin import FRAMINGS, stratified
 from nas.data.plugin import DatasetPlugin as Source
 

@@ -1,1 +1,1 @@
-"""Where networks are trained, and for how long."""
+"""Evaluators: where networks are trained, and for how many epochs."""

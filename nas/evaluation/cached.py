@@ -1,4 +1,4 @@
-"""Answers jobs from the journal, and adds new trials to it."""
+"""Returns the trials of known jobs from the journal, and writes new trials to it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from nas.trial import Job, Trial
 class CachedEvaluator:
     """Trains only the jobs that are not in the journal; a new trial is scored and written before it is returned.
 
-    For this reason a search is resumed by running it again, and a repeated candidate costs nothing.
+    Therefore a search is resumed by running it again, and a repeated candidate costs no time.
 
     Args:
         inner: the evaluator that trains.
         journal: the finished trials.
-        objectives: what the scores of a trial mean.
-        on_trial: called with each new trial when it is on the disk.
+        objectives: define the scores of a trial.
+        on_trial: called with each new trial after it has been written to the disk.
         until: the time (``time.monotonic``) after which no training begins; None for no limit.
         weights: the folder into which ``inner`` writes weights; a job whose weights are missing is trained again.
     """
@@ -39,19 +39,15 @@ class CachedEvaluator:
         until: float | None = None,
         weights: Path | None = None,
     ) -> None:
-        self._inner = inner
-        self._journal = journal
-        self._objectives = tuple(objectives)
-        self._on_trial = on_trial
-        self._until = until
-        self._weights = weights
+        self._inner, self._journal, self._objectives = inner, journal, tuple(objectives)
+        self._on_trial, self._until, self._weights = on_trial, until, weights
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
         """The known trials at once, then the others as they finish; all have scores."""
         unknown: dict[str, list[Job]] = {}
         for job in jobs:
-            known = self._known(job)
-            if known is not None:
+            known = self._journal.find(job)
+            if known is not None and (known.failure is not None or self._has_weights(job)):
                 yield scored(known, self._objectives)
             else:
                 unknown.setdefault(job.key, []).append(job)
@@ -64,14 +60,11 @@ class CachedEvaluator:
             for job in unknown[trial.job.key]:
                 yield replace(kept, job=job)
 
-    def _known(self, job: Job) -> Trial | None:
-        known = self._journal.find(job)
-        if known is None or known.failure is not None or self._weights is None:
-            return known
-        return known if (self._weights / f"{job.key}.safetensors").is_file() else None
+    def _has_weights(self, job: Job) -> bool:
+        return self._weights is None or (self._weights / f"{job.key}.safetensors").is_file()
 
     def _trained(self, jobs: Sequence[Job]) -> Iterator[Trial]:
-        """The trials of the inner evaluator, which may be a plugin: its exceptions become errors of one line."""
+        """The trials of the inner evaluator, which may be a plugin: its exceptions become one-line errors."""
         waiting = {job.key for job in jobs}
         name = f"the evaluator {type(self._inner).__name__}"
         trials = plugins.guarded(lambda: iter(self._inner.evaluate(jobs)), f"{name} failed")

@@ -1,4 +1,4 @@
-"""Successive halving: a short training of all candidates, a full one of the best."""
+"""Successive halving: all candidates are trained for a short time, only the best of them in full."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nas.trial import REDUCTION, Job, Trial
 
 
 class SuccessiveHalving:
-    """Trains all jobs of a batch for a fraction of their epochs, and only the best of them for all.
+    """Trains all jobs of a batch for a fraction of their epochs, and only the best for all epochs.
 
-    Jamieson and Talwalkar, 2016. Each rung trains from scratch, with a learning rate schedule of its own length,
-    so that networks are compared at the end of a schedule and a trial remains a function of its job.
+    Jamieson and Talwalkar, 2016. Each rung trains from scratch, with a complete learning rate schedule, so that
+    networks are compared at the end of a schedule and a trial is a function of its job.
 
     Args:
         inner: the evaluator that trains.
@@ -24,9 +24,7 @@ class SuccessiveHalving:
     """
 
     def __init__(self, inner: Evaluator, *, reduction: int = REDUCTION, rungs: int = 2) -> None:
-        self._inner = inner
-        self._reduction = reduction
-        self._rungs = rungs
+        self._inner, self._reduction, self._rungs = inner, reduction, rungs
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
         """One trial for each job, from the highest rung that it reached. Equal jobs are trained once."""
@@ -39,10 +37,8 @@ class SuccessiveHalving:
             keep = math.ceil(len(short) / self._reduction) if rung and in_time else 0
             promoted = {trial.id: trial for trial in best_first(trials, keep)}
             done = [trial for trial in trials if trial.id not in promoted]
-            known = {trial.id for trial in trials}
-            done += [
-                trial for name, trial in shorter.items() if name not in known
-            ]  # no time for the longer training
+            ids = {trial.id for trial in trials}
+            done += [trial for name, trial in shorter.items() if name not in ids]  # no time for this rung
             for trial in done:
                 yield from in_order([job for job in jobs if job.candidate.architecture.id == trial.id], [trial])
             if not in_time:
@@ -57,5 +53,5 @@ def in_order(jobs: Sequence[Job], trials: Iterable[Trial]) -> list[Trial]:
     Jobs that differ only in their epochs count as equal. Jobs without a trial are left out.
     """
     by_network = {(trial.id, trial.job.seed): trial for trial in trials}
-    found = ((job, by_network.get((job.candidate.architecture.id, job.seed))) for job in jobs)
-    return [replace(trial, job=replace(job, epochs=trial.job.epochs)) for job, trial in found if trial]
+    pairs = ((job, by_network.get((job.candidate.architecture.id, job.seed))) for job in jobs)
+    return [replace(trial, job=replace(job, epochs=trial.job.epochs)) for job, trial in pairs if trial]

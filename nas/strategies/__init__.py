@@ -1,1 +1,1 @@
-"""Which network to try next."""
+"""Strategies: which network to try next."""

@@ -1,9 +1,8 @@
-"""Use a network that someone else designed: the first of the three ways to choose a network."""
+"""Known networks: the first of the three ways to choose a network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 
 from nas.architecture.architecture import Architecture
@@ -15,23 +14,18 @@ from nas.objectives import Objective
 from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.strategy import Strategy
 
-MOST_FILES = 10_000  # all of them are read before the first training
-
 
 class Reference(Strategy):
-    """Proposes known networks, each once: built-in ones, torchvision's, and the user's.
+    """Proposes known networks, each once: built-in ones, torchvision's, and the user's. The space is not used.
 
     Args:
-        space: not used, because the networks do not come from a space.
-        objectives: what the scores mean.
-        seed: not used.
         networks: names of built-in networks, separated by commas; "all" or "none".
         torchvision: names of torchvision's classification models, separated by commas; "all" (the smallest of
             each family) or "none".
         pretrained: whether torchvision's models start from their ImageNet weights.
         frozen: whether only the new classifier of torchvision's models is trained.
-        folder: a folder of architectures (``*.json``) to propose as well.
-        winners: a folder of searches (such as ``runs``) whose winners are proposed as well.
+        folder: a folder of architectures (``*.json``), which are proposed, too.
+        winners: a folder of searches (such as ``runs``), whose winners are proposed, too.
     """
 
     def __init__(
@@ -49,18 +43,20 @@ class Reference(Strategy):
     ) -> None:
         super().__init__(space, objectives=objectives, seed=seed)
         known = _named("network", networks, KNOWN, KNOWN)
-        found = [Candidate(KNOWN[name], origin=name) for name in known]
+        candidates = [Candidate(KNOWN[name], origin=name) for name in known]
         for name in _named("torchvision model", torchvision, FAMILIES.values(), BACKBONES):
             backbone = Pretrained(name, weights=pretrained, frozen=frozen)
-            found.append(Candidate(Architecture((backbone,)), origin=name))
+            candidates.append(Candidate(Architecture((backbone,)), origin=name))
         if folder is not None:
-            found += [_read(path, path.stem) for path in _files(folder, "*.json", "folder")]
+            candidates += [_read(path, path.stem) for path in _files(folder, "*.json", "folder")]
         if winners is not None:
             paths = _files(winners, "*/best/architecture.json", "winners")
-            found += [_read(path, path.parent.parent.name) for path in paths]
-        if not found:
+            candidates += [_read(path, path.parent.parent.name) for path in paths]
+        if not candidates:
             raise UsageError("there is no network to propose: set networks, torchvision, folder or winners")
-        self.candidates = list({network.architecture.id: network for network in reversed(found)}.values())[::-1]
+        self.candidates = list({network.architecture.id: network for network in reversed(candidates)}.values())[
+            ::-1
+        ]
 
     def ask(self, count: int) -> list[Candidate]:
         """The next ``count`` networks."""
@@ -80,13 +76,9 @@ def _named(kind: str, text: str, every: Iterable[str], known: Iterable[str]) -> 
 
 
 def _files(folder: Path, pattern: str, option: str) -> list[Path]:
-    paths = sorted(islice(folder.glob(pattern), MOST_FILES + 1))
+    paths = sorted(folder.glob(pattern))
     if not paths:
         raise UsageError(f"{option}={folder}: there is no {pattern} in this folder; name another one")
-    if len(paths) > MOST_FILES:
-        raise UsageError(
-            f"{option}={folder}: there are more than {MOST_FILES:,} {pattern} in this folder; name another one"
-        )
     return paths
 
 

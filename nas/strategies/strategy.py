@@ -1,4 +1,4 @@
-"""The interface of every strategy: `ask` it for candidates, `tell` it their trials."""
+"""The interface of strategies: `ask` a strategy for candidates, `tell` it their trials."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from nas.objectives import Objective
 from nas.spaces.space import Candidate, SearchSpace
 from nas.trial import Trial
 
-TRIES = 50  # draws of a candidate, before `unseen` tries another way to find a new one
+TRIES = 50  # draws before `unseen` tries another way to find a new candidate
 
 
 class Strategy(ABC):
     """Proposes candidates. A strategy is a function of its history: (space, options, seed, trials) → candidates.
 
     Draw random numbers from `rng` and decide from `history`. Then an interrupted search can be resumed: it is run
-    again, and its evaluations are answered from the journal.
+    again, and known trials come from the journal.
 
     Args:
-        space: where candidates come from.
-        objectives: what ``Trial.scores`` mean, in the same order.
+        space: the space of the candidates.
+        objectives: define ``Trial.scores``, in the same order.
         seed: decides every random choice, together with the number of trials in the history.
     """
 
-    # Class attributes, so that they are there where a plugin's __init__ does not call this one.
+    # Class attributes, so that they exist even if a plugin's __init__ does not call this one.
     _history: tuple[Trial, ...] = ()
     _telling = False
     _rng: tuple[int, Random] | None = None
@@ -46,7 +46,7 @@ class Strategy(ABC):
 
     @property
     def history(self) -> tuple[Trial, ...]:
-        """Every trial so far, the oldest first. This class keeps it, whatever an overridden `tell` does."""
+        """Every trial so far, the oldest first. This class keeps it, even if `tell` is overridden."""
         return self._history
 
     @history.setter
@@ -69,8 +69,8 @@ class Strategy(ABC):
     def tell(self, trials: Sequence[Trial]) -> None:
         """Learn from the trials of the candidates that `ask` returned, one for each, in the same order.
 
-        Override it to keep what takes long to compute from the history. The trials are in `history` when it
-        returns, or from the moment when it calls ``super().tell(trials)``, which is not necessary.
+        Override it to store values that are slow to compute from the history. The trials are in `history` when it
+        returns, or as soon as it calls ``super().tell(trials)``, which is not necessary.
         """
         self._history += tuple(trials)
 
@@ -105,11 +105,11 @@ class Strategy(ABC):
 
 
 def _keeping_history(tell: Callable[[Any, Sequence[Trial]], None]) -> Any:
-    """The same ``tell``, after which the history has the trials exactly once, with or without ``super().tell``."""
+    """A ``tell`` after which the history has the trials exactly once, with or without ``super().tell``."""
 
     @wraps(tell)
     def keeping(self: Strategy, trials: Sequence[Trial]) -> None:
-        if self._telling:  # a subclass calls super().tell: its own call keeps the history
+        if self._telling:  # a call of super().tell; the outer call keeps the history
             tell(self, trials)
             return
         before, self._telling = self._history, True

@@ -1,4 +1,4 @@
-"""Trial and error: Optuna's samplers propose, and learn from what was tried."""
+"""Trial and error: Optuna's samplers propose candidates and learn from their trials."""
 
 from __future__ import annotations
 
@@ -27,28 +27,21 @@ from nas.trial import Trial
 
 Sampler = Literal["tpe", "random", "grid", "cmaes", "gp", "nsga2"]
 
-# These samplers keep their state in attributes that they set on a trial when it is asked for.
-STATEFUL = ("cmaes", "nsga2")
-# The most draws of "random" and "grid" for a candidate that is new and fits.
-AGAIN = 8
-# If the proposal of another sampler does not fit, it is crossed with one of this many best candidates.
-GOOD = 8
-# The sampler learns from the best and the latest trials only: with 1,000 trials, TPE takes 0.1 s a candidate.
-BEST, LATEST = 24, 40
+STATEFUL = ("cmaes", "nsga2")  # these samplers keep their state in attributes of their proposed trials
+AGAIN = 8  # draws of "random" and "grid" for a candidate that is new and fits
+GOOD = 8  # a proposal of another sampler that does not fit is crossed with one of these best candidates
+BEST, LATEST = 24, 40  # trials from which the sampler learns: with 1,000 trials, TPE takes 0.1 s a candidate
 
 
 class TrialAndError(Strategy):
     """Samples with Optuna, by default with the tree-structured Parzen estimator (Bergstra et al., 2011).
 
     The Optuna study is in memory. For "tpe", the other candidates of a batch count as bad ones, so that the batch
-    spreads out. A trial that successive halving stopped early counts as pruned if there is one objective, and with
-    the scores that it had reached otherwise. No candidate is proposed twice while new ones can be found: a similar
+    spreads out. A trial that successive halving stopped early counts as pruned if there is one objective, and
+    otherwise with its scores at that time. No candidate is proposed twice while new ones can be found: a similar
     candidate replaces a proposal that is not new or does not fit.
 
     Args:
-        space: where candidates come from.
-        objectives: what the scores mean.
-        seed: decides every random choice.
         sampler: "tpe"; "random"; "grid" (every network of the space once, in random order); "cmaes" (learns from
             numbers only and draws categories at random); "gp" (takes 0.3 s a candidate); or "nsga2".
         startup: the number of candidates drawn at random before "tpe", "cmaes" and "gp" begin to learn; the size
@@ -71,16 +64,15 @@ class TrialAndError(Strategy):
             raise UsageError(
                 f"sampler cmaes takes one objective, not {len(self.objectives)}: use tpe, nsga2 or gp"
             )
-        self.sampler = sampler
-        self.startup = startup
+        self.sampler, self.startup = sampler, startup
         self._distributions: list[dict[str, BaseDistribution] | None] = []  # of each trial of the history
-        self._replayed = self._study([])  # of the stateful samplers
-        self._best: list[Trial] = []  # of the history
+        self._replayed = self._study([])  # the study of the stateful samplers
+        self._best: list[Trial] = []  # the best trials of the history
 
     def ask(self, count: int) -> list[Candidate]:
-        """The sampler's proposals, as far as they are new and fit, and similar candidates otherwise."""
+        """The sampler's proposals; a similar candidate replaces one that is not new or does not fit."""
         self._best = best_first(self.history, BEST)
-        # A study for this call only: the trials asked here get their results later, by `tell`, if at all.
+        # A study for this call only, because the trials asked here get their results later, by `tell`.
         study = copy.deepcopy(self._replayed) if self.sampler in STATEFUL else self._study(self._shown())
         study.sampler = self._new_sampler(self.rng.getrandbits(32))
         seen = {trial.id for trial in self.history}
@@ -107,7 +99,7 @@ class TrialAndError(Strategy):
                 self._replay(trial)
 
     def _propose(self, study: Study, seen: set[str]) -> Candidate | None:
-        """The sampler's proposal, or a similar candidate if it is not new or does not fit."""
+        """The sampler's proposal, or a similar candidate."""
         learns = self.sampler not in ("random", "grid")
         for _ in range(1 if learns else AGAIN):
             trial = study.ask()
@@ -127,29 +119,27 @@ class TrialAndError(Strategy):
         """A mutation of the candidate; without a candidate, the answers crossed with those of a good trial."""
         good = [trial.job.candidate for trial in self._best[:GOOD] if trial.job.candidate.choices]
         if candidate:
-            found = self.unseen(partial(self.space.mutate, candidate, self.rng), seen)
+            make = partial(self.space.mutate, candidate, self.rng)
         elif good:
             other = self.rng.choice(good)
-            mixed = partial(self.space.crossover, other, replace(other, choices=answers), self.rng)
-            found = self.unseen(mixed, seen)
+            make = partial(self.space.crossover, other, replace(other, choices=answers), self.rng)
         else:
             return None
-        return found and replace(found, parents=(), origin=self.sampler)
+        similar = self.unseen(make, seen)
+        return similar and replace(similar, parents=(), origin=self.sampler)
 
     def _build(self, trial: optuna.Trial | FixedTrial) -> None:
         """Ask the trial every question of the space."""
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # Optuna warns if the last step is shorter than the others
+        with warnings.catch_warnings():  # Optuna warns if the last step is shorter than the others
+            warnings.simplefilter("ignore", UserWarning)
             self.space.build(trial)
 
     def _other(self, seen: set[str]) -> Candidate | None:
         near = () if self.sampler == "grid" else [trial.job.candidate for trial in reversed(self.history)]
-        found = self.unseen(lambda: self.space.sample(self.rng), seen, near)
-        if found is None and self.sampler == "grid":
+        candidate = self.unseen(lambda: self.space.sample(self.rng), seen, near)
+        if candidate is None and self.sampler == "grid":
             return next((other for other in self.space.every() if other.architecture.id not in seen), None)
-        return found
+        return candidate
 
     def _shown(self) -> list[FrozenTrial]:
         """The trials that the sampler learns from, the oldest first."""
@@ -157,12 +147,11 @@ class TrialAndError(Strategy):
             return []
         chosen: Sequence[Trial] = self.history
         if len(chosen) > BEST + LATEST:
-            best = {id(trial) for trial in self._best}
-            others = [trial for trial in self.history if id(trial) not in best][-LATEST:]
-            best |= {id(trial) for trial in others}
-            chosen = [trial for trial in self.history if id(trial) in best]
+            kept = {id(trial) for trial in self._best}
+            kept.update([id(trial) for trial in self.history if id(trial) not in kept][-LATEST:])
+            chosen = [trial for trial in self.history if id(trial) in kept]
         longest = max((trial.job.epochs for trial in self.history), default=0.0)
-        known = {id(trial): found for trial, found in zip(self.history, self._distributions, strict=True)}
+        known = {id(trial): answers for trial, answers in zip(self.history, self._distributions, strict=True)}
         return [
             _frozen(trial, distributions, early=trial.job.epochs < longest)
             for trial in chosen
@@ -205,7 +194,7 @@ class TrialAndError(Strategy):
                     return NSGAIISampler(population_size=self.startup, seed=seed)
                 case "tpe":
                     return TPESampler(
-                        seed=seed, n_startup_trials=self.startup, multivariate=True, constant_liar=True
+                        n_startup_trials=self.startup, multivariate=True, constant_liar=True, seed=seed
                     )
 
 

@@ -1,1 +1,1 @@
-"""How networks are trained: the only training loop, the only ``nn.Module``."""
+"""Training: the training loop, recipes, and networks as PyTorch modules."""

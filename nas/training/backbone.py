@@ -1,4 +1,4 @@
-"""The weights that torchvision's networks have from ImageNet: found or downloaded, checked, taken over."""
+"""Torchvision's ImageNet weights: finding or downloading them, checking them, and loading them into a network."""
 
 from __future__ import annotations
 
@@ -15,52 +15,46 @@ from nas.architecture.modules import Backbone, input_convolution
 from nas.data.download import FAILURES, WEIGHTS_SECONDS, stream
 from nas.errors import DataError
 
-LARGEST = 3_000_000_000  # bytes; the largest of torchvision's files has 2.5 · 10⁹
-# Two models scale what they get to another range than all others do, by these factors for red, green and blue.
+LARGEST = 3_000_000_000  # bytes; torchvision's largest file has 2.5 · 10⁹
+# Two models scale their input to another range than all others do, by these factors for red, green and blue.
 OWN_RANGE = dict.fromkeys(("googlenet", "inception_v3"), (0.458, 0.448, 0.45))
 
 State = dict[str, Tensor]
 
 
 def adopt(backbone: Backbone, weights: State) -> None:
-    """Give a backbone the weights of an ImageNet classifier; changes ``weights``.
+    """Load the weights of an ImageNet classifier, except its last layer, into a backbone; changes ``weights``.
 
-    Where there are not three channels, each gets the mean over the three, larger by as much as there are fewer
-    of them, so that grey images give what they would give as coloured ones.
+    If the images do not have three channels, each channel gets the mean of the three kernels, scaled so that grey
+    images give the same result as with three equal channels.
 
     Raises:
-        DataError: they are not those of the model.
+        DataError: the weights are not those of the model.
     """
     try:
-        missing = _load(backbone, weights)
+        for key in list(weights):  # the file of densenet has names that modules cannot have any more
+            weights[re.sub(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)", r"\1", key)] = weights.pop(key)
+        name, first = input_convolution(backbone.body)
+        kernel = weights[f"{name}.weight"]
+        if kernel.shape != (first.out_channels, 3, *first.kernel_size):
+            raise ValueError(f"{name}.weight has the shape {tuple(kernel.shape)}")  # noqa: TRY301
+        if backbone.model in OWN_RANGE:
+            kernel = kernel * torch.tensor(OWN_RANGE[backbone.model]).view(3, 1, 1)
+        if first.in_channels != 3:
+            kernel = kernel.mean(1, keepdim=True).repeat(1, first.in_channels, 1, 1) * (3 / first.in_channels)
+        weights[f"{name}.weight"] = kernel
+        missing = backbone.body.load_state_dict(weights, strict=False).missing_keys
     except (RuntimeError, TypeError, AttributeError, LookupError, ValueError) as error:
         raise _damaged(backbone.model, str(error)) from None
     if missing:
         raise _damaged(backbone.model, f"{missing[0]} is missing")
 
 
-def _load(backbone: Backbone, weights: State) -> list[str]:
-    """Take over what there is but the classifier, and return the names of what is missing."""
-    for key in list(weights):  # densenet's have names that modules cannot have any more
-        weights[re.sub(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)", r"\1", key)] = weights.pop(key)
-    name, first = input_convolution(backbone.body)
-    kernel = weights[f"{name}.weight"]
-    if kernel.shape != (first.out_channels, 3, *first.kernel_size):
-        raise ValueError(f"{name}.weight has the shape {tuple(kernel.shape)}")
-    if backbone.model in OWN_RANGE:
-        kernel = kernel * torch.tensor(OWN_RANGE[backbone.model]).view(3, 1, 1)
-    if first.in_channels != 3:
-        kernel = kernel.mean(1, keepdim=True).repeat(1, first.in_channels, 1, 1) * (3 / first.in_channels)
-    weights[f"{name}.weight"] = kernel
-    missing: list[str] = backbone.body.load_state_dict(weights, strict=False).missing_keys
-    return missing
-
-
 def imagenet(model: str) -> State:
-    """The weights that torchvision has for a model, from torchvision's own cache, or downloaded to there.
+    """The ImageNet weights of a model from torchvision's cache, into which they are downloaded if necessary.
 
     Raises:
-        DataError: they are neither cached nor to be had, or damaged.
+        DataError: the weights are not in the cache and cannot be downloaded, or the file is damaged.
     """
     url, path = _place(model)
     if not path.is_file():
@@ -76,12 +70,12 @@ def imagenet(model: str) -> State:
     except Exception as error:  # noqa: BLE001  a damaged file can raise anything
         raise _damaged(model, str(error)) from None
     if not isinstance(weights, dict):
-        raise _damaged(model, f"but a {type(weights).__name__}")
+        raise _damaged(model, f"it holds a {type(weights).__name__}")
     return weights
 
 
 def _place(model: str) -> tuple[str, Path]:
-    """Where the weights of a model are to be had, and where they are kept."""
+    """The address of a model's weights, and their path in the cache."""
     from torchvision.models import get_model_weights
 
     url: str = get_model_weights(model).DEFAULT.url
@@ -89,9 +83,9 @@ def _place(model: str) -> tuple[str, Path]:
 
 
 def _fetch(url: str, path: Path) -> None:
-    """Download a file, whose name ends in the beginning of its SHA-256; it is there whole or not at all."""
+    """Download a file completely or not at all; its name ends with the beginning of its SHA-256."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # several workers may want the same file
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # several workers may download the same file
     digest = hashlib.sha256()
     try:
         with part.open("wb") as file:
@@ -99,7 +93,7 @@ def _fetch(url: str, path: Path) -> None:
                 digest.update(chunk)
                 file.write(chunk)
         if not digest.hexdigest().startswith(path.stem.rpartition("-")[2]):
-            raise OSError(f"what came has the SHA-256 {digest.hexdigest()[:16]}…")
+            raise OSError(f"the downloaded file has the SHA-256 {digest.hexdigest()[:16]}…")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -19,19 +19,17 @@ from nas.trial import Job, Trial
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset
 
-Result = tuple[Trial, Network | None]  # None where the training failed
-
 
 class Group:
-    """Trains lists of jobs on one device, and keeps there what the next list can use.
+    """Trains lists of jobs on one device, and keeps the data and the captured steps there for the next list.
 
     Args:
         dataset: training and validation images.
         recipe: how to train.
-        device: where to train, as PyTorch names it.
-        size: how many jobs a CUDA device trains at a time; ``auto`` is as many as a short measurement finds worth
-            it. Other devices train one job after the other.
-        warn: is called with a line for the user when a faster path fails.
+        device: the device that trains, as PyTorch names it.
+        size: the number of jobs that a CUDA device trains at a time; ``auto`` decides it by a short measurement.
+            Other devices train one job after the other.
+        warn: called with a line for the user when a faster path fails.
     """
 
     def __init__(
@@ -42,26 +40,26 @@ class Group:
         size: int | str = 1,
         warn: Callable[[str], None] = lambda line: None,
     ) -> None:
-        is_cuda = device.startswith("cuda")
         self._data, self._recipe = Resident(dataset, device), recipe
-        if is_cuda:  # PyTorch would take tf32 for convolutions, and not for linear maps
+        self._lanes: Lanes | None = None
+        if device.startswith("cuda"):
             _, reason = gpu_kernels(self._data.images.device)
             if reason:
                 warn(f"some layers are slower than they could be: Triton does not work here ({reason})")
+            # PyTorch's default is tf32 for convolutions, but not for linear maps.
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = recipe.precision != "float32"
-        self._lanes = Lanes(self._lane, size, warn) if is_cuda and size != 1 else None
+            if size != 1:
+                self._lanes = Lanes(lambda: Lane(self._data, recipe), size, warn)
 
-    def train(self, jobs: Sequence[Job]) -> Iterator[Result]:
-        """A trial for each job, and its trained network, as they finish; an error is the trial of its job."""
+    def train(self, jobs: Sequence[Job]) -> Iterator[tuple[Trial, Network | None]]:
+        """A trial for each job, and its trained network (None after an exception), as they finish."""
         waiting = deque(jobs)
         if self._lanes is not None:
             yield from self._lanes.train(waiting)
         for job in waiting:
             try:
-                result: Result = train_resident(job, self._data, self._recipe)
+                trial, network = train_resident(job, self._data, self._recipe)
             except Exception as error:  # noqa: BLE001  # a candidate must not cost more than itself
-                result = Trial.from_error(job, error), None
-            yield result
-
-    def _lane(self) -> Lane:
-        return Lane(self._data, self._recipe)
+                yield Trial.from_error(job, error), None
+            else:
+                yield trial, network

@@ -1,4 +1,4 @@
-"""What training does to the modules of a network to make them faster: the same parameters, the same function."""
+"""Faster versions of a network's modules, with the same parameters and the same function."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch.nn import functional
 from nas.architecture.modules import CellGraph, Maxout, Residual
 from nas.training import noise
 
-WIDEST = 4  # window that a GPU's kernels pool: they are unrolled, and count to 255
+WIDEST = 4  # the largest window that the GPU kernels pool: they are unrolled, with positions up to 255
 
-# f(max(x)) = max(f(x)) for every f that never falls, so pooling first is the same function at a quarter of the
+# For every f that never falls, f(max(x)) = max(f(x)): pooling first gives the same result with a quarter of the
 # work. Maxout is a maximum itself. GELU and SiLU fall before they rise.
 MONOTONE = (nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, Maxout)
 
@@ -30,18 +30,17 @@ def gpu_kernels(device: torch.device) -> tuple[Any, str]:
     try:
         kernels = importlib.import_module("nas.training.gpu.kernels")
         if not kernels.compute_the_same(device):
-            return None, "it computes something else"
+            return None, "its results differ from PyTorch's"
     except Exception as error:  # noqa: BLE001  # no Triton for this system, no compiler, a GPU that is too old
         return None, " ".join(f"{type(error).__name__}: {error}".split())[:150]
     return kernels, ""
 
 
 class Conv(nn.Conv2d):
-    """A convolution, and the max pooling that follows it, if there is a window.
+    """A convolution, and the max pooling that follows it if ``window`` is not 0.
 
-    The bias is added after the pooling: max(x + b) = max(x) + b, also when rounded, so this is the same function,
-    and the bias is added to a quarter of the values. What counts is its gradient, a sum over all of them
-    (docs/decisions/0009). The kernels of a GPU have it for nothing.
+    The bias is added after the pooling: max(x + b) = max(x) + b, also when rounded. Its gradient is then, with a
+    window of 2, a sum over a quarter of the values (docs/decisions/0009). The GPU kernels add it at no cost.
     """
 
     window = 0
@@ -78,9 +77,9 @@ def max_pool(x: Tensor, window: int) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose mask is a function of ``keys``, where it is set: the same mask on a CPU and on a GPU."""
+    """Dropout. If ``keys`` is set, it decides the mask, which is the same on a CPU and on a GPU."""
 
-    keys: Tensor | None = None  # a single int64, shape (); None: PyTorch draws the mask
+    keys: Tensor | None = None  # a single int64, shape (); if None, PyTorch draws the mask
 
     def forward(self, x: Tensor) -> Tensor:
         """Some values become zero; the others grow, so that the mean stays."""
@@ -98,7 +97,7 @@ FASTER: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: Conv, nn.MaxPool2d:
 
 
 def tuned(module: nn.Module) -> nn.Module:
-    """The module with faster parts, if it is one of this package's; its parameters are as they were."""
+    """The module with faster parts, if it is PyTorch's or this package's; its parameters do not change."""
     for part in module.modules() if isinstance(module, Residual | CellGraph) else [module]:
         part.__class__ = FASTER.get(type(part), type(part))  # nothing is built twice, and no random number drawn
     return module
@@ -107,11 +106,9 @@ def tuned(module: nn.Module) -> nn.Module:
 def pool_first(built: Sequence[dict[str, nn.Module]], inputs: Sequence[tuple[int, ...]]) -> None:
     """Move a monotone activation behind the max pooling that follows it, and let a convolution do the pooling.
 
-    Args:
-        built: the named modules of each layer, in order; changed in place.
-        inputs: the positions that each layer follows.
+    ``built`` has the named modules of each layer and is changed; ``inputs`` has the positions that it follows.
     """
-    moved = set[str]()  # once is enough: bfloat16 would round away what the next pooling compares
+    moved = set[str]()  # an activation moves once: rounded to bfloat16, the next pooling would see equal values
     uses = Counter(i for positions in inputs for i in positions)
     for parts, positions in zip(built, inputs, strict=True):
         pool = next(iter(parts.values()), None)

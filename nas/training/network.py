@@ -14,26 +14,24 @@ from nas.architecture.layers import Shape
 from nas.architecture.modules import Backbone
 from nas.training import modules
 
-State = dict[str, Tensor]
-
 
 class Step(NamedTuple):
-    """A layer of a network as its forward pass knows it."""
+    """A layer in the forward pass of a network."""
 
-    parts: list[str]  # the names of its modules, one after the other
-    inputs: tuple[int, ...]  # positions
-    last_used: list[int]  # positions whose outputs nobody needs afterwards
+    parts: list[str]  # the names of its modules, which are applied in this order
+    inputs: tuple[int, ...]  # positions of layers; 0 is the input of the network
+    last_used: list[int]  # positions whose outputs no later layer needs
 
 
 class Network(nn.Module):
-    """The module of an architecture, which takes raw data: normalisation is its first step.
+    """The module of an architecture. It takes raw data, which it normalises first.
 
     Args:
-        architecture: what to build.
+        architecture: the architecture to build.
         input_shape: (channels, *sizes) of an input, for example (1, 28, 28).
-        classes: how many there are.
-        mean: of each channel over the training data, for images on the scale of 0 to 255.
-        std: likewise.
+        classes: the number of classes.
+        mean: the mean of each channel of the training data (of images: 0 to 255).
+        std: the standard deviation of each channel.
 
     Raises:
         ArchitectureError: a layer does not fit.
@@ -71,42 +69,38 @@ class Network(nn.Module):
         self.layers = nn.ModuleDict()
         for position in range(1, len(built)):
             self.layers.update(built[position])
-            freed = [i for i in set(inputs[position]) if last[i] == position]
-            self._steps.append(Step(list(built[position]), inputs[position], freed))
+            last_used = [i for i in set(inputs[position]) if last[i] == position]
+            self._steps.append(Step(list(built[position]), inputs[position], last_used))
         convolutions = [part for part in self.modules() if isinstance(part, nn.Conv2d)]
         self.has_depthwise = any(part.groups == part.in_channels > 1 for part in convolutions)
         self.dropouts = [part for part in self.layers.values() if isinstance(part, modules.Dropout)]
         self.backbones = [part for part in self.layers.values() if isinstance(part, Backbone)]
-        self.fine_tuned = [  # those that begin with pretrained weights, which learn more slowly
+        self.fine_tuned = [  # those with pretrained weights, which learn more slowly
             part for part, layer in zip(self.backbones, architecture.backbones, strict=True) if layer.weights
         ]
         self.to(memory_format=torch.channels_last)  # 1.2–1.5× on CPUs
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits (N, classes) of raw inputs (N, channels, *sizes); of images uint8 or float, 0 to 255."""
+        """Logits (N, classes) of raw inputs (N, channels, *sizes); images are uint8 or float, 0 to 255."""
         x = (inputs.to(self.mean.dtype) - self.mean) / self.std
         outputs = {0: x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x}
         for position, step in enumerate(self._steps, 1):
-            given = [outputs[i] for i in step.inputs]
+            tensors = [outputs[i] for i in step.inputs]
             for i in step.last_used:
                 del outputs[i]
             for name in step.parts:
-                given = [self.layers[name](*given)]
-            [outputs[position]] = given
+                tensors = [self.layers[name](*tensors)]
+            [outputs[position]] = tensors
         return outputs[len(self._steps)]
 
     def use_keys(self, keys: Tensor | None) -> None:
-        """Let the masks of all dropout layers follow from ``keys`` (layers,), or be PyTorch's again."""
+        """Let ``keys`` (layers,) decide the masks of the dropout layers; with None, PyTorch draws them again."""
         for number, layer in enumerate(self.dropouts):
             layer.keys = None if keys is None else keys[number]
 
 
 class AnySize(nn.Module):
-    """A trained network that takes images of any size: what an exported model does, preprocessing and all.
-
-    Args:
-        network: it takes images of one size. One that takes no images is left as it is.
-    """
+    """An exported model: a trained network that resizes images of any size (but does not change other inputs)."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -115,8 +109,7 @@ class AnySize(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of raw images (N, C, any height, any width), uint8, 0 to 255.
 
-        They are resized as PIL does, bilinear with antialiasing; those of the right size stay as they are, bit for
-        bit.
+        Images of another size are resized as PIL does it: bilinear, with antialiasing.
         """
         size = self.network.size
         if len(size) == 2:
@@ -125,28 +118,21 @@ class AnySize(nn.Module):
 
 
 def right_and_loss(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, float]:
-    """Which images one network classifies right, (N,) bool, and the mean cross-entropy in nats.
-
-    Reads the device once, at the end.
-    """
+    """Which images a network classifies right, (N,) bool, and the mean cross-entropy in nats."""
     right, loss = measured(network, images, labels, batch)
     return right, loss.item() / len(labels)
 
 
 def measured(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, Tensor]:
-    """What a network makes of images (N, C, H, W); everything stays on the device.
-
-    Returns:
-        Which images it classifies right, (N,) bool, and the summed cross-entropy in nats, ().
-    """
+    """Like `right_and_loss`, but the results stay on the device, and the cross-entropy () is summed."""
     was_training = network.training
     network.eval()
     right, loss = [], network.mean.new_zeros(())
     with torch.inference_mode():
-        for some, truth in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
-            logits = network(some)
+        for part, truth in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
+            logits = network(part)
             right.append(logits.argmax(1) == truth)
-            # As a column: without the last dimension the loss has other last digits.
+            # With one more dimension: without it, the last digits of the loss differ.
             loss += functional.cross_entropy(logits[:, :, None], truth[:, None], reduction="none").sum(0)[0]
     network.train(was_training)
     return torch.cat(right), loss

@@ -1,8 +1,8 @@
 """Random numbers that are a function of a key and a position, on any device.
 
-SplitMix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators, 2014) as a hash. With PyTorch's
-own generators the masks of a network would depend on the networks that train at the same time, and would differ
-between a CPU and a GPU. The hash is also cheaper on a CPU (docs/decisions/0009).
+SplitMix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators, 2014) is used as a hash. With
+PyTorch's generators the masks of a network would depend on the networks that train at the same time and on the
+device. The hash is also faster on a CPU (docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-GOLDEN = -7046029254386353131  # 2⁶⁴ / φ, odd, as int64; so are the constants of the mixing
+GOLDEN = -7046029254386353131  # 2⁶⁴ / φ, odd, as int64; the factors of MIX are odd int64 numbers, too
 MIX = ((30, -4658895280553007687), (27, -7723592293110705685))
 LAST_SHIFT = 31
-LANES = 4  # numbers of 16 bits in one of 64
+LANES = 4  # 16-bit numbers in a 64-bit number
 LEVELS = 2**16
 
 

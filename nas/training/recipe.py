@@ -1,4 +1,4 @@
-"""How a network is trained: everything that is not the network, the data or the seed."""
+"""Recipes: how a network is trained, apart from its architecture, the data and the seed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Recipe:
     """Optimiser, schedule, regularisation and batches of a training."""
 
     optimiser: Literal["adamw", "adam"] = "adamw"
-    learning_rate: float = 1e-2  # the peak, of a one-cycle schedule
-    fine_tuning: float = 0.1  # the fraction of that with which pretrained weights learn
+    learning_rate: float = 1e-2  # the peak, if the schedule is one-cycle
+    fine_tuning: float = 0.1  # the learning rate of pretrained weights, as a fraction of that of new weights
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
     warm_up: float = 0.25  # the fraction of all steps until the peak
     weight_decay: float = 1e-2  # of weights, not of biases and normalisation
     label_smoothing: float = 0.05
-    shift: int = 2  # pixels: each image of a batch is moved by up to so many, both ways
+    shift: int = 2  # pixels: each image is moved at random by up to this distance, horizontally and vertically
     batch_size: int = 64
     precision: Precision = "float32"  # of convolutions and linear maps
 
@@ -36,22 +36,15 @@ class Recipe:
         return self.learning_rate * float(np.interp(progress, (0, self.warm_up, 1), (0.1, 1.0, 0.0)))
 
 
+# "lecture": Keras's Adam, batches of 128, plain cross-entropy, unchanged images.
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
-    # Keras's Adam, batches of 128, plain cross-entropy, images as they are.
     "lecture": Recipe(
-        optimiser="adam",
-        learning_rate=1e-3,
-        schedule="constant",
-        weight_decay=0.0,
-        label_smoothing=0.0,
-        shift=0,
-        batch_size=128,
+        "adam", 1e-3, schedule="constant", weight_decay=0.0, label_smoothing=0.0, shift=0, batch_size=128
     ),
 }
 
-
-# The values that a number of a recipe may have, both ends included.
+# The smallest and the largest value of a number, both included.
 TINY = 1e-12
 RANGES: dict[str, tuple[float, float]] = {
     "learning_rate": (TINY, 100.0),
@@ -62,42 +55,34 @@ RANGES: dict[str, tuple[float, float]] = {
     "shift": (0, 1_000),
     "batch_size": (1, 1_000_000),
 }
+LIMITS = {TINY: "above 0", 1.0 - TINY: "below 1"}  # how a message names these two values
 
 
-def recipe_named(name: str) -> Recipe:
-    """The recipe of that name.
+def recipe_of(source: str | Mapping[str, Any]) -> Recipe:
+    """The recipe of a name, or of a table with changes to a recipe.
 
-    Raises:
-        UsageError: there is none.
-    """
-    if name not in RECIPES:
-        raise UsageError(unknown("recipe", name, RECIPES))
-    return RECIPES[name]
-
-
-def recipe_of(given: str | Mapping[str, Any]) -> Recipe:
-    """The recipe of a name, or of a table: ``base`` names the recipe that the other fields are changes of.
-
-    Numbers may be given as text, as a command line has them.
+    Args:
+        source: a name, or fields of `Recipe` with their values; in a table, ``base`` names the recipe that is
+            changed ("default" if it is missing). Numbers may be text, as on a command line.
 
     Raises:
         OptionError: an unknown field, or a value of a wrong type or out of range.
         UsageError: there is no recipe of that name.
     """
-    if isinstance(given, str):
-        return recipe_named(given)
-    changes = {str(name): value for name, value in given.items() if name != "base"}
-    base = given.get("base", "default")
+    table = {"base": source} if isinstance(source, str) else source
+    base = table.get("base", "default")
     if not isinstance(base, str) or base not in RECIPES:
-        raise OptionError(unknown("recipe", str(base), RECIPES), "base")
+        message = unknown("recipe", str(base), RECIPES)
+        raise UsageError(message) if table is not source else OptionError(message, "base")
+    changes = {str(name): value for name, value in table.items() if name != "base"}
     return replace(RECIPES[base], **{name: _checked(name, value) for name, value in changes.items()})
 
 
 def table_of(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as a table for `recipe_of`: what differs from the default recipe.
+    """The recipe as a table for `recipe_of`: the fields that differ from the default recipe.
 
     Raises:
-        OptionError: its precision is not the default one, which a table cannot say.
+        OptionError: a value is out of range, or the precision, which a table cannot name, is not the default.
     """
     default = asdict(RECIPES["default"])
     changes = {name: value for name, value in asdict(recipe).items() if value != default[name]}
@@ -105,7 +90,7 @@ def table_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def _checked(name: str, value: object) -> Any:
-    """The value of a field, in the field's own type.
+    """The value of a field, converted to the type of the field.
 
     Raises:
         OptionError: the field is unknown, or the value is of a wrong type or out of range.
@@ -114,24 +99,22 @@ def _checked(name: str, value: object) -> Any:
     if name == "precision":
         raise OptionError(f"a recipe has no precision: write precision = {quoted(value)} outside of it", name)
     if name not in fields:
-        known = [*(field for field in fields if field != "precision"), "base"]
-        raise OptionError(unknown("field of a recipe", name, known), name)
-    wrong = f"recipe.{name} = {quoted(value)}: should be"
+        raise OptionError(unknown("field of a recipe", name, [*fields.keys() - {"precision"}, "base"]), name)
+    problem = f"recipe.{name} = {quoted(value)}: should be"
     if name not in RANGES:
-        words = get_args(get_type_hints(Recipe)[name])
-        if value not in words:
-            raise OptionError(f"{wrong} one of {', '.join(words)}", name)
+        choices = get_args(get_type_hints(Recipe)[name])
+        if value not in choices:
+            raise OptionError(f"{problem} one of {', '.join(choices)}", name)
         return value
     kind: type[int | float] = type(fields[name])
-    low, high = RANGES[name]
     number: Any = value if type(value) in (int, kind) else None
     if isinstance(value, str):
         with suppress(ValueError):
             number = kind(value)
     if number is None:
-        raise OptionError(f"{wrong} a {'whole ' if kind is int else ''}number", name)
+        raise OptionError(f"{problem} a {'whole ' if kind is int else ''}number", name)
+    low, high = RANGES[name]
     if not low <= number <= high:
-        limits = {TINY: "above 0", 1.0 - TINY: "below 1"}
-        words = (limits.get(low, f"{low:,g} or more"), limits.get(high, f"{high:,g} or less"))
-        raise OptionError(f"{wrong} {words[0]} and {words[1]}", name)
+        limits = LIMITS.get(low, f"{low:,g} or more"), LIMITS.get(high, f"{high:,g} or less")
+        raise OptionError(f"{problem} {' and '.join(limits)}", name)
     return kind(number)

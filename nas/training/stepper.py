@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -12,21 +10,21 @@ from nas.training.batches import Batch, Epoch, Resident, shifted
 from nas.training.network import Network, measured
 from nas.training.recipe import Recipe
 
-MEASURED = (500, 2_000)  # validation images at a time: on a CPU, for its caches, and on a GPU, for fewer calls
+MEASURED = (500, 2_000)  # validation images at a time: 500 fit a CPU's caches, 2,000 need fewer calls of a GPU
 
 
 class Stepper:
     """Trains and measures a network, step by step.
 
     Args:
-        network: on the device of the data.
+        network: the network to train, on the device of the data.
         data: training and validation images.
-        recipe: how to train. On a CPU networks with depthwise convolutions stay in float32, where most are faster.
-        capturable: whether nothing in a step may depend on the CPU, as a CUDA graph needs it.
+        recipe: how to train. On a CPU, networks with depthwise convolutions are always trained in float32.
+        capturable: whether the steps are recorded as a CUDA graph, so that none may depend on the CPU.
     """
 
-    is_reused = False
-    latency: float | None = None
+    is_reused = False  # whether another job is trained in the same network afterwards
+    latency: float | None = None  # ms for one image, if it was measured
 
     def __init__(self, network: Network, data: Resident, recipe: Recipe, *, capturable: bool = False) -> None:
         self.network, self.data, self.recipe = network, data, recipe
@@ -41,7 +39,7 @@ class Stepper:
         network.train()
 
     def begin(self, epoch: Epoch) -> int:
-        """Take over the batches of an epoch, drawn on the CPU; returns the number of its steps."""
+        """Start an epoch, which was drawn on the CPU; returns the number of its steps."""
         self._epoch = epoch.to(self.data.device)
         self.loss.zero_()
         return len(epoch)
@@ -56,10 +54,10 @@ class Stepper:
         images = shifted(self.data.images[batch.picked], batch.offsets, self.recipe.shift)
         labels = self.data.labels[batch.picked]
         self.network.use_keys(batch.keys)
-        with self._precision():
+        with torch.autocast(torch.device(self.data.device).type, dtype=torch.bfloat16, enabled=self._is_mixed):
             logits = self.network(images)
         smoothing = self.recipe.label_smoothing
-        logits = logits.to(self.loss.dtype)  # a loss in bfloat16 has two digits
+        logits = logits.to(self.loss.dtype)  # in bfloat16 the loss would have two digits
         loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none").mean()
         set_rate(self.optimiser, batch.rate)
         self.optimiser.zero_grad(set_to_none=True)
@@ -68,46 +66,35 @@ class Stepper:
         self.loss += loss.detach()
 
     def validate(self) -> None:
-        """Measure on the validation images, in float32, as the network is handed over; nothing is read back.
-
-        On a GPU that trains in bfloat16 the products are in TF32.
-        """
+        """Measure on the validation images, in float32 (on a GPU that trains in bfloat16, in TF32)."""
         right, loss = measured(self.network, *self.data.validation, MEASURED[self.data.device != "cpu"])
         self.right.copy_(right.sum())
         self.validation_loss.copy_(loss)
 
     def results(self) -> Tensor:
-        """What `read` reads, (3,), on the device."""
+        """The results that `read` returns, (3,), on the device."""
         return torch.stack([self.loss, self.right, self.validation_loss])
 
     def is_done(self) -> bool:
-        """Whether the device has computed everything; this class cannot ask it, and `read` waits."""
+        """Whether `read` returns without waiting. This class does not know, so that `read` may wait."""
         return True
 
     def read(self) -> list[float]:
-        """The epoch's summed loss, the validation images classified right, and their summed loss.
+        """The summed training loss, the number of validation images classified right, and their summed loss.
 
-        The only time in an epoch when the CPU waits for the device.
+        This is the only time in an epoch when the CPU waits for the device.
         """
         results: list[float] = self.results().tolist()
         return results
-
-    def _precision(self) -> contextlib.AbstractContextManager[object]:
-        if self._is_mixed:
-            return torch.autocast(torch.device(self.data.device).type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
 
 
 def optimiser(network: Network, recipe: Recipe, *, capturable: bool = False) -> torch.optim.Optimizer:
     """The recipe's optimiser: only weights decay, not biases and normalisation; pretrained parts learn slower."""
     tuned = {id(p) for backbone in network.fine_tuned for p in backbone.parameters()}
+    parameters = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {
-            "params": [
-                p
-                for p in network.parameters()
-                if p.requires_grad and (id(p) in tuned) == pretrained and (p.ndim > 1) == decays
-            ],
+            "params": [p for p in parameters if (id(p) in tuned) == pretrained and (p.ndim > 1) == decays],
             "weight_decay": recipe.weight_decay if decays else 0.0,
             "scale": recipe.fine_tuning if pretrained else 1.0,
         }
@@ -115,7 +102,7 @@ def optimiser(network: Network, recipe: Recipe, *, capturable: bool = False) -> 
         for decays in (True, False)
     ]
     groups = [group for group in groups if group["params"]]
-    for group in groups if capturable else ():  # a number would be captured as it is
+    for group in groups if capturable else ():  # a graph would keep a plain number for ever
         group["lr"] = torch.zeros((), device=network.mean.device)
     kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
     return kind(groups, lr=recipe.learning_rate, fused=True, capturable=capturable)

@@ -1,6 +1,6 @@
 """The training loop: one network on one device.
 
-The images stay on the device as uint8; batches are gathered, shifted and normalised there; nothing is read
+The images stay on the device as uint8, where batches are gathered, shifted and normalised; the CPU reads nothing
 back inside an epoch. On a CPU with one thread the same job gives the same bits.
 """
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from nas.training.backbone import adopt, imagenet
-from nas.training.batches import Epoch, Epochs, Resident
+from nas.training.batches import Resident, draw_epochs
 from nas.training.network import Network
 from nas.training.recipe import Recipe
 from nas.training.stepper import Stepper
@@ -26,7 +26,6 @@ from nas.trial import Job, Trial
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset
 
-Point = dict[str, float]  # one entry of a curve
 Trained = tuple[Trial, Network]
 
 
@@ -34,10 +33,10 @@ def train(job: Job, dataset: Dataset, recipe: Recipe, device: str = "cpu") -> Tr
     """Train the job's network from scratch.
 
     Args:
-        job: architecture, epochs (0.25 is a quarter of the images, once) and seed.
+        job: architecture, epochs (0.25 means a quarter of the images, once) and seed.
         dataset: training images to learn from, validation images to measure on.
         recipe: how to train.
-        device: where to train, as PyTorch names it.
+        device: the device that trains, as PyTorch names it.
 
     Returns:
         The trial (without scores) and the trained network, in evaluation mode. A loss that is not finite
@@ -59,42 +58,12 @@ def train_resident(job: Job, data: Resident, recipe: Recipe) -> Trained:
         return training.result()
 
 
-class Steps(Protocol):
-    """Does the steps of a training: a `Stepper`, or a GPU that replays them."""
-
-    network: Network
-    data: Resident
-    recipe: Recipe
-    is_reused: bool  # whether another job is trained in the same network afterwards
-    latency: float | None  # ms for one image, where it is known
-
-    def begin(self, epoch: Epoch) -> int:
-        """Take over the batches of an epoch; returns the number of its steps."""
-
-    def step(self, number: int) -> None:
-        """Learn from one batch of the epoch."""
-
-    def validate(self) -> None:
-        """Measure the network on the validation images."""
-
-    def is_done(self) -> bool:
-        """Whether `read` returns without waiting."""
-
-    def read(self) -> Sequence[float]:
-        """The results of the epoch (see `Stepper.read`)."""
-
-
 class Training:
-    """A job in training.
+    """A job in training, with the stepper of its network."""
 
-    Args:
-        job: what to train.
-        steps: has the job's network, and does the steps.
-    """
-
-    def __init__(self, job: Job, steps: Steps) -> None:
-        self.job, self.steps = job, steps
-        self._curve: list[Point] = []
+    def __init__(self, job: Job, stepper: Stepper) -> None:
+        self.job, self.stepper = job, stepper
+        self._curve: list[dict[str, float]] = []
         self._failure = ""
         self._images = 0
         self._validating = 0.0
@@ -102,32 +71,31 @@ class Training:
         self._seconds = 0.0
 
     def run(self) -> Iterator[bool]:
-        """Train. Yields True after every step, so that other trainings can do one, and False to wait."""
-        steps, length = self.steps, self.job.epochs
-        labels, dropouts = steps.data.labels, len(steps.network.dropouts)
-        epochs = Epochs(self.job.seed, length, len(labels), dropouts, steps.recipe)
-        epoch = epochs.draw(0)
-        for number in range(len(epochs)):
-            count = steps.begin(epoch)
+        """Train. Yields True after every step, so that another training can do one, and False while it waits."""
+        stepper, length = self.stepper, self.job.epochs
+        data, dropouts = stepper.data, len(stepper.network.dropouts)
+        epochs = draw_epochs(self.job.seed, length, len(data.labels), dropouts, stepper.recipe)
+        epoch = next(epochs, None)
+        while epoch is not None:
+            count = stepper.begin(epoch)
             for step in range(count):
-                steps.step(step)
+                stepper.step(step)
                 yield True
-            self._images += count * epochs.batch_size
-            if number + 1 < len(epochs):
-                epoch = epochs.draw(number + 1)  # 2 ms in which a GPU still has steps to do
+            self._images += epoch.picked.numel()
+            epoch = next(epochs, None)  # this takes 2 ms, while a GPU still does its steps
             before = time.perf_counter()
-            steps.validate()
-            while not steps.is_done():
+            stepper.validate()
+            while not stepper.is_done():
                 yield False
-            loss, right, validation_loss = steps.read()
+            loss, right, validation_loss = stepper.read()
             self._seconds = time.perf_counter() - self._start
-            if steps.data.device == "cpu":  # elsewhere the training before it is not over when it begins
+            if data.device == "cpu":  # on a GPU the steps before it are not finished when it begins
                 self._validating += time.perf_counter() - before
-            end = min(number + 1.0, length)
+            end = min(len(self._curve) + 1.0, length)
             if not math.isfinite(loss):
                 self._failure = f"the training loss is {loss} after {end:g} epochs"
                 return
-            images = len(steps.data.validation[1])
+            images = len(data.validation[1])
             point = {
                 "epoch": end,
                 "train_loss": loss / count,
@@ -139,21 +107,19 @@ class Training:
             if end >= max(1.0, length / 2) and self._only_guesses(point):
                 return
 
-    def _only_guesses(self, point: Point) -> bool:
-        """Whether the network was no better than guessing, over a whole epoch and at its end."""
-        labels = self.steps.data.dataset.validation.labels
+    def _only_guesses(self, point: dict[str, float]) -> bool:
+        """Whether the network was no better than guessing, during a whole epoch and at its end."""
+        dataset = self.stepper.data.dataset
+        labels = dataset.validation.labels
         share = labels.bincount().max().item() / len(labels)  # of the largest class
         by_chance = share + 2 * math.sqrt(share * (1 - share) / len(labels))
-        losses = point["train_loss"], point["validation_loss"]
-        return (
-            min(losses) > math.log(len(self.steps.data.dataset.classes))
-            and point["validation_accuracy"] < by_chance
-        )
+        loss = min(point["train_loss"], point["validation_loss"])
+        return loss > math.log(len(dataset.classes)) and point["validation_accuracy"] < by_chance
 
     def result(self) -> Trained:
         """The trial and the trained network."""
-        network, data = self.steps.network, self.steps.data
-        if self.steps.is_reused:
+        network, data = self.stepper.network, self.stepper.data
+        if self.stepper.is_reused:
             state = network.state_dict()
             network = build(self.job, data.dataset).to(data.device)
             network.load_state_dict(state)
@@ -165,7 +131,7 @@ class Training:
         return Trial(self.job, self._metrics(network), curve), network
 
     def _metrics(self, network: Network) -> dict[str, float]:
-        latency, data = self.steps.latency, self.steps.data
+        latency, data = self.stepper.latency, self.stepper.data
         if latency is None:
             latency = latency_ms(network, data.validation[0][:1])
         rows = self.job.candidate.architecture.table(data.dataset.input_shape, len(data.dataset.classes))
@@ -182,14 +148,14 @@ class Training:
 
 
 def initial_network(job: Job, dataset: Dataset) -> Network:
-    """The network of a job before its training, with pretrained weights where its architecture has them.
+    """The network of a job before its training, with the pretrained weights that its architecture asks for.
 
-    Seeds PyTorch's random numbers; the training goes on with them.
+    Seeds PyTorch's random numbers, which the training goes on to use.
     """
     torch.manual_seed(job.seed)
     backbones = job.candidate.architecture.backbones
     weights = [imagenet(layer.model) if layer.weights else None for layer in backbones]
-    network = build(job, dataset)  # after the weights, because they may be absent
+    network = build(job, dataset)  # after the weights, which may be missing
     for backbone, state in zip(network.backbones, weights, strict=True):
         if state is not None:
             adopt(backbone, state)
@@ -203,11 +169,11 @@ def build(job: Job, dataset: Dataset) -> Network:
 
 
 def latency_ms(network: Network, image: Tensor, repeats: int = 20) -> float:
-    """Milliseconds for one image (1, C, H, W): the median of ``repeats``, after as many to warm up."""
+    """Milliseconds for one image (1, C, H, W): the median of ``repeats`` runs, after as many to warm up."""
     times = []
     with torch.inference_mode():
         for _ in range(2 * repeats):
             start = time.perf_counter()
-            network(image).sum().item()  # reading the result is what waits for a GPU
+            network(image).sum().item()  # reading the result waits for a GPU
             times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times[repeats:])

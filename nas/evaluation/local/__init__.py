@@ -1,16 +1,11 @@
 """Worker processes on this machine."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from nas.evaluation.local.local import LocalEvaluator as LocalEvaluator
+from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    if name == "LocalEvaluator":  # imported when it is asked for: worker processes do without it
-        from nas.evaluation.local.local import LocalEvaluator
+    if name != "LocalEvaluator":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from nas.evaluation.local.local import LocalEvaluator  # imported here, because worker processes do not need it
 
-        return LocalEvaluator
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return LocalEvaluator

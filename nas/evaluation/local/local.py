@@ -1,7 +1,7 @@
-"""Worker processes on this machine: as many as cores, one thread each.
+"""Worker processes on this machine, by default one for each core, with one thread each.
 
-Two threads in one process train 1.3 to 1.8 times as many images a second as one does, two processes 1.9 to 2 times
-as many (docs/decisions/0009).
+Two threads in one process train 1.3 to 1.8 times as many images a second as one thread, two processes 1.9 to 2
+times as many (docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from nas import plugins
 from nas.data.download import WEIGHTS_SECONDS
 from nas.errors import ArchitectureError, UsageError
-from nas.evaluation.local import spawn as processes
+from nas.evaluation.local import spawn
 from nas.evaluation.local.shared import SharedDataset
 from nas.evaluation.local.spawn import GIB
 from nas.evaluation.local.worker import Task
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from nas.data.dataset import Dataset
     from nas.training.recipe import Recipe
 
-# The slowest network measured does 5 · 10⁹ operations a second in one thread; a training may take five times
-# as long as that, and a minute more, before it is taken for hanging.
+# The slowest network measured does 5 · 10⁹ operations a second in one thread; a training may take five times as
+# long as that, and a minute more, before it counts as hanging.
 SLOWEST_FLOPS = 1e9
 GRACE_SECONDS = 60.0
-LOOK_SECONDS = 0.25  # between two looks at the memory of the workers: in that time one core fills 0.5 GiB
+LOOK_SECONDS = 0.25  # between two checks of the workers' memory; in this time one core fills 0.5 GiB
 MEMORY_SHARE = 0.8  # of the machine's memory, for all workers together
 LEAST_MEMORY = 2 * GIB
 
@@ -39,28 +39,28 @@ LEAST_MEMORY = 2 * GIB
 class LocalEvaluator:
     """Trains jobs in worker processes. A crash, a hang or too much memory costs one job only.
 
-    A job whose worker was killed, or that found no memory, is tried once more: the cause may lie outside of it.
-    When a worker ends that trains several jobs together, those without a trial are tried again, each alone.
-    Use it in a ``with`` block; afterwards no worker is left.
+    A job whose worker was killed or ran out of memory is tried once more, because the cause may be outside of it.
+    If a worker that trains several jobs together ends, those without a trial are tried again, each alone. Use it
+    in a ``with`` block, which ends all workers.
 
     Args:
         dataset: training and validation images.
         recipe: how to train.
         workers: the number of processes.
-        device: where each of them trains, as PyTorch names it.
-        weights: a folder for the trained weights, ``<job key>.safetensors``; None: they are not wanted.
-        until: the moment (``time.monotonic``) at which unfinished jobs are given up; None for never.
+        device: the device on which each of them trains, as PyTorch names it.
+        weights: a folder for the trained weights, ``<job key>.safetensors``; None to discard them.
+        until: the time (``time.monotonic``) at which unfinished jobs are given up; None for no limit.
         memory: the GiB that a worker may use; by default its share of four fifths of the machine's memory.
-        group: how many jobs a worker trains at a time on a CUDA device; ``auto`` is decided by a measurement. On
-            other devices a worker gets one job at a time.
-        warn: is called with a line for the user when a faster way of training fails.
+        group: the number of jobs that a worker trains at a time on a CUDA device; ``auto`` decides it by a
+            measurement. On other devices a worker gets one job at a time.
+        warn: called with a line for the user when a faster way to train fails.
 
     Raises:
-        StorageError: there is no room for the data set among the temporary files.
+        StorageError: there is not enough space for the data set in the folder for temporary files.
         UsageError: ``memory`` is not positive.
     """
 
-    # The function that does jobs inside a worker. Not an option: options may come from a stranger's file.
+    # The function that does jobs in a worker. It is no option, because options may come from a stranger's file.
     work: ClassVar[str] = "nas.evaluation.local.worker:train_jobs"
 
     def __init__(
@@ -77,17 +77,15 @@ class LocalEvaluator:
         warn: Callable[[str], None] = lambda line: None,
     ) -> None:
         if memory is not None and not memory > 0:
-            raise UsageError(f"evaluator.memory={memory:g} leaves a worker nothing; give it 2 (GiB) or more")
-        limit = memory * GIB if memory else max(LEAST_MEMORY, MEMORY_SHARE * processes.memory() / workers)
-        self._dataset = dataset
-        self._until = until
+            raise UsageError(f"evaluator.memory={memory:g} should be above 0 GiB; 2 GiB or more are recommended")
+        limit = memory * GIB if memory else max(LEAST_MEMORY, MEMORY_SHARE * spawn.memory() / workers)
+        self._dataset, self._until, self._warn = dataset, until, warn
         self._shared = SharedDataset(dataset)
         folder = str(weights.resolve()) if weights else ""
-        places = tuple(map(str, plugins.folders()))
-        task = Task(str(self._shared.folder), recipe, device, folder, self.work, group, places)
+        plugin_folders = tuple(map(str, plugins.folders()))
+        task = Task(str(self._shared.folder), recipe, device, folder, self.work, group, plugin_folders)
         most = group if isinstance(group, int) else MOST
         self._group = most if device.startswith("cuda") else 1  # jobs that a worker gets at a time
-        self._warn = warn
         self._workers = [Worker(task, limit) for _ in range(workers)]
 
     def __enter__(self) -> Self:
@@ -100,7 +98,7 @@ class LocalEvaluator:
         self._shared.remove()
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
-        """One trial for each job, as they finish; the longest jobs begin first.
+        """One trial for each job, as they finish; the longest job begins first.
 
         Raises:
             StorageError: the weights cannot be written.
@@ -117,17 +115,19 @@ class LocalEvaluator:
                 else:
                     yield ending.trial
             for ending in self._run([[job] for job in retries]):  # at the end, when most memory is free
-                yield _tried_twice(ending.trial)
+                trial, failure = ending.trial, ending.trial.failure
+                again = failure and Trial.failed(trial.job, failure.kind, f"{failure.message} (tried twice)")
+                yield again or trial
         finally:
             _end([worker for worker in self._workers if worker.jobs])
 
     def seconds_allowed(self, job: Job) -> float:
-        """The seconds after which a job is taken for hanging."""
+        """The seconds after which a job counts as hanging."""
         downloads = any(layer.weights for layer in job.candidate.architecture.backbones)
         return GRACE_SECONDS + downloads * WEIGHTS_SECONDS + self._work_of(job) / SLOWEST_FLOPS
 
     def _run(self, groups: Sequence[list[Job]]) -> Iterator[Ending]:
-        """Run groups of jobs, which begin in their order; yields the end of each job."""
+        """Run groups of jobs, which begin in this order; yields the end of each job."""
         waiting = list(reversed(groups))
         while self._until is None or time.monotonic() < self._until:
             for worker in self._workers:
@@ -146,32 +146,26 @@ class LocalEvaluator:
                     yield ending
 
     def _wait(self, running: Sequence[Worker]) -> None:
-        """Wait until a job may have ended, or until it is time to look at the memory."""
+        """Wait until a job may have ended, or until it is time to check the memory."""
         now = time.monotonic()
-        moments = [now + LOOK_SECONDS, *(worker.deadline for worker in running)]
+        limits = [now + LOOK_SECONDS, *(worker.deadline for worker in running)]
         if self._until is not None:
-            moments.append(self._until)
-        readable = [each for worker in running for each in worker.readable]
-        connection.wait(readable, timeout=max(0.0, min(moments) - now))
+            limits.append(self._until)
+        readable = [stream for worker in running for stream in worker.readable]
+        connection.wait(readable, timeout=max(0.0, min(limits) - now))
 
     def _work_of(self, job: Job) -> float:
         """The floating-point operations of a job's training; a step costs three forward passes."""
         try:
             rows = job.candidate.architecture.table(self._dataset.input_shape, len(self._dataset.classes))
         except ArchitectureError:
-            return 0.0  # the worker will say why
+            return 0.0  # the worker reports the error
         images = job.epochs * len(self._dataset.train) + len(self._dataset.validation)
         return 3 * images * max(1e6, sum(row.flops for row in rows))
 
 
 def _end(workers: Sequence[Worker]) -> None:
-    for worker in workers:  # all at once: the end of a process takes a few hundredths of a second
+    for worker in workers:  # all at once, because the end of each process takes a few hundredths of a second
         worker.kill()
     for worker in workers:
         worker.end()
-
-
-def _tried_twice(trial: Trial) -> Trial:
-    if trial.failure is None:
-        return trial
-    return Trial.failed(trial.job, trial.failure.kind, f"{trial.failure.message} (tried twice)")

@@ -1,4 +1,4 @@
-"""The imports of the server from which workers are forked, and its quick end (see `spawn.context`)."""
+"""The imports of the server process from which workers are forked, and its quick end (see `spawn.context`)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from multiprocessing import parent_process
 
 import nas.evaluation.local.worker  # noqa: F401
 
-# Python takes a second to unload all of that. Two would have to wait: a program that reads the output of a search
-# (the server has it open, too), and a search whose server has died, before it starts another.
+# Python takes a second to unload these modules. Programs that read the output of a search would have to wait,
+# because the server has the output open, too; so would a search that has to replace its server.
 if parent_process() is None and any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):
     atexit.register(os._exit, 0)
 

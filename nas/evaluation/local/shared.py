@@ -23,15 +23,12 @@ NEW, LOCKED = "nas-new-", "nas-data-"
 class SharedDataset:
     """A data set in a temporary folder, which is removed when this process ends, or before.
 
-    A process that is killed leaves its folder (47 MB for mnist), but no lock on the file in it. The next process
-    that makes such a folder removes those whose lock is free. A process number in the folder's name would not do:
-    two containers that share a disk may have processes of the same number.
-
-    Args:
-        dataset: is written to the folder.
+    A killed process leaves its folder (47 MB for mnist), but no lock on the file in it. The next process that
+    makes such a folder removes those whose lock is free. A process number in the folder's name would not be
+    enough, because two containers that share a disk may have processes of the same number.
 
     Raises:
-        StorageError: there is no room for it.
+        StorageError: there is not enough space.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -40,27 +37,23 @@ class SharedDataset:
             where = Path(tempfile.gettempdir())
             _remove_abandoned(where)
             self.folder, lock = _locked_folder(where)
-            self._finalizer = weakref.finalize(self, _remove, self.folder, lock)
+            self.remove = weakref.finalize(self, _remove, self.folder, lock)
             dataset.save(self.folder)
         except OSError as error:
-            if hasattr(self, "_finalizer"):
+            if hasattr(self, "remove"):
                 self.remove()
-            reason = error.strerror or error  # numpy says itself how much of an array it could not write
+            reason = error.strerror or error  # errors of NumPy have a message only
             raise StorageError(
                 f"the data set cannot be copied to {where} ({reason}): "
                 "free some space there, or name another folder in TMPDIR"
             ) from None
 
-    def remove(self) -> None:
-        """Remove the folder."""
-        self._finalizer()
-
 
 def _locked_folder(where: Path) -> tuple[Path, IO[bytes]]:
-    """A new folder. It gets the name that `_remove_abandoned` looks for when it is locked, not before."""
+    """A new folder. Only when it is locked does it get the name that `_remove_abandoned` searches."""
     folder = Path(tempfile.mkdtemp(prefix=NEW, dir=where))
     lock = (folder / LOCK).open("wb")
-    if os.name == "posix":  # elsewhere there is no such lock, so abandoned folders stay
+    if os.name == "posix":  # other systems have no such lock, so that abandoned folders stay
         import fcntl
 
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -81,7 +74,7 @@ def _remove_abandoned(where: Path) -> None:
     for folder in where.glob(f"{LOCKED}*"):
         with suppress(OSError):
             status = folder.lstat()
-            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():  # no link, and no stranger's folder
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():  # no link, no other user's folder
                 with (folder / LOCK).open("r+b") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where it is in use
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an error if the folder is in use
                     shutil.rmtree(folder)

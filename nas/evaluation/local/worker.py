@@ -29,24 +29,24 @@ from nas.trial import Job, Trial
 
 Work = Callable[[Sequence[Job], Dataset, "Task"], Iterable[Trial]]  # yields a trial for each job, as they finish
 
-_warnings: list[str] = []  # lines to show to the user; they are sent with the next trial
+_warnings: list[str] = []  # lines for the user, sent with the next trial
 
 
 @dataclass(frozen=True)
 class Task:
     """The settings that all jobs of a worker share; plain data."""
 
-    data: str  # a folder that `Dataset.save` wrote: all workers map the same pages
+    data: str  # a folder that `Dataset.save` wrote: all workers map the same memory
     recipe: Recipe
     device: str
-    weights: str = ""  # the folder for trained weights; empty: they are not wanted
+    weights: str = ""  # the folder for trained weights; they are discarded if it is empty
     work: str = "nas.evaluation.local.worker:train_jobs"  # the function that does the jobs, see `Work`
-    group: int | str = 1  # how many jobs are trained at a time on a GPU
-    plugins: tuple[str, ...] = ()  # folders whose plugin files may be imported: layers are among them
+    group: int | str = 1  # the number of jobs that are trained at a time on a GPU
+    plugins: tuple[str, ...] = ()  # folders with plugin files, of layers, that may be imported
 
 
 def train_jobs(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Trial]:
-    """Train the jobs' networks, and write the weights of each if they are wanted.
+    """Train the jobs' networks, and write their weights if the task has a folder for them.
 
     Raises:
         StorageError: the weights cannot be written.
@@ -62,7 +62,7 @@ def train_jobs(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Tr
 
 @lru_cache(maxsize=1)
 def _group(dataset: Dataset, task: Task) -> Group:
-    """The trainer of this process: the data lie on its device, and captured steps are kept for the next jobs."""
+    """The trainer of this process, which keeps the data on the device, and captured steps for the next jobs."""
     return Group(dataset, task.recipe, task.device, task.group, _warnings.append)
 
 
@@ -70,8 +70,11 @@ def main(jobs: socket.socket, task: Task) -> None:
     """Receive lists of jobs and send trials, each as a line of JSON, until the connection closes."""
     _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    _silence()
-    with suppress(OSError):  # where memory runs out, a worker goes before the search does
+    discard = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # standard output and error: a candidate must not print between the lines of the search
+        os.dup2(discard, stream)
+    os.close(discard)
+    with suppress(OSError):  # if memory runs out, the system kills a worker and not the search
         Path("/proc/self/oom_score_adj").write_text("1000")
     torch.set_num_threads(1)
     with jobs.makefile("rw", encoding="utf-8") as lines:
@@ -80,7 +83,7 @@ def main(jobs: socket.socket, task: Task) -> None:
 
 
 def _answers(lines: Iterable[str], task: Task) -> Iterator[dict[str, Any]]:
-    """A trial for each job, or an error that no candidate can help: it ends the search."""
+    """A trial for each job, or an error that is no candidate's fault, which ends the search."""
     try:
         plugins.offer(map(Path, task.plugins))
         dataset = Dataset.load(Path(task.data))
@@ -98,10 +101,10 @@ def safely(work: Work, jobs: Sequence[Job], dataset: Dataset, task: Task) -> Ite
     """The trials of jobs. An exception is the failure of all jobs that have no trial yet.
 
     Raises:
-        StorageError: the disk is full; no job can help that.
+        StorageError: the disk is full, which is no job's fault.
     """
     waiting = list(jobs)
-    reason: Exception = RuntimeError("there is no trial of it")
+    reason: Exception = RuntimeError("the worker returned no trial for this job")
     try:
         for trial in work(jobs, dataset, task):
             waiting = [job for job in waiting if job.key != trial.job.key]
@@ -114,19 +117,12 @@ def safely(work: Work, jobs: Sequence[Job], dataset: Dataset, task: Task) -> Ite
         yield Trial.from_error(job, reason)
 
 
-def _silence() -> None:
-    """Discard what a candidate prints: it would appear between the lines of the search, or in its JSON."""
-    discard = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):  # standard output and standard error
-        os.dup2(discard, stream)
-    os.close(discard)
-
-
 def _end_with_parent() -> None:
-    """Lead a group of processes, so that a job's own processes end with it, and end with the parent.
+    """Lead a group of processes, so that those that jobs start end with this one, and end with the parent.
 
-    A killed parent cannot end its workers. On Linux the kernel does it when the parent's end of a pipe closes:
-    within a millisecond, also while C code never lets another thread of Python run. Elsewhere a thread watches.
+    A killed parent cannot end its workers. On Linux the kernel does it when the parent's end of a pipe closes,
+    within a millisecond, even if C code never lets another thread of Python run. On other systems a thread
+    watches the pipe.
     """
     parent = parent_process()
     if parent is None:
@@ -134,20 +130,20 @@ def _end_with_parent() -> None:
     if hasattr(os, "setsid"):
         with suppress(OSError):
             os.setsid()
+    sentinel = parent.sentinel
     if sys.platform == "linux":
         import fcntl
 
         with suppress(OSError):
-            fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, -os.getpid())
-            fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
-            flags = fcntl.fcntl(parent.sentinel, fcntl.F_GETFL)
-            fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
-    threading.Thread(target=_wait_for_parent, args=(parent.sentinel,), daemon=True).start()
+            fcntl.fcntl(sentinel, fcntl.F_SETOWN, -os.getpid())
+            fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
 
+    def watch() -> None:
+        connection.wait([sentinel])  # returns at once if it was closed before the kernel was asked
+        if hasattr(os, "killpg"):
+            with suppress(OSError):
+                os.killpg(os.getpid(), signal.SIGKILL)
+        os._exit(1)
 
-def _wait_for_parent(sentinel: int) -> None:
-    connection.wait([sentinel])  # returns at once if it was closed before the kernel was asked
-    if hasattr(os, "killpg"):
-        with suppress(OSError):
-            os.killpg(os.getpid(), signal.SIGKILL)
-    os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()

@@ -12,8 +12,7 @@ from multiprocessing import connection
 from typing import Any
 
 from nas.errors import StorageError
-from nas.evaluation.local import spawn as processes
-from nas.evaluation.local import worker
+from nas.evaluation.local import spawn, worker
 from nas.evaluation.local.spawn import GIB, UNKNOWN
 from nas.trial import Job, Kind, Trial
 
@@ -21,55 +20,45 @@ from nas.trial import Job, Kind, Trial
 # that to itself. With UNKNOWN the server was killed, and the worker may be alive.
 FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, UNKNOWN)
 LONGEST = 2**24  # bytes of an answer; a trial of a thousand epochs has 0.2 MB
-DYING_SECONDS = 5.0  # between the end of a process and its exit code lie milliseconds
+DYING_SECONDS = 5.0  # the longest wait for the exit code of a dead process; it takes milliseconds
+NO_TRIAL = "the worker process sent something else than its trial"
 
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of a job in a worker: with its trial, or with a reason to try it again."""
+    """The end of a job in a worker: its trial, and whether the job may be tried again."""
 
     trial: Trial
-    retry: bool = False  # the fault may lie outside of the job, or in another job of its group
-    warnings: tuple[str, ...] = ()  # lines to show to the user
+    retry: bool = False  # the cause may be outside of the job, or another job of its group
+    warnings: tuple[str, ...] = ()  # lines for the user
 
 
 class Worker:
-    """One process. It is started when it is first needed, and again after it was ended.
-
-    Args:
-        task: the settings that all its jobs share.
-        memory: the most bytes that it may use.
-    """
+    """One process, which may use ``memory`` bytes. It starts with its first job, and again if it was ended."""
 
     def __init__(self, task: worker.Task, memory: float) -> None:
-        self._task = task
-        self._memory = memory
+        self._task, self._memory = task, memory
         self._process: Any = None
         self._socket: Any = None
         self._received = bytearray()
-        self.jobs: list[Job] = []  # sent to it, and not finished
-        self.deadline = 0.0
-        self._started = 0.0
+        self.jobs: list[Job] = []  # sent, and not finished
+        self.deadline = self._started = 0.0  # of `time.monotonic`
         self._is_group = False
-        self._is_spoiled = False
+        self._is_spoiled = False  # the process may have been damaged by a job
 
     def start(self, jobs: Sequence[Job], seconds: float) -> None:
-        """Send a job, or several that are trained together.
-
-        Args:
-            jobs: the worker must have none.
-            seconds: the time after which the worker is taken for hanging.
+        """Send jobs, which are trained together, to an idle worker; after ``seconds`` it counts as hanging.
 
         Raises:
             NasError: no process can be started.
         """
         if self._process is None or connection.wait(self.readable, timeout=0):  # it died, or sends unasked
             self.end()
-            self._process, self._socket = processes.start(worker.main, self._task)
+            self._process, self._socket = spawn.start(worker.main, self._task)
         self.jobs, self._is_group = list(jobs), len(jobs) > 1
         self._started = time.monotonic()
         self.deadline = self._started + seconds
-        with suppress(OSError):  # it died at this moment; `endings` will find that
+        with suppress(OSError):  # it died at this moment, which `endings` will notice
             self._socket.sendall(json.dumps([job.to_dict() for job in jobs]).encode() + b"\n")
 
     @property
@@ -91,43 +80,37 @@ class Worker:
                 yield from self._unanswered(is_dead or is_closed, len(line))
                 return
             ending = self._parse(line)
-            if ending is not None and rest and not self.jobs:  # it sends more than it was asked for
-                self.jobs, ending = [ending.trial.job], None
-            if ending is None:
-                yield from self._stop("crash", "the worker process sent something else than its trial")
+            if ending is None or (rest and len(self.jobs) == 1):  # nothing may follow the last trial
+                yield from self._stop("crash", NO_TRIAL)
                 return
+            self.jobs = [job for job in self.jobs if job is not ending.trial.job]
             self._received[:] = rest
-            if not self.jobs and (self._is_spoiled or self._used() > self._memory / 2):
-                self.end()  # the next job must not die of the memory that this one has left occupied
+            if not self.jobs and (self._is_spoiled or spawn.memory_of(self._process.pid) > self._memory / 2):
+                self.end()  # the next job must not fail because of the memory that this one has left occupied
             yield ending
 
     def _unanswered(self, has_ended: bool, received: int) -> Iterator[Ending]:
-        """End the worker's jobs if they cannot be finished any more; there is no whole answer to read.
-
-        Args:
-            has_ended: whether the process died or closed its connection.
-            received: bytes of an answer that is not complete.
-        """
+        """End the worker's jobs if they cannot be finished; ``received`` bytes are no complete answer yet."""
         if received > LONGEST:
-            yield from self._stop("crash", "the worker process sent something else than its trial")
+            yield from self._stop("crash", NO_TRIAL)
         elif has_ended:
-            yield from self._died()
+            self._process.join(DYING_SECONDS)
+            code = self._process.exitcode
+            cause = "closed its connection" if code is None else f"died {_cause(code)}"
+            yield from self._stop("crash", f"the worker process {cause}", code in FROM_OUTSIDE)
         elif time.monotonic() >= self.deadline:
             seconds = time.monotonic() - self._started
             yield from self._stop("timeout", f"still training after {seconds:.0f} s, far longer than expected")
-        else:
-            used, limit = self._used() / GIB, self._memory / GIB
-            if used > limit:
-                reason = f"it used {used:.1f} GiB, more than the {limit:.1f} GiB that a worker may use"
-                yield from self._stop("oom", f"{reason}; `--set evaluator.memory=GIB` changes that")
-
-    def _used(self) -> int:
-        return processes.memory_of(self._process.pid)
+        elif (used := spawn.memory_of(self._process.pid)) > self._memory:
+            reason = (
+                f"it used {used / GIB:.1f} GiB, more than the {self._memory / GIB:.1f} GiB that a worker may use"
+            )
+            yield from self._stop("oom", f"{reason}; `--set evaluator.memory=GIB` changes that")
 
     def kill(self) -> None:
         """Kill the process and its children, and do not wait for their end."""
         if self._process is not None:
-            processes.kill(self._process)
+            spawn.kill(self._process)
 
     def end(self) -> None:
         """End the process and its children, and forget its jobs."""
@@ -147,21 +130,16 @@ class Worker:
         while b"\n" not in self._received and len(self._received) <= LONGEST:
             if not connection.wait([self._socket], timeout=0):
                 return False
-            try:
+            data = b""
+            with suppress(OSError):
                 data = self._socket.recv(2**20)
-            except OSError:
-                return True
             if not data:
                 return True
             self._received += data
         return False
 
     def _parse(self, line: bytes) -> Ending | None:
-        """Read a line that the worker has sent; None if it is not the trial of one of its jobs.
-
-        Raises:
-            StorageError: the worker has sent an error instead of a trial.
-        """
+        """Read a line that the worker has sent; None if it is not the trial of one of its jobs."""
         try:
             message = json.loads(line)
             error = message.get("error")
@@ -174,22 +152,13 @@ class Worker:
         job = next((job for job in self.jobs if trial and job.key == trial.job.key), None)
         if trial is None or job is None:
             return None
-        self.jobs.remove(job)
         kind = trial.failure.kind if trial.failure else None
-        if kind in ("crash", "oom"):  # the fault may strike the next job, too
-            self._is_spoiled = True
+        self._is_spoiled |= kind in ("crash", "oom")
         retry = kind == "oom" or (kind == "crash" and self._is_group)
         return Ending(replace(trial, job=job), retry, warnings)
 
-    def _died(self) -> Iterator[Ending]:
-        self._process.join(DYING_SECONDS)
-        code = self._process.exitcode
-        if code is None:
-            return self._stop("crash", "the worker process closed its connection")
-        return self._stop("crash", f"the worker process died {_cause(code)}", code in FROM_OUTSIDE)
-
     def _stop(self, kind: Kind, message: str, from_outside: bool = False) -> Iterator[Ending]:
-        """End the process and all its jobs. In a group one job is to blame, so each is tried again, alone."""
+        """End the process and all its jobs. In a group only one job is at fault, so each is tried again, alone."""
         jobs, retry = self.jobs, from_outside or self._is_group
         self.end()
         for job in jobs:
@@ -199,8 +168,5 @@ class Worker:
 def _cause(code: int) -> str:
     if code >= 0:
         return f"with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
+    name = {int(known): known.name for known in signal.Signals}.get(-code, f"signal {-code}")
     return f"of {name}" + ("; the system may have been out of memory" if name == "SIGKILL" else "")

@@ -1,1 +1,1 @@
-"""What a GPU does in its own way: kernels, lanes, captured steps."""
+"""Faster training on a GPU: Triton kernels, lanes that train side by side, and captured steps."""

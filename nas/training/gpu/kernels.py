@@ -1,8 +1,8 @@
-"""Triton kernels (Tillet, Kung and Cox, 2019) for what cuDNN and PyTorch do slowly on a GPU.
+"""Triton kernels (Tillet, Kung and Cox, 2019) for operations that cuDNN and PyTorch do slowly on a GPU.
 
-Convolutions of images, which have one channel or three, and max pooling: of a step of the lecture's network in
-bfloat16, 0.76 ms on an H100, they were 0.45 (docs/decisions/0009). Dropout was some twenty small kernels, and is
-one. Maps are in channels-last: (N, H, W, channels) in memory.
+These are convolutions of images with one or three channels and max pooling, which took 0.45 of the 0.76 ms of a
+step of the lecture's network in bfloat16 on an H100 (docs/decisions/0009), and dropout, which is one kernel
+instead of twenty. Maps are in channels-last: (N, H, W, channels) in memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PARTS = 512  # programs that share the pixels of a gradient: four for each multi
 MAPS = 64  # channels that a program has at most
 VALUES = 1024  # of a pooling's output, or of a dropout's, that a program computes
 
-# As in `nas.training.noise`: Triton's functions see constants only.
+# The constants of `nas.training.noise`, because Triton's functions can read no other values.
 GOLDEN, LANES, LEVELS, BITS = map(tl.constexpr, (noise.GOLDEN, noise.LANES, noise.LEVELS, 16))
 (FIRST_SHIFT, FIRST_FACTOR), (SECOND_SHIFT, SECOND_FACTOR) = (map(tl.constexpr, pair) for pair in noise.MIX)
 THIRD_SHIFT = tl.constexpr(noise.LAST_SHIFT)
@@ -145,13 +145,7 @@ def _drop(x, y, key, values, dropped, scale, BLOCK: tl.constexpr):
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        stride: int,
-        pad: int,
-        dtype: torch.dtype,
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, pad: int, dtype: torch.dtype
     ) -> Tensor:
         """Maps (N, maps, H, W) of images (N, channels, H, W)."""
         kernel, maps = weight.shape[2], len(weight)
@@ -213,7 +207,7 @@ class _MaxPooling(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        """The gradient goes to where the maxima were."""
+        """The gradient goes to the places of the maxima."""
         [places] = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         is_covered = not (ctx.shape[2] % ctx.window or ctx.shape[3] % ctx.window)
@@ -259,14 +253,14 @@ def _dropped(x: Tensor, key: Tensor, rate: float) -> Tensor:
 
 
 def can_convolve(x: Tensor, weight: Tensor, groups: int) -> bool:
-    """Whether `convolve` is made for this: images in float32 that need no gradient, few taps, and no groups."""
+    """Whether `convolve` supports this: images in float32 that need no gradient, few taps, and no groups."""
     is_image = x.shape[1] in IMAGE_CHANNELS and not x.requires_grad and x.dtype == torch.float32
-    is_depthwise = len(weight) == 1  # of one channel; in a validation it needs no gradient, either
+    is_depthwise = len(weight) == 1  # its input is a map, which needs no gradient in a validation, either
     return is_image and groups == 1 and not is_depthwise and weight[0].numel() < MOST_TAPS
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, pad: int) -> Tensor:
-    """Maps (N, maps, H, W) of images (N, channels, H, W), in channels-last; under autocast in its type."""
+    """Maps (N, maps, H, W) of images (N, channels, H, W), in channels-last; in autocast's type if it is on."""
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
     found: Tensor = _Convolution.apply(x, weight, bias, stride, pad, dtype)
     return found
@@ -285,11 +279,7 @@ def dropout(x: Tensor, key: Tensor, rate: float) -> Tensor:
 
 
 def compute_the_same(device: torch.device) -> bool:
-    """Whether these kernels can be compiled for a device, and compute there what PyTorch does.
-
-    Raises:
-        Exception: whatever Triton raises.
-    """
+    """Whether these kernels compute the same as PyTorch on a device. Triton may raise any exception."""
     with torch.inference_mode(mode=False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         x = torch.linspace(0, 500, 72, device=device).sin().view(2, 1, 6, 6)
         weight = torch.linspace(0, 200, 27, device=device).sin().view(3, 1, 3, 3).requires_grad_()

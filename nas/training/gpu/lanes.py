@@ -1,7 +1,7 @@
 """Different networks at the same time on one GPU.
 
-Each network has a lane: a CUDA stream on which its steps are replayed as graphs (see `captured`).
-The lanes take turns, step by step; the CPU is ahead of the GPU, which overlaps what the lanes have enqueued.
+Each network has a lane: a CUDA stream on which its steps are replayed as graphs (see `captured`). The lanes take
+turns, step by step; the CPU is ahead of the GPU, which runs the steps of several lanes at the same time.
 """
 
 from __future__ import annotations
@@ -19,28 +19,24 @@ from nas.errors import NasError
 from nas.training.batches import Resident
 from nas.training.gpu.captured import Captured
 from nas.training.recipe import Recipe
-from nas.training.trainer import Steps, Trained, Training, build, initial_network, latency_ms
+from nas.training.stepper import Stepper
+from nas.training.trainer import Trained, Training, build, initial_network, latency_ms
 from nas.trial import Job, is_out_of_memory
 
-MOST = 64  # lanes, where the user names no number; of more than 32, some share a stream of PyTorch's
-KEPT = 8  # captured steps that a lane keeps for the next network of that architecture
-WORTH = 1.1  # twice the lanes have to be faster by this factor, or they are not worth their memory
-MEASURED_STEPS = 20  # of each lane, to find that out
-IDLE_SECONDS = 1e-4  # between two looks at lanes that all wait for the GPU
+MOST = 64  # lanes, if the user gives no number; PyTorch has 32 streams, so that more lanes share them
+KEPT = 8  # architectures whose captured steps a lane keeps for their next network
+WORTH = 1.1  # twice as many lanes must be faster by this factor to be worth their memory
+MEASURED_STEPS = 20  # steps of each lane in this measurement
+IDLE_SECONDS = 1e-4  # the pause while all lanes wait for the GPU
 
 
 class Lane:
-    """A stream, and the steps that were captured on it.
-
-    Args:
-        data: on the GPU.
-        recipe: how networks are trained.
-    """
+    """A stream, and the steps that were captured on it."""
 
     def __init__(self, data: Resident, recipe: Recipe) -> None:
         self.data, self.recipe = data, recipe
-        self.job: Job | None = None  # in training
-        self.is_through = False
+        self.job: Job | None = None  # the job in training
+        self.is_finished = False
         self._captured: OrderedDict[str, Captured] = OrderedDict()  # by the id of the architecture
         self._pool: Any = None
         self._stream: Any = None
@@ -48,58 +44,54 @@ class Lane:
         self._turns: Iterator[bool] = iter(())
 
     def begin(self, job: Job) -> None:
-        """Take over a job."""
+        """Begin a job."""
         with torch.random.fork_rng(devices=[]), self.stream():
-            self._training = Training(job, self.steps(job))
+            self._training = Training(job, self.stepper(job))
         self._turns = self._training.run()
-        self.job, self.is_through = job, False
+        self.job, self.is_finished = job, False
 
     def advance(self) -> bool:
-        """Take a turn: enqueue a step, unless the lane waits for the results of an epoch.
-
-        Returns:
-            Whether a step was enqueued.
-        """
+        """Enqueue a step, unless the lane waits for the results of an epoch; returns whether it did."""
         with self.stream():
             turn = next(self._turns, None)
-        self.is_through = turn is None
+        self.is_finished = turn is None
         return bool(turn)
 
     def end(self) -> Trained:
-        """The result of the job, when it is through."""
+        """The result of the finished job."""
         assert self._training is not None  # noqa: S101
         with self.stream():
             result = self._training.result()
-        self.wait()  # others will read the weights, on other streams
+        self.wait()  # other streams will read the weights
         self.give_up()
         return result
 
     def give_up(self) -> None:
-        """Forget the job."""
+        """Stop training the job."""
         self.job, self._training, self._turns = None, None, iter(())
 
     def clear(self) -> None:
-        """Give all memory back."""
+        """Free all memory."""
         self.give_up()
         self._captured.clear()
         self._pool = None
 
     def knows(self, job: Job) -> bool:
-        """Whether the steps of the job's architecture are captured here."""
+        """Whether the steps of the job's architecture are captured on this lane."""
         return job.candidate.architecture.id in self._captured
 
     def stream(self) -> AbstractContextManager[object]:
-        """The context in which this lane enqueues."""
+        """The context in which this lane enqueues its kernels."""
         if self._stream is None:
             self._stream = torch.cuda.Stream(self.data.device)  # type: ignore[no-untyped-call]
         return torch.cuda.stream(self._stream)
 
     def wait(self) -> None:
-        """Wait until everything that was enqueued is done."""
+        """Wait until the GPU has finished all steps of this lane."""
         if self._stream is not None:
             self._stream.synchronize()
 
-    def steps(self, job: Job) -> Steps:
+    def stepper(self, job: Job) -> Stepper:
         """The captured steps of the job's architecture, with the job's initial weights."""
         network = initial_network(job, self.data.dataset)
         name = job.candidate.architecture.id
@@ -108,33 +100,30 @@ class Lane:
             while len(self._captured) >= KEPT:
                 self._captured.popitem(last=False)
             self._pool = self._pool or torch.cuda.graph_pool_handle()
-            torch.cuda.synchronize(self.data.device)  # the latency is that of a GPU that does nothing else
+            torch.cuda.synchronize(self.data.device)  # the latency is measured on an idle GPU
             twin = build(job, self.data.dataset).to(self.data.device)
             latency = latency_ms(twin.eval(), self.data.validation[0][:1])
             captured = Captured(twin, self.data, self.recipe, self._pool, latency)
         captured.load(network)
-        self._captured[name] = captured  # the last that was used
+        self._captured[name] = captured  # at the end, as the one that was used last
         return captured
 
 
 class Lanes:
-    """All lanes of a GPU.
+    """All lanes of a GPU, at most ``size``; if it is ``auto``, a short measurement decides the number.
 
-    Args:
-        make: makes a lane.
-        size: how many jobs are trained at a time; ``auto`` is decided by a short measurement.
-        warn: is called with a line for the user, once, when a job has to be trained without a graph.
+    ``warn`` is called once with a line for the user when a job cannot be trained as a graph.
     """
 
     def __init__(self, make: Callable[[], Lane], size: int | str, warn: Callable[[str], None]) -> None:
         self._make, self._warn = make, warn
         self._worth = size if isinstance(size, int) else 0  # lanes; 0 until it is measured
-        self._most = self._worth  # lanes at this time, which may be fewer for want of memory
+        self._most = self._worth  # lanes at present, fewer if memory is short
         self._lanes: list[Lane] = []
-        self._is_broken = False  # a capture that fails may leave PyTorch's allocator in a state of its own
+        self._is_broken = False  # a failed capture may have damaged the state of PyTorch's allocator
 
     def train(self, jobs: deque[Job]) -> Iterator[Trained]:
-        """Train jobs, and take them from ``jobs``; there remain those that the plain loop has to train."""
+        """Train jobs and remove them from ``jobs``; those that the plain loop must train remain there."""
         # Torchvision's models and layers of plugins may draw random numbers, which the lanes would share.
         left = [job for job in jobs if self._is_broken or not job.candidate.architecture.is_built_in]
         waiting = deque(job for job in jobs if job not in left)
@@ -148,7 +137,7 @@ class Lanes:
                     self._begin(waiting, left)
                 yield from self._take_turns(waiting, left)
         finally:
-            for lane in self._lanes:  # where the caller does not want the rest any more
+            for lane in self._lanes:  # the caller may have closed this iterator early
                 lane.give_up()
         if left:  # the plain loop needs the memory
             self._clear()
@@ -166,11 +155,11 @@ class Lanes:
         lane = self._free_lane(job)
         try:
             lane.begin(job)
-        except Exception as error:  # noqa: BLE001  # the plain loop may do better
+        except Exception as error:  # noqa: BLE001  # the plain loop may succeed
             self._failed(lane, job, error, waiting, left)
 
     def _free_lane(self, job: Job) -> Lane:
-        """A lane that trains nothing; if possible, one that has trained the architecture before."""
+        """An idle lane; if possible, one that has trained the architecture before."""
         free = sorted((lane for lane in self._lanes if not lane.job), key=lambda lane: not lane.knows(job))
         if not free:
             free = [self._make()]
@@ -178,16 +167,16 @@ class Lanes:
         return free[0]
 
     def _take_turns(self, waiting: deque[Job], left: list[Job]) -> Iterator[Trained]:
-        """A turn for each lane that runs; yields the results of those that are through."""
+        """A turn for each running lane; yields the results of those that have finished."""
         has_moved = False
         for lane in self._running:
             job, result = lane.job, None
             assert job is not None  # noqa: S101
             try:
-                has_moved |= lane.advance() or lane.is_through
-                if lane.is_through:
+                has_moved |= lane.advance() or lane.is_finished
+                if lane.is_finished:
                     result = lane.end()
-            except Exception as error:  # noqa: BLE001  # likewise
+            except Exception as error:  # noqa: BLE001  # the plain loop may succeed
                 self._failed(lane, job, error, waiting, left)
             if result is not None:
                 yield result
@@ -203,46 +192,42 @@ class Lanes:
             waiting.append(job)
         else:
             left.append(job)
-            if not isinstance(error, NasError):  # an error of the candidate; the plain loop reports it
+            if not isinstance(error, NasError):  # an error of the candidate, which the plain loop reports
                 self._is_broken |= not is_out_of_memory(error)
-                self._warn_once(error)
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+                self._warn(f"a network cannot be trained as a CUDA graph ({reason}): it is trained step by step")
+                self._warn = lambda line: None
         self._clear()
 
     def _clear(self) -> None:
-        """Give back the memory of all lanes that are free."""
+        """Free the memory of all idle lanes."""
         for lane in self._lanes:
             if not lane.job:
                 lane.clear()
 
-    def _warn_once(self, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
-        self._warn(f"a network cannot be trained as a CUDA graph ({reason}): it is trained step by step")
-        self._warn = lambda line: None
-
     def _measured(self, job: Job) -> int:
-        """How many lanes are worth their memory: twice as many, as long as that is faster."""
+        """How many lanes are worth their memory: the number is doubled as long as that is faster."""
         count, best = 1, 0.0
         while count <= MOST:
             try:
                 rate = self._rate(job, count)
-            except Exception:  # noqa: BLE001  # most likely no memory; with fewer lanes, `train` finds out
+            except Exception:  # noqa: BLE001  # most likely there is not enough memory
                 rate = 0.0
-            if not rate and count == 1:  # that is a fault of this network, and not of lanes
+            if not rate and count == 1:  # this network fails alone, which says nothing about lanes
                 self._clear()
                 return 0
             if rate < WORTH * best or not rate:
                 break
             count, best = 2 * count, rate
         worth = max(1, count // 2)
-        for number, lane in enumerate(self._lanes):
-            if number < worth:
-                lane.give_up()
-            else:
-                lane.clear()
+        for lane in self._lanes[:worth]:
+            lane.give_up()
+        for lane in self._lanes[worth:]:
+            lane.clear()
         return worth
 
     def _rate(self, job: Job, count: int) -> float:
-        """Steps a second on ``count`` lanes together, all of which train the same job, for long enough."""
+        """Steps a second on ``count`` lanes together, which all train the same job."""
         while len(self._lanes) < count:
             self._lanes.append(self._make())
         lanes = self._lanes[:count]
@@ -254,7 +239,7 @@ class Lanes:
             lane.wait()
         start = time.perf_counter()
         steps = 0
-        while steps < MEASURED_STEPS * count and not all(lane.is_through for lane in lanes):
+        while steps < MEASURED_STEPS * count and not all(lane.is_finished for lane in lanes):
             steps += sum(lane.advance() for lane in lanes)
         for lane in lanes:
             lane.wait()
