@@ -371,7 +371,7 @@ def test_a_damaged_line_is_refused_with_its_number(tmp_path: Path) -> None:
 
 def test_a_journal_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "j").write_bytes(line_of({"header": {"version": 99}}))
-    with pytest.raises(JournalError, match="is of version 99, and this nas reads 2: use a newer nas"):
+    with pytest.raises(JournalError, match="has version 99, and this nas reads 2: use a newer nas"):
         Journal(tmp_path / "j")
 
 
