@@ -197,7 +197,7 @@ def test_a_training_whose_weights_have_gone_is_done_again(tmp_path: Path) -> Non
         (tmp_path / f"{job(LECTURE).key}.safetensors").touch()
         list(CachedEvaluator(evaluator, journal, LOSS, weights=tmp_path).evaluate([job(LECTURE)]))
         assert len(evaluator.jobs) == 2
-        assert len(journal) == 1
+        assert len(journal.record.trials) == 1
 
 
 # --- an evaluator that does not keep its word
@@ -210,7 +210,10 @@ def test_an_evaluator_that_returns_too_few_or_too_many_is_named(tmp_path: Path, 
             trials = [finished(one) for one in jobs]
             yield from (trials * 2)[:count]
 
-    with Journal(tmp_path / FILE) as journal, pytest.raises(Exception, match="the evaluator Counts (returned|must return)"):
+    with (
+        Journal(tmp_path / FILE) as journal,
+        pytest.raises(Exception, match="the evaluator Counts "),
+    ):
         list(CachedEvaluator(Counts(), journal, LOSS).evaluate([job(LECTURE), job(LENET5)]))
 
 
@@ -247,7 +250,7 @@ def test_an_empty_journal_is_a_search_that_has_not_begun(tmp_path: Path) -> None
     path = tmp_path / FILE
     path.touch()
     with Journal(path) as journal:
-        assert len(journal) == 0
+        assert len(journal.record.trials) == 0
     history, _ = run(path, lambda: Evolve(SPACE, objectives=LOSS), 8)
     assert len(history) == 8
 
@@ -331,7 +334,7 @@ def test_a_journal_that_is_kept_can_be_read_and_goes_on(tmp_path: Path) -> None:
     assert len(trials) == 21
     assert {trial.job.epochs for trial in trials} == {0.0625, 0.25, 1.0}
     with Journal(tmp_path / FILE) as journal:
-        assert list(journal) == trials
+        assert list(journal.record.trials.values()) == trials
         journal.append(finished(job(LECTURE)))
     assert len(read(tmp_path / FILE)[0].trials) == 22
 

@@ -10,7 +10,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -75,13 +75,6 @@ class Journal(Observer):
         self._file.close()
         self._lock.release()
 
-    def __len__(self) -> int:
-        return len(self.record.trials)
-
-    def __iter__(self) -> Iterator[Trial]:
-        """Its trainings, in the order in which they were finished."""
-        return iter(self.record.trials.values())
-
     def find(self, job: Job) -> Trial | None:
         """The known trial of this job, without scores, or None."""
         trial = self.record.trials.get(job.key)
@@ -100,11 +93,7 @@ class Journal(Observer):
         self._write({"session": {**process, "changes": changes, "more": more, "forced": forced}})
 
     def append(self, trial: Trial) -> None:
-        """Keep a training; it is on the disk when this returns.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
+        """Keep a training; it is on the disk when this returns."""
         self._write({"trial": trial.to_dict()})
 
     def asked(self, count: int, candidates: Sequence[Candidate]) -> None:
@@ -115,11 +104,7 @@ class Journal(Observer):
             self._write({"asked": {"batch": number, "count": count, "candidates": proposed}}, sync=False)
 
     def told(self, trial: Trial) -> None:
-        """Keep the trial of a finished candidate, unless it is known.
-
-        Raises:
-            JournalError: the journal has another candidate in its place.
-        """
+        """Keep the trial of a finished candidate, unless it is known; refuse another candidate in its place."""
         number, self._told = self._told, self._told + 1
         if number < len(self.record.told):
             known = self.record.told[number].trial

@@ -93,11 +93,6 @@ class Record:
     at: float = 0.0  # of the latest line
 
     @property
-    def name(self) -> str:
-        """The search's name: that of its folder."""
-        return self.path.parent.name
-
-    @property
     def header(self) -> Header:
         """The configuration of the search.
 
@@ -128,7 +123,9 @@ class Record:
         header, outcome = self.header, self.outcome
         told = {entry.trial.job.key: scored(entry.trial, header.objectives) for entry in self.told}
         try:
-            groups = [[scored(self.trials[key], header.objectives) for key in group] for group in outcome["finalists"]]
+            groups = [
+                [scored(self.trials[key], header.objectives) for key in group] for group in outcome["finalists"]
+            ]
             return Outcome(
                 header=header,
                 winner=told[outcome["winner"]],
@@ -151,11 +148,7 @@ class Record:
         return Comparison(content["what"], trial, _within(content["accuracy"], "accuracy", 1.0), *counts)
 
     def take(self, entry: Mapping[str, Any]) -> None:
-        """Add one entry.
-
-        Raises:
-            ValueError: the entry is of no known kind, or out of range.
-        """
+        """Add one entry, or raise one of `WRONG` if it is not valid."""
         kind = next((kind for kind in KINDS if kind in entry), None)
         if kind is None:
             raise ValueError(f"an entry of no known kind: {', '.join(map(str, entry))[:80]}")
@@ -188,9 +181,10 @@ class Record:
                 self.retold += 1  # first, so that a thread that reads the rest knows that it is stale
                 self.told = self.told[: int(content)]
             case "searched":
-                self.plan = {name: _within(content[name], name, 1e4) for name in ("finalists", "seeds", "epochs")}
                 if "lecture" not in content:
                     raise JournalError("it was made by an unreleased version of nas: start the search again")
+                self.plan = {name: checks.whole(content[name], name, 10_001) for name in ("finalists", "seeds")}
+                self.plan["epochs"] = _within(content["epochs"], "epochs", 1e4)
                 self.plan["lecture"] = bool(content["lecture"])
             case "outcome":
                 checks.numbers({name: content[name] for name in SCORES}, "outcome")
@@ -232,10 +226,7 @@ def _sections(content: Any) -> dict[str, Any]:
 
 def place(folder: Path) -> str:
     """The argument that names a search on the command line: its name under runs/, otherwise its path."""
-    try:
-        return folder.name if folder.parent == RUNS.absolute() else str(folder)
-    except OSError:  # the current folder was deleted
-        return str(folder)
+    return folder.name if folder.parent == RUNS.absolute() else str(folder)
 
 
 def told_entry(record: Record, trial: Trial) -> str | dict[str, Any]:
@@ -283,26 +274,19 @@ def read(path: Path) -> tuple[Record, int]:
         for number, line in enumerate(lines(path), 1):
             if not line.endswith(b"\n") and len(line) < LONGEST:
                 break
-            _take(record, line, number)
+            where, entry = f"{path}, line {number}", entry_of(line)
+            if entry is None:
+                advice = f"`nas repair {shlex.quote(place(path.parent))}` keeps all whole lines"
+                raise JournalError(f"{where}: damaged (its checksum is wrong); {advice}")
+            if (number == 1) != ("header" in entry):
+                raise JournalError(f"{where}: {'the header is missing' if number == 1 else 'a second header'}")
+            try:
+                record.take(entry)
+            except JournalError as error:
+                raise JournalError(f"{path} cannot be read: {error}") from None
+            except WRONG as error:
+                raise JournalError(f"{where}: this is no entry of a journal ({error!r:.100})") from None
             whole += len(line)
     except OSError as error:
         raise JournalError(f"{path} cannot be read: {error.strerror}") from None
     return record, whole
-
-
-def _take(record: Record, line: bytes, number: int) -> None:
-    where = f"{record.path}, line {number}"
-    entry = entry_of(line)
-    if entry is None:
-        raise JournalError(
-            f"{where}: damaged (its checksum is wrong); "
-            f"`nas repair {shlex.quote(place(record.path.parent))}` keeps all whole lines"
-        )
-    if (number == 1) != ("header" in entry):
-        raise JournalError(f"{where}: {'the header is missing' if number == 1 else 'a second header'}")
-    try:
-        record.take(entry)
-    except JournalError as error:
-        raise JournalError(f"{record.path} cannot be read: {error}") from None
-    except WRONG as error:
-        raise JournalError(f"{where}: this is no entry of a journal ({error!r:.100})") from None

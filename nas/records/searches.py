@@ -30,11 +30,7 @@ FREE = frozenset({"trials", "time_limit", "workers", "mlflow", "data_dir", "plug
 
 
 def new_folder(out: Path | None, kind: str) -> Path:
-    """Make a new folder for a run, or take an empty one.
-
-    Raises:
-        NasError: the folder cannot be made or written, or is not empty.
-    """
+    """Make a new folder for a run, or take an empty one; None: a new one in runs/."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder = (out or RUNS / f"{stamp}-{kind}-{secrets.token_hex(2)}").absolute()
     try:
@@ -54,21 +50,22 @@ def _is_work(path: Path) -> bool:
     return path.name != LOCK and not (path.name == "retrained" and not any(path.iterdir()))
 
 
-def named(search: str | None, *, to_resume: bool = False) -> Path:
+def named(search: str | None, *, needs: str | Path = FILE) -> Path:
     """The folder of a search.
 
     Args:
         search: its path, or its name under runs/; None for the latest one.
-        to_resume: whether the latest one must be a search, not a training.
+        needs: a file that the latest one must have; a training has no `TOML`.
 
     Raises:
         UsageError: there is no such search.
     """
     if search is None:
-        known = [folder for folder in every() if not to_resume or (folder / TOML).exists()]
+        known = [folder for folder in every() if (folder / needs).exists()]
         if not known:
-            raise UsageError(f"there are no searches in {RUNS.absolute()}: run `nas search`, or name a folder")
-        return max(known, key=lambda folder: (folder / FILE).stat().st_mtime)
+            kind = "search with a winner" if needs == WINNER else "search"
+            raise UsageError(f"there is no {kind} in {RUNS.absolute()}: run `nas search`, or name a folder")
+        return max(known, key=lambda folder: (folder / needs).stat().st_mtime)
     path = Path(search)
     for folder in (RUNS / path if path.name == search else path, path):
         if (folder / FILE).is_file():
@@ -85,9 +82,6 @@ def any_network(text: str) -> tuple[str, Architecture]:
         text: the name of a known network or of a torchvision model; a search, for its winner; the id of a network
             of any search under runs/, its first four digits or more, or SEARCH/ID; or the path of an
             architecture.json.
-
-    Raises:
-        NasError: there is no such network, there are several, or a file cannot be read.
     """
     if text in KNOWN:
         return text, KNOWN[text]
@@ -122,18 +116,8 @@ def _network(search: str, digits: str) -> tuple[str, Architecture]:
 
 
 def with_winner(search: str | None) -> Path:
-    """The folder of a search that has a winner (see `named`); None for the latest one.
-
-    Raises:
-        UsageError: there is no such search.
-        NasError: the search has no winner.
-    """
-    if search is None:
-        known = [folder for folder in every() if (folder / WINNER).exists()]
-        if not known:
-            raise UsageError(f"no search in {RUNS.absolute()} has a winner: run `nas search`, or name a folder")
-        return max(known, key=lambda folder: (folder / WINNER).stat().st_mtime)
-    folder = named(search)
+    """The folder of a search that has a winner, found as `named` finds it; None for the latest one."""
+    folder = named(search, needs=WINNER)
     if not (folder / WINNER).exists():
         raise NasError(f"{folder.name} has no winner: `nas show {place(folder)}` says how far it is")
     return folder

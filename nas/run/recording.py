@@ -76,7 +76,12 @@ def recorded(resolved: Resolved, start: Start, observers: Sequence[Observer]) ->
         NasError: the journal cannot be opened, or belongs to another search.
     """
     with _journal(resolved, start, Observers(observers)) as journal:
-        run = Run(resolved, journal, Observers([journal, *observers, *_dashboard(resolved, journal, observers)]))
+        every = [journal, *observers]
+        if resolved.experiment.mlflow != "off":
+            uri = store_of(journal.path.parent, resolved.experiment.mlflow)
+            logs = partial(log_model, resolved.data.validation.images[:4])
+            every += [MlflowThread(journal.record, Observers(observers).warned, uri, logs, warm_up)]
+        run = Run(resolved, journal, Observers(every))
         run.observer.started(run.header)
         if start.journal is not None:
             known = run.record
@@ -94,7 +99,8 @@ def recorded(resolved: Resolved, start: Start, observers: Sequence[Observer]) ->
                 journal.stopped("interrupted", "")
             run.observer.interrupted()
             command = searches.resume_command(run.header.folder, run.header.config)
-            raise Interrupted("interrupted" if resolved.training else f"interrupted; go on with: {command}") from None
+            advice = "" if resolved.training else f"; go on with: {command}"
+            raise Interrupted(f"interrupted{advice}") from None
         finally:
             try:
                 run.observer.close()
@@ -102,15 +108,6 @@ def recorded(resolved: Resolved, start: Start, observers: Sequence[Observer]) ->
                 name = run.header.folder.name
                 message = f"interrupted; `nas show {name}` shows the result, `nas sync {name}` writes it to MLflow"
                 raise Interrupted(message) from None
-
-
-def _dashboard(resolved: Resolved, journal: Journal, observers: Sequence[Observer]) -> list[MlflowThread]:
-    chosen = resolved.experiment.mlflow
-    if chosen == "off":
-        return []
-    uri = store_of(journal.path.parent, chosen)
-    logs = partial(log_model, resolved.data.validation.images[:4])
-    return [MlflowThread(journal.record, Observers(observers).warned, uri, logs, warm_up)]
 
 
 @contextmanager
@@ -132,11 +129,7 @@ def _journal(resolved: Resolved, start: Start, observer: Observer) -> Iterator[J
 
 
 def _compare(journal: Journal, header: dict[str, Any], observer: Observer, *, force: bool) -> None:
-    """Warn of changes since the search began.
-
-    Raises:
-        JournalError: a change would change the result, and the user does not force it.
-    """
+    """Warn of changes since the search began; refuse those that would change the result, unless forced."""
     before = journal.record.about
     changes = searches.differences(before, header) if "config" in before else []  # without, it had not begun
     if changes and not force:

@@ -37,7 +37,7 @@ def resume(
         NasError: the search cannot go on; the message says why.
     """
     plugins.offer(map(Path, changes.get("plugins", ())))  # the journal may name their layers
-    folder = searches.named(None if search is None else str(search), to_resume=True)
+    folder = searches.named(None if search is None else str(search), needs=searches.TOML)
     if not (folder / searches.TOML).is_file():
         raise UsageError(
             f"{folder} has no {searches.TOML}: it is a training, or it was ended before it began; start it again"
@@ -49,7 +49,10 @@ def resume(
             raise JournalError(f"{folder.name} was made by an unreleased version of nas: start the search again")
         experiment = Experiment.read(folder / searches.TOML, **changes)
         budget = (experiment.trials, experiment.time_limit)
-        more = record.plan is not None and budget != ((config or {}).get("trials"), (config or {}).get("time_limit"))
+        more = record.plan is not None and budget != (
+            (config or {}).get("trials"),
+            (config or {}).get("time_limit"),
+        )
         _check_budget(experiment, record, more=more)
         if not more and (known := record.result()) is not None:
             observer = Observers(observers)
@@ -67,11 +70,7 @@ def resume(
 
 
 def _check_budget(experiment: Experiment, record: Record, *, more: bool) -> None:
-    """Check that the budget is not spent already; ``more``: whether it has changed since the search was over.
-
-    Raises:
-        UsageError: it is spent.
-    """
+    """Refuse a budget that is spent already; ``more``: whether it has changed since the search was over."""
     told, limit = len(record.told), experiment.time_limit
     if experiment.trials is not None and experiment.trials < told:
         raise UsageError(f"it has {told} trials already: --trials {experiment.trials} would be fewer")
