@@ -228,9 +228,9 @@ def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) ->
             Journal(tmp_path / FILE)
         with pytest.raises(JournalError, match=rf"is being searched by process {os.getpid()} on \w+"):
             repair(tmp_path)
-        assert State.of(tmp_path).word == "running"
+        assert State.of(tmp_path).status == "running"
     assert not is_running(tmp_path)
-    assert State.of(tmp_path).word == "interrupted"
+    assert State.of(tmp_path).status == "interrupted"
 
 
 # --- journals that are not as they should be
@@ -265,7 +265,7 @@ def test_a_damaged_line_is_named_and_repair_keeps_all_the_others(tmp_path: Path,
     for broken in (lambda: read(path), lambda: Journal(path)):
         with pytest.raises(JournalError, match=f"line {where + 1}: damaged.*nas repair"):
             broken()
-    assert State.of(tmp_path).word == "damaged"
+    assert State.of(tmp_path).status == "damaged"
     before = path.read_bytes()
     kept, lost = repair(tmp_path)
     assert kept + lost == 9 + (where == 0)  # which gets a new header

@@ -134,8 +134,8 @@ class State:
 
     folder: Path
     record: Record  # as far as it can be read
-    word: str  # running, interrupted, finished, failed, damaged
-    words: str = ""  # the process, the error message, or the reason
+    status: str  # running, interrupted, finished, failed, damaged
+    detail: str = ""  # the process, the error message, or the reason
 
     @classmethod
     def of(cls, folder: Path) -> State:
@@ -165,7 +165,7 @@ def resume_command(folder: Path, config: Mapping[str, Any]) -> str:
     if objects:
         again = ", ".join(f"{kind}={name}" for kind, name in objects.items())
         return f"nas.resume({place(folder)!r}, {again}) in Python"
-    options = [word for path in config.get("plugins", ()) for word in ("--plugins", str(path))]
+    options = [part for path in config.get("plugins", ()) for part in ("--plugins", str(path))]
     return shlex.join(["nas", "resume", place(folder), *options])
 
 
