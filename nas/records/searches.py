@@ -157,9 +157,9 @@ class State:
 
 
 def resume_command(folder: Path, config: Mapping[str, Any]) -> str:
-    """How to go on with a search: a command, or a line of Python where the search was given Python objects.
+    """The command that resumes a search, or a line of Python if the search was given Python objects.
 
-    Folders of plugins have to be named again, as their code will run.
+    It names the folders of plugins again, because their code will run.
     """
     objects = {kind: str(name).removeprefix(GIVEN) for kind, name in config.items() if str(name).startswith(GIVEN)}
     if objects:
