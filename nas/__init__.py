@@ -9,6 +9,7 @@ network = nas.load(outcome.header.folder)
 
 from __future__ import annotations
 
+import importlib
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Imported when they are first used: `nas --help` must not wait for them.
-_PLACES = {
+# Each name is imported when it is first used: `nas --help` must not wait for it.
+_MODULES = {
     "Architecture": "nas.architecture.architecture",
     "Candidate": "nas.spaces.space",
     "Dataset": "nas.data.dataset",
@@ -47,41 +48,25 @@ _PLACES = {
     "train": "nas.run.runs",
 }
 
-__all__ = [
-    "Architecture",
-    "Candidate",
-    "Dataset",
-    "Experiment",
-    "Layer",
-    "NasError",
-    "Outcome",
-    "SearchSpace",
-    "Strategy",
-    "Trial",
-    "load",
-    "resume",
-    "search",
-    "train",
-]
+__all__ = ["Architecture", "Candidate", "Dataset", "Experiment", "Layer", "NasError", "Outcome", "SearchSpace"]
+__all__ += ["Strategy", "Trial", "load", "resume", "search", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'nas' has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_PLACES]
+    return [*globals(), *_MODULES]
 
 
 class _FrontDoor(ModuleType):
-    """This module, in which ``nas.search`` is the function, although nas/search.py is a module of that name.
+    """Keeps ``nas.search`` the function, although there is a module nas/search.py.
 
-    Python makes every module that it imports an attribute of its package, and would hide the function. The module
-    is imported as ever: ``from nas.search import Search``.
+    Python makes every imported module an attribute of its package, which would hide the function. The module is
+    imported as usual: ``from nas.search import Search``.
     """
 
     def __setattr__(self, name: str, value: object) -> None:

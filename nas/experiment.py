@@ -1,4 +1,4 @@
-"""The configuration of a search: what can be written down, repeated, and run."""
+"""The configuration of a search, from a TOML file, the command line or Python."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from nas.records.searches import GIVEN
 from nas.toml import place_of, read_table, written, written_key
 from nas.training.recipe import Recipe, recipe_of, table_of
 
-# The parts of a search that are plugins. Each is named, or given in Python as a class; a space or a data set may
-# be given as an object, too. The setting is then the text "object:" and the name of the class.
+# The parts of a search that are plugins. Each has a name, or is given in Python as a class; a space or a data set
+# may be given as an object, too. The setting is then the text "object:" and the name of the class.
 PARTS = ("strategy", "space", "dataset", "evaluator")
-OBJECTS = ("space", "dataset")
+PREFIXES = ("space.", "dataset.", "evaluator.")  # of options; those of the strategy have none
 
 Setting = None | bool | int | float | str
-LARGEST = 2**63 - 1  # whole number, as TOML has them; it takes hexadecimal ones of any length
+LARGEST = 2**63 - 1  # the largest whole number in TOML, although tomllib reads larger ones
 
 
-def seconds(value: object) -> object:
-    """``90``, ``"90s"``, ``"10m"`` or ``"1h30m"`` as seconds; anything else comes back as it is."""
+def _seconds(value: object) -> object:
+    """``"90s"``, ``"10m"`` or ``"1h30m"`` as seconds; other types stay as they are."""
     if not isinstance(value, str):
         return value
     number = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
@@ -54,16 +54,14 @@ def seconds(value: object) -> object:
     return sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True))
 
 
-def different(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Objectives in their usual spelling, of which no two may be equal."""
+def _objectives(values: tuple[str, ...]) -> tuple[str, ...]:
     values = tuple(str(Objective.parse(value)) for value in values)
     if len(set(values)) < len(values):
         raise ValueError("each objective is given once")
     return values
 
 
-def ordinary(value: object) -> object:
-    """An option that can be written down, and read again by anybody."""
+def _option(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("should be a finite number")
     if isinstance(value, int) and abs(value) > LARGEST:
@@ -71,22 +69,20 @@ def ordinary(value: object) -> object:
     return value
 
 
-def usable(path: Path) -> Path:
-    """A path that a system can have: of names of at most 255 bytes, 4,096 in all, none of them zero."""
+def _path(path: Path) -> Path:
     if "\0" in str(path) or len(str(path).encode()) > 4096 or any(len(part.encode()) > 255 for part in path.parts):
-        raise ValueError("no path can be like this")
+        raise ValueError("a path has at most 4,096 bytes, each name in it at most 255, and none of them is zero")
     return path
 
 
-def numbered(device: str) -> str:
-    """A device whose number, if it has one, is a number."""
+def _device(device: str) -> str:
     if ":" in device and not re.fullmatch(r"[a-z]+:[0-9]{1,4}", device):
         raise ValueError("a device is written like cuda:1")
     return device
 
 
-def usable_recipe(value: object) -> object:
-    """The name of a recipe, or a table of its fields with their types (see `recipe_of`)."""
+def _recipe(value: object) -> object:
+    """A recipe as the setting keeps it: its name, or a table of the fields that differ from it."""
     try:
         table = table_of(value) if isinstance(value, Recipe) else value
         if isinstance(table, str):
@@ -94,19 +90,17 @@ def usable_recipe(value: object) -> object:
         if not isinstance(table, Mapping):
             return table
         recipe, base = recipe_of(table), str(table.get("base", "default"))
-    except OptionError as error:
-        details = {"text": str(error), "name": f"recipe.{error.name}"}
-        raise PydanticCustomError("recipe", "{text}", details) from None
     except UsageError as error:
-        raise PydanticCustomError("recipe", "{text}", {"text": str(error), "name": "recipe"}) from None
+        name = f"recipe.{error.name}" if isinstance(error, OptionError) else "recipe"
+        raise PydanticCustomError("recipe", "{text}", {"text": str(error), "name": name}) from None
     changes = {str(name): getattr(recipe, str(name)) for name in table if name != "base"}
     return {"base": base, **changes} if changes else base
 
 
 Name = Annotated[str, Field(max_length=200)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
-Ordinary = Annotated[Setting, BeforeValidator(ordinary)]
-Usable = Annotated[Path, Field(strict=False), AfterValidator(usable)]
+CountOrAuto = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
+AnyPath = Annotated[Path, Field(strict=False), AfterValidator(_path)]
 
 
 class Experiment(BaseModel):
@@ -117,32 +111,32 @@ class Experiment(BaseModel):
     strategy: Name = "evolve"
     space: Name = "cnn"
     dataset: Name = "auto"
-    trials: Count | None = None  # candidates; 40 where there is no time limit either
-    time_limit: Annotated[float, Field(gt=0, le=1e9), BeforeValidator(seconds)] | None = None  # s, for everything
+    trials: Count | None = None  # the number of candidates; 40 if there is no time limit either
+    time_limit: Annotated[float, Field(gt=0, le=1e9), BeforeValidator(_seconds)] | None = None  # seconds, in all
+    # The first one chooses the winner; several have a Pareto front.
     objectives: Annotated[
-        tuple[str, ...], Field(min_length=1, max_length=4, strict=False), AfterValidator(different)
-    ] = ("-validation_loss",)  # the first one chooses the winner; several have a Pareto front
+        tuple[str, ...], Field(min_length=1, max_length=4, strict=False), AfterValidator(_objectives)
+    ] = ("-validation_loss",)
     max_parameters: Count | None = None
-    max_flops: Count | None = None  # of one forward pass; None: the space's own limit
-    batch: Annotated[int, Field(ge=1, le=10_000)] = 8  # candidates that are asked for, and compete, at a time
-    rungs: Annotated[int, Field(ge=1, le=4)] = 2  # of successive halving; 1: every candidate is trained in full
+    max_flops: Count | None = None  # of one forward pass over one image; None: the limit of the space
+    batch: Annotated[int, Field(ge=1, le=10_000)] = 8  # candidates that are proposed, and compete, at a time
+    rungs: Annotated[int, Field(ge=1, le=4)] = 2  # of successive halving; 1: every training is a full one
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None  # of a full training during the search
     # The name of a recipe; or a table of its fields, in which "base" names the recipe that they change.
-    recipe: Annotated[Name | dict[str, str | int | float], BeforeValidator(usable_recipe)] = "default"
+    recipe: Annotated[Name | dict[str, str | int | float], BeforeValidator(_recipe)] = "default"
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"  # of convolutions and linear maps
     evaluator: Name = "local"
-    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
-    device: Annotated[Name, AfterValidator(numbered)] = "auto"
-    group: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"  # jobs that a worker has at a time
+    workers: CountOrAuto = "auto"  # processes; "auto": one for each core, or one for a GPU
+    device: Annotated[Name, AfterValidator(_device)] = "auto"
+    group: CountOrAuto = "auto"  # jobs that a worker trains at a time
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    options: dict[str, Ordinary] = {}  # of the strategy; "space.NAME", "dataset.NAME", "evaluator.NAME": of those
-    data_dir: Usable | None = None
-    mlflow: Annotated[str, Field(max_length=2_000)] = (
-        "auto"  # the address of a tracking server, or "off"; "auto" is a file in this folder
-    )
-    plugins: Annotated[tuple[Usable, ...], Field(strict=False)] = ()
-    # The file, its text, and which of its options hold: an error says in which line one stands.
-    _file: tuple[Path, str, frozenset[str]] | None = PrivateAttr(default=None)
+    # Options of the strategy; with the prefix "space.", "dataset." or "evaluator." options of that part.
+    options: dict[str, Annotated[Setting, BeforeValidator(_option)]] = {}
+    data_dir: AnyPath | None = None
+    # The address of a tracking server, or "off"; "auto" is a file in the current folder.
+    mlflow: Annotated[str, Field(max_length=2_000)] = "auto"
+    plugins: Annotated[tuple[AnyPath, ...], Field(strict=False)] = ()
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)  # option → "FILE, line N: " if it is from a file
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)  # part → the class or object that was given
 
     @model_validator(mode="wrap")
@@ -152,15 +146,18 @@ class Experiment(BaseModel):
         if not isinstance(values, dict):
             return validate(values)
         given = {kind: values[kind] for kind in PARTS if _is_given(kind, values.get(kind))}
-        values = {**values, **{kind: GIVEN + _class_of(part).__name__ for kind, part in given.items()}}
+        values = {**values, **{kind: GIVEN + _class_name(part) for kind, part in given.items()}}
         options = values.get("options")
-        if isinstance(options, dict):
-            fields = {name[7:]: value for name, value in options.items() if str(name).startswith("recipe.")}
-            values["options"] = {name: v for name, v in options.items() if not str(name).startswith("recipe.")}
-            if fields:
-                recipe = values.get("recipe", "default")
-                before = table_of(recipe) if isinstance(recipe, Recipe) else recipe
-                values["recipe"] = {**(before if isinstance(before, dict) else {"base": before}), **fields}
+        if isinstance(options, dict) and any(str(name).startswith("recipe.") for name in options):
+            recipe = values.get("recipe", "default")
+            recipe = table_of(recipe) if isinstance(recipe, Recipe) else recipe
+            values["recipe"] = dict(recipe) if isinstance(recipe, dict) else {"base": recipe}
+            values["options"] = {}
+            for name, value in options.items():
+                if str(name).startswith("recipe."):
+                    values["recipe"][name.removeprefix("recipe.")] = value
+                else:
+                    values["options"][name] = value
         experiment = validate(values)
         experiment._given = given
         return experiment
@@ -179,42 +176,47 @@ class Experiment(BaseModel):
 
     @classmethod
     def _explain(cls, error: ValidationError) -> tuple[str, str]:
-        """The name of the first setting that is wrong, and what is wrong with it."""
+        """The name of the first wrong setting, and the error message."""
         first = error.errors(include_url=False)[0]
         if first["type"] == "recipe":
             return first["ctx"]["name"], first["msg"]
-        name, found = str(first["loc"][0]), quoted(first["input"])
+        name, value = str(first["loc"][0]), quoted(first["input"])
         message = first["msg"].removeprefix("Value error, ")
         message = f"{message[0].lower()}{message[1:]}"
         if name == "options" and len(first["loc"]) > 1:
             name = f"options.{first['loc'][1]}"
-            if first["type"] != "value_error":  # it is none of the five kinds; pydantic names one of them
+            if first["type"] != "value_error":  # pydantic names only one of the allowed types
                 message = "should be a number, text, true or false"
-            return name, f"option {label(name[8:])} = {found}: {message}"
+            return name, f"option {label(name[8:])} = {value}: {message}"
         if first["type"] == "extra_forbidden":
             return name, unknown("setting", name, cls.model_fields)
-        return name, f"{name} = {found}: {message}"
+        return name, f"{name} = {value}: {message}"
 
     @classmethod
     def read(cls, path: Path, **changes: Any) -> Self:
         """The experiment in a TOML file, with ``changes`` on top of it.
 
-        The file may be a stranger's: it can name a folder of plugins only where ``changes``, or NAS_PLUGINS, does.
+        The file may come from a stranger: it may name a folder of plugins only if ``changes`` or NAS_PLUGINS
+        name it, too.
 
         Raises:
-            NasError: the file cannot be read, or something in it is unknown or out of range.
+            NasError: the file cannot be read, or a setting in it is unknown or out of range.
         """
         text = read_small(path)
         values = read_table(path, text)
-        options = values.get("options", {})
+        options, own = values.get("options", {}), changes.get("options", {})
         if isinstance(options, dict):
-            options = {**_flat(options), **changes.get("options", {})}
+            flat: dict[str, Any] = {}
+            for name, value in options.items():  # `space.filters = 2` is a table in TOML
+                flat |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+            options = flat | own
         try:
             experiment = cls(**{**values, **changes, **({"options": options} if options else {})})
         except ValidationError as error:
             name, message = cls._explain(error)
-            place = "" if _is_change(name, changes) else f"{place_of(path, text, name)}: "
-            raise UsageError(f"{place}{message}") from None
+            head, _, option = name.partition(".")
+            changed = option in own if head == "options" else head in changes or name in own  # "recipe.shift"
+            raise UsageError(message if changed else f"{place_of(path, text, name)}: {message}") from None
         trusted = installed.folders(changes.get("plugins", ()))
         for folder in cls.of(plugins=values.get("plugins", ())).plugins:
             if Path(os.path.realpath(folder)) not in trusted:  # resolve() raises for a loop of links
@@ -223,29 +225,26 @@ class Experiment(BaseModel):
                     f"{place}: it names the plugin folder {name}, whose code would run: add --plugins {name} if "
                     "you trust it"
                 )
-        experiment._file = path, text, frozenset(experiment.options.keys() - changes.get("options", {}).keys())
+        experiment._places = {
+            name: f"{place_of(path, text, f'options.{name}')}: " for name in experiment.options if name not in own
+        }
         return experiment
 
     def place(self, option: str) -> str:
-        """File and line of an option that came from a file, with a colon; empty for any other."""
-        if self._file is None or option not in self._file[2]:
-            return ""
-        path, text, _ = self._file
-        return f"{place_of(path, text, f'options.{option}')}: "
+        """File and line of an option that came from a file, with a colon; otherwise an empty text."""
+        return self._places.get(option, "")
 
     def options_of(self, kind: str) -> dict[str, Setting]:
         """The options of a kind of plugin, without their prefix ("space.", "dataset.", "evaluator.")."""
-        prefixes = ("space.", "dataset.", "evaluator.")
         if kind == "strategy":
-            return {name: value for name, value in self.options.items() if not name.startswith(prefixes)}
-        prefix = f"{kind}."
-        return {n.removeprefix(prefix): v for n, v in self.options.items() if n.startswith(prefix)}
+            return {name: value for name, value in self.options.items() if not name.startswith(PREFIXES)}
+        return {n[len(kind) + 1 :]: value for n, value in self.options.items() if n.startswith(f"{kind}.")}
 
     def part(self, kind: str) -> Any:
-        """The class of a plugin, found by its name; or the class or object that was given in its place.
+        """The class or object that was given for a part of the search, or else the plugin of its name.
 
         Raises:
-            NasError: it cannot be found, or was given to an earlier process and not to this one.
+            NasError: there is no such plugin, or the object was given to an earlier process and not to this one.
         """
         if kind in self._given:
             return self._given[kind]
@@ -264,17 +263,13 @@ class Experiment(BaseModel):
         return {kind: name.removeprefix(GIVEN) for kind, name in names.items() if name.startswith(GIVEN)}
 
     def changed(self, **changes: Any) -> Self:
-        """The experiment with other settings, of which classes and objects may be some.
-
-        Raises:
-            NasError: a setting that is unknown or out of range.
-        """
+        """The experiment with other settings, which may be classes and objects; raises as `of` does."""
         return self.of(**{name: getattr(self, name) for name in self.model_fields_set} | self._given | changes)
 
     def to_toml(self) -> str:
-        """The settings that are not empty, as `read` takes them."""
+        """The text of a TOML file with all settings that are not empty; `read` reads it."""
         values = {k: v for k, v in self.model_dump(mode="json").items() if v not in (None, [], {})}
-        again = "".join(f", {kind}={label(_class_of(part).__name__)}" for kind, part in self._given.items())
+        again = "".join(f", {kind}={label(_class_name(part))}" for kind, part in self._given.items())
         lines = [f"# Python objects, which have to be given again: nas.resume(FOLDER{again})"] if again else []
         tables = {name: values.pop(name) for name in ("recipe", "options") if isinstance(values.get(name), dict)}
         lines += [f"{key} = {written(value)}" for key, value in values.items()]
@@ -283,30 +278,26 @@ class Experiment(BaseModel):
         return "\n".join(lines) + "\n"
 
     def run(self, out: Path | None = None, observers: Sequence[Observer] = ()) -> Outcome:
-        """Search, select, open the test images once, hand over: ``nas.search(experiment)``, which see."""
+        """The same as ``nas.search(experiment)``."""
         return nas.search(self, out=out, observers=observers)
 
 
 def _is_given(kind: str, value: object) -> bool:
-    """Whether a part of a search is given as a class or an object; plain data are taken for a wrong name.
-
-    Raises:
-        UsageError: it is an object where a class is needed, or of another kind.
-    """
+    """Whether a part of a search is given as a class or an object; any other value counts as a wrong name."""
     if value is None or isinstance(value, str):
         return False
     if kind == "dataset" and isinstance(value, Dataset):
         raise UsageError(
-            f"dataset: a Dataset has no test images: give a class or an object that has load_test, too "
-            f"(a subclass of {installed.base_of(kind).__name__}; docs/write-a-dataset.md)"
+            "dataset: a Dataset has no test images: give a class or an object that has load_test, too (a subclass "
+            f"of {installed.base_of(kind).__name__}; docs/write-a-dataset.md)"
         )
     base = installed.base_of(kind)
     if isinstance(value, type):
         if not issubclass(value, base):
             raise UsageError(f"{kind}: {value.__name__} is no subclass of {base.__name__}")
         return True
-    if isinstance(value, base) and kind not in OBJECTS:
-        name = type(value).__name__
+    if isinstance(value, base) and kind in ("strategy", "evaluator"):
+        name = _class_name(value)
         raise UsageError(
             f"{kind}: give the class {name}, not an object of it, and its options with options={{…}}: the search "
             "makes the object, with arguments that only the search has"
@@ -314,22 +305,5 @@ def _is_given(kind: str, value: object) -> bool:
     return isinstance(value, base)
 
 
-def _class_of(part: Any) -> type[Any]:
-    return part if isinstance(part, type) else type(part)
-
-
-def _is_change(name: str, changes: Mapping[str, Any]) -> bool:
-    """Whether a setting ("trials", "options.population", "recipe.shift") is one of ``changes``."""
-    head, _, rest = name.partition(".")
-    options = changes.get("options", {})
-    if head == "options" and isinstance(options, dict):
-        return rest in options
-    return head in changes or name in options
-
-
-def _flat(options: dict[str, Any]) -> dict[str, Any]:
-    """``space.filters = 2`` is a table in TOML, and an option called "space.filters" here."""
-    flat: dict[str, Any] = {}
-    for name, value in options.items():
-        flat |= {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
-    return flat
+def _class_name(part: Any) -> str:
+    return (part if isinstance(part, type) else type(part)).__name__

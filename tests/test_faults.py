@@ -411,7 +411,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(place: Path, undisturbed: dic
 def test_a_finished_search_says_so_and_may_be_given_more(place: Path, undisturbed: dict[str, object]) -> None:
     shutil.copytree(place / "undisturbed", place / "more")
     done = nas("resume", "./more", *OFF, cwd=place)
-    assert "has come to its end; more --trials or --time-limit goes on with it" in done.stderr
+    assert "is finished; more --trials or --time-limit goes on with it" in done.stderr
     assert found(place / "more") == undisturbed
     assert "all of its 10 trials" in said(nas("resume", "./more", "--time-limit", "9m", cwd=place, code=2))
     assert "10 trials already" in said(nas("resume", "./more", "--trials", "9", cwd=place, code=2))

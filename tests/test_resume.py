@@ -197,7 +197,7 @@ def test_a_training_whose_weights_have_gone_is_done_again(tmp_path: Path) -> Non
         (tmp_path / f"{job(LECTURE).key}.safetensors").touch()
         list(CachedEvaluator(evaluator, journal, LOSS, weights=tmp_path).evaluate([job(LECTURE)]))
         assert len(evaluator.jobs) == 2
-        assert len(journal) == 1
+        assert len(journal.record.trials) == 1
 
 
 # --- an evaluator that does not keep its word
@@ -210,7 +210,10 @@ def test_an_evaluator_that_returns_too_few_or_too_many_is_named(tmp_path: Path, 
             trials = [finished(one) for one in jobs]
             yield from (trials * 2)[:count]
 
-    with Journal(tmp_path / FILE) as journal, pytest.raises(Exception, match="the evaluator Counts returned"):
+    with (
+        Journal(tmp_path / FILE) as journal,
+        pytest.raises(Exception, match="the evaluator Counts "),
+    ):
         list(CachedEvaluator(Counts(), journal, LOSS).evaluate([job(LECTURE), job(LENET5)]))
 
 
@@ -225,9 +228,9 @@ def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) ->
             Journal(tmp_path / FILE)
         with pytest.raises(JournalError, match=rf"is being searched by process {os.getpid()} on \w+"):
             repair(tmp_path)
-        assert State.of(tmp_path).word == "running"
+        assert State.of(tmp_path).status == "running"
     assert not is_running(tmp_path)
-    assert State.of(tmp_path).word == "interrupted"
+    assert State.of(tmp_path).status == "interrupted"
 
 
 # --- journals that are not as they should be
@@ -247,7 +250,7 @@ def test_an_empty_journal_is_a_search_that_has_not_begun(tmp_path: Path) -> None
     path = tmp_path / FILE
     path.touch()
     with Journal(path) as journal:
-        assert len(journal) == 0
+        assert len(journal.record.trials) == 0
     history, _ = run(path, lambda: Evolve(SPACE, objectives=LOSS), 8)
     assert len(history) == 8
 
@@ -262,7 +265,7 @@ def test_a_damaged_line_is_named_and_repair_keeps_all_the_others(tmp_path: Path,
     for broken in (lambda: read(path), lambda: Journal(path)):
         with pytest.raises(JournalError, match=f"line {where + 1}: damaged.*nas repair"):
             broken()
-    assert State.of(tmp_path).word == "damaged"
+    assert State.of(tmp_path).status == "damaged"
     before = path.read_bytes()
     kept, lost = repair(tmp_path)
     assert kept + lost == 9 + (where == 0)  # which gets a new header
@@ -291,7 +294,7 @@ def test_a_repaired_search_comes_to_the_same_end(tmp_path: Path) -> None:
     [
         (
             {"header": {"version": VERSION + 1}},
-            f"of version {VERSION + 1}, and this nas reads {VERSION}: use a newer nas",
+            f"has version {VERSION + 1}, and this nas reads {VERSION}: use a newer nas",
         ),
         ({"header": {"version": 1}}, r"an unreleased version of nas \(journal version 1; this version reads 2\)"),
         ({"header": {}}, "line 1: this is no entry of a journal"),
@@ -331,7 +334,7 @@ def test_a_journal_that_is_kept_can_be_read_and_goes_on(tmp_path: Path) -> None:
     assert len(trials) == 21
     assert {trial.job.epochs for trial in trials} == {0.0625, 0.25, 1.0}
     with Journal(tmp_path / FILE) as journal:
-        assert list(journal) == trials
+        assert list(journal.record.trials.values()) == trials
         journal.append(finished(job(LECTURE)))
     assert len(read(tmp_path / FILE)[0].trials) == 22
 
@@ -361,7 +364,7 @@ def test_a_newer_journal_is_not_repaired(tmp_path: Path) -> None:
     every = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([line_of({"header": {"version": VERSION + 1}}), *every[1:]]))
     before = path.read_bytes()
-    with pytest.raises(JournalError, match=r"cannot be repaired: it is of version 3.*use a newer nas"):
+    with pytest.raises(JournalError, match=r"cannot be repaired: the journal has version 3.*use a newer nas"):
         repair(tmp_path)
     assert path.read_bytes() == before
 
@@ -410,7 +413,7 @@ def test_what_changes_no_result_may_change() -> None:
 def test_what_changes_the_result_is_said() -> None:
     assert differences(ABOUT, changed("config", "epochs", 8.0)) == ["epochs was 4.0, and is 8.0"]
     [words] = differences(ABOUT, changed("dataset", "fingerprint", "bbbb"))
-    assert "the images of mnist-5k are others" in words
+    assert "the images of mnist-5k have changed" in words
     assert differences(ABOUT, changed("plugins", "space", "3333")) == ["the source of the space has changed"]
 
 

@@ -337,7 +337,7 @@ def test_the_journal_brings_back_what_was_written(tmp_path: Path) -> None:
         journal.append(bad)
     with Journal(tmp_path / "j") as journal:
         assert journal.record.about["config"] == {"seed": 1}
-        assert [scored(trial, LOSS) for trial in journal] == [good, bad]
+        assert [scored(trial, LOSS) for trial in journal.record.trials.values()] == [good, bad]
         assert journal.find(job(LECTURE, 0.5, 7)) is None
         assert journal.find(job(LECTURE, 0.25, 7)) is not None
 
@@ -351,10 +351,10 @@ def test_a_torn_last_line_is_cut_off_and_the_rest_kept(tmp_path: Path) -> None:
     for cut in (1, 40, 200):
         path.write_bytes(whole[:-cut])
         with Journal(path) as journal:
-            assert len(journal) == 1
+            assert len(journal.record.trials) == 1
             journal.append(finished(job(LECTURE, 1, 3)))
         with Journal(path) as journal:
-            assert [trial.job.seed for trial in journal] == [1, 3]
+            assert [trial.job.seed for trial in journal.record.trials.values()] == [1, 3]
 
 
 def test_a_damaged_line_is_refused_with_its_number(tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_a_damaged_line_is_refused_with_its_number(tmp_path: Path) -> None:
 
 def test_a_journal_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "j").write_bytes(line_of({"header": {"version": 99}}))
-    with pytest.raises(JournalError, match="is of version 99, and this nas reads 2: use a newer nas"):
+    with pytest.raises(JournalError, match="has version 99, and this nas reads 2: use a newer nas"):
         Journal(tmp_path / "j")
 
 
@@ -404,4 +404,4 @@ except StorageError as error:
     kept, _, message = done.stdout.partition(" ")
     assert message.startswith("j cannot be written (No space left on device): free some space")
     with Journal(tmp_path / "j") as journal:
-        assert [trial.job.seed for trial in journal] == list(range(int(kept)))
+        assert [trial.job.seed for trial in journal.record.trials.values()] == list(range(int(kept)))

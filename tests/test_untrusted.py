@@ -290,7 +290,7 @@ def test_nothing_is_allocated_for_what_is_refused(best: Path) -> None:
         ("[options]\nmutation = nan", "option mutation = nan: should be a finite number"),
         ('objectives = ["' + "x" * 100_000 + '"]', "there is no metric 'xxx"),
         ('device = "cuda:one"', "a device is written like cuda:1"),
-        ('data_dir = "' + "x" * 300 + '"', "no path can be like this"),
+        ('data_dir = "' + "x" * 300 + '"', "a path has at most 4,096 bytes, each name in it at most 255"),
         ("_file = 1", "there is no setting '_file'"),
     ],
 )  # fmt: skip

@@ -32,8 +32,8 @@ def list_(as_json: bool) -> None:
     if not states:
         _say(f"there are no searches in {Path('runs').absolute()}: `nas search` makes one")
     for state in states:
-        _say(f"{state.folder.name:38} {state.word}")
-        for line in (state.words, _summary(state) if "config" in state.record.about else ""):
+        _say(f"{state.folder.name:38} {state.status}")
+        for line in (state.detail, _summary(state) if "config" in state.record.about else ""):
             if line:
                 _say(f"    {line}")
 
@@ -60,11 +60,11 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({**_plain(state), "config": state.record.about.get("config", {}), "best": _leaders(state)})
         return
-    _say(f"{state.folder.name}: {state.word}{f' ({state.words})' if state.words else ''}")
+    _say(f"{state.folder.name}: {state.status}{f' ({state.detail})' if state.detail else ''}")
     if not state.record.about:
         return
     _say(_summary(state))
-    if state.word not in ("finished", "running") and "strategy" in state.record.about.get("config", {}):
+    if state.status not in ("finished", "running") and "strategy" in state.record.about.get("config", {}):
         _say(f"go on with: {searches.resume_command(state.folder, state.record.about.get('config', {}))}")
     _show_details(state)
 
@@ -75,8 +75,8 @@ def _report(state: State, path: Path) -> None:
     from nas.files import write_whole
     from nas.report.page import report
 
-    if state.word == "damaged":
-        raise NasError(state.words)
+    if state.status == "damaged":
+        raise NasError(state.detail)
     if not path.parent.is_dir():
         raise NasError(f"{path} cannot be written: there is no folder {path.parent}")
     write_whole(path, report(state.record))
@@ -96,10 +96,10 @@ def sync(search: str | None, store: str | None) -> None:
     from nas.records import searches
 
     state = searches.State.of(searches.named(search))
-    if state.word == "running":
-        raise NasError(f"{state.folder.name} is running ({state.words}) and writes its record itself")
-    if state.word == "damaged":
-        raise NasError(state.words)
+    if state.status == "running":
+        raise NasError(f"{state.folder.name} is running ({state.detail}) and writes its record itself")
+    if state.status == "damaged":
+        raise NasError(state.detail)
     from nas.dashboard.registry import log_model_of
     from nas.dashboard.store import store_of
     from nas.dashboard.thread import sync as write
@@ -158,8 +158,8 @@ def _plain(state: State) -> dict[str, Any]:
     best = _best(state)
     return {
         "search": str(state.folder),
-        "state": state.word,
-        "words": state.words,
+        "state": state.status,
+        "words": state.detail,
         "begun": record.sessions[0].at if record.sessions else None,
         "strategy": config.get("strategy", "train"),
         "dataset": record.about.get("dataset", {}).get("name"),
@@ -169,7 +169,7 @@ def _plain(state: State) -> dict[str, Any]:
         "seconds": record.seconds,
         "best_validation_accuracy": best[0].metrics.get("validation_accuracy") if best else None,
         "test_accuracy": (record.outcome or {}).get("test_accuracy"),
-        "process": record.sessions[-1].process if state.word == "running" and record.sessions else None,
+        "process": record.sessions[-1].process if state.status == "running" and record.sessions else None,
     }
 
 

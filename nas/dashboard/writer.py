@@ -115,7 +115,7 @@ class Writer:
     def _create_search(self) -> str:
         begun = self._record.sessions[0].at if self._record.sessions else self._record.at
         self._status = "RUNNING"
-        return self._create(self._record.name, begun, runs.search_tags(self._header))
+        return self._create(self._header.name, begun, runs.search_tags(self._header))
 
     def _log_configuration(self, search: Run | None) -> None:
         """The configuration and the data. A changed setting becomes a tag, because parameters cannot change."""
@@ -260,7 +260,7 @@ class Writer:
     def _create(self, name: str, start: float, tags: Mapping[str, Any]) -> str:
         common = {
             "nas.id": self._record.id,
-            "nas.search": self._record.name,
+            "nas.search": self._header.name,
             "strategy": self._header.kind,
             "mlflow.source.name": "nas",
         }

@@ -1,7 +1,6 @@
 """The journal of a search on the disk: a checksummed line of JSON for every event (see `record`).
 
-One process writes it at a time. It is the first observer of a search: the other observers see only events that are
-on the disk.
+One process writes it at a time. It is the first observer of a search: the others see only events that are on disk.
 """
 
 from __future__ import annotations
@@ -11,19 +10,20 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from nas.errors import JournalError, NasError, StorageError
+from nas.errors import JournalError, StorageError
 from nas.files import write_whole
 from nas.records.observer import Observer
 from nas.records.outcome import Outcome
-from nas.records.record import VERSION, Record, entry_of, line_of, lines, read, told_entry
+from nas.records.record import SCORES, VERSION, WRONG, Record, entry_of, line_of, lines, read, told_entry
 from nas.spaces.space import Candidate
 from nas.trial import Job, Trial
 
@@ -69,21 +69,11 @@ class Journal(Observer):
             raise
 
     def __enter__(self) -> Self:
-        """The journal."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file; another process may write it."""
         self._file.close()
         self._lock.release()
-
-    def __len__(self) -> int:
-        """How many trainings it holds."""
-        return len(self.record.trials)
-
-    def __iter__(self) -> Iterator[Trial]:
-        """Its trainings, in the order in which they were finished."""
-        return iter(self.record.trials.values())
 
     def find(self, job: Job) -> Trial | None:
         """The known trial of this job, without scores, or None."""
@@ -91,23 +81,19 @@ class Journal(Observer):
         return replace(trial, job=job) if trial else None
 
     def begin(self, about: Mapping[str, Any], *, more: bool = False, forced: bool = False) -> None:
-        """Keep that this process begins to work on the search.
+        """Keep that this process begins to work on the search, and the sections of the header that have changed.
 
         Args:
-            about: the sections of the header; those that changed are written.
-            more: whether there is more budget than before, so that the plan and the outcome are void.
-            forced: whether a change is accepted that changes the result.
+            about: the sections of the header.
+            more: whether the search was given more budget, so that its plan and its outcome are void.
+            forced: whether the user accepts changes that change the result.
         """
         changes = {name: value for name, value in about.items() if self.record.about.get(name) != value}
         process = {"process": os.getpid(), "host": platform.node()}
         self._write({"session": {**process, "changes": changes, "more": more, "forced": forced}})
 
     def append(self, trial: Trial) -> None:
-        """Keep a training; it is on the disk when this returns.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
+        """Keep a training; it is on the disk when this returns."""
         self._write({"trial": trial.to_dict()})
 
     def asked(self, count: int, candidates: Sequence[Candidate]) -> None:
@@ -118,11 +104,7 @@ class Journal(Observer):
             self._write({"asked": {"batch": number, "count": count, "candidates": proposed}}, sync=False)
 
     def told(self, trial: Trial) -> None:
-        """Keep the trial of a finished candidate, unless it is known.
-
-        Raises:
-            JournalError: the journal has another candidate in its place.
-        """
+        """Keep the trial of a finished candidate, unless it is known; refuse another candidate in its place."""
         number, self._told = self._told, self._told + 1
         if number < len(self.record.told):
             known = self.record.told[number].trial
@@ -132,7 +114,7 @@ class Journal(Observer):
             if number < self._settled and not self.record.forced:
                 raise JournalError(
                     f"this search cannot go on: candidate {number + 1} was {before}, and is {trial.job.key} now; "
-                    "--force goes on nevertheless"
+                    "--force goes on with it"
                 )
             self._write({"retold": number}, sync=False)
         # Like `asked`, it reaches the disk with the next training: after a power cut it is told again.
@@ -145,25 +127,11 @@ class Journal(Observer):
     def finished(self, outcome: Outcome) -> None:
         """Keep the winner."""
         content = {
-            "trials": outcome.trials,
-            "failed": outcome.failed,
-            "seconds": round(outcome.seconds, 3),
+            **{name: getattr(outcome, name) for name in SCORES},
             "winner": outcome.winner.job.key,
             "finalists": [[trial.job.key for trial in group] for group in outcome.finalists],
             "front": [trial.job.key for trial in outcome.front],
-            "test_accuracy": outcome.test_accuracy,
-            "test_loss": outcome.test_loss,
-            "test_images": outcome.test_images,
-            "compared": [
-                {
-                    "what": other.what,
-                    "trial": other.trial.job.key,
-                    "accuracy": other.accuracy,
-                    "only_winner": other.only_winner,
-                    "only_other": other.only_other,
-                }
-                for other in outcome.compared
-            ],
+            "compared": [{**vars(other), "trial": other.trial.job.key} for other in outcome.compared],
         }
         self._write({"outcome": content})
 
@@ -172,12 +140,11 @@ class Journal(Observer):
         self._write({"ended": {"status": status, "message": message}})
 
     def _write(self, entry: dict[str, Any], *, sync: bool = True) -> None:
-        seconds = round(time.monotonic() - self.begun, 3)
-        entry = {"at": round(time.time(), 3), "seconds": seconds, **entry}
+        entry = {"at": round(time.time(), 3), "seconds": round(time.monotonic() - self.begun, 3), **entry}
         data = line_of(entry)
         try:
             if self._file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301  # the reason why the rest was not written
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301  # why the rest is missing
             if sync:
                 os.fsync(self._file.fileno())
         except OSError as error:
@@ -199,7 +166,12 @@ def locked(path: Path) -> FileLock:
     try:
         lock.acquire()
     except Timeout:
-        raise JournalError(f"{path.parent} is being searched by {holder(path)}: wait for it, or end it") from None
+        try:
+            sessions = read(path)[0].sessions
+        except JournalError:
+            sessions = []
+        writer = f"process {sessions[-1].process} on {sessions[-1].host}" if sessions else "another process"
+        raise JournalError(f"{path.parent} is being searched by {writer}: wait for it, or end it") from None
     except OSError as error:
         raise StorageError.of(path, error) from None
     return lock
@@ -219,17 +191,8 @@ def is_running(folder: Path) -> bool:
         return False
 
 
-def holder(path: Path) -> str:
-    """The process that writes a journal, according to its latest session."""
-    try:
-        sessions = read(path)[0].sessions
-    except JournalError:
-        sessions = []
-    return f"process {sessions[-1].process} on {sessions[-1].host}" if sessions else "another process"
-
-
 def repair(folder: Path) -> tuple[int, int]:
-    """Write a damaged journal again with its whole lines; the old file is kept beside it.
+    """Write a damaged journal again without its damaged lines; the old file is kept beside it.
 
     Trainings stay. Trials that were told after the first damage are left out: the resumed search tells them again.
 
@@ -245,18 +208,16 @@ def repair(folder: Path) -> tuple[int, int]:
             every = list(lines(path))
         except OSError as error:
             raise JournalError(f"{path} cannot be read: {error.strerror}") from None
-        kept, lost = _whole(every, path)
+        kept, lost = _whole_lines(every, path)
         if kept != every:
-            number = 1
-            while (old := path.with_name(f"{FILE}.damaged-{number}")).exists():
-                number += 1
-            write_whole(old, b"".join(every))
+            copies = (path.with_name(f"{FILE}.damaged-{number}") for number in count(1))
+            write_whole(next(copy for copy in copies if not copy.exists()), b"".join(every))
             write_whole(path, b"".join(kept))
         return len(kept), lost
 
 
-def _whole(every: list[bytes], path: Path) -> tuple[list[bytes], int]:
-    """The lines to keep, each of which is valid after those before it, and the number of the others."""
+def _whole_lines(every: list[bytes], path: Path) -> tuple[list[bytes], int]:
+    """The lines that are valid after the lines before them, and the number of the others."""
     record, lost = Record(path), 0
     kept: list[bytes] = []
     for number, line in enumerate(every):
@@ -272,10 +233,10 @@ def _whole(every: list[bytes], path: Path) -> tuple[list[bytes], int]:
             record.take(entry)
         except JournalError as error:  # of another version
             raise JournalError(f"{path} cannot be repaired: {error}") from None
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, NasError):
+        except WRONG:
             lost += 1
             continue
         kept.append(line)
     if len(kept) < 2:
-        raise JournalError(f"{path}: no line of it is whole; start the search again")
+        raise JournalError(f"{path} has no whole line: start the search again")
     return kept, lost

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Concatenate, ParamSpec
 
 from nas.records.outcome import Header, Outcome
 from nas.spaces.space import Candidate
 from nas.trial import Trial
+
+P = ParamSpec("P")
 
 
 class Observer:
@@ -34,10 +37,10 @@ class Observer:
         """A candidate has passed through all its rungs: the strategy will be told this trial of it."""
 
     def selecting(self, jobs: int, epochs: float) -> None:
-        """The search is over: the best few are trained again, ``jobs`` trainings of ``epochs`` each."""
+        """The search is over: the finalists are trained again, ``jobs`` trainings of ``epochs`` each."""
 
     def warned(self, message: str) -> None:
-        """Something that the user should know, and that does not end the search."""
+        """Something happened that the user should know, and that does not end the search."""
 
     def finished(self, outcome: Outcome) -> None:
         """There is a winner."""
@@ -52,69 +55,36 @@ class Observer:
         """Nothing more will happen: write everything that is still to be written."""
 
 
-class Observers(Observer):
-    """Several observers as one. Each is told everything, in their order; a warning is passed on only once.
+def _each(method: Callable[Concatenate[Observer, P], None]) -> Callable[Concatenate[Observers, P], None]:
+    def call(self: Observers, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        for observer in self.observers:
+            getattr(observer, method.__name__)(*args, **kwargs)
 
-    Every method is written out, so that a wrong name or argument is found by a type checker.
-    """
+    return call
+
+
+class Observers(Observer):
+    """Several observers as one. Each is told everything, in their order; a warning is passed on only once."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = tuple(observers)
+        self.observers = tuple(observers)
         self._warnings = set[str]()
 
-    def started(self, header: Header) -> None:
-        """Tell each observer."""
-        for observer in self._observers:
-            observer.started(header)
-
-    def resumed(self, told: int, trained: Collection[str], seconds: float) -> None:
-        """Tell each observer."""
-        for observer in self._observers:
-            observer.resumed(told, trained, seconds)
-
-    def asked(self, count: int, candidates: Sequence[Candidate]) -> None:
-        """Tell each observer."""
-        for observer in self._observers:
-            observer.asked(count, candidates)
-
-    def trained(self, trial: Trial) -> None:
-        """Tell each observer."""
-        for observer in self._observers:
-            observer.trained(trial)
-
-    def told(self, trial: Trial) -> None:
-        """Tell each observer."""
-        for observer in self._observers:
-            observer.told(trial)
-
-    def selecting(self, jobs: int, epochs: float) -> None:
-        """Tell each observer."""
-        for observer in self._observers:
-            observer.selecting(jobs, epochs)
+    # A type checker finds a wrong name here, and a wrong argument where one of these is called.
+    started = _each(Observer.started)
+    resumed = _each(Observer.resumed)
+    asked = _each(Observer.asked)
+    trained = _each(Observer.trained)
+    told = _each(Observer.told)
+    selecting = _each(Observer.selecting)
+    finished = _each(Observer.finished)
+    failed = _each(Observer.failed)
+    interrupted = _each(Observer.interrupted)
+    close = _each(Observer.close)
 
     def warned(self, message: str) -> None:
-        """Tell each observer, once: several workers may warn of the same."""
+        """Tell each observer, once: several workers may send the same warning."""
         if message not in self._warnings:
             self._warnings.add(message)
-            for observer in self._observers:
+            for observer in self.observers:
                 observer.warned(message)
-
-    def finished(self, outcome: Outcome) -> None:
-        """Tell each observer."""
-        for observer in self._observers:
-            observer.finished(outcome)
-
-    def failed(self, message: str) -> None:
-        """Tell each observer."""
-        for observer in self._observers:
-            observer.failed(message)
-
-    def interrupted(self) -> None:
-        """Tell each observer."""
-        for observer in self._observers:
-            observer.interrupted()
-
-    def close(self) -> None:
-        """Tell each observer."""
-        for observer in self._observers:
-            observer.close()

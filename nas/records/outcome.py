@@ -22,7 +22,7 @@ class Header:
     dataset: Mapping[str, Any]  # name, fingerprint, train and validation (numbers of images)
     limits: Limits
     objectives: tuple[Objective, ...]
-    note: str = ""  # a remark on the data for the user, such as another data set than the one that was looked for
+    note: str = ""  # a remark for the user, for example that mnist is not available and mnist-5k is used
 
     @property
     def name(self) -> str:

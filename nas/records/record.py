@@ -1,4 +1,4 @@
-"""The entries of a journal, line by line, and the record that they add up to.
+"""The entries of a journal, line by line, and the record that they add up to: the state of a search.
 
 A line is ``{"check": CRC-32 of the rest, "at": seconds since 1970, "seconds": of the search so far, KIND: …}``:
 
@@ -42,6 +42,9 @@ LONGEST = 1 << 24  # bytes of a line; a trial of a hundred layers has 10,000
 SECTIONS = {"config", "dataset", "limits", "plugins", "versions"}
 LOST = 1_000  # batches that may be missing from a repaired journal
 KINDS = ("header", "session", "asked", "trial", "told", "retold", "searched", "outcome", "ended")
+SCORES = ("trials", "failed", "seconds", "test_accuracy", "test_loss", "test_images")  # of an outcome
+# Raised by an entry that is not as this module writes it; a `NasError` by a network in it that cannot exist.
+WRONG = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, NasError)
 
 
 class Asked(NamedTuple):
@@ -80,7 +83,7 @@ class Record:
     retold: int = 0  # how often trials have become void
     plan: dict[str, Any] | None = None
     outcome: dict[str, Any] | None = None
-    outcomes: int = 0  # how often the test images were opened
+    outcomes: int = 0  # how often the test images were opened for a winner
     ended: dict[str, Any] | None = None
     sessions: list[Session] = field(default_factory=list)
     before_more: float = 0.0  # the seconds of the search when it was last given more budget after its plan
@@ -88,11 +91,6 @@ class Record:
     forced: bool = False  # whether it was ever resumed although something had changed
     seconds: float = 0.0  # the time of the search over all sessions
     at: float = 0.0  # of the latest line
-
-    @property
-    def name(self) -> str:
-        """The search's name: that of its folder."""
-        return self.path.parent.name
 
     @property
     def header(self) -> Header:
@@ -125,31 +123,22 @@ class Record:
         header, outcome = self.header, self.outcome
         told = {entry.trial.job.key: scored(entry.trial, header.objectives) for entry in self.told}
         try:
+            groups = [
+                [scored(self.trials[key], header.objectives) for key in group] for group in outcome["finalists"]
+            ]
             return Outcome(
                 header=header,
-                trials=int(outcome["trials"]),
-                failed=int(outcome["failed"]),
-                seconds=float(outcome["seconds"]),
                 winner=told[outcome["winner"]],
-                finalists=(
-                    groups := tuple(
-                        tuple(scored(self.trials[key], header.objectives) for key in keys)
-                        for keys in outcome["finalists"]
-                    )
-                ),
-                retrained=groups[0],
+                finalists=tuple(map(tuple, groups)),
+                retrained=tuple(groups[0]),
                 front=tuple(told[key] for key in outcome["front"]),
-                test_accuracy=float(outcome["test_accuracy"]),
-                test_loss=float(outcome["test_loss"]),
-                test_images=int(outcome["test_images"]),
                 opened=self.outcomes,
-                compared=tuple(self._comparison(compared) for compared in outcome["compared"]),
+                compared=tuple(map(self._comparison, outcome["compared"])),
                 weights=self.path.parent / "best" / "weights.safetensors",
+                **{name: outcome[name] for name in SCORES},
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise JournalError(
-                f"{self.path}: its outcome names a training that is missing ({error!r:.100})"
-            ) from None
+            raise JournalError(f"{self.path}: its outcome names a missing training ({error!r:.100})") from None
 
     def _comparison(self, content: Mapping[str, Any]) -> Comparison:
         if content["what"] not in COMPARED_WITH:
@@ -159,11 +148,7 @@ class Record:
         return Comparison(content["what"], trial, _within(content["accuracy"], "accuracy", 1.0), *counts)
 
     def take(self, entry: Mapping[str, Any]) -> None:
-        """Add one entry.
-
-        Raises:
-            ValueError: the entry is of no known kind, or out of range.
-        """
+        """Add one entry, or raise one of `WRONG` if it is not valid."""
         kind = next((kind for kind in KINDS if kind in entry), None)
         if kind is None:
             raise ValueError(f"an entry of no known kind: {', '.join(map(str, entry))[:80]}")
@@ -196,13 +181,13 @@ class Record:
                 self.retold += 1  # first, so that a thread that reads the rest knows that it is stale
                 self.told = self.told[: int(content)]
             case "searched":
-                self.plan = {name: _within(content[name], name, 1e4) for name in ("finalists", "seeds", "epochs")}
                 if "lecture" not in content:
                     raise JournalError("it was made by an unreleased version of nas: start the search again")
+                self.plan = {name: checks.whole(content[name], name, 10_001) for name in ("finalists", "seeds")}
+                self.plan["epochs"] = _within(content["epochs"], "epochs", 1e4)
                 self.plan["lecture"] = bool(content["lecture"])
             case "outcome":
-                scores = ("test_accuracy", "test_loss", "seconds", "trials", "failed", "test_images")
-                checks.numbers({name: content[name] for name in scores}, "outcome")
+                checks.numbers({name: content[name] for name in SCORES}, "outcome")
                 _within(content["test_accuracy"], "test_accuracy", 1.0)
                 checks.whole(content["test_images"] - 1, "test_images", 2**31)
                 self.outcome = {**content, "at": self.at}
@@ -216,24 +201,23 @@ def _header(content: Any) -> dict[str, Any]:
     if version < VERSION:
         raise JournalError(
             f"this search was made by an unreleased version of nas (journal version {version}; this version reads "
-            f"{VERSION})"
+            f"{VERSION}): start the search again"
         )
     if version > VERSION:
-        raise JournalError(f"it is of version {version}, and this nas reads {VERSION}: use a newer nas")
+        raise JournalError(f"the journal has version {version}, and this nas reads {VERSION}: use a newer nas")
     if not re.fullmatch("[0-9a-f]{16}", str(content["id"])):
         raise ValueError(f"the id {quoted(content['id'])} should be 16 hexadecimal digits")
     return _sections(content)
 
 
-def _within(value: Any, what: str, most: float) -> float:
-    number = checks.number(value, what)
-    if not 0 <= number <= most:
-        raise ValueError(f"{what} is {number}, and should be from 0 to {most:g}")
+def _within(value: Any, name: str, high: float) -> float:
+    number = checks.number(value, name)
+    if not 0 <= number <= high:
+        raise ValueError(f"{name} is {number}, and should be from 0 to {high:g}")
     return number
 
 
 def _sections(content: Any) -> dict[str, Any]:
-    """The sections of a header; each of them has to be an object."""
     sections = checks.named(content, "header")
     for name in SECTIONS & sections.keys():
         checks.named(sections[name], name)
@@ -242,16 +226,13 @@ def _sections(content: Any) -> dict[str, Any]:
 
 def place(folder: Path) -> str:
     """The argument that names a search on the command line: its name under runs/, otherwise its path."""
-    try:
-        return folder.name if folder.parent == RUNS.absolute() else str(folder)
-    except OSError:  # the current folder has gone
-        return str(folder)
+    return folder.name if folder.parent == RUNS.absolute() else str(folder)
 
 
 def told_entry(record: Record, trial: Trial) -> str | dict[str, Any]:
-    """The content of a told entry: the key of a known training that is the same, otherwise the whole trial."""
-    plain = replace(trial, scores=())
-    return trial.job.key if record.trials.get(trial.job.key) == plain else plain.to_dict()
+    """The content of a told entry: the key of a training with the same trial, otherwise the whole trial."""
+    unscored = replace(trial, scores=())
+    return trial.job.key if record.trials.get(trial.job.key) == unscored else unscored.to_dict()
 
 
 def line_of(entry: Mapping[str, Any]) -> bytes:
@@ -293,26 +274,19 @@ def read(path: Path) -> tuple[Record, int]:
         for number, line in enumerate(lines(path), 1):
             if not line.endswith(b"\n") and len(line) < LONGEST:
                 break
-            _take(record, line, number)
+            where, entry = f"{path}, line {number}", entry_of(line)
+            if entry is None:
+                advice = f"`nas repair {shlex.quote(place(path.parent))}` keeps all whole lines"
+                raise JournalError(f"{where}: damaged (its checksum is wrong); {advice}")
+            if (number == 1) != ("header" in entry):
+                raise JournalError(f"{where}: {'the header is missing' if number == 1 else 'a second header'}")
+            try:
+                record.take(entry)
+            except JournalError as error:
+                raise JournalError(f"{path} cannot be read: {error}") from None
+            except WRONG as error:
+                raise JournalError(f"{where}: this is no entry of a journal ({error!r:.100})") from None
             whole += len(line)
     except OSError as error:
         raise JournalError(f"{path} cannot be read: {error.strerror}") from None
     return record, whole
-
-
-def _take(record: Record, line: bytes, number: int) -> None:
-    where = f"{record.path}, line {number}"
-    entry = entry_of(line)
-    if entry is None:
-        raise JournalError(
-            f"{where}: damaged (its checksum is wrong); "
-            f"`nas repair {shlex.quote(place(record.path.parent))}` keeps all whole lines"
-        )
-    if (number == 1) != ("header" in entry):
-        raise JournalError(f"{where}: {'the header is missing' if number == 1 else 'a second header'}")
-    try:
-        record.take(entry)
-    except JournalError as error:
-        raise JournalError(f"{record.path} cannot be read: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, NasError) as error:
-        raise JournalError(f"{where}: this is no entry of a journal ({error!r:.100})") from None

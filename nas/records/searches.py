@@ -1,4 +1,4 @@
-"""The folders of searches: a new one, one by its name, a network in one, its state, what has changed."""
+"""The folders of searches: making and finding them, the networks in them, their state and their changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nas.records.journal import FILE, LOCK, is_running
 from nas.records.record import RUNS, Record, place, read
 
 TOML = "search.toml"
-# In the record, before the name of the class of a strategy, space, data set or evaluator that was given as a
+# Stands in the record before the name of a class, where a strategy, space, data set or evaluator was given as a
 # Python object. No file holds the object: the search goes on only with the same one.
 GIVEN = "object:"
 WINNER = Path("best/architecture.json")
@@ -30,15 +30,11 @@ FREE = frozenset({"trials", "time_limit", "workers", "mlflow", "data_dir", "plug
 
 
 def new_folder(out: Path | None, kind: str) -> Path:
-    """A new or empty folder for a run.
-
-    Raises:
-        NasError: it cannot be made or written, or is not empty.
-    """
+    """Make a new folder for a run, or take an empty one; None: a new one in runs/."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder = (out or RUNS / f"{stamp}-{kind}-{secrets.token_hex(2)}").absolute()
     try:
-        if folder.exists() and any(_is_work(path) for path in folder.iterdir()):
+        if folder.exists() and any(map(_is_work, folder.iterdir())):
             raise UsageError(f"{folder} is not empty; choose another folder with --out, or `nas resume` it")
         (folder / "retrained").mkdir(parents=True, exist_ok=True)
         (folder / FILE).touch()
@@ -48,27 +44,28 @@ def new_folder(out: Path | None, kind: str) -> Path:
 
 
 def _is_work(path: Path) -> bool:
-    """Whether something would be lost; what a run leaves that was ended before it began is nothing."""
+    """Whether deleting the path would lose work; a run that was killed before it began leaves none."""
     if path.name == FILE:
         return path.stat().st_size > 0
     return path.name != LOCK and not (path.name == "retrained" and not any(path.iterdir()))
 
 
-def named(search: str | None, *, to_resume: bool = False) -> Path:
-    """The folder of a search: by its path, by its name under runs/, or the latest one.
+def named(search: str | None, *, needs: str | Path = FILE) -> Path:
+    """The folder of a search.
 
     Args:
-        search: path, name, or None.
-        to_resume: the latest one is the latest search, not a training.
+        search: its path, or its name under runs/; None for the latest one.
+        needs: a file that the latest one must have; a training has no `TOML`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such search.
     """
     if search is None:
-        known = [folder for folder in every() if not to_resume or (folder / TOML).exists()]
+        known = [folder for folder in every() if (folder / needs).exists()]
         if not known:
-            raise UsageError(f"there are no searches in {RUNS.absolute()}: run `nas search`, or name a folder")
-        return max(known, key=lambda folder: (folder / FILE).stat().st_mtime)
+            kind = "search with a winner" if needs == WINNER else "search"
+            raise UsageError(f"there is no {kind} in {RUNS.absolute()}: run `nas search`, or name a folder")
+        return max(known, key=lambda folder: (folder / needs).stat().st_mtime)
     path = Path(search)
     for folder in (RUNS / path if path.name == search else path, path):
         if (folder / FILE).is_file():
@@ -83,79 +80,44 @@ def any_network(text: str) -> tuple[str, Architecture]:
 
     Args:
         text: the name of a known network or of a torchvision model; a search, for its winner; the id of a network
-            of any search (see `network`); or the path of an architecture.json.
-
-    Raises:
-        NasError: there is no such network, or its file cannot be read.
+            of any search under runs/, its first four digits or more, or SEARCH/ID; or the path of an
+            architecture.json.
     """
     if text in KNOWN:
         return text, KNOWN[text]
     if text in BACKBONES:
         return text, Architecture((Pretrained(text),))
     path = Path(text)
-    if not path.is_file() and (found := network(text)):
-        return found
+    if path.is_file():
+        return plain(path.stem), Architecture.read(path)
+    if (RUNS / path / FILE).is_file() or (path / FILE).is_file():
+        return path.name, Architecture.read(named(text) / WINNER)
+    within, _, digits = text.rpartition("/")
+    if re.fullmatch("[0-9a-f]{4,12}", digits):
+        return _network(within, digits)
     if not os.path.lexists(text):
         raise UsageError(f"{unknown('network', text, (*KNOWN, *BACKBONES))}, nor a search or a file of that name")
     return plain(path.stem), Architecture.read(path)
 
 
-def network(text: str) -> tuple[str, Architecture] | None:
-    """A network of a search, and its name.
-
-    Args:
-        text: the search, for its winner; or the id of a network of any search under runs/, or its first digits;
-            or SEARCH/ID.
-
-    Returns:
-        None where the text is neither an id nor a search.
-
-    Raises:
-        UsageError: there is no such network, or more than one.
-        JournalError: the journal cannot be read.
-    """
-    within, _, digits = text.rpartition("/")
-    if re.fullmatch("[0-9a-f]{4,12}", digits) and not _is_search(text):
-        folders = [named(within)] if within else every()
-        every_id = {key: one for folder in folders for key, one in _networks(folder).items()}
-        found = {key: one for key, one in every_id.items() if key.startswith(digits)}
-        if len(found) == 1:
-            return found.popitem()
-        if found:
-            some = ", ".join(sorted(found)[:5])
-            raise UsageError(f"{len(found)} networks have an id that begins with {digits}: {some}; say more of it")
-        where = within or f"the {len(folders)} searches of {RUNS.absolute()}"
-        raise UsageError(f"there is no network with the id {digits} in {where}; `nas show` lists the best")
-    if not _is_search(text):
-        return None
-    return Path(text).name, Architecture.read(named(text) / "best" / "architecture.json")
-
-
-def _networks(folder: Path) -> dict[str, Architecture]:
-    """The networks of a search by their ids, as far as its journal can be read."""
-    record = State.of(folder).record
-    candidates = [told.trial.job.candidate for told in record.told]
-    candidates += [trial.job.candidate for trial in record.trials.values()]
-    return {one.architecture.id: one.architecture for one in candidates}
-
-
-def _is_search(text: str) -> bool:
-    return any((folder / FILE).is_file() for folder in (RUNS / text, Path(text)))
+def _network(search: str, digits: str) -> tuple[str, Architecture]:
+    """The network whose id begins with some digits, of one search or, with an empty name, of any search."""
+    folders = [named(search)] if search else every()
+    records = [State.of(folder).record for folder in folders]
+    trials = [trial for record in records for trial in (*(t.trial for t in record.told), *record.trials.values())]
+    matches = {trial.id: trial.job.candidate.architecture for trial in trials if trial.id.startswith(digits)}
+    if not matches:
+        place = search or f"the {len(folders)} searches of {RUNS.absolute()}"
+        raise UsageError(f"there is no network with the id {digits} in {place}; `nas show` lists the best")
+    if len(matches) > 1:
+        some = ", ".join(sorted(matches)[:5])
+        raise UsageError(f"{len(matches)} networks have an id that begins with {digits}: {some}; add more digits")
+    return matches.popitem()
 
 
 def with_winner(search: str | None) -> Path:
-    """The folder of a search that has handed its winner over: see `named`, or the latest one.
-
-    Raises:
-        UsageError: there is none.
-        NasError: it has no winner.
-    """
-    if search is None:
-        known = [folder for folder in every() if (folder / WINNER).exists()]
-        if not known:
-            raise UsageError(f"no search in {RUNS.absolute()} has a winner: run `nas search`, or name a folder")
-        return max(known, key=lambda folder: (folder / WINNER).stat().st_mtime)
-    folder = named(search)
+    """The folder of a search that has a winner, found as `named` finds it; None for the latest one."""
+    folder = named(search, needs=WINNER)
     if not (folder / WINNER).exists():
         raise NasError(f"{folder.name} has no winner: `nas show {place(folder)}` says how far it is")
     return folder
@@ -172,8 +134,8 @@ class State:
 
     folder: Path
     record: Record  # as far as it can be read
-    word: str  # running, interrupted, finished, failed, damaged
-    words: str = ""  # what else there is to say
+    status: str  # running, interrupted, finished, failed, damaged
+    detail: str = ""  # the process, the error message, or the reason
 
     @classmethod
     def of(cls, folder: Path) -> State:
@@ -195,34 +157,34 @@ class State:
 
 
 def resume_command(folder: Path, config: Mapping[str, Any]) -> str:
-    """How to go on with a search: a command, or a line of Python where the search was given Python objects.
+    """The command that resumes a search, or a line of Python if the search was given Python objects.
 
-    Folders of plugins have to be named again, as their code will run.
+    It names the folders of plugins again, because their code will run.
     """
     objects = {kind: str(name).removeprefix(GIVEN) for kind, name in config.items() if str(name).startswith(GIVEN)}
     if objects:
         again = ", ".join(f"{kind}={name}" for kind, name in objects.items())
         return f"nas.resume({place(folder)!r}, {again}) in Python"
-    options = [word for path in config.get("plugins", ()) for word in ("--plugins", str(path))]
+    options = [part for path in config.get("plugins", ()) for part in ("--plugins", str(path))]
     return shlex.join(["nas", "resume", place(folder), *options])
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What has changed of a search since it was begun, a line for each change that can change its result.
+    """The changes of a search since it began that can change its result, a line for each.
 
     Args:
-        before: the header of its journal.
-        now: what the header would be.
+        before: the header in its journal.
+        now: the header that this process would write.
     """
     then, own = before.get("config", {}), now.get("config", {})
-    found = [
+    changes = [
         f"{name} was {then.get(name)!r:.60}, and is {own.get(name)!r:.60}"
         for name in sorted({*then, *own} - FREE)
         if then.get(name) not in (own.get(name), "auto")  # "auto" had decided nothing
     ]
     old = before.get("dataset", {}).get("fingerprint")
     if old and old != now["dataset"]["fingerprint"]:
-        found.append(f"the images of {now['dataset']['name']} are others (their fingerprint was {old})")
+        changes.append(f"the images of {now['dataset']['name']} have changed (their fingerprint was {old})")
     sources = before.get("plugins", {})
     changed = [kind for kind, source in now["plugins"].items() if sources.get(kind, source) != source]
-    return found + [f"the source of the {kind} has changed" for kind in changed]
+    return changes + [f"the source of the {kind} has changed" for kind in changed]

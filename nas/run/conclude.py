@@ -1,9 +1,9 @@
-"""The end of a run: the winner is handed over, and the test images are opened, once, for it."""
+"""The end of a run: the winner is handed over, and the test images are opened once, for the winner."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nas.errors import NasError
@@ -29,12 +29,8 @@ def conclude(
 ) -> Outcome:
     """Hand the winner over, open the test images, and tell the observers.
 
-    Args:
-        run: the run that ends.
-        winner: the search's trial of the winner.
-        finalists: the trainings of all finalists, the winner's first.
-        history: all trials of the search.
-        lecture: the training of the lecture's network beside them.
+    ``winner`` is its trial in the search; ``finalists`` are the trainings of each finalist, one per seed, the
+    winner's first; ``lecture`` is a training of the lecture's network to compare with.
     """
     chosen, *second = (best_seed(group) for group in finalists)
     folder, source = run.header.folder / "best", run.resolved.source
@@ -45,9 +41,15 @@ def conclude(
     if lecture is not None and lecture.id != winner.id:
         beside = {what: trial for what, trial in beside.items() if trial.id != lecture.id}
         beside["lecture"] = lecture
-    others = _restored(run, beside)
+    others, limits = dict[str, "Network"](), run.resolved.limits
+    for what, trial in beside.items():
+        weights = run.retrained / f"{trial.job.key}.safetensors"
+        try:
+            architecture = trial.job.candidate.architecture
+            others[what] = restored(architecture, limits.input_shape, limits.classes, weights)
+        except (ValueError, NasError) as error:  # its weights are damaged
+            run.observer.warned(f"the winner is not compared with {COMPARED_WITH[what]}: {error}")
     tested, *rest = open_test(source, [network, *others.values()])
-    pairs = zip(others, rest, strict=True)
     outcome = Outcome(
         header=run.header,
         trials=len(history),
@@ -61,22 +63,9 @@ def conclude(
         test_images=len(tested.right),
         front=tuple(front(history)),
         opened=run.record.outcomes + 1,
-        compared=tuple(tested.compared_with(other, what, beside[what]) for what, other in pairs),
+        compared=tuple(tested.compared_with(o, what, beside[what]) for what, o in zip(others, rest, strict=True)),
         weights=folder / "weights.safetensors",
     )
     write_card(outcome)
     run.observer.finished(outcome)
     return outcome
-
-
-def _restored(run: Run, trials: Mapping[str, Trial]) -> dict[str, Network]:
-    """The trained networks that the winner is compared with; without those whose weights are damaged."""
-    found, limits = {}, run.resolved.limits
-    for what, trial in trials.items():
-        weights = run.retrained / f"{trial.job.key}.safetensors"
-        try:
-            architecture = trial.job.candidate.architecture
-            found[what] = restored(architecture, limits.input_shape, limits.classes, weights)
-        except (ValueError, NasError) as error:
-            run.observer.warned(f"the winner is not compared with {COMPARED_WITH[what]}: {error}")
-    return found

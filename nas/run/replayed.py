@@ -21,7 +21,7 @@ class ReplayedStrategy(Strategy):
     Args:
         make: makes the strategy.
         known: the batches in the journal, by their number.
-        trusting: go on even if the answers differ, because the strategy was changed on purpose.
+        trusting: go on even if the answers differ, because the user changed the strategy on purpose.
     """
 
     def __init__(
@@ -33,13 +33,12 @@ class ReplayedStrategy(Strategy):
         self._batch = 0
 
     def ask(self, count: int) -> list[Candidate]:
-        """The candidates of this batch: as in the journal if it has them."""
+        """The candidates of this batch: those in the journal if it has them."""
         number, self._batch = self._batch, self._batch + 1
         known = self._known.get(number)
         if known is None:
             return self._inner.ask(count)
-        is_last = number == max(self._known)
-        if is_last and _ids(self._inner.ask(count)[:count]) != _ids(known.candidates):
+        if number == max(self._known) and _ids(self._inner.ask(count)[:count]) != _ids(known.candidates):
             try:
                 self._ask_everything_again(number)
             except JournalError:
@@ -54,20 +53,19 @@ class ReplayedStrategy(Strategy):
         self._inner.tell(trials)
 
     def _ask_everything_again(self, last: int) -> None:
-        self._inner = self._make()
-        start = 0
+        self._inner, left = self._make(), list(self.history)
         for number in range(last + 1):
             known = self._known.get(number)
             if known is None or _ids(self._inner.ask(known.wanted)[: known.wanted]) != _ids(known.candidates):
                 raise JournalError(
                     f"this search cannot go on: for batch {number + 1}, the strategy {self.label} proposes other "
                     "candidates than before. Either it or the space has changed, or it depends on more than the "
-                    "history and the seed; --force goes on all the same"
+                    "history and the seed; --force goes on with it"
                 )
             if number < last:
-                end = start + len(known.candidates)
-                self._inner.tell(self.history[start:end])
-                start = end
+                count = len(known.candidates)
+                self._inner.tell(left[:count])
+                left = left[count:]
 
 
 def _ids(candidates: Iterable[Candidate]) -> list[str]:

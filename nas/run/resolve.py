@@ -1,6 +1,6 @@
-"""Setting up: what a configuration names is found and checked, and what it leaves open is decided.
+"""Setting up: find and check everything that a configuration names, and decide everything that it leaves open.
 
-All of it happens before the first training, and nothing is written.
+All of this happens before the first training, and nothing is written.
 """
 
 from __future__ import annotations
@@ -31,22 +31,21 @@ if TYPE_CHECKING:
     from nas.data.dataset import Dataset
     from nas.data.plugin import DatasetPlugin
 
-# Settings that a training of one network does not have, and options that it may have.
+# The settings that only a search has, and the prefixes of the options that a training of one network may have.
 SEARCH_ONLY = frozenset(
     {"strategy", "space", "trials", "time_limit", "objectives", "max_parameters", "max_flops", "batch", "rungs"}
 )
 TRAINING_OPTIONS = ("dataset.", "evaluator.")
-# What the constructor of an evaluator may ask for.
+# The arguments that the constructor of an evaluator may ask for.
 EVALUATOR_GETS = ("dataset", "recipe", "workers", "device", "group", "weights", "until", "warn")
-# With `--group auto`, this many networks at least train at the same time on a GPU.
-AT_LEAST_TOGETHER = 4
+AT_LEAST_TOGETHER = 4  # networks that train at the same time on a GPU with `--group auto`
 # A full training during the search sees at least this many images: one epoch of mnist, four of mnist-5k.
 IMAGES_PER_TRAINING = 14_000
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A configuration in which nothing is open any more."""
+    """A configuration in which everything is decided."""
 
     experiment: Experiment  # with the data set, the epochs, the device and the precision that were decided
     parts: Mapping[str, Any]  # kind → the plugin's class; a space or a data set may be an object
@@ -78,13 +77,7 @@ class Resolved:
         return _make_strategy(self.experiment, self.parts, self.limits, self.objectives)
 
     def make_evaluator(self, weights: Path | None, until: float | None, warn: Callable[[str], None]) -> Any:
-        """A new evaluator, which may be a context manager.
-
-        Args:
-            weights: the folder for trained weights, or None.
-            until: the moment (``time.monotonic``) when time is up, or None.
-            warn: shows the user a line.
-        """
+        """A new evaluator, which may be a context manager; see `Evaluator` for the arguments."""
         return plugins.create(
             self.parts["evaluator"], self.experiment.options_of("evaluator"), dataset=self.data,
             recipe=self.recipe, workers=self.workers, device=self.device, group=self.experiment.group,
@@ -92,7 +85,7 @@ class Resolved:
         )  # fmt: skip
 
     def about(self) -> dict[str, Any]:
-        """What the journal says of it, section by section."""
+        """The header of the journal, section by section."""
         config = {**self.experiment.model_dump(mode="json"), **self.training}
         if self.training:
             config = {name: value for name, value in config.items() if name not in SEARCH_ONLY}
@@ -102,7 +95,7 @@ class Resolved:
             "dataset": {"name": self.source.name, "fingerprint": self.data.fingerprint, **sizes},
             "limits": {**asdict(self.limits), "input_shape": list(self.limits.input_shape)},
             "note": self.source.note,
-            # With another source of a plugin, the result may be another.
+            # A change in the source of a plugin may change the result.
             "plugins": {kind: self._source_of(kind) for kind in self.parts},
             "versions": {package: version(package) for package in ("nas", "torch")},
         }
@@ -115,23 +108,22 @@ class Resolved:
             return plugins.source_hash(part)
         try:
             return hashlib.sha256(inspect.getsource(part).encode()).hexdigest()[:16]
-        except (OSError, TypeError):  # typed in
+        except (OSError, TypeError):  # a class typed into an interpreter
             return ""
 
 
 def resolve(experiment: Experiment, training: Mapping[str, str | int] = MappingProxyType({})) -> Resolved:
-    """Decide what a configuration leaves open; find and check what it names.
+    """Find and check everything that a configuration names, and decide everything that it leaves open.
 
     Args:
         experiment: the configuration.
-        training: what the record says of the training of one network; empty for a search.
-
-    Raises:
-        NasError: something cannot be found, or is wrong.
+        training: the network and the number of seeds, for the training of one network; empty for a search.
     """
     plugins.offer(experiment.plugins)
     objectives = tuple(Objective.parse(text) for text in experiment.objectives)
-    parts = {} if training else _search_parts(experiment, objectives)
+    parts = {} if training else {kind: experiment.part(kind) for kind in ("strategy", "space")}
+    if parts:
+        _make_strategy(experiment, parts, Limits(), objectives)  # checks the options of both
     spawn.warm_up()
     parts["evaluator"] = experiment.part("evaluator")
     with _placed(experiment, "evaluator"):
@@ -148,17 +140,11 @@ def resolve(experiment: Experiment, training: Mapping[str, str | int] = MappingP
     decided = {"epochs": epochs, "device": device, "precision": recipe.precision}
     if not experiment.dataset.startswith(GIVEN):
         decided["dataset"] = source.name  # where it was "auto"
+    automatic = spawn.cores() if device == "cpu" else 1
     return Resolved(
         experiment.model_copy(update=decided), parts, source, data, limits, objectives, recipe, epochs, device,
-        _workers(experiment, device), training,
+        automatic if experiment.workers == "auto" else experiment.workers, training,
     )  # fmt: skip
-
-
-def _search_parts(experiment: Experiment, objectives: Sequence[Objective]) -> dict[str, Any]:
-    """The strategy's class and the space; a strategy is made to check its options."""
-    parts = {kind: experiment.part(kind) for kind in ("strategy", "space")}
-    _make_strategy(experiment, parts, Limits(), objectives)
-    return parts
 
 
 def _make_strategy(
@@ -171,7 +157,6 @@ def _make_strategy(
 
 
 def _source(experiment: Experiment) -> DatasetPlugin:
-    """The source of the data: found by its name, or given."""
     if not experiment.dataset.startswith(GIVEN):
         with _placed(experiment, "dataset"):
             options = experiment.options_of("dataset")
@@ -184,14 +169,14 @@ def _source(experiment: Experiment) -> DatasetPlugin:
 
 
 def _made(experiment: Experiment, kind: str, part: Any, **given: Any) -> Any:
-    """An object of a plugin's class, with the options of its kind; an object that was given, as it is."""
+    """An object of a plugin's class, with the options of its kind; a part that is an object already, unchanged."""
     options = experiment.options_of(kind)
     if isinstance(part, type):
         with _placed(experiment, kind):
             return plugins.create(part, options, **given)
     if options:
         name = f"{kind}.{next(iter(options))}"
-        raise UsageError(f"the {kind} is an object, which is made already: leave out the option {name}")
+        raise UsageError(f"the {kind} is an object, which takes no options any more: leave out the option {name}")
     return part
 
 
@@ -206,36 +191,21 @@ def _placed(experiment: Experiment, kind: str) -> Iterator[None]:
 
 
 def _device(name: str) -> str:
-    """Where to train; ``auto`` is a CUDA device where there is one.
-
-    Raises:
-        UsageError: there is no such device here.
-    """
+    """The device that trains; ``auto`` is a CUDA device if there is one."""
     import torch
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     kind, _, index = name.partition(":")
-    many = torch.cuda.device_count() if kind == "cuda" else 1
-    if not available.get(kind, False) or (index and not (index.isdecimal() and int(index) < many)):
-        here = ", ".join(device for device, there in available.items() if there)
-        raise UsageError(f"there is no device {name!r} here (there is: {here}); choose one of them with --device")
+    if not (index or "0").isdecimal() or int(index or 0) >= counts.get(kind, 0):
+        known = ", ".join(device for device, count in counts.items() if count)
+        raise UsageError(f"there is no device {name!r} here (known: {known}); choose one of them with --device")
     return name if kind != "cpu" else "cpu"
 
 
 def _precision(name: str, device: str) -> Precision:
-    """The precision of training; ``auto`` is bfloat16 on a CPU or a GPU that has units for it.
-
-    Its rankings agree better with those of float32 than two seeds do with each other (docs/decisions/0010).
-
-    Raises:
-        UsageError: this device does not have it.
-    """
+    """The precision of training; ``auto`` is bfloat16 on a device with units for it (see docs/decisions/0010)."""
     import torch
 
     if name == "auto":
@@ -248,10 +218,3 @@ def _precision(name: str, device: str) -> Precision:
     if name == "tf32" and not device.startswith("cuda"):
         raise UsageError(f"precision tf32 is for CUDA devices, and this is {device}; take float32 or bfloat16")
     return cast("Precision", name)
-
-
-def _workers(experiment: Experiment, device: str) -> int:
-    """How many worker processes; ``auto`` is one for each core, or one for a GPU."""
-    if experiment.workers != "auto":
-        return experiment.workers
-    return spawn.cores() if device == "cpu" else 1

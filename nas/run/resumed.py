@@ -1,4 +1,4 @@
-"""A search that goes on: it is run again, and what its journal knows is answered from there."""
+"""A search that goes on: it is run again, and its journal answers the jobs that are finished."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nas.run.runs import CLOSING_SECONDS, find_winner
 def resume(
     search: str | Path | None = None, *, observers: Sequence[Observer] = (), force: bool = False, **changes: Any
 ) -> Outcome:
-    """Go on with a search that was ended, or give a finished one more trials or time.
+    """Go on with a search that was interrupted or killed, or give a finished one more trials or time.
 
     Args:
         search: its folder, or its name under runs/; None for the latest search.
@@ -34,23 +34,34 @@ def resume(
             class or an object that was given to the search has to be given again.
 
     Raises:
-        NasError: it cannot go on; says why.
+        NasError: the search cannot go on; the message says why.
     """
     plugins.offer(map(Path, changes.get("plugins", ())))  # the journal may name their layers
-    folder = searches.named(None if search is None else str(search), to_resume=True)
+    folder = searches.named(None if search is None else str(search), needs=searches.TOML)
     if not (folder / searches.TOML).is_file():
         raise UsageError(
             f"{folder} has no {searches.TOML}: it is a training, or it was ended before it began; start it again"
         )
     with Journal(folder / FILE) as journal:
         record = journal.record
-        if "precision" not in record.about.get("config", {"precision": "auto"}):
+        config = record.about.get("config")
+        if config is not None and "precision" not in config:
             raise JournalError(f"{folder.name} was made by an unreleased version of nas: start the search again")
         experiment = Experiment.read(folder / searches.TOML, **changes)
-        _check_budget(experiment, record)
-        more = _has_more(experiment, record)
+        budget = (experiment.trials, experiment.time_limit)
+        more = record.plan is not None and budget != (
+            (config or {}).get("trials"),
+            (config or {}).get("time_limit"),
+        )
+        _check_budget(experiment, record, more=more)
         if not more and (known := record.result()) is not None:
-            _show_finished(experiment, folder, record, Observers(observers))
+            observer = Observers(observers)
+            observer.warned("this search is finished; more --trials or --time-limit goes on with it")
+            if experiment.mlflow != "off":  # a kill may have come before the winner was written there
+                try:
+                    sync(record, store_of(folder, experiment.mlflow), log_model_of(record.header))
+                except NasError as error:
+                    observer.warned(str(error))
             return known
         if experiment.lacks:
             again = searches.resume_command(folder, experiment.model_dump())
@@ -58,35 +69,15 @@ def resume(
         return find_winner(experiment, Start(folder, journal, more, force), observers)
 
 
-def _show_finished(experiment: Experiment, folder: Path, record: Record, observer: Observer) -> None:
-    observer.warned("this search has come to its end; more --trials or --time-limit goes on with it")
-    if experiment.mlflow != "off":  # a kill may have come between the winner and its record there
-        try:
-            sync(record, store_of(folder, experiment.mlflow), log_model_of(record.header))
-        except NasError as error:
-            observer.warned(str(error))
-
-
-def _check_budget(experiment: Experiment, record: Record) -> None:
-    """Check that there is something left to spend.
-
-    Raises:
-        UsageError: the search has had more than that.
-    """
+def _check_budget(experiment: Experiment, record: Record, *, more: bool) -> None:
+    """Refuse a budget that is spent already; ``more``: whether it has changed since the search was over."""
     told, limit = len(record.told), experiment.time_limit
     if experiment.trials is not None and experiment.trials < told:
         raise UsageError(f"it has {told} trials already: --trials {experiment.trials} would be fewer")
-    if experiment.trials == told and _has_more(experiment, record):  # its test images would be opened for nothing
-        raise UsageError(f"it has all of its {told} trials: give it more of them, too, with --trials")
-    over = record.plan is not None and not _has_more(experiment, record)
+    if experiment.trials == told and more:  # its test images would be opened for nothing
+        raise UsageError(f"it has all of its {told} trials: give it more with --trials, too")
+    over = record.plan is not None and not more
     if limit is not None and not over and record.seconds >= limit - min(CLOSING_SECONDS, limit / 2):
         raise UsageError(
             f"it has taken {record.seconds:.0f} s of its {limit:g} s: give it more time with --time-limit"
         )
-
-
-def _has_more(experiment: Experiment, record: Record) -> bool:
-    """Whether the budget is another than the one for which the end of the search was decided."""
-    config = record.about.get("config", {})
-    before = (config.get("trials"), config.get("time_limit"))
-    return record.plan is not None and (experiment.trials, experiment.time_limit) != before

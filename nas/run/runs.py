@@ -1,4 +1,4 @@
-"""The runs. A new search, a search that goes on and one training read here from configuration to winner."""
+"""The two kinds of runs, a search and the training of one network, from configuration to winner."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ from nas.spaces.space import Candidate
 from nas.trial import Job, Trial, job_seed
 
 DEFAULT_TRIALS = 40
-# Of a time limit: the share of the search, and the seconds for the test, the records and the model at the end.
-SEARCH_SHARE = 0.45
-CLOSING_SECONDS = 15.0
+SEARCH_SHARE = 0.45  # of a time limit; the final selection gets the rest, without the seconds at the end:
+CLOSING_SECONDS = 15.0  # for the test, the records and the model
 
 
 def search(
@@ -39,17 +38,17 @@ def search(
     observers: Sequence[Observer] = (),
     **settings: Any,
 ) -> Outcome:
-    """Search for a network, choose the best few again, open the test images once, hand the winner over.
+    """Search for a network, train the finalists again, test the winner once, and hand it over.
 
     Args:
         experiment: an `Experiment`, or the path of a TOML file; None for the defaults.
         out: the folder to write; None for a new one in runs/.
-        observers: are told what happens; without any, nothing is shown (MLflow is written all the same).
-        settings: fields of `Experiment`; they win over those of ``experiment``. ``strategy``, ``space``,
+        observers: are told what happens; without any, nothing is shown (MLflow is written nevertheless).
+        settings: fields of `Experiment`, which replace those of ``experiment``. ``strategy``, ``space``,
             ``dataset`` and ``evaluator`` may be classes as well as names, a space or a data set an object, too.
 
     Raises:
-        NasError: something that the user can put right.
+        NasError: a mistake that the user can correct; the message says how.
     """
     if isinstance(experiment, Experiment):
         experiment = experiment.changed(**settings) if settings else experiment
@@ -61,7 +60,7 @@ def search(
 
 
 def find_winner(experiment: Experiment, start: Start, observers: Sequence[Observer]) -> Outcome:
-    """A search from its configuration to its winner, new or begun before."""
+    """A search from its configuration to its winner, new or resumed."""
     with recorded(resolve(experiment), start, observers) as run:
         history = _explore(run)
         plan, end = _plan(run, history)
@@ -74,10 +73,10 @@ def find_winner(experiment: Experiment, start: Start, observers: Sequence[Observ
 
 
 def _explore(run: Run) -> list[Trial]:
-    """The search itself: every candidate's trial, in order. What the journal knows is answered from there."""
+    """Every candidate's trial, in order; the journal answers the jobs that are finished."""
     resolved, record, experiment = run.resolved, run.record, run.resolved.experiment
     until = None
-    if limit := experiment.time_limit:  # of time that was added later, the final selection has its share, too
+    if limit := experiment.time_limit:  # the final selection gets its share of time that was added later, too
         until = run.journal.begun + record.before_more + SEARCH_SHARE * (limit - record.before_more)
     if record.plan is not None:  # the search was over before this process began
         until = time.monotonic()
@@ -95,18 +94,18 @@ def _explore(run: Run) -> list[Trial]:
 
 
 def _plan(run: Run, history: Sequence[Trial]) -> tuple[Plan, float | None]:
-    """The plan of the final selection, and the moment at which it ends (None where no clock ends it)."""
+    """The plan of the final selection, and the moment at which it ends (None without a time limit)."""
     resolved, record = run.resolved, run.record
-    if record.plan is not None:  # it was planned before: what a kill has cost is added to the limit
-        return Plan.of(record.plan), None
+    if record.plan is not None:  # planned by an earlier process: the time that its end cost is added to the limit
+        return Plan(**record.plan), None
     seconds = end = None
     if limit := resolved.experiment.time_limit:
         over = run.journal.begun + limit
         seconds, end = max(1.0, over - time.monotonic() - CLOSING_SECONDS), over - CLOSING_SECONDS / 2
     plan = selection.plan(history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds)
-    before = Plan.of(record.before_plan) if record.before_plan else plan
+    before = Plan(**record.before_plan) if record.before_plan else plan
     if (before.epochs, before.seeds, before.finalists) > (plan.epochs, plan.seeds, plan.finalists):
-        plan, end = before, None  # a winner is not replaced by a network that was trained for less
+        plan, end = before, None  # no network may replace the winner after a shorter training
     run.journal.searched(asdict(plan))
     return plan, end
 
@@ -119,24 +118,29 @@ def train(
     observers: Sequence[Observer] = (),
     **settings: Any,
 ) -> Outcome:
-    """Train one network, without a search, test it once, and hand over the best of its seeds.
+    """Train one network without a search, test it once, and hand over the seed with the best validation scores.
 
     Args:
-        network: an `Architecture`; the name of a known network or of a torchvision model; a search, for its
-            winner; the id of a network of any search; or the path of an architecture.json.
-        seeds: how many trainings.
+        network: an `Architecture`, or a text that `nas.records.searches.any_network` takes.
+        seeds: the number of trainings.
         out: the folder to write; None for a new one in runs/.
         observers: are told what happens.
-        settings: fields of `Experiment`, those of a search excepted.
+        settings: fields of `Experiment`, except those that only a search has.
 
     Raises:
-        NasError: something that the user can put right.
+        NasError: a mistake that the user can correct; the message says how.
     """
     if isinstance(network, Architecture):
         name, architecture = network.id, network
     else:
         name, architecture = searches.any_network(str(network))
-    experiment = _training(seeds, settings)
+    if seeds < 1:
+        raise UsageError(f"seeds = {seeds}: at least one training is needed")
+    wrong = sorted(SEARCH_ONLY & settings.keys())
+    experiment = Experiment.of(**{"workers": 1 if seeds == 1 else "auto", **settings})
+    wrong += [f"the option {name}" for name in experiment.options if not name.startswith(TRAINING_OPTIONS)]
+    if wrong:
+        raise UsageError(f"{wrong[0]} is for searches, and this is a training of one network: leave it out")
     resolved = resolve(experiment, {"network": name, "seeds": seeds})
     with recorded(resolved, Start(Path(out) if out else None), observers) as run:
         resolved.limits.check(architecture)
@@ -149,19 +153,3 @@ def train(
             run.observer.told(trial)
         winner = selection.best_trials(trials, 1)[0]
         return conclude(run, winner, [tuple(trial for trial in trials if trial.failure is None)], trials)
-
-
-def _training(seeds: int, settings: dict[str, Any]) -> Experiment:
-    """The configuration of a training.
-
-    Raises:
-        UsageError: a setting or an option that only a search has, or one that is unknown or out of range.
-    """
-    if seeds < 1:
-        raise UsageError(f"seeds = {seeds}: at least one training is needed")
-    wrong = sorted(SEARCH_ONLY & settings.keys())
-    experiment = Experiment.of(**{"workers": 1 if seeds == 1 else "auto", **settings})
-    wrong += [f"the option {name}" for name in experiment.options if not name.startswith(TRAINING_OPTIONS)]
-    if wrong:
-        raise UsageError(f"{wrong[0]} is for searches, and this is a training of one network: leave it out")
-    return experiment

@@ -70,8 +70,8 @@ def load_model(folder: Path) -> Model:
         going_on = (
             searches.resume_command(folder, config) if "strategy" in config else "`nas train` trains it again"
         )
-        advice = "wait until it is finished" if state.word == "running" else going_on
-        raise NasError(f"{folder.name} has no winner yet ({state.word}): {advice}")
+        advice = "wait until it is finished" if state.status == "running" else going_on
+        raise NasError(f"{folder.name} has no winner yet ({state.status}): {advice}")
     try:
         dataset = str(read(folder / FILE)[0].about["dataset"]["name"])
     except (NasError, LookupError, TypeError):
