@@ -51,7 +51,8 @@ def open_test(source: DatasetPlugin, networks: Sequence[Network]) -> list[Result
 def test_images(source: DatasetPlugin) -> Tensor:
     """The test images (N, C, H, W) uint8, without their labels, to compare an exported model with its original.
 
-    The seal holds: without labels nobody learns how good a network is, and nothing returns to a search.
+    The seal holds: without labels, the images say nothing about the quality of a network, and no result returns to
+    a search.
 
     Raises:
         DataError: the images cannot be loaded on this machine.

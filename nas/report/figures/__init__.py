@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 130
-CAPTIONS = {
+CAPTIONS = {  # in the order in which the figures are drawn
     "best_over_trials": "The validation loss of every trial, and the best one so far, over the trials.",
     "best_over_seconds": "The validation loss of every trial, and the best one so far, over the search's time.",
     "accuracy_and_parameters": "The validation accuracy of every trial over its number of parameters.",
@@ -25,7 +25,6 @@ CAPTIONS = {
     "learning_curves": "The validation loss of the best networks after every epoch of their training.",
     "family_tree": "The ancestors of the best network, with the operation that made each from its parents.",
 }
-"""A sentence about each figure by its name, in the order in which they are drawn."""
 
 
 def figures(record: Record) -> Iterator[tuple[str, Figure]]:
@@ -34,11 +33,11 @@ def figures(record: Record) -> Iterator[tuple[str, Figure]]:
     Raises:
         JournalError: the record does not say what was searched, or its outcome names a training that it lacks.
     """
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs the place of its cache
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs where its cache is
     from nas.report.figures import choices, progress, tradeoff, tree
     from nas.report.figures.scene import Scene
 
-    scene = Scene.of(record)
+    scene = Scene(record)
     makers = {
         "best_over_trials": progress.best_over_trials,
         "best_over_seconds": progress.best_over_seconds,
