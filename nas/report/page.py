@@ -46,9 +46,7 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
     failures = Counter(plain(trial.failure.message) for trial in trials if trial.failure)
     seconds = outcome.seconds if outcome else record.seconds
     config = {**header.config, "recipe": header.recipe}
-    settings = {
-        name.replace("_", " "): config[name] for name in SETTINGS if config.get(name) not in (None, "", [])
-    }
+    settings = {k.replace("_", " "): config[k] for k in SETTINGS if config.get(k) not in (None, "", [])}
     settings |= dict(config.get("options") or {})
     try:
         toml = plain(read_small(header.folder / "search.toml"))
@@ -58,8 +56,7 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
         header=header,
         is_search=header.kind != "train",
         settings={
-            name: plain(", ".join(map(str, value)) if isinstance(value, list) else str(value))
-            for name, value in settings.items()
+            k: plain(", ".join(map(str, v)) if isinstance(v, list) else str(v)) for k, v in settings.items()
         },
         outcome=outcome,
         summary=Summary.of(outcome) if outcome else None,

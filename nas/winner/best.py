@@ -78,11 +78,7 @@ def load_network(best: Path) -> Network:
 
 
 def read_best(best: Path) -> tuple[Description, Network]:
-    """The description and the trained network in a best/ folder (see `load_network`).
-
-    Raises:
-        NasError: a file is missing or damaged, or the weights are not those of the architecture.
-    """
+    """The description and the trained network in a best/ folder: see `load_network`."""
     try:
         description = _description(best / "architecture.json")
         architecture, shape, classes, _ = description
@@ -110,10 +106,8 @@ def _description(path: Path) -> Description:
     sizes, names, framing = checks.record(content, "trained network", "input_shape", "classes", "framing")
     valid = isinstance(sizes, list) and 1 <= len(sizes) <= 3 and all(type(n) is int and n > 0 for n in sizes)
     if not valid or sizes[0] > MAX_CHANNELS or max(sizes) > MAX_SIDE:
-        raise ValueError(
-            f"input_shape is {quoted(sizes)}, and should be channels (at most {MAX_CHANNELS:,}) and up to two "
-            f"sizes (at most {MAX_SIDE:,})"
-        )
+        allowed = f"channels (at most {MAX_CHANNELS:,}) and up to two sizes (at most {MAX_SIDE:,})"
+        raise ValueError(f"input_shape is {quoted(sizes)}, and should be {allowed}")
     classes = tuple(checks.text(name, "a class") for name in checks.several(names, "classes"))
     if not classes:
         raise ValueError("there are no classes")

@@ -113,12 +113,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _centre(grey: Array, height: int, width: int) -> tuple[Array, str]:
     """A drawing prepared as those of MNIST, and its polarity (see `DatasetPlugin.framing`).
 
-    An image that already has the right size is kept bit for bit, or inverted.
-
-    Args:
-        grey: (H, W) uint8.
-        height: of the result, in pixels.
-        width: of the result, in pixels.
+    An image (H, W) uint8 that already has the height and width of the network is kept bit for bit, or inverted.
     """
     work, is_ready = grey, grey.shape == (height, width)
     factor = max(grey.shape) / WORK

@@ -34,7 +34,7 @@ class Prediction:
     probabilities: Array  # (classes,) float64, in the order of the network's classes
 
     def ranked(self) -> list[int]:
-        """The classes, the most probable first."""
+        """The indices of the classes, the most probable class first."""
         return list(map(int, (-self.probabilities).argsort(kind="stable")))
 
 

@@ -67,11 +67,7 @@ def weightless() -> Iterator[None]:
 
 
 def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors in a safetensors file, if they have the expected names, types and shapes.
-
-    Raises:
-        ValueError: the file is damaged, belongs to another network, or holds numbers that are not finite.
-    """
+    """The tensors in a safetensors file, if they have the expected names, types and shapes: see `restored`."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -38,18 +38,13 @@ def figures(record: Record) -> Iterator[tuple[str, Figure]]:
     from nas.report.figures.scene import Scene
 
     scene = Scene(record)
-    makers = {
-        "best_over_trials": progress.best_over_trials,
-        "best_over_seconds": progress.best_over_seconds,
-        "accuracy_and_parameters": tradeoff.accuracy_and_parameters,
-        "pareto_front": tradeoff.pareto_front,
-        "choices": choices.choices,
-        "learning_curves": progress.learning_curves,
-        "family_tree": tree.family_tree,
-    }
-    for name in ("learning_curves",) if scene.header.kind == "train" else CAPTIONS:
-        if (figure := makers[name](scene)) is not None:
-            yield name, figure
+    makers = [
+        progress.best_over_trials, progress.best_over_seconds, tradeoff.accuracy_and_parameters,
+        tradeoff.pareto_front, choices.choices, progress.learning_curves, tree.family_tree,
+    ]  # fmt: skip
+    for maker in [progress.learning_curves] if scene.header.kind == "train" else makers:
+        if (figure := maker(scene)) is not None:
+            yield maker.__name__, figure
 
 
 def warm_up() -> None:
@@ -62,9 +57,6 @@ def draw(record: Record, folder: Path) -> dict[str, Path]:
 
     Returns:
         The files by the names of the figures, in the order of `CAPTIONS`.
-
-    Raises:
-        JournalError: the record does not say what was searched, or its outcome names a training that it lacks.
     """
     files = {}
     for name, figure in figures(record):

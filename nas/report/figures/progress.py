@@ -37,9 +37,8 @@ def best_over_trials(scene: Scene) -> Figure | None:
 def best_over_seconds(scene: Scene) -> Figure | None:
     """The best validation loss so far, over the time of the search."""
     seconds = scene.entries[-1].seconds if scene.entries else 0.0
-    size, unit = (
-        (3600, "hours") if seconds >= 3 * 3600 else (60, "minutes") if seconds >= 3 * 60 else (1, "seconds")
-    )
+    hours, minutes, plain = (3600, "hours"), (60, "minutes"), (1, "seconds")
+    size, unit = hours if seconds >= 3 * 3600 else minutes if seconds >= 3 * 60 else plain
     figure = _best(scene, "the best validation loss over time", lambda entry: entry.seconds / size)
     if figure:
         axes = figure.axes[0]
@@ -111,26 +110,13 @@ def _plot_trials(scene: Scene, axes: Axes, chosen: Sequence[Entry], *, is_search
         points = _curve(entry.trial)
         name = f"trial {entry.number}" if is_search else "training"
         label = f"{name}: {percent(entry.trial.metrics['validation_accuracy'])}"
-        look: style.Look = {
-            "color": colour,
-            "linestyle": line,
-            "marker": mark,
-            "markersize": 5,
-            "linewidth": 1.3,
-            "zorder": 3,
-        }
+        filled = colour if len(handles) < len(COLOURS) else "white"
+        look: style.Look = {"color": colour, "linestyle": line, "marker": mark, "markerfacecolor": filled}
+        look |= {"markersize": 5, "linewidth": 1.3, "zorder": 3}
         if entry is scene.leader:
             label += f" ({scene.leader_name})" * is_search
-            look |= {
-                "color": style.RED,
-                "linestyle": "-",
-                "marker": "*",
-                "markersize": 11,
-                "linewidth": 2.6,
-                "zorder": 5,
-            }
-        elif len(handles) >= len(COLOURS):
-            look["markerfacecolor"] = "white"
+            look |= {"color": style.RED, "linestyle": "-", "marker": "*", "markerfacecolor": style.RED}
+            look |= {"markersize": 11, "linewidth": 2.6, "zorder": 5}
         seldom = max(1, len(points) // 8)
         handles += axes.plot(*zip(*points, strict=True), markevery=seldom, label=label, **look)
     return handles

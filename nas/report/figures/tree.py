@@ -72,19 +72,11 @@ def family_tree(scene: Scene) -> Figure | None:
             bbox={"boxstyle": "round,pad=0.4", "facecolor": "#fbe3d4" if is_leader else "white",
                   "edgecolor": style.RED if is_leader else style.INK, "linewidth": 2.2 if is_leader else 1.0},
         )  # fmt: skip
-    handles = [
-        Line2D([], [], linestyle=line, color=colour, label=f"by {name}")
-        for name, (line, colour) in LINES.items()
-        if name in used
-    ]
-    box: style.Look = {
-        "color": style.INK,
-        "marker": "s",
-        "markerfacecolor": "white",
-        "markersize": 9,
-        "linestyle": "none",
-    }
-    handles.append(Line2D([], [], label="trial, validation accuracy, parameters", **box))
+    lines = [(name, *LINES[name]) for name in LINES if name in used]
+    handles = [Line2D([], [], linestyle=line, color=colour, label=f"by {name}") for name, line, colour in lines]
+    box = Line2D([], [], color=style.INK, marker="s", markerfacecolor="white", markersize=9, linestyle="none")
+    box.set_label("trial, validation accuracy, parameters")
+    handles.append(box)
     style.legend(figure, handles)
     return figure
 

@@ -59,11 +59,7 @@ class Source:
         self._origins: dict[str, Any] = dict.fromkeys(reserved)
 
     def expression(self, module: nn.Module) -> str:
-        """The call that makes a module.
-
-        Raises:
-            NasError: it cannot be written; says why.
-        """
+        """The call that makes a module; see `text`."""
         name = self.name(type(module))  # first: a class that was made inside a function is another one each time
         args, options = vars(module)[CALL]
         if type(module) is nn.Sequential and args and isinstance(args[0], OrderedDict) and not options:

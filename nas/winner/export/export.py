@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4  # difference of a logit; the rounding of single precision is a tenth of it
 RANDOM = 1_000  # random images, if there are no test images
 VALUES = 2**28  # numbers in all random images, at most
-DRAFT = (
-    ".export.part"  # the folder of unchecked files; an export that was killed leaves it, the next one replaces it
-)
+DRAFT = ".export.part"  # the folder of unchecked files; a killed export leaves it, and the next one replaces it
 
 
 class Images(NamedTuple):
@@ -96,11 +94,8 @@ def images_for(folder: Path, model: Model, data_dir: Path | None = None, plugins
     try:
         config = read(folder / FILE)[0].about["config"]
         known, prefix = config.get("data_dir"), "dataset."
-        options = {
-            name.removeprefix(prefix): value
-            for name, value in config.get("options", {}).items()
-            if name.startswith(prefix)
-        }
+        options = {k: value for k, value in config.get("options", {}).items() if k.startswith(prefix)}
+        options = {k.removeprefix(prefix): value for k, value in options.items()}
         source = open_source(config["dataset"], data_dir or (Path(known) if known else None), options, plugins)
         images = test_images(source)
         if images.dtype == torch.uint8 and tuple(images.shape[1:]) == shape and len(images):

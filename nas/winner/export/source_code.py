@@ -10,6 +10,7 @@ import re
 import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas import __version__
@@ -25,51 +26,7 @@ if TYPE_CHECKING:
 
 LINE = 88  # characters of a line, where it can be broken
 RESERVED = ("Network", "load", "WEIGHTS", "SIZE", "CLASSES", "Path", "torch", "Tensor", "nn", "functional")
-
-FILE = '''\
-"""A network for {dataset}.
-
-{inputs}, {count} classes, {parameters} parameters; architecture {id}.
-Written by nas export {version}. The weights are in weights.pt, beside this file.
-
-    from network import CLASSES, load
-
-    network = load()
-    logits = network(images)  # {example}
-    names = [CLASSES[best] for best in logits.argmax(1)]
-"""
-
-from __future__ import annotations
-
-{imports}
-
-WEIGHTS = Path(__file__).with_name("weights.pt")
-SIZE = {size}  # {sizes} of the training {kind}
-CLASSES = {classes}
-{definitions}
-
-class Network(nn.Module):
-    """Takes raw {kind}; {first} its first step{s}."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        # The mean and the standard deviation of each channel; the values are in the weights.
-        self.register_buffer("mean", torch.zeros({buffer}))
-        self.register_buffer("std", torch.ones({buffer}))
-        self.layers = nn.{begin}
-{layers}        {end}
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, {count}) of {kind} (N, {free})."""
-        x = images.float()
-{resize}{forward}
-
-def load(weights: Path = WEIGHTS) -> Network:
-    """The trained network, ready to be used."""
-    network = Network()
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    return network.eval()
-'''
+TEMPLATE = Path(__file__).with_name("network.txt")  # of network.py
 
 
 def source_code(description: Description, dataset: str) -> str:
@@ -93,7 +50,7 @@ def source_code(description: Description, dataset: str) -> str:
     sizes = ["any height", "any width"] if is_image else list(map(str, shape[1:]))
     free = ", ".join([str(shape[0]), *sizes])
     kind = "images" if is_image else "inputs"
-    return FILE.format(
+    return TEMPLATE.read_text(encoding="utf-8").format(
         dataset=re.sub(r"[^\w.-]", "_", dataset)[:40],
         inputs=f"{kind.capitalize()} of {show(shape)}",
         kind=kind,
