@@ -129,7 +129,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from nas.dashboard.store import client_of
 
     folder = tmp_path_factory.mktemp("store")
-    client_of(f"sqlite:///{folder}/mlflow.db", folder / "mlartifacts")
+    client_of(f"sqlite:///{folder}/mlflow.db")
     return folder / "mlflow.db"
 
 

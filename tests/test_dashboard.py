@@ -85,7 +85,7 @@ def test_the_figures_and_the_report_of_a_search(page: Page, search: Any) -> None
         page.get_by_text(f"{name}.png", exact=True).first.click()
         assert picture(page, f"{name}.png") > 300
     page.get_by_text("report.html", exact=True).first.click()
-    page.frame_locator("iframe").get_by_text("How good it is, and how sure that is").wait_for()
+    page.frame_locator("iframe").get_by_text("The scores, and how certain they are").wait_for()
     page.get_by_text("leaderboard.json", exact=True).first.click()
     page.get_by_text("validation_accuracy").first.wait_for()
 

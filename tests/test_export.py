@@ -50,9 +50,9 @@ from nas.data.dataset import Dataset
 from nas.errors import NasError, UsageError
 from nas.records.journal import FILE, Journal
 from nas.training.network import AnySize, Network
-from nas.winner.best import write_best
+from nas.winner.best import read_best, write_best
 from nas.winner.export.export import DRAFT, TOLERANCE, export, images_for, load_model
-from nas.winner.export.formats import FORMATS, Model, read_model
+from nas.winner.export.formats import FORMATS, Model
 
 CLASSES = ("a", "b", "c")
 PLAIN = (Conv2d(4, activation="relu"), MaxPool(2), Flatten())
@@ -129,7 +129,7 @@ def made(folder: Path, layers: Sequence[Layer] = PLAIN, shape: Shape = (1, 8, 8)
     about = {**Architecture(tuple(layers)).to_dict(), "input_shape": list(shape), "classes": list(classes)}
     about["framing"] = "whole"
     (best / "architecture.json").write_text(json.dumps(about))
-    return read_model(best, words.get("dataset", "made"))
+    return Model(best, *read_best(best), words.get("dataset", "made"))
 
 
 def pictures(count: int, channels: int, height: int, width: int) -> torch.Tensor:
@@ -242,7 +242,7 @@ def test_an_exported_model_runs_elsewhere_and_says_what_it_is(tmp_path: Path) ->
     extra = {"nas.json": ""}
     torch.export.load(tmp_path / "model.pt2", extra_files=extra)
     assert json.loads(said["classes"]) == json.loads(extra["nas.json"])["classes"] == list(CLASSES)
-    assert said["architecture"] == model.about.architecture.id
+    assert said["architecture"] == model.description.architecture.id
 
 
 def test_a_model_that_is_not_the_original_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,10 +288,10 @@ def test_a_new_winner_does_not_stand_beside_exports_of_the_old_one(tmp_path: Pat
     (model.best / "mine.txt").write_text("mine")
     same = tmp_path / "same"
     same.write_bytes((model.best / "weights.safetensors").read_bytes())
-    write_best(model.best, model.about.architecture, same, blobs)
+    write_best(model.best, model.description.architecture, same, blobs)
     assert (model.best / "model.onnx").exists()
     save_file({name: 2 * one for name, one in model.network.state_dict().items()}, tmp_path / "other")
-    write_best(model.best, model.about.architecture, tmp_path / "other", blobs)
+    write_best(model.best, model.description.architecture, tmp_path / "other", blobs)
     left = {path.name for path in model.best.iterdir()}
     assert left == {"architecture.json", "weights.safetensors", "mine.txt"}
 

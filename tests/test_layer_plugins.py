@@ -126,7 +126,8 @@ def test_the_contract_finds_a_broken_layer(
 
 def test_a_module_that_has_no_source_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nas.errors import NasError
-    from nas.winner.export.source_code import Described, source_code
+    from nas.winner.best import Description
+    from nas.winner.export.source_code import source_code
 
     code = (EXAMPLES / "convnext_block.py").read_text().replace("ConvNextBlock", "Hidden")
     code = code.replace("from _convnext import Block\n", "")
@@ -141,4 +142,4 @@ def test_a_module_that_has_no_source_is_one_line(tmp_path: Path, monkeypatch: py
     with pytest.raises(
         NasError, match=r"layer 2 \(Hidden kernel=3\) cannot be written as Python: .* inside a function"
     ):
-        source_code(Described(network, (1, 12, 12), ("a", "b"), "x"))
+        source_code(Description(network, (1, 12, 12), ("a", "b")), "x")

@@ -369,7 +369,7 @@ def test_dead_store_costs_one_line(tmp_path: Path, store_kind: str, capfd: pytes
     shown.close()
     assert len(warnings) == 1
     assert warnings[0].startswith("MLflow cannot be written (")
-    assert warnings[0].endswith(f"{tmp_path}/runs/one` writes what it lacks")
+    assert warnings[0].endswith(f"{tmp_path}/runs/one` writes the missing entries")
     assert "\n" not in warnings[0]
     assert shown.view.run_id is None
     assert capfd.readouterr() == ("", "")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from command import NAS, inline
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors.torch import save_file
 
 from nas.architecture.architecture import Architecture
@@ -160,7 +160,7 @@ def _transparent(image: Image.Image) -> Image.Image:
 
 def _turned() -> Image.Exif:
     exif = Image.Exif()
-    exif[images.ORIENTATION] = 6  # turn it by 90° clockwise
+    exif[ExifTags.Base.Orientation] = 6  # turn it by 90° clockwise
     return exif
 
 

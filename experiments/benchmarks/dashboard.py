@@ -84,7 +84,7 @@ def write(trials: int) -> None:
             client.log_artifacts = files
             module.network_svg = svg
             uri = store_uri(Path(place))
-            module.Writer(record, uri, Path(place, "mlartifacts"))  # the database is made, MLflow imported
+            import_module("nas.dashboard.writer").Writer(record, uri)  # the database is made, MLflow imported
             began = time.perf_counter()
             sync(record, uri)
             seconds = time.perf_counter() - began

@@ -67,4 +67,4 @@ def export(
         more = {"path": str(exported.path), "same_classes": True, "images_are": kind}
         done[exported.format] = {**asdict(exported), **more, "seconds": round(exported.seconds, 2)}
     if as_json:
-        print_json({"search": str(folder), "network": model.about.architecture.id, "formats": done})
+        print_json({"search": str(folder), "network": model.description.architecture.id, "formats": done})

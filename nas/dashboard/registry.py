@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 MODEL = "nas.model"  # the tag of a registered version that names its logged model
-NONE = (-1.0, 0.0)  # scores below all others
+LOWEST = (-1.0, 0.0)  # scores below all others
 
 
 def log_model_of(header: Header) -> Callable[[Outcome, str, str], None]:
-    """`log_model` where no images are at hand: the example is black."""
+    """`log_model` with black images as the example, for a process that has no data."""
     import torch
 
     return partial(log_model, torch.zeros((2, *header.limits.input_shape), dtype=torch.uint8))
 
 
 def warm_up() -> None:
-    """Import what `log_model` and the figures need, which is most of their time in their first call."""
+    """Import the modules of `log_model` and of the figures; that takes most of the time of their first call."""
     for name in ("mlflow.pytorch", "torch.export._trace"):
         import_module(name)
     figures.warm_up()
@@ -101,15 +101,12 @@ def _log(example: Tensor, outcome: Outcome, run_id: str) -> str:
         signature = infer_signature(images.numpy(), network(images).numpy())
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch.export, about tensors that share their memory
+        # Named here, because MLflow takes longer than a training to infer them.
+        requirements = [f"{package}=={version(package)}" for package in ("mlflow", "torch")]
         logged = mlflow.pytorch.log_model(
-            network,
-            name="model",
-            signature=signature,
-            input_example=images.numpy(),
-            tags={"nas.job": outcome.handed_over.job.key},
-            # Given, because to infer them takes longer than a training.
-            pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "torch")],
-        )
+            network, name="model", signature=signature, input_example=images.numpy(),
+            tags={"nas.job": outcome.handed_over.job.key}, pip_requirements=requirements,
+        )  # fmt: skip
     return str(logged.model_id)
 
 
@@ -119,6 +116,8 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
     Searches are compared by the validation scores of their retrained winners (means over the seeds), never by the
     test images.
     """
+    from mlflow.exceptions import MlflowException
+
     name = _registered(client, outcome.header)
     tags = {
         MODEL: model,
@@ -134,26 +133,19 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
     if known:
         version = str(known[0].version)
     else:
-        text = (
-            f"{percent(outcome.validation_accuracy)} of the validation images (mean of {len(outcome.retrained)} "
-            f"trainings), {outcome.parameters:,} parameters, found by {outcome.header.name}"
-        )
-        made = client.create_model_version(name, f"models:/{model}", run_id, tags, None, text, model_id=model)
-        version = str(made.version)
+        accuracy = f"{percent(outcome.validation_accuracy)} of the validation images"
+        trainings = f"mean of {len(outcome.retrained)} trainings"
+        text = f"{accuracy} ({trainings}), {outcome.parameters:,} parameters, found by {outcome.header.name}"
+        created = client.create_model_version(name, f"models:/{model}", run_id, tags, None, text, model_id=model)
+        version = str(created.version)
     versions = [{"name": name, "version": version}]
     client.set_logged_model_tags(model, {"mlflow.modelVersions": json.dumps(versions)})  # the dashboard's link
-    if _scores(tags) > _champion(client, name):
-        client.set_registered_model_alias(name, CHAMPION, version)
-
-
-def _champion(client: MlflowClient, name: str) -> tuple[float, float]:
-    """The scores of the current champion; `NONE` where there is no champion."""
-    from mlflow.exceptions import MlflowException
-
     try:
-        return _scores(client.get_model_version_by_alias(name, CHAMPION).tags)
+        champion = _scores(client.get_model_version_by_alias(name, CHAMPION).tags)
     except MlflowException:  # there is none, or its version was deleted
-        return NONE
+        champion = LOWEST
+    if _scores(tags) > champion:
+        client.set_registered_model_alias(name, CHAMPION, version)
 
 
 def _registered(client: MlflowClient, header: Header) -> str:
@@ -179,4 +171,4 @@ def _scores(tags: dict[str, str]) -> tuple[float, float]:
     try:
         return float(tags["validation_accuracy"]), -float(tags["validation_loss"])
     except (KeyError, ValueError):  # a version that another program registered
-        return NONE
+        return LOWEST

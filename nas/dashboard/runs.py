@@ -14,12 +14,12 @@ from nas.architecture.layers import show
 from nas.errors import ArchitectureError
 from nas.records.outcome import Header, Outcome
 from nas.report.drawing import network_svg
-from nas.report.summary import Summary, layer_rows, markdown_table, percent
+from nas.report.summary import Summary, compact, layer_rows, markdown_table, percent
 from nas.trial import REDUCTION, Trial
 
-MOST_LAYERS = 80  # in a description, which may have 8,000 characters in MLflow
+MOST_LAYERS = 80  # in a description; MLflow takes at most 8,000 characters
 
-Points = dict[tuple[str, int], tuple[float, float]]  # (metric, step) → value, time in seconds since 1970
+Points = Mapping[tuple[str, int], tuple[float, float]]  # (metric, step) → value, time in seconds since 1970
 
 
 def search_tags(header: Header) -> dict[str, str]:
@@ -51,27 +51,17 @@ def search_scores(outcome: Outcome) -> dict[str, float]:
 def search_description(outcome: Outcome) -> str:
     """The text on the page of a search's run, in Markdown."""
     summary = Summary.of(outcome)
-    lines = [summary.sentence, f"{summary.effort}. {outcome.header.note}".rstrip(), summary.markdown()]
-    return "\n\n".join([*lines, "The figures, and everything on one page: Artifacts, report.html."])
+    effort = f"{summary.effort}. {outcome.header.note}".rstrip()
+    hint = "The figures and a report are under Artifacts (report.html)."
+    return "\n\n".join([summary.sentence, effort, summary.markdown(), hint])
 
 
 def candidate_name(kind: str, number: int, trial: Trial) -> str:
-    """The name of a candidate's run: ``evolve 0017 · 24.1k · 99.31 %``."""
-    parts = [f"{kind} {number:04d}"]
+    """The name of a candidate's run, with its parameters and accuracy: ``evolve 0017 · 24.1k · 99.31 %``."""
     if trial.failure:
-        return f"{parts[0]} · failed: {trial.failure.kind}"
-    if (parameters := trial.metrics.get("parameters")) is not None:
-        parts.append(_compact(parameters))
-    if (accuracy := trial.metrics.get("validation_accuracy")) is not None:
-        parts.append(percent(accuracy))
-    return " · ".join(parts)
-
-
-def _compact(number: float) -> str:
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
-    return f"{number:.0f}"
+        return f"{kind} {number:04d} · failed: {trial.failure.kind}"
+    parameters, accuracy = trial.metrics["parameters"], trial.metrics["validation_accuracy"]
+    return f"{kind} {number:04d} · {compact(parameters)} · {percent(accuracy)}"
 
 
 def candidate_tags(header: Header, number: int, trial: Trial) -> dict[str, str]:
@@ -150,7 +140,7 @@ def candidate_points(trial: Trial, start: float) -> Points:
         trial: of the candidate.
         start: when its training began, in seconds since 1970.
     """
-    points: Points = {}
+    points: dict[tuple[str, int], tuple[float, float]] = {}
     for point in trial.curve:
         for name in point.keys() - {"epoch", "seconds"}:
             points[name, math.ceil(point["epoch"])] = point[name], start + point.get("seconds", 0.0)

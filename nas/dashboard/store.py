@@ -1,4 +1,4 @@
-"""The MLflow store: its address, its settings, a client, the experiment of all searches, a data set for MLflow."""
+"""The MLflow store: its address, its settings, a client, the experiment of all searches, their data sets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXPERIMENT = "nas"
 LogModel = Callable[[Outcome, str, str], None]  # outcome, tracking URI, run id
 OPENING = Lock()  # Alembic, which makes and checks the tables, serves one thread of a process at a time
 PROBE = 1.0  # seconds in which a store has to answer
-LAST_PROBE = 0.3  # the same at the end, for a store that has already failed: a person is waiting
+LAST_PROBE = 0.3  # the same at the end for a store that has already failed: the user is waiting
 
 # Environment variables that MLflow reads at import. With its defaults a dead server delays every call by 246 s.
 SETTINGS = {
@@ -72,7 +72,7 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def artifacts_of(uri: str) -> Path:
-    """The folder for the artifacts of a store that has none of its own."""
+    """The folder for the artifacts of a store that does not choose one itself."""
     file = sqlite_file(uri)
     return (file.absolute().parent if file else Path.cwd()) / "mlartifacts"
 
@@ -100,10 +100,7 @@ def probe(uri: str, seconds: float = PROBE) -> None:
 
 
 def _make_wal(connection: sqlite3.Connection, until: float) -> None:
-    """Make the file a database whose readers do not wait for writers (WAL).
-
-    SQLite itself does not wait while another process makes the same change.
-    """
+    """Let readers of the database not wait for writers (WAL); SQLite itself does not wait for this change."""
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -115,23 +112,19 @@ def _make_wal(connection: sqlite3.Connection, until: float) -> None:
             return
 
 
-def client_of(tracking_uri: str, artifacts: Path) -> MlflowClient:
+def client_of(tracking_uri: str) -> MlflowClient:
     """A client; makes the store if it is a file that does not exist."""
-    with OPENING:
-        return _client(tracking_uri, artifacts)
-
-
-def _client(tracking_uri: str, artifacts: Path) -> MlflowClient:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs every retry
-    if (file := sqlite_file(tracking_uri)) and not file.exists():
-        _make_database(file, artifacts)
-        probe(tracking_uri)
-    from mlflow import MlflowClient
+    with OPENING:
+        if (file := sqlite_file(tracking_uri)) and not file.exists():
+            _make_database(file, artifacts_of(tracking_uri))
+            probe(tracking_uri)
+        from mlflow import MlflowClient
 
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it logs a traceback of every exception
-    return MlflowClient(tracking_uri)
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it logs a traceback of every exception
+        return MlflowClient(tracking_uri)
 
 
 def _make_database(file: Path, artifacts: Path) -> None:
@@ -155,19 +148,19 @@ def _make_database(file: Path, artifacts: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def experiment_of(client: MlflowClient, tracking_uri: str, artifacts: Path) -> str:
+def experiment_of(client: MlflowClient, tracking_uri: str) -> str:
     """The id of the experiment; makes it if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     known = client.get_experiment_by_name(EXPERIMENT)
     if known is None:
-        served = tracking_uri.startswith(
-            ("http:", "https:", "databricks")
-        )  # the server knows its folder for artifacts
+        # A server knows its folder for artifacts.
+        is_served = tracking_uri.startswith(("http:", "https:", "databricks"))
         try:
-            # The kind decides which pages the dashboard offers; its default are those for language models.
+            # The kind decides which pages the dashboard offers; the default pages are those for language models.
             tags = {"mlflow.experimentKind": "custom_model_development"}
-            return str(client.create_experiment(EXPERIMENT, None if served else artifacts.as_uri(), tags))
+            place = None if is_served else artifacts_of(tracking_uri).as_uri()
+            return str(client.create_experiment(EXPERIMENT, place, tags))
         except MlflowException:
             known = client.get_experiment_by_name(EXPERIMENT)  # another process was faster
             if known is None:
@@ -182,18 +175,13 @@ def dataset_of(header: Header) -> DatasetInput:
     """The data set of a search for MLflow, with its shapes, its sizes and its fingerprint."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    name = str(header.dataset["name"])
-
     def tensor(kind: str, *shape: int) -> str:
         return json.dumps([{"type": "tensor", "tensor-spec": {"dtype": kind, "shape": [-1, *shape]}}])
 
-    schema = {"features": tensor("uint8", *header.limits.input_shape), "targets": tensor("int64")}
-    data = Dataset(
-        name=name,
-        digest=str(header.dataset["fingerprint"])[:36],  # MLflow takes no more
-        source_type="local",
-        source=json.dumps({"uri": name}),
-        schema=json.dumps({"mlflow_tensorspec": schema}),
-        profile=json.dumps({**header.dataset, "classes": header.limits.classes}, default=str),
-    )
+    name = str(header.dataset["name"])
+    digest = str(header.dataset["fingerprint"])[:36]  # MLflow takes at most 36 characters
+    tensors = {"features": tensor("uint8", *header.limits.input_shape), "targets": tensor("int64")}
+    schema = json.dumps({"mlflow_tensorspec": tensors})
+    profile = json.dumps({**header.dataset, "classes": header.limits.classes}, default=str)
+    data = Dataset(name, digest, "local", json.dumps({"uri": name}), schema, profile)
     return DatasetInput(data, [InputTag("mlflow.data.context", "training")])

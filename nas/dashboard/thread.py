@@ -1,7 +1,7 @@
-"""The thread that keeps an MLflow store up to the record while a search goes on.
+"""The thread that writes a search to an MLflow store while the search goes on.
 
 Only this thread imports and calls MLflow, so that neither its import (5 s) nor its writes (0.05 s a trial) nor a
-dead store delays a trial. What a store does not take is tried again later, from the record.
+dead store delays a trial. A write that fails is tried again later, from the record.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from nas.dashboard.store import LAST_PROBE, PROBE, LogModel, artifacts_of, probe
+from nas.dashboard.store import LAST_PROBE, PROBE, LogModel, probe
 from nas.errors import NasError
 from nas.records.observer import Observer
 from nas.records.record import Record, place
@@ -46,15 +46,11 @@ class MlflowThread(Observer):
     ) -> None:
         self.tracking_uri = tracking_uri
         self.run_id: str | None = None  # the search's run, once it exists
-        self._record = record
-        self._warn = warn
-        self._log_model = log_model
-        self._warm_up = warm_up
+        self._record, self._warn, self._log_model, self._warm_up = record, warn, log_model, warm_up
         self._left = 0  # trainings of the final selection
-        self._news = Event()
-        self._closing = Event()
+        self._news, self._closing = Event(), Event()
         self._steps = 0
-        self._trouble = ""
+        self._trouble = ""  # the reason of the last failure
         self._warned = False
         # It starts with the first candidate: before, an import of MLflow delays the workers' start by 5 s.
         self._thread = Thread(target=self._run, name="mlflow", daemon=True)
@@ -72,7 +68,7 @@ class MlflowThread(Observer):
             self._news.set()
 
     def trained(self, trial: Trial) -> None:
-        """Import the model's needs (1.7 s) during the last training, when the other cores are idle."""
+        """Import the modules for the model (1.7 s) during the last training, when the other cores are idle."""
         self._left -= 1
         if self._left == 1:
             self._news.set()
@@ -113,19 +109,18 @@ class MlflowThread(Observer):
                 self._news.wait()
 
     def _write(self, writer: Writer | None, *, ended: bool) -> Writer:
-        """Bring the store up to the record, with a new writer where there is none or the old one is stale."""
+        """Write the record to the store, with a new writer if there is none or the old one is stale."""
         if writer is None or writer.is_stale:
             probe(self.tracking_uri, LAST_PROBE if ended and self._trouble else PROBE)
             self._trouble = ""  # the store answers: `close` may wait for it
             self._step()
             from nas.dashboard.writer import Writer
 
-            artifacts = artifacts_of(self.tracking_uri)
-            writer = Writer(self._record, self.tracking_uri, artifacts, self._log_model, self._step)
+            writer = Writer(self._record, self.tracking_uri, self._log_model, self._step)
             self.run_id = writer.run_id
             self._step()
         interrupted = self._record.ended is not None and self._record.ended["status"] == "interrupted"
-        writer.write(ended=ended, figures=not interrupted)  # a person waits after Ctrl-C; `nas sync` draws them
+        writer.write(ended=ended, figures=not interrupted)  # the user waits after Ctrl-C; `nas sync` draws them
         return writer
 
     def _step(self) -> None:
@@ -135,14 +130,12 @@ class MlflowThread(Observer):
         self._trouble = reason
         if not self._warned:
             self._warned = True
-            self._warn(
-                f"MLflow cannot be written ({reason}); the search goes on and tries again from time to time. "
-                f"`nas sync {shlex.quote(place(self._record.path.parent))}` writes what it lacks"
-            )
+            advice = f"`nas sync {shlex.quote(place(self._record.path.parent))}` writes the missing entries"
+            self._warn(f"MLflow cannot be written ({reason}); the search goes on and tries again later. {advice}")
 
 
 def sync(record: Record, tracking_uri: str, log_model: LogModel | None = None) -> int:
-    """Write what a store lacks of a search on which no process works; returns the number of new candidates.
+    """Write the missing entries of a search on which no process works; returns the number of new candidates.
 
     Raises:
         NasError: the store cannot be written.
@@ -151,7 +144,7 @@ def sync(record: Record, tracking_uri: str, log_model: LogModel | None = None) -
         probe(tracking_uri)
         from nas.dashboard.writer import Writer
 
-        writer = Writer(record, tracking_uri, artifacts_of(tracking_uri), log_model)
+        writer = Writer(record, tracking_uri, log_model)
         writer.write(ended=True)
     except NasError:
         raise

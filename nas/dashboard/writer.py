@@ -1,7 +1,7 @@
 """A search in MLflow: one run for the search, and in it one nested run for every candidate.
 
 Nothing is written twice: the tags of a run name its search and its candidate, and a new `Writer` first looks which
-runs exist. So a writer may be killed or dropped at any moment, and the next one continues its work.
+runs exist. So a writer may be killed at any moment, and the next one continues its work.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from nas.dashboard import runs
@@ -27,19 +28,20 @@ from nas.trial import Trial
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-METRICS, PARAMS = 900, 100  # in one call; MLflow takes at most 1,000 entries, 100 of them parameters
-PAGE = 1_000  # runs in one answer
-LONGEST = 6_000  # characters of a parameter, of which MLflow takes no more
-PLOTTED = (Objective("validation_accuracy"), Objective("parameters", -1))  # where the search has one objective
+BATCH = 100  # metrics, parameters and tags of one call; MLflow takes at most 100 parameters
+MOST_RUNS = 50_000  # in one answer of MLflow
+LONGEST = 6_000  # characters; MLflow takes no longer parameter
+NONE: Mapping[Any, Any] = MappingProxyType({})
+Texts = Mapping[str, Any]  # values that MLflow stores as texts
+PLOTTED = (Objective("validation_accuracy"), Objective("parameters", -1))  # if the search has one objective
 
 
 class Writer:
-    """Brings a store up to a record.
+    """Writes a record to a store.
 
     Args:
         record: of the search; it may grow.
         tracking_uri: the address of the store.
-        artifacts: the folder for artifacts, where the store has none of its own.
         log_model: logs the winner as a model, given the outcome, the store and the run.
         on_progress: called after each step, so that a waiting thread sees progress.
 
@@ -51,40 +53,44 @@ class Writer:
         self,
         record: Record,
         tracking_uri: str,
-        artifacts: Path,
         log_model: LogModel | None = None,
         on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.written = 0  # runs of candidates
-        self._record = record
-        self._uri = tracking_uri
-        self._log_model = log_model
-        self._on_progress = on_progress
-        self._header = record.header
-        self._client = client_of(tracking_uri, artifacts)
-        self._experiment = experiment_of(self._client, tracking_uri, artifacts)
+        self._record, self._header = record, record.header
+        self._uri, self._log_model, self._on_progress = tracking_uri, log_model, on_progress
+        self._client = client_of(tracking_uri)
+        self._experiment = experiment_of(self._client, tracking_uri)
         search, self._nested = self._existing()
         self._told = self._failed = 0
         self._best: dict[str, float] = {}
-        self._trials: dict[str, Trial] = {}  # those that did not fail, by the key of their job
+        self._trials: dict[str, Trial] = {}  # the trials that did not fail, by the key of their job
         self._generation = record.retold
         self._status = ""
         self._tags: dict[str, str] = dict(search.data.tags) if search else {}
-        self.run_id = search.info.run_id if search else self._create_search()
+        if search:
+            self.run_id = search.info.run_id
+        else:
+            begun = record.sessions[0].at if record.sessions else record.at
+            self.run_id = self._create(record.header.name, begun, runs.search_tags(record.header))
+            self._status = "RUNNING"
         self._log_configuration(search)
-        self._plotted = 0 if record.retold else self._last_step()  # steps that became void are written again
+        self._plotted = 0  # the last candidate in the curves of the search; void steps are written again
+        if not record.retold:
+            history = self._client.get_metric_history(self.run_id, "failed_trials")
+            self._plotted = max((metric.step for metric in history), default=0)
 
     @property
     def is_stale(self) -> bool:
-        """Whether trials that were written have become void: a new writer has to look which runs exist."""
+        """Whether trials that were written have become void, so that a new writer is needed."""
         return self._generation != self._record.retold
 
     def write(self, *, ended: bool, figures: bool = True) -> None:
-        """Write what the store lacks.
+        """Write the entries that the store lacks.
 
         Args:
-            ended: whether the searching process will add nothing more.
-            figures: whether there is time to draw the figures of a search without a winner.
+            ended: whether the search adds no more entries.
+            figures: whether to draw the figures of a search without a winner.
         """
         if self._told == len(self._record.told) and not ended:
             return
@@ -98,34 +104,25 @@ class Writer:
             self._end(figures=figures)
 
     def _existing(self) -> tuple[Run | None, dict[int, Run]]:
-        """The run of the search, and those of its candidates by their numbers, as far as they exist."""
-        search, nested, token = None, {}, None
-        while True:
-            where = f"tags.`nas.id` = '{self._record.id}'"
-            found = self._client.search_runs([self._experiment], where, max_results=PAGE, page_token=token)
-            for run in found:
-                if "mlflow.parentRunId" not in run.data.tags:
-                    search = run
-                elif (number := run.data.tags.get("nas.trial", "")).isdecimal():
-                    nested[int(number)] = run
-            token = found.token
-            if not token:
-                return search, nested
-
-    def _create_search(self) -> str:
-        begun = self._record.sessions[0].at if self._record.sessions else self._record.at
-        self._status = "RUNNING"
-        return self._create(self._header.name, begun, runs.search_tags(self._header))
+        """The run of the search, and the runs of its candidates by number, as far as they exist."""
+        search, nested = None, {}
+        of_search = f"tags.`nas.id` = '{self._record.id}'"
+        for run in self._client.search_runs([self._experiment], of_search, max_results=MOST_RUNS):
+            if "mlflow.parentRunId" not in run.data.tags:
+                search = run
+            elif (number := run.data.tags.get("nas.trial", "")).isdecimal():
+                nested[int(number)] = run
+        return search, nested
 
     def _log_configuration(self, search: Run | None) -> None:
-        """The configuration and the data. A changed setting becomes a tag, because parameters cannot change."""
+        """Log the configuration and the data. A changed setting becomes a tag: parameters cannot change."""
+        from mlflow.exceptions import MlflowException
+
         params = {key(name): str(value)[:LONGEST] for name, value in flat(self._header.config)}
         known = search.data.params if search else {}
-        self._log(self.run_id, params={name: value for name, value in params.items() if name not in known})
-        for name, value in params.items():
-            if known.get(name, value) != value:
-                self._client.set_tag(self.run_id, f"changed.{name}", value)
-        from mlflow.exceptions import MlflowException
+        new = {name: value for name, value in params.items() if name not in known}
+        changed = {f"changed.{name}": value for name, value in params.items() if known.get(name, value) != value}
+        self._log(self.run_id, params=new, tags=changed)
 
         data = [dataset_of(self._header)]
         try:
@@ -133,24 +130,20 @@ class Writer:
         except MlflowException:  # another search has entered the same data at the same moment
             self._client.log_inputs(self.run_id, data)
 
-    def _last_step(self) -> int:
-        """The last candidate up to which the search's own curves are there."""
-        return max((m.step for m in self._client.get_metric_history(self.run_id, "failed_trials")), default=0)
-
     def _write_told(self, told: Told) -> None:
-        number = self._told + 1
+        number, trial = self._told + 1, scored(told.trial, self._header.objectives)
         known = self._nested.pop(number, None)
-        if known is not None and known.data.tags.get("nas.job") != told.trial.job.key:
+        if known is not None and known.data.tags.get("nas.job") != trial.job.key:
             self._client.delete_run(known.info.run_id)  # the trial of this number has become void
             known = None
         if known is None or known.info.status == "RUNNING":  # missing, or cut off by a kill
-            self._write_candidate(number, told, known)
-        self._plot(scored(told.trial, self._header.objectives), number, told.at)
+            self._write_candidate(number, trial, told.at, known)
+        self._plot(trial, number, told.at)
         self._told = number
 
-    def _write_candidate(self, number: int, told: Told, known: Run | None) -> None:
-        trial, candidate = scored(told.trial, self._header.objectives), told.trial.job.candidate
-        start = told.at - trial.metrics.get("train_seconds", 0.0)
+    def _write_candidate(self, number: int, trial: Trial, at: float, known: Run | None) -> None:
+        candidate = trial.job.candidate
+        start = at - trial.metrics.get("train_seconds", 0.0)
         if known:
             run_id = known.info.run_id
         else:
@@ -160,29 +153,26 @@ class Writer:
         with tempfile.TemporaryDirectory() as folder:
             runs.write_candidate(Path(folder), candidate.architecture, self._header.limits)
             self._client.log_artifacts(run_id, folder)
-        self._client.set_terminated(run_id, "FAILED" if trial.failure else "FINISHED", int(told.at * 1000))
+        self._client.set_terminated(run_id, "FAILED" if trial.failure else "FINISHED", int(at * 1000))
         self.written += 1
 
     def _plot(self, trial: Trial, number: int, at: float) -> None:
         """Add a trial to the search's own curves."""
-        self._failed += trial.failure is not None
+        objectives = self._header.objectives
         if trial.failure is None:
             self._trials[trial.job.key] = trial
-            first = self._header.objectives[0]
-            for metric, sign in {
-                "validation_accuracy": 1,
-                "validation_loss": -1,
-                first.metric: first.sign,
-            }.items():
+            signs = {"validation_accuracy": 1, "validation_loss": -1, objectives[0].metric: objectives[0].sign}
+            for metric, sign in signs.items():
                 value = trial.metrics.get(metric, math.nan)
                 if math.isfinite(value) and sign * value >= sign * self._best.get(metric, value):
                     self._best[metric] = value
-        if number <= self._plotted:
-            return
-        curves = {"failed_trials": self._failed, **{f"best_{name}": best for name, best in self._best.items()}}
-        objectives = self._header.objectives if len(self._header.objectives) > 1 else PLOTTED
-        curves["hypervolume"] = hypervolume(self._trials.values(), objectives, self._header.limits)
-        self._log(self.run_id, points={(name, number): (value, at) for name, value in curves.items()})
+        else:
+            self._failed += 1
+        if number > self._plotted:
+            curves = {"failed_trials": self._failed, **{f"best_{name}": best for name, best in self._best.items()}}
+            axes = objectives if len(objectives) > 1 else PLOTTED
+            curves["hypervolume"] = hypervolume(self._trials.values(), axes, self._header.limits)
+            self._log(self.run_id, points={(name, number): (value, at) for name, value in curves.items()})
 
     def _end(self, *, figures: bool) -> None:
         """Write the winner, or the reason why there is none, and close the search's run."""
@@ -191,15 +181,16 @@ class Writer:
         self._nested = {}
         outcome, ended = self._record.result(), self._record.ended
         if outcome is None:
-            failed = ended is not None and ended["status"] == "failed"
-            if ended and failed:
+            status = "KILLED"
+            if ended and ended["status"] == "failed":
+                status = "FAILED"
                 self._log(self.run_id, tags={"failure": ended["message"]})
             try:
                 self._log_tables()
                 if figures:
                     self._log_figures()
             finally:
-                self._close("FAILED" if failed else "KILLED", self._record.at)
+                self._close(status, self._record.at)
         elif self._tags.get("nas.outcome") != self._outcome_tag():
             self._write_outcome(outcome)
 
@@ -212,8 +203,8 @@ class Writer:
         points = {(name, self._told): (value, now) for name, value in runs.search_scores(outcome).items()}
         self._log(self.run_id, points=points, tags=tags)
         self._log_tables(outcome.front)
-        architecture = runs.architecture_json(outcome.architecture)
-        self._client.log_text(self.run_id, architecture, "best/architecture.json")
+        text = runs.architecture_json(outcome.architecture)
+        self._client.log_text(self.run_id, text, "best/architecture.json")
         if outcome.weights.parent.is_dir():
             self._client.log_artifacts(self.run_id, str(outcome.weights.parent), "best")
         self._on_progress()
@@ -231,7 +222,7 @@ class Writer:
         self._client.set_tag(self.run_id, "nas.outcome", self._outcome_tag())
 
     def _log_figures(self) -> None:
-        """The figures, and the page that holds them, too."""
+        """Log the figures, and the report that holds them, too."""
         with tempfile.TemporaryDirectory() as folder:
             pictures = draw(self._record, Path(folder))
             self._on_progress()
@@ -240,7 +231,7 @@ class Writer:
         self._on_progress()
 
     def _log_tables(self, front: Sequence[Trial] = ()) -> None:
-        """The best networks; with several objectives, those on the Pareto front, too."""
+        """Log the best networks; with several objectives, the Pareto front, too."""
         if self._trials:
             self._log_table("leaderboard.json", leaderboard(self._trials.values()))
         if front and len(self._header.objectives) > 1:
@@ -249,7 +240,7 @@ class Writer:
             self._log_table("pareto_front.json", {"id": [trial.id for trial in front], **columns})
 
     def _log_table(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
-        """A table as MLflow shows it. (MLflow's own ``log_table`` would append to the table that exists.)"""
+        """Log a table as MLflow shows it. (MLflow's own ``log_table`` would append to an existing table.)"""
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
         self._client.log_text(self.run_id, json.dumps({"columns": list(columns), "data": rows}), name)
         tables = json.loads(self._tags.get("mlflow.loggedArtifacts", "[]"))
@@ -258,38 +249,21 @@ class Writer:
             self._client.set_tag(self.run_id, "mlflow.loggedArtifacts", self._tags["mlflow.loggedArtifacts"])
 
     def _create(self, name: str, start: float, tags: Mapping[str, Any]) -> str:
-        common = {
-            "nas.id": self._record.id,
-            "nas.search": self._header.name,
-            "strategy": self._header.kind,
-            "mlflow.source.name": "nas",
-        }
-        given = {key: str(value) for key, value in {**common, **tags}.items() if value != ""}
-        return str(self._client.create_run(self._experiment, int(start * 1000), given, name).info.run_id)
+        common = {"nas.id": self._record.id, "nas.search": self._header.name, "mlflow.source.name": "nas"}
+        tags = {**common, "strategy": self._header.kind, **tags}
+        filled = {key: str(value) for key, value in tags.items() if value != ""}
+        return str(self._client.create_run(self._experiment, int(start * 1000), filled, name).info.run_id)
 
-    def _log(
-        self,
-        run_id: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        points: Points | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
+    def _log(self, run_id: str, *, params: Texts = NONE, points: Points = NONE, tags: Texts = NONE) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        metrics = [
-            Metric(key(name), value, int(at * 1000), step)
-            for (name, step), (value, at) in (points or {}).items()
-            if math.isfinite(value)
-        ]
-        values = {key(name): str(value)[:LONGEST] for name, value in (params or {}).items()}
-        given = [Param(name, value) for name, value in values.items()]
-        tagged = [RunTag(name, value) for name, value in (tags or {}).items()]
-        self._client.log_batch(run_id, metrics[:METRICS], given[:PARAMS], tagged)
-        for start in range(METRICS, len(metrics), METRICS):
-            self._client.log_batch(run_id, metrics[start : start + METRICS])
-        for start in range(PARAMS, len(given), PARAMS):
-            self._client.log_batch(run_id, params=given[start : start + PARAMS])
+        finite = {place: point for place, point in points.items() if math.isfinite(point[0])}
+        metrics = [Metric(key(name), value, int(at * 1000), i) for (name, i), (value, at) in finite.items()]
+        texts = {key(name): str(value)[:LONGEST] for name, value in params.items()}
+        entries, labels = [Param(*item) for item in texts.items()], [RunTag(*item) for item in tags.items()]
+        for start in range(0, max(len(metrics), len(entries), len(labels)), BATCH):
+            part = slice(start, start + BATCH)
+            self._client.log_batch(run_id, metrics[part], entries[part], labels[part])
 
     def _close(self, status: str, at: float) -> None:
         configuration = self._header.folder / "search.toml"

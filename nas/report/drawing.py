@@ -1,8 +1,9 @@
-"""A network as a picture: the maps between its layers, as SVG, made in 0.4 ms, because every candidate has one."""
+"""Drawings of networks as SVG. A drawing takes 0.4 ms, because every candidate has one."""
 
 from __future__ import annotations
 
 import math
+import textwrap
 from html import escape
 
 from nas.architecture.architecture import Architecture, Limits
@@ -13,43 +14,38 @@ COLUMNS = 6  # layers in a row
 STEP, ROW, PICTURE, LINE = 150, 160, 72, 15  # pixels: a layer's width and height, its picture's, a line of text
 TOP, MARGIN = 44, 16
 LETTERS = 21  # of 11 pixels, in the width of a layer
-# By the role of a layer; told apart in grey, too.
-FILLS = {
-    "convolution": "#4c78a8",
-    "pooling": "#d8dee6",
-    "dense": "#f2a65a",
-    "other": "#ffffff",
-}
+# The colour of a layer by its role; the colours differ in grey, too.
+FILLS = {"convolution": "#4c78a8", "pooling": "#d8dee6", "dense": "#f2a65a", "other": "#ffffff"}
 
 
 def network_svg(architecture: Architecture, limits: Limits) -> str:
-    """A drawing of the network: what each layer makes of its inputs, from left to right, row after row.
+    """A drawing of the network: the output of each layer, from left to right, row after row.
 
     A short arrow comes from the layer before, a curve from any other layer that is an input. A rectangle is as
-    high as the map (by its square root) and as wide as it has channels (by their logarithm). A network that does
-    not fit its input is drawn as the sentence that says so.
+    high as the map (by its square root) and as wide as it has channels (by their logarithm). If the network does
+    not fit its input, the drawing is the error message.
     """
     try:
         rows = architecture.table(limits.input_shape, limits.classes)
     except ArchitectureError as error:
-        return _page(900, 60, [_text(12, 36, str(error)[:140], 12)], "a network that cannot be")
-    parts = [
-        _text(12, 26, f"{architecture.id}: {sum(row.parameters for row in rows):,} parameters", 14, bold=True)
-    ]
-    largest = max(max(shape[1:], default=1) for shape in (limits.input_shape, *(row.shape for row in rows)))
+        return _page(900, 60, [_text(12, 36, str(error)[:140], 12)], "an impossible network")
+    title = f"{architecture.id}: {sum(row.parameters for row in rows):,} parameters"
+    shapes = [limits.input_shape, *(row.shape for row in rows)]
+    largest = max(max(shape[1:], default=1) for shape in shapes)
+    parts = [_text(12, 26, title, 14, bold=True)]
     parts += _layer(0, "other", limits.input_shape, largest, ["input", show(limits.input_shape)])
     for position, row in enumerate(rows, 1):
-        words = str(row.layer) if position < len(rows) else f"{row.layer} (the classes)"
-        words = words if architecture.is_chain else f"{position}: {words}"
-        lines = [*_wrapped(words), show(row.shape), f"{row.parameters:,} parameters" if row.parameters else ""]
+        name = f"{row.layer}{' (the classes)' * (position == len(rows))}"
+        name = name if architecture.is_chain else f"{position}: {name}"
+        lines = [*textwrap.wrap(name, LETTERS, max_lines=2, placeholder="…"), show(row.shape)]
+        lines += [f"{row.parameters:,} parameters"] * bool(row.parameters)
         parts += _layer(position, row.layer.role, row.shape, largest, lines)
         parts += [_arrow(source, position) for source in row.inputs]
         if row.layer.mark:
             x, y = _centre(position)
             parts.append(f'<g transform="translate({x:g} {y:g})">{row.layer.mark}</g>')
-    across = min(COLUMNS, len(rows) + 1)
-    down = math.ceil((len(rows) + 1) / COLUMNS)
-    return _page(across * STEP, TOP + down * ROW, parts, f"the network {architecture.id}")
+    width, height = min(COLUMNS, len(shapes)) * STEP, TOP + math.ceil(len(shapes) / COLUMNS) * ROW
+    return _page(width, height, parts, f"the network {architecture.id}")
 
 
 def _place(position: int) -> tuple[int, int]:
@@ -65,13 +61,13 @@ def _centre(position: int) -> tuple[float, float]:
 
 
 def _arrow(source: int, position: int) -> str:
-    """From one layer to another: a short arrow to the next one, a curve to any later one."""
+    """The path from one layer to another: a short arrow to the next layer, a curve to any later layer."""
     left, top = _place(position)
     x, y = _centre(position)
     if source == position - 1:
         return f'<path d="M{left - 14} {y:g} h20 m-5 -4 l5 4 l-5 4" fill="none" stroke="#333"/>'
     (from_x, from_y), end = _centre(source), top + 4
-    if _place(source)[1] == top:  # in one row: an arc over those between them
+    if _place(source)[1] == top:  # in one row: an arc over the layers between them
         high = top - 6 - 3 * min(position - source, 8)
         line = f"M{from_x:g} {end} C{from_x:g} {high} {x:g} {high} {x:g} {end}"
     else:  # between the columns, then between the rows; each source has a lane of its own there
@@ -81,46 +77,34 @@ def _arrow(source: int, position: int) -> str:
     return f'<path d="{line} m-3 -5 l3 5 l3 -5" fill="none" stroke="#a0522d" stroke-width="1.2"/>'
 
 
-def _layer(position: int, kind: str, shape: Shape, largest: int, lines: list[str]) -> list[str]:
-    """The map that comes out of a layer, and the lines of text below it."""
-    _, top = _place(position)
+def _layer(position: int, role: str, shape: Shape, largest: int, lines: list[str]) -> list[str]:
+    """The output of a layer as a rectangle, and the lines of text below it."""
     width = 8 + 7 * math.log2(1 + shape[0])
     height = PICTURE * 0.9 * math.sqrt(max(shape[1:], default=1) / largest)
-    if len(shape) == 1:  # a vector: as high as it is long, by its logarithm
+    if len(shape) == 1:  # a vector: its length by the logarithm
         width, height = 10, min(PICTURE * 0.9, 8 + 6 * math.log2(1 + shape[0]))
-    centre, middle = _centre(position)
-    dashes = ' stroke-dasharray="3 2"' if kind == "other" else ""
-    x, y = centre - width / 2, middle - height / 2
-    parts = [
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{FILLS[kind]}" '
-        f'stroke="#333" stroke-width="1.2"{dashes}/>'
-    ]
-    for number, line in enumerate(filter(None, lines)):
-        parts.append(_text(centre, top + PICTURE + LINE * (number + 1), line, 11, middle=True, bold=number == 0))
-    return parts
+    x, y = _centre(position)
+    dashes = ' stroke-dasharray="3 2"' * (role == "other")
+    rectangle = (
+        f'<rect x="{x - width / 2:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" height="{height:.1f}" '
+        f'fill="{FILLS[role]}" stroke="#333" stroke-width="1.2"{dashes}/>'
+    )
+    first = _place(position)[1] + PICTURE + LINE
+    texts = (_text(x, first + LINE * i, line, 11, middle=True, bold=i == 0) for i, line in enumerate(lines))
+    return [rectangle, *texts]
 
 
-def _wrapped(words: str) -> list[str]:
-    """At most two lines, broken between words."""
-    first, *rest = words.split(" ")
-    while rest and len(first) + 1 + len(rest[0]) <= LETTERS:
-        first += f" {rest.pop(0)}"
-    second = " ".join(rest)
-    return [first, second if len(second) <= LETTERS else f"{second[: LETTERS - 1]}…"]
-
-
-def _text(x: float, y: float, words: str, size: int, *, middle: bool = False, bold: bool = False) -> str:
+def _text(x: float, y: float, text: str, size: int, *, middle: bool = False, bold: bool = False) -> str:
     anchor = ' text-anchor="middle"' if middle else ""
     weight = ' font-weight="bold"' if bold else ""
-    return f'<text x="{x:g}" y="{y:g}" font-size="{size}"{anchor}{weight}>{escape(words)}</text>'
+    return f'<text x="{x:g}" y="{y:g}" font-size="{size}"{anchor}{weight}>{escape(text)}</text>'
 
 
 def _page(width: int, height: int, parts: list[str], title: str) -> str:
     width = max(width, 400) + MARGIN
-    return (
+    head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-{MARGIN} 0 {width} {height}" '
         f'width="{width}" height="{height}" font-family="Helvetica, Arial, DejaVu Sans, sans-serif" '
-        f'role="img"><title>{escape(title)}</title><rect x="-{MARGIN}" width="100%" height="100%" fill="#fff"/>\n'
-        + "\n".join(parts)
-        + "\n</svg>\n"
+        f'role="img"><title>{escape(title)}</title><rect x="-{MARGIN}" width="100%" height="100%" fill="#fff"/>'
     )
+    return "\n".join([head, *parts, "</svg>", ""])

@@ -1,4 +1,4 @@
-"""A search on one page: a file of HTML that needs neither a server nor other files."""
+"""The report of a search: one HTML file that needs neither a server nor other files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import io
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from nas import __version__
 from nas.errors import ArchitectureError, NasError, plain
 from nas.files import read_small
 from nas.objectives import scored
-from nas.records.outcome import Outcome
 from nas.records.record import Record, place
 from nas.report.drawing import network_svg
 from nas.report.figures import CAPTIONS, DPI, figures
@@ -26,7 +25,7 @@ MOST_SVG = 400_000  # bytes; a figure of thousands of points is smaller as pixel
 
 
 def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
-    """The page, with every figure for which the record has data.
+    """The page as HTML, with every figure for which the record has data.
 
     Args:
         record: of the search.
@@ -46,22 +45,31 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
     shown = outcome.winner if outcome else next(iter(best), None)
     failures = Counter(plain(trial.failure.message) for trial in trials if trial.failure)
     seconds = outcome.seconds if outcome else record.seconds
+    config = {**header.config, "recipe": header.recipe}
+    settings = {k.replace("_", " "): config[k] for k in SETTINGS if config.get(k) not in (None, "", [])}
+    settings |= dict(config.get("options") or {})
+    try:
+        toml = plain(read_small(header.folder / "search.toml"))
+    except (NasError, OSError):
+        toml = ""
     return environment.get_template("page.html").render(
         header=header,
         is_search=header.kind != "train",
-        settings=_settings(record),
+        settings={
+            k: plain(", ".join(map(str, v)) if isinstance(v, list) else str(v)) for k, v in settings.items()
+        },
         outcome=outcome,
         summary=Summary.of(outcome) if outcome else None,
-        status=_status(record),
+        status="" if outcome else _status(record),
         effort=effort(len(trials), failures.total(), seconds),
         trials=len(trials),
         failures=failures.most_common(10),
         leaders=best[:LEADERS],
         network=_network(record, shown) if shown else None,
-        finalists=_finalists(outcome) if outcome else [],
+        finalists=list(map(_finalist, outcome.finalists)) if outcome else [],
         figures=[(name, CAPTIONS[name], image) for name, image in _images(record, pictures)],
         search=plain(shlex.quote(place(header.folder))),
-        toml=_toml(header.folder),
+        toml=toml,
         versions={**record.about.get("versions", {}), "nas that wrote this page": __version__},
     )
 
@@ -72,18 +80,7 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def _settings(record: Record) -> dict[str, str]:
-    """The settings that decide the result of a search, as far as they were set."""
-    config = {**record.header.config, "recipe": record.header.recipe}
-    found = {name.replace("_", " "): config[name] for name in SETTINGS if config.get(name) not in (None, "", [])}
-    found |= dict(config.get("options") or {})
-    texts = {k: ", ".join(map(str, value)) if isinstance(value, list) else value for k, value in found.items()}
-    return {name: plain(str(value)) for name, value in texts.items()}
-
-
 def _status(record: Record) -> str:
-    if record.outcome is not None:
-        return ""
     if record.ended and record.ended["status"] == "failed":
         return f"It failed: {plain(record.ended['message'])}"
     return "It has no winner yet: it is still running, or it was interrupted. This page may change."
@@ -94,48 +91,32 @@ def _network(record: Record, trial: Trial) -> dict[str, Any]:
     architecture, limits = trial.job.candidate.architecture, record.header.limits
     try:
         rows = layer_rows(architecture, limits)
-    except ArchitectureError:  # a journal that somebody changed
+    except ArchitectureError:  # the journal was changed by hand
         rows = []
     drawing = _uri("svg+xml", network_svg(architecture, limits).encode())
     return {"id": trial.id, "rows": rows, "drawing": drawing}
 
 
-def _finalists(outcome: Outcome) -> list[dict[str, Any]]:
-    """The networks that were trained again, the winner first."""
-    return [
-        {
-            "first": group[0],
-            "seeds": len(group),
-            "accuracy": mean_and_deviation([t.metrics["validation_accuracy"] for t in group], percentage=True),
-            "loss": mean_and_deviation([t.metrics["validation_loss"] for t in group]),
-        }
-        for group in outcome.finalists
-    ]
+def _finalist(group: Sequence[Trial]) -> dict[str, Any]:
+    """A network that was trained again, from its trainings."""
+    accuracies, losses = ([t.metrics[f"validation_{name}"] for t in group] for name in ("accuracy", "loss"))
+    accuracy, loss = mean_and_deviation(accuracies, percentage=True), mean_and_deviation(losses)
+    return {"first": group[0], "seeds": len(group), "accuracy": accuracy, "loss": loss}
 
 
-def _images(record: Record, pictures: Mapping[str, Path] | None) -> list[tuple[str, str]]:
+def _images(record: Record, pictures: Mapping[str, Path] | None) -> Iterator[tuple[str, str]]:
     """Every figure as an address that holds the whole image; letters are outlines, so that no font is needed."""
-    if pictures is not None:
-        return [(name, _uri("png", path.read_bytes())) for name, path in pictures.items()]
-    found = []
-    for name, figure in figures(record):
-        image, pixels = io.BytesIO(), io.BytesIO()
-        figure.savefig(image, format="svg", metadata={"Date": None})
-        if len(image.getvalue()) > MOST_SVG:
-            figure.savefig(pixels, format="png", dpi=DPI)
-        found.append(
-            (name, _uri("png", pixels.getvalue()) if pixels.tell() else _uri("svg+xml", image.getvalue()))
-        )
-    return found
+    for name, path in (pictures or {}).items():
+        yield name, _uri("png", path.read_bytes())
+    for name, figure in figures(record) if pictures is None else ():
+        svg, png = io.BytesIO(), io.BytesIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+        if svg.tell() <= MOST_SVG:
+            yield name, _uri("svg+xml", svg.getvalue())
+        else:
+            figure.savefig(png, format="png", dpi=DPI)
+            yield name, _uri("png", png.getvalue())
 
 
 def _uri(mime: str, content: bytes) -> str:
     return f"data:image/{mime};base64,{base64.b64encode(content).decode()}"
-
-
-def _toml(folder: Path) -> str:
-    """The configuration that repeats the search; empty where the file is missing."""
-    try:
-        return plain(read_small(folder / "search.toml"))
-    except (NasError, OSError):
-        return ""

@@ -1,7 +1,4 @@
-"""What people read of a search: its scores, its best networks, the layers of a network.
-
-The terminal, the model card, the page and MLflow's descriptions lay out the rows and sentences that are made here.
-"""
+"""The texts about a search that terminal, model card, page and MLflow share: scores, best networks, layers."""
 
 from __future__ import annotations
 
@@ -32,9 +29,9 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """The end of a search in words."""
+    """The result of a search as texts."""
 
-    sentence: str  # what was found
+    sentence: str  # the result in one sentence
     rows: tuple[Row, ...]
     comparisons: tuple[str, ...]  # a sentence for each network that the winner was compared with
     effort: str  # the number of trials and the time
@@ -43,20 +40,16 @@ class Summary:
     def of(cls, outcome: Outcome) -> Summary:
         """The summary of a search or, where nothing was searched, of a training."""
         header = outcome.header
-        right = f"{percent(outcome.test_accuracy)} of the {outcome.test_images:,} test images right"
         if header.kind == "train":
             epochs = outcome.winner.job.epochs
-            sentence = f"{header.config['network']} on {header.dataset['name']}, trained for {epochs:g} epochs, "
-            sentence += f"classifies {right}."
+            sentence = f"{header.config['network']} on {header.dataset['name']}, trained for {epochs:g} epochs,"
         else:
             sentence = f"{header.kind} on {header.dataset['name']} found the network {outcome.winner.id} with "
-            sentence += f"{outcome.parameters:,} parameters. It classifies {right}."
-        return cls(
-            sentence,
-            tuple(_rows(outcome)),
-            tuple(map(_compared, outcome.compared)),
-            effort(outcome.trials, outcome.failed, outcome.seconds),
-        )
+            sentence += f"{outcome.parameters:,} parameters. It"
+        right = f"{percent(outcome.test_accuracy)} of the {outcome.test_images:,} test images"
+        trials = effort(outcome.trials, outcome.failed, outcome.seconds)
+        comparisons = tuple(map(_compared, outcome.compared))
+        return cls(f"{sentence} classifies {right} correctly.", tuple(_rows(outcome)), comparisons, trials)
 
     def markdown(self) -> str:
         """The rows as a table, then the comparisons."""
@@ -67,7 +60,6 @@ class Summary:
 def _rows(outcome: Outcome) -> Iterable[Row]:
     seeds = len(outcome.retrained)
     accuracies = [trial.metrics["validation_accuracy"] for trial in outcome.retrained]
-    validation = mean_and_deviation(accuracies, percentage=True)
     trained = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
     low, high = outcome.test_interval
     opened = "opened once" if outcome.opened == 1 else f"opened {outcome.opened} times"
@@ -75,24 +67,23 @@ def _rows(outcome: Outcome) -> Iterable[Row]:
     if is_search:
         searched = percent(outcome.winner.metrics["validation_accuracy"])
         yield Row("validation accuracy, search", searched, "the best of many, so partly luck")
+    validation = mean_and_deviation(accuracies, percentage=True)
     yield Row(f"validation accuracy{', retrained' * is_search}", validation, trained, is_main=True)
     yield Row("test accuracy", percent(outcome.test_accuracy), f"{outcome.test_images:,} images, {opened}", True)
     yield Row("its 95 % interval", f"{100 * low:.2f} to {100 * high:.2f} %", "Wilson")
     yield Row("test loss", f"{outcome.test_loss:.4f} nats")
     if is_search:
-        bias = f"{100 * outcome.selection_bias:+.2f} points"
-        yield Row("selection bias", bias, "search minus test accuracy")
+        yield Row("selection bias", f"{100 * outcome.selection_bias:+.2f} points", "search minus test accuracy")
     lecture = lecture_parameters(outcome.header.limits)
     note = f"the lecture's network: {lecture:,}" if lecture else ""
     yield Row("parameters", f"{outcome.parameters:,}", note, is_main=True)
 
 
 def _compared(comparison: Comparison) -> str:
-    """The comparison with one network in two sentences."""
     return (
-        f"On the same test images {COMPARED_WITH[comparison.what]}, trained for as long, has "
-        f"{percent(comparison.accuracy)}: {verdict(comparison)}. Only the winner classifies "
-        f"{comparison.only_winner:,} images right, only the other network {comparison.only_other:,}."
+        f"On the same test images {COMPARED_WITH[comparison.what]}, trained for the same number of epochs, has an "
+        f"accuracy of {percent(comparison.accuracy)}: {verdict(comparison)}. Only the winner classifies "
+        f"{comparison.only_winner:,} images correctly, only the other network {comparison.only_other:,}."
     )
 
 
@@ -111,24 +102,27 @@ def effort(trials: int, failed: int, seconds: float) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A fraction as people read it."""
+    """A fraction as a percentage: ``99.31 %``."""
     return f"{100 * fraction:.2f} %"
 
 
-def mean_and_deviation(values: Sequence[float], *, percentage: bool = False) -> str:
-    """The mean ± the standard deviation; of a single value, the value alone.
+def compact(number: float) -> str:
+    """A number in few characters: ``24.1k``, ``0.05``."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if size <= abs(number) < 1e3 * size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
 
-    Args:
-        values: one per seed.
-        percentage: whether they are fractions, to be shown as percentages; otherwise they have four decimals.
-    """
+
+def mean_and_deviation(values: Sequence[float], *, percentage: bool = False) -> str:
+    """The mean ± the standard deviation of fractions as percentages, or of numbers; a single value has no ±."""
     factor, digits, unit = (100, 2, " %") if percentage else (1, 4, "")
-    several = f" ± {factor * deviation(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{factor * mean(values):.{digits}f}{several}{unit}"
+    deviates = f" ± {factor * deviation(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{factor * mean(values):.{digits}f}{deviates}{unit}"
 
 
 def name_of(trial: Trial) -> str:
-    """The network's name where it has one, otherwise its id."""
+    """The network's name if it has one, otherwise its id."""
     candidate = trial.job.candidate
     return plain(candidate.origin) if candidate.origin and not candidate.choices else trial.id
 
@@ -143,23 +137,23 @@ class LayerRow(NamedTuple):
 
 
 def layer_rows(architecture: Architecture, limits: Limits) -> list[LayerRow]:
-    """The layers of a network, numbered where it is no chain, and a last row with their sums.
+    """The layers of a network, numbered if the network is a graph, and a last row with their sums.
 
     Raises:
         ArchitectureError: the network does not fit the images.
     """
     rows = architecture.table(limits.input_shape, limits.classes)
-    is_graph = any(row.layer.inputs for row in rows)  # whose layers name others by their numbers
+    is_graph = any(row.layer.inputs for row in rows)  # its layers name others by their numbers
     lines = [
         LayerRow(f"{i}. " * is_graph + str(row.layer), show(row.shape), f"{row.parameters:,}", f"{row.flops:,}")
         for i, row in enumerate(rows, 1)
     ]
-    sums = f"{sum(row.parameters for row in rows):,}", f"{sum(row.flops for row in rows):,}"
-    return [*lines, LayerRow("all layers", "", *sums)]
+    parameters, flops = sum(row.parameters for row in rows), sum(row.flops for row in rows)
+    return [*lines, LayerRow("all layers", "", f"{parameters:,}", f"{flops:,}")]
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, where a bar within a cell has to be escaped."""
+    """A table in Markdown; bars within cells are escaped."""
     lines = [head, ["---"] * len(head), *([text.replace("|", "\\|") for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -90,7 +90,8 @@ class LayerContract(Contract):
         import torch
 
         from nas.training.network import Network
-        from nas.winner.export.source_code import Described, renamed, source_code
+        from nas.winner.best import Description
+        from nas.winner.export.source_code import renamed, source_code
 
         shapes = self._fitting()[0]
         shape, architecture = shapes[0], self._network(shapes, self.make())
@@ -102,16 +103,16 @@ class LayerContract(Contract):
         require(
             torch.allclose(exported, network(x), atol=1e-5), "exported by torch.export, it computes other values"
         )
-        described = Described(architecture, shape, tuple("abc"), "contract")
+        description = Description(architecture, shape, tuple("abc"))
         try:
-            code = source_code(described)
+            code = source_code(description, "contract")
         except NasError:  # the reason, in one line
             return
         with doing("running its source"):
             names = {"__name__": "network", "__file__": "network.py"}
             exec(compile(code, "network.py", "exec"), names)  # noqa: S102  the plugin's own source
             copy = names["Network"]()  # type: ignore[operator]
-            copy.load_state_dict(renamed(described, network.state_dict()))
+            copy.load_state_dict(renamed(description, network.state_dict()))
             copied = copy.eval().layers(x) if len(shape) == 3 and architecture.is_chain else copy.eval()(x)
         require(torch.allclose(copied, network(x), atol=1e-4), "written as Python, it computes other values")
 

@@ -58,8 +58,9 @@ class SpaceContract(Contract):
         """Asks for plain values: None, True, False, finite numbers or strings."""
         for _, candidate in self._samples():
             for name, value in candidate.choices.items():
-                number = type(value) in (bool, int, float) and math.isfinite(value)
-                require(number or value is None or type(value) is str, f"the answer to {name!r} is {value!r}")
+                plain = value is None or type(value) in (bool, int, float, str)
+                finite = not isinstance(value, float) or math.isfinite(value)
+                require(plain and finite, f"the answer to {name!r} is {value!r}")
 
     def test_questions(self) -> None:
         """Asks the same question whenever it uses the same name."""

@@ -1,1 +1,1 @@
-"""The network that is handed over."""
+"""The trained winner: its files, predictions, and exports."""

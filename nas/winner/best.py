@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from nas import checks
-from nas.architecture.architecture import Architecture, read_dict
+from nas.architecture.architecture import Architecture, Row, read_dict
 from nas.architecture.layers import Shape
 from nas.data.plugin import FRAMINGS
 from nas.errors import NasError, StorageError, quoted
@@ -31,17 +31,32 @@ class Description(NamedTuple):
     architecture: Architecture
     input_shape: Shape
     classes: tuple[str, ...]
-    framing: str  # of the images that the network was trained on: see `Source.framing`
+    framing: str = "whole"  # of the images that the network was trained on: see `DatasetPlugin.framing`
+
+    def rows(self) -> list[Row]:
+        """The table of the architecture."""
+        return self.architecture.table(self.input_shape, len(self.classes))
 
 
 def write_best(
     best: Path, architecture: Architecture, weights: Path, data: Dataset, framing: str = "whole"
 ) -> Network:
-    """Write architecture.json and weights.safetensors, and load the network from them."""
+    """Write architecture.json and weights.safetensors, and load the network from them.
+
+    The exports of an earlier winner with other weights are removed.
+    """
     try:
         best.mkdir(parents=True, exist_ok=True)
         content = weights.read_bytes()
-        _remove_exports(best, content)
+        old = best / "weights.safetensors"
+        if not old.is_file() or old.read_bytes() != content:
+            for path in (best / name for name in PLACES.values()):
+                if path.is_symlink():  # not made by an export
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError.of(best, error) from None
     data_keys = {"input_shape": list(data.input_shape), "classes": list(data.classes), "framing": framing}
@@ -49,21 +64,6 @@ def write_best(
     write_whole(best / "architecture.json", text + "\n")
     write_whole(best / "weights.safetensors", content)
     return load_network(best)
-
-
-def _remove_exports(best: Path, weights: bytes) -> None:
-    """Remove the exports of an earlier winner with other weights."""
-    known = best / "weights.safetensors"
-    if known.is_file() and known.read_bytes() == weights:
-        return
-    for name in PLACES.values():
-        path = best / name
-        if path.is_symlink():  # not made by an export
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.is_file():
-            path.unlink()
 
 
 def load_network(best: Path) -> Network:
@@ -78,11 +78,7 @@ def load_network(best: Path) -> Network:
 
 
 def read_best(best: Path) -> tuple[Description, Network]:
-    """The description and the trained network in a best/ folder (see `load_network`).
-
-    Raises:
-        NasError: a file is missing or damaged, or the weights are not those of the architecture.
-    """
+    """The description and the trained network in a best/ folder: see `load_network`."""
     try:
         description = _description(best / "architecture.json")
         architecture, shape, classes, _ = description
@@ -105,25 +101,18 @@ def load(folder: str | Path) -> Network:
 
 
 def _description(path: Path) -> Description:
-    """The content of an architecture.json.
-
-    Raises:
-        ValueError: a value is missing or out of range.
-        ArchitectureError: the network is impossible, or does not fit its images.
-    """
     content = read_dict(path)
     architecture = Architecture.from_dict(content)
     sizes, names, framing = checks.record(content, "trained network", "input_shape", "classes", "framing")
-    right = isinstance(sizes, list) and 1 <= len(sizes) <= 3 and all(type(n) is int and n > 0 for n in sizes)
-    if not right or sizes[0] > MAX_CHANNELS or max(sizes) > MAX_SIDE:
-        raise ValueError(
-            f"input_shape is {quoted(sizes)}, and should be channels (at most {MAX_CHANNELS:,}) and up to two "
-            f"sizes (at most {MAX_SIDE:,})"
-        )
+    valid = isinstance(sizes, list) and 1 <= len(sizes) <= 3 and all(type(n) is int and n > 0 for n in sizes)
+    if not valid or sizes[0] > MAX_CHANNELS or max(sizes) > MAX_SIDE:
+        allowed = f"channels (at most {MAX_CHANNELS:,}) and up to two sizes (at most {MAX_SIDE:,})"
+        raise ValueError(f"input_shape is {quoted(sizes)}, and should be {allowed}")
     classes = tuple(checks.text(name, "a class") for name in checks.several(names, "classes"))
     if not classes:
         raise ValueError("there are no classes")
     if framing not in FRAMINGS:
         raise ValueError(f"framing is {quoted(framing)}, and should be one of {', '.join(FRAMINGS)}")
-    architecture.table(tuple(sizes), len(classes))
-    return Description(architecture, tuple(sizes), classes, framing)
+    description = Description(architecture, tuple(sizes), classes, framing)
+    description.rows()  # raises an error if the network is impossible, or does not fit its images
+    return description

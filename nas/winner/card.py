@@ -1,4 +1,4 @@
-"""The model card, README.md in best/: what the network is, how it was found, how good it is."""
+"""The model card, README.md in best/: the network, its search, its scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classify image files with the winner: they are read one by one and classified in batches."""
+"""Classify image files with a trained network. They are read one by one and classified in batches."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Prediction:
     probabilities: Array  # (classes,) float64, in the order of the network's classes
 
     def ranked(self) -> list[int]:
-        """The classes, the most probable first."""
-        return [int(index) for index in (-self.probabilities).argsort(kind="stable")]
+        """The indices of the classes, the most probable class first."""
+        return list(map(int, (-self.probabilities).argsort(kind="stable")))
 
 
 class Classifier:
@@ -45,12 +45,11 @@ class Classifier:
         best: the folder, which may come from a stranger.
 
     Raises:
-        NasError: it is damaged, or its network takes images of neither one nor three channels.
+        NasError: the folder is damaged, or the network takes images with neither one nor three channels.
     """
 
     def __init__(self, best: Path) -> None:
-        description, self.network = read_best(best)
-        self.shape, self.classes, self.framing = description[1:]
+        (_, self.shape, self.classes, self.framing), self.network = read_best(best)
         if len(self.shape) != 3 or self.shape[0] not in (1, 3):
             raise NasError(f"{best} has a network for {show(self.shape)}: image files have one or three channels")
 
@@ -76,25 +75,24 @@ class Classifier:
             if len(batch) == size:
                 yield from self._classified(batch)
                 batch = []
-        yield from self._classified(batch)
+        if batch:
+            yield from self._classified(batch)
 
     def _classified(self, batch: Sequence[tuple[str, Picture]]) -> Iterator[Prediction]:
         import numpy as np
         import torch
 
-        if not batch:
-            return
         images = torch.from_numpy(np.stack([picture.pixels for _, picture in batch]))
         with torch.inference_mode():
             probabilities = self.network(images).double().softmax(dim=1).numpy()
         if not np.isfinite(probabilities).all():
-            raise NasError("the network computes no probabilities: its weights are out of range")
+            raise NasError("the network computes no finite probabilities: its weights are out of range")
         for (name, picture), row in zip(batch, probabilities, strict=True):
             yield Prediction(name, picture, row)
 
 
 def listed(image: str) -> tuple[list[str], int]:
-    """The images that an argument of the command line names: one file, or the images in a folder, by name.
+    """The image files of an argument of the command line: one file, or the images in a folder, sorted by name.
 
     Returns:
         Their paths, and the number of other files in the folder.
@@ -109,7 +107,7 @@ def listed(image: str) -> tuple[list[str], int]:
         names = sorted(name for name in files if not name.startswith("."))
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror or error})") from None
-    found = [os.path.join(image, name) for name in names if name.lower().endswith(ENDINGS)]  # noqa: PTH118  # "./a"
-    if not found:
+    images = [os.path.join(image, name) for name in names if name.lower().endswith(ENDINGS)]  # noqa: PTH118  # "./a"
+    if not images:
         raise ImageError(f"is a folder without images ({', '.join(ENDINGS)})")
-    return found, len(names) - len(found)
+    return images, len(names) - len(images)

@@ -20,22 +20,16 @@ if TYPE_CHECKING:
 class Result(NamedTuple):
     """The result of one network on the test images."""
 
-    right: Tensor  # (N,) bool: whether the network classifies each image right
+    right: Tensor  # (N,) bool: whether the network classifies each image correctly
     loss: float  # nats
 
     @property
     def accuracy(self) -> float:
-        """The fraction of the images that the network classifies right."""
+        """The fraction of the images that the network classifies correctly."""
         return int(self.right.sum()) / len(self.right)
 
     def compared_with(self, other: Result, what: str, trial: Trial) -> Comparison:
-        """The comparison with another network on the same images.
-
-        Args:
-            other: the result of the other network.
-            what: a key of `COMPARED_WITH`.
-            trial: the training of the other network.
-        """
+        """The comparison with another network, of the kind ``what`` in `COMPARED_WITH`, on the same images."""
         only_winner, only_other = self.right & ~other.right, other.right & ~self.right
         return Comparison(what, trial, other.accuracy, int(only_winner.sum()), int(only_other.sum()))
 
@@ -51,7 +45,8 @@ def open_test(source: DatasetPlugin, networks: Sequence[Network]) -> list[Result
 def test_images(source: DatasetPlugin) -> Tensor:
     """The test images (N, C, H, W) uint8, without their labels, to compare an exported model with its original.
 
-    The seal holds: without labels nobody learns how good a network is, and nothing returns to a search.
+    The seal holds: without labels, the images say nothing about the quality of a network, and no result returns to
+    a search.
 
     Raises:
         DataError: the images cannot be loaded on this machine.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 130
-CAPTIONS = {
+CAPTIONS = {  # in the order in which the figures are drawn
     "best_over_trials": "The validation loss of every trial, and the best one so far, over the trials.",
     "best_over_seconds": "The validation loss of every trial, and the best one so far, over the search's time.",
     "accuracy_and_parameters": "The validation accuracy of every trial over its number of parameters.",
@@ -25,7 +25,6 @@ CAPTIONS = {
     "learning_curves": "The validation loss of the best networks after every epoch of their training.",
     "family_tree": "The ancestors of the best network, with the operation that made each from its parents.",
 }
-"""A sentence about each figure by its name, in the order in which they are drawn."""
 
 
 def figures(record: Record) -> Iterator[tuple[str, Figure]]:
@@ -34,23 +33,18 @@ def figures(record: Record) -> Iterator[tuple[str, Figure]]:
     Raises:
         JournalError: the record does not say what was searched, or its outcome names a training that it lacks.
     """
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs the place of its cache
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs where its cache is
     from nas.report.figures import choices, progress, tradeoff, tree
     from nas.report.figures.scene import Scene
 
-    scene = Scene.of(record)
-    makers = {
-        "best_over_trials": progress.best_over_trials,
-        "best_over_seconds": progress.best_over_seconds,
-        "accuracy_and_parameters": tradeoff.accuracy_and_parameters,
-        "pareto_front": tradeoff.pareto_front,
-        "choices": choices.choices,
-        "learning_curves": progress.learning_curves,
-        "family_tree": tree.family_tree,
-    }
-    for name in ("learning_curves",) if scene.header.kind == "train" else CAPTIONS:
-        if (figure := makers[name](scene)) is not None:
-            yield name, figure
+    scene = Scene(record)
+    makers = [
+        progress.best_over_trials, progress.best_over_seconds, tradeoff.accuracy_and_parameters,
+        tradeoff.pareto_front, choices.choices, progress.learning_curves, tree.family_tree,
+    ]  # fmt: skip
+    for maker in [progress.learning_curves] if scene.header.kind == "train" else makers:
+        if (figure := maker(scene)) is not None:
+            yield maker.__name__, figure
 
 
 def warm_up() -> None:
@@ -63,9 +57,6 @@ def draw(record: Record, folder: Path) -> dict[str, Path]:
 
     Returns:
         The files by the names of the figures, in the order of `CAPTIONS`.
-
-    Raises:
-        JournalError: the record does not say what was searched, or its outcome names a training that it lacks.
     """
     files = {}
     for name, figure in figures(record):

@@ -17,10 +17,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from nas.report.figures import style
 from nas.report.figures.scene import Entry, Scene
+from nas.report.figures.style import ACCURACY
+from nas.report.summary import compact
 from nas.spaces.space import Scalar
 from nas.statistics import mean
 
-ACCURACY = "validation_accuracy"
 PANELS = 20
 FEW = 6  # up to six different numbers are shown at equal distances, as labels are: for example 8, 16 and 32
 GROUPS = 7  # labels in one panel; the rarest share the last place
@@ -43,9 +44,26 @@ def choices(scene: Scene) -> Figure | None:
     figure = style.canvas(scene, title, max(6.5, 0.9 + 3.0 * columns), 1.5 + 2.2 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
     errors = style.values(scene, ACCURACY, asked)
+    many = len(scene.good) >= 100
+    hollow: style.Look = {"markerfacecolor": "none", "markeredgecolor": style.PALE, "markersize": 3 if many else 4}
+    full: style.Look = {"color": style.BLUE, "alpha": 0.45 if many else 0.8, "markersize": 3 if many else 5}
+    looks = [(scene.short, hollow), (scene.full, {**full, "markeredgewidth": 0})]
     for position, (name, axes) in enumerate(zip(names, panels.flat, strict=False)):
         style.frame(axes)
-        _panel(scene, axes, name)
+        labels = _labels(scene, name)
+        for entries, look in looks:
+            chosen = _chosen(entries, name)
+            x = [_place(entry, name, labels) + (_jitter(entry) if labels else 0) for entry in chosen]
+            axes.plot(x, style.values(scene, ACCURACY, chosen), "o", zorder=3, **look)
+        for group in _groups(scene, name, labels):
+            left, right, middle = group[0][0], group[-1][0], median(error for _, error in group)
+            ends = [left - 0.36, right + 0.36] if labels else [left, right]
+            axes.plot(ends, [middle, middle], color=style.RED, linewidth=2.5, zorder=4, solid_capstyle="butt")
+        if labels:
+            axes.set_xticks(range(len(labels)), _fitted(labels), fontsize=style.SMALL)
+            axes.set_xlim(-0.6, len(labels) - 0.4)
+        else:
+            _scale_numbers(axes, [_place(entry, name, labels) for entry in _chosen(scene.good, name)])
         style.scale(axes, "y", ACCURACY, errors, scene.least_error)
         axes.set_xlabel(style.short(name), fontsize=style.SMALL, labelpad=3)
         axes.set_ylabel("")
@@ -53,43 +71,13 @@ def choices(scene: Scene) -> Figure | None:
     for axes in panels.flat[len(names) :]:
         axes.remove()
     figure.supylabel(style.UNITS[ACCURACY], fontsize=10)
-    style.legend(figure, _handles(scene))
-    return figure
-
-
-def _handles(scene: Scene) -> list[Line2D]:
-    many = len(scene.good) >= 100
-    shown = [
-        Line2D([], [], color=style.BLUE, marker="o", linestyle="none", markersize=5,
-               label=f"trained for {style.epochs(scene.longest)}"),
-        Line2D([], [], color=style.RED, linewidth=2.5, label="median of these"),
-    ]  # fmt: skip
+    label = f"trained for {style.epochs(scene.longest)}"
+    handles = [Line2D([], [], color=style.BLUE, marker="o", linestyle="none", markersize=5, label=label)]
+    handles.append(Line2D([], [], color=style.RED, linewidth=2.5, label="median of these"))
     if scene.short:
-        shown.append(
-            Line2D([], [], markeredgecolor=style.PALE, markerfacecolor="none", marker="o", linestyle="none",
-                   markersize=3 if many else 4, label="stopped earlier")
-        )  # fmt: skip
-    return shown
-
-
-def _panel(scene: Scene, axes: Axes, name: str) -> None:
-    many = len(scene.good) >= 100
-    labels = _labels(scene, name)
-    for some, look in (
-        (scene.short, {"markerfacecolor": "none", "markeredgecolor": style.PALE, "markersize": 3 if many else 4}),
-        (scene.full, {"color": style.BLUE, "alpha": 0.45 if many else 0.8, "markersize": 3 if many else 5,
-                      "markeredgewidth": 0}),
-    ):  # fmt: skip
-        chosen = _chosen(some, name)
-        at = [_place(entry, name, labels) + (_jitter(entry) if labels else 0) for entry in chosen]
-        axes.plot(at, style.values(scene, ACCURACY, chosen), "o", zorder=3, **look)
-    for left, right, middle in _medians(scene, name, labels):
-        axes.plot([left, right], [middle, middle], color=style.RED, linewidth=2.5, zorder=4, solid_capstyle="butt")
-    if labels:
-        axes.set_xticks(range(len(labels)), _fitted(labels), fontsize=style.SMALL)
-        axes.set_xlim(-0.6, len(labels) - 0.4)
-    else:
-        _numbers(axes, [_place(entry, name, labels) for entry in _chosen(scene.good, name)])
+        handles.append(Line2D([], [], marker="o", linestyle="none", label="stopped earlier", **hollow))
+    style.legend(figure, handles)
+    return figure
 
 
 def _fitted(labels: Sequence[str]) -> list[str]:
@@ -97,57 +85,53 @@ def _fitted(labels: Sequence[str]) -> list[str]:
     room = LETTERS / len(labels)
     most = LETTERS if len(labels) < 2 else int(room if len(labels) < 3 else 2 * room) - 1
     short = [label if len(label) <= most else f"{label[: most - 1]}…" for label in labels]
-    touch = any(len(one) + len(other) > 2 * room - 2 for one, other in pairwise(short))
+    touch = any(len(left) + len(right) > 2 * room - 2 for left, right in pairwise(short))
     return [f"\n{label}" if touch and i % 2 else label for i, label in enumerate(short)]
 
 
-def _numbers(axes: Axes, found: Sequence[float]) -> None:
-    low, high = min(found), max(found)
+def _scale_numbers(axes: Axes, numbers: Sequence[float]) -> None:
+    low, high = min(numbers), max(numbers)
     if low > 0 and high / low > 50:
         axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(style.ticks(low, high, 4)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.compact(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
 
 
-def _chosen(some: Sequence[Entry], name: str) -> list[Entry]:
+def _chosen(entries: Sequence[Entry], name: str) -> list[Entry]:
     """The trials with this choice: some choices exist only after others."""
-    return [entry for entry in some if name in entry.trial.job.candidate.choices]
+    return [entry for entry in entries if name in entry.trial.job.candidate.choices]
 
 
-def _answer(entry: Entry, name: str) -> Scalar:
-    return entry.trial.job.candidate.choices[name]
+def _text(value: Scalar) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return style.short(text.lower() if value is None or isinstance(value, bool) else text, 12) or "(empty)"
 
 
-def _text(answer: Scalar) -> str:
-    text = f"{answer:.4g}" if isinstance(answer, float) else str(answer)
-    return style.short(text.lower() if answer is None or isinstance(answer, bool) else text, 12) or "(empty)"
-
-
-def _is_number(answer: Scalar) -> TypeGuard[int | float]:
-    return isinstance(answer, int | float) and not isinstance(answer, bool)
+def _is_number(value: Scalar) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _labels(scene: Scene, name: str) -> list[str]:
     """The labels of a choice in their order; none for a choice of many numbers."""
-    answers = [_answer(entry, name) for entry in _chosen(scene.good, name)]
-    numbers = sorted({answer for answer in answers if _is_number(answer)})
-    if len(numbers) > FEW and all(map(_is_number, answers)):
+    values = [entry.trial.job.candidate.choices[name] for entry in _chosen(scene.good, name)]
+    numbers = sorted({value for value in values if _is_number(value)})
+    if len(numbers) > FEW and all(map(_is_number, values)):
         return []
-    known = Counter(map(_text, answers))
+    counts = Counter(map(_text, values))
     order = {_text(number): i for i, number in enumerate(numbers)}
-    most = sorted(known, key=lambda label: (-known[label], label))[:GROUPS]
-    kept = most if len(known) <= GROUPS else most[:-1]
-    return sorted(kept, key=lambda label: (order.get(label, -1), label)) + ["others"] * (len(known) > len(kept))
+    most = sorted(counts, key=lambda label: (-counts[label], label))[:GROUPS]
+    kept = most if len(counts) <= GROUPS else most[:-1]
+    return sorted(kept, key=lambda label: (order.get(label, -1), label)) + ["others"] * (len(counts) > len(kept))
 
 
 def _place(entry: Entry, name: str, labels: Sequence[str]) -> float:
-    answer = _answer(entry, name)
-    if labels:
-        label = _text(answer)
-        return float(labels.index(label) if label in labels else len(labels) - 1)
-    assert isinstance(answer, int | float)  # noqa: S101  # no labels: all are numbers
-    return float(min(style.FARTHEST, max(-style.FARTHEST, answer)))
+    """The position of a trial's value: a number, or the position of its label."""
+    value = entry.trial.job.candidate.choices[name]
+    if not labels and _is_number(value):
+        return float(style.bounded(value))
+    label = _text(value)
+    return float(labels.index(label) if label in labels else len(labels) - 1)
 
 
 def _jitter(entry: Entry) -> float:
@@ -155,37 +139,26 @@ def _jitter(entry: Entry) -> float:
     return 0.5 * (int(entry.trial.id[:6], 16) / 0xFFFFFF - 0.5)
 
 
-def _medians(scene: Scene, name: str, labels: Sequence[str]) -> list[tuple[float, float, float]]:
-    """The left end, the right end and the height of each median of the longest trainings' errors."""
-    found = _chosen(scene.full, name)
-    points = sorted(
-        zip((_place(e, name, labels) for e in found), style.values(scene, ACCURACY, found), strict=True)
-    )
-    if labels:
-        groups = [[point for point in points if point[0] == i] for i in range(len(labels))]
-        return [(g[0][0] - 0.36, g[0][0] + 0.36, median(y for _, y in g)) for g in groups if g]
-    size = math.ceil(len(points) / BINS) or 1
-    bins = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(b[0][0], b[-1][0], median(y for _, y in b)) for b in bins if b[0][0] < b[-1][0]]
+def _groups(scene: Scene, name: str, labels: Sequence[str]) -> list[list[tuple[float, float]]]:
+    """The longest trainings as (position, error), by label or in a few groups of neighbouring numbers."""
+    chosen = _chosen(scene.full, name)
+    errors = style.values(scene, ACCURACY, chosen)
+    points = sorted(zip((_place(entry, name, labels) for entry in chosen), errors, strict=True))
+    places, size = [x for x, _ in points], math.ceil(len(points) / BINS)
+    groups: dict[float, list[tuple[float, float]]] = {}
+    for x, y in points:
+        groups.setdefault(x if labels else bisect_left(places, x) // size, []).append((x, y))
+    return list(groups.values())
 
 
 def _explained(scene: Scene, name: str) -> float:
     """The share of the variance of log10(error) that a choice explains, less the share by chance."""
-    labels = _labels(scene, name)
-    found = _chosen(scene.full, name)
-    points = [
-        (_place(entry, name, labels), math.log10(error))
-        for entry, error in zip(found, style.values(scene, ACCURACY, found), strict=True)
-    ]
-    if len(points) < 3:
+    groups = [[math.log10(y) for _, y in group] for group in _groups(scene, name, _labels(scene, name))]
+    errors = [error for group in groups for error in group]
+    if len(errors) < 3:
         return 0.0
-    places = sorted(x for x, _ in points)
-    size = math.ceil(len(points) / BINS)
-    groups: dict[float, list[float]] = {}
-    for x, y in points:
-        groups.setdefault(x if labels else bisect_left(places, x) // size, []).append(y)
-    middle = mean([y for _, y in points])
-    spread = sum((y - middle) ** 2 for _, y in points)
-    between = sum(len(group) * (mean(group) - middle) ** 2 for group in groups.values())
-    # A choice with many answers explains a part by chance alone.
-    return between / spread - (len(groups) - 1) / (len(points) - 1) if spread else 0.0
+    middle = mean(errors)
+    spread = sum((error - middle) ** 2 for error in errors)
+    between = sum(len(group) * (mean(group) - middle) ** 2 for group in groups)
+    # A choice with many values explains a part by chance alone.
+    return between / spread - (len(groups) - 1) / (len(errors) - 1) if spread else 0.0

@@ -17,20 +17,19 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from nas.errors import plain
 from nas.objectives import METRICS
 from nas.report.figures.scene import Entry, Scene
+from nas.report.summary import compact
 
 # Okabe and Ito's palette, made for the colour-blind; as greys they are 35, 50 and 60 % bright.
 BLUE, RED, GREEN, SKY, ORANGE, PURPLE = "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#e69f00", "#cc79a7"
 PALE, INK = "#98a1aa", "#222222"
-STAR: dict[str, Any] = {
-    "marker": "*", "markersize": 17, "markerfacecolor": RED, "markeredgecolor": INK, "linestyle": "none",
-    "zorder": 6,
-}  # fmt: skip
+Look = dict[str, Any]  # arguments of Matplotlib
 SMALL = 9.0  # points of the smallest text
 FARTHEST = 1e30  # the end of an axis: larger numbers of a plugin are shown here
+ACCURACY, LOSS, PARAMETERS = "validation_accuracy", "validation_loss", "parameters"
 UNITS = {
-    "validation_accuracy": "validation accuracy (%, error on a log scale)",
-    "validation_loss": "validation loss (nats)",
-    "parameters": "parameters (number)",
+    ACCURACY: "validation accuracy (%, error on a log scale)",
+    LOSS: "validation loss (nats)",
+    PARAMETERS: "parameters (number)",
     "flops": "operations of one forward pass (FLOP an image)",
     "train_seconds": "training (seconds)",
     "images_per_second": "training speed (images a second)",
@@ -56,12 +55,11 @@ def frame(axes: Axes) -> Axes:
     return axes
 
 
-def legend(figure: Figure, handles: Sequence[Any], columns: int = 3) -> None:
-    """A legend below the axes, where it hides no data."""
-    figure.legend(
-        handles=list(handles), loc="outside lower center", ncols=min(columns, len(handles)), fontsize=SMALL,
-        frameon=False,
-    )  # fmt: skip
+def legend(figure: Figure, handles: Iterable[Any], columns: int = 3) -> None:
+    """A legend below the axes, where it hides no data; each label stands in it once."""
+    unique = list({str(handle.get_label()): handle for handle in handles}.values())
+    place: Look = {"loc": "outside lower center", "ncols": min(columns, len(unique))}
+    figure.legend(handles=unique, fontsize=SMALL, frameon=False, **place)
 
 
 def short(text: str, most: int = 24) -> str:
@@ -79,98 +77,78 @@ def _letters() -> frozenset[int]:
     return frozenset(font_manager.get_font(path).get_charmap())
 
 
-def compact(number: float) -> str:
-    """A number on an axis: ``24.1k``, ``0.05``."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if size <= abs(number) < 1e3 * size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.3g}"
-
-
-def percent(error: float) -> str:
-    """An error as an accuracy."""
-    return f"{100 * (1 - error):.6g} %"
-
-
 def values(scene: Scene, metric: str, entries: Iterable[Entry]) -> list[float]:
-    """The positions of trials on the axis of a metric; an accuracy is placed by its error."""
+    """The positions of trials on the axis of a metric."""
     return [place(scene, metric, entry.trial.metrics[metric]) for entry in entries]
 
 
 def place(scene: Scene, metric: str, value: float) -> float:
-    """The position of a value on the axis of a metric."""
-    if metric == "validation_accuracy":
+    """The position of a value on the axis of a metric; an accuracy is placed by its error."""
+    if metric == ACCURACY:
         return min(1.0, max(scene.least_error, 1 - value))
+    return bounded(value)
+
+
+def bounded(value: float) -> float:
+    """A value that an axis can hold."""
     return min(FARTHEST, max(-FARTHEST, value))
 
 
 def scale(axes: Axes, which: Literal["x", "y"], metric: str, found: Sequence[float], least: float = 0.0) -> None:
     """Set up the axis of a metric: its label, a range around the values, a few round numbers."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    low, high = min(found), max(found)
-    accuracy = metric == "validation_accuracy"
+    low, high, is_accuracy = min(found), max(found), metric == ACCURACY
     if low > 0:
         margin = max((high / low) ** 0.06, 1.1)
-        ends = low / margin, min(high * margin, 1.0) if accuracy and high < 1 else high * margin
+        ends = low / margin, min(high * margin, 1.0) if is_accuracy and high < 1 else high * margin
         axes.set(**{f"{which}lim": ends})  # first: of a single value, a new scale would warn
         axes.set(**{f"{which}scale": "log"})
     else:
         margin = 0.06 * (high - low) or max(abs(low), 1.0)
         ends = low - margin, high + margin
-    marks = (
-        ticks(*ends)
-        if not accuracy or ends[1] / ends[0] >= 4
-        else [1 - t for t in ticks(1 - ends[1], 1 - ends[0])]
-    )
-    form: Callable[[float], str] = compact
-    if accuracy:
+    label: Callable[[float], str] = compact
+    if is_accuracy:
+        is_wide = ends[1] / ends[0] >= 4
+        marks = ticks(*ends) if is_wide else [1 - mark for mark in ticks(1 - ends[1], 1 - ends[0])]
         marks = [mark for mark in marks if mark > 1.4 * least] + [least] * (low <= least)
+        ends = ends[::-1]
 
-        def form(error: float) -> str:
-            return "100 %" if error <= least else percent(error)
-
+        def label(error: float) -> str:
+            return "100 %" if error <= least else f"{100 * (1 - error):.6g} %"
+    else:
+        marks = ticks(*ends)
+    axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_locator(FixedLocator(marks))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
-    axes.set(**{f"{which}lim": ends[::-1] if accuracy else ends, f"{which}label": UNITS[metric]})
+    axis.set_major_formatter(FuncFormatter(lambda value, _: label(value)))
+    axes.set(**{f"{which}lim": ends, f"{which}label": UNITS[metric]})
 
 
 def ticks(low: float, high: float, most: int = 8) -> list[float]:
     """At most ``most`` round numbers within a range: in equal steps or, in a wide range, in equal ratios."""
-    if low > 0 and high / low >= 4:
-        first, last = math.floor(math.log10(low)), math.floor(math.log10(high))
-        for steps in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
-            marks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
-            marks = [mark for mark in marks if low <= mark <= high]
-            if len(marks) <= most:
-                return marks
-        return marks[:: math.ceil(len(marks) / most)]
-    return [float(mark) for mark in MaxNLocator(6).tick_values(low, high) if low <= mark <= high]
+    if low <= 0 or high / low < 4:
+        return [float(mark) for mark in MaxNLocator(6).tick_values(low, high) if low <= mark <= high]
+    powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+    for steps in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        marks = [step * 10.0**power for power in powers for step in steps]
+        marks = [mark for mark in marks if low <= mark <= high]
+        if len(marks) <= most:
+            return marks
+    return marks[:: math.ceil(len(marks) / most)]
 
 
-def dots(
-    scene: Scene, axes: Axes, x: Callable[[list[Entry]], list[float]], y: str, size: float = 0
-) -> list[Line2D]:
-    """Every trial as a dot: dark where it was trained longest, light and hollow where it was stopped early."""
-    size = size or (6.0 if len(scene.good) < 100 else 4.0)
-    made = []
-    for some, style, label in (
-        (
-            scene.short,
-            {"markerfacecolor": "none", "markeredgecolor": PALE},
-            f"stopped earlier ({len(scene.short)})",
-        ),
-        (
-            scene.full,
-            {"markerfacecolor": BLUE, "markeredgecolor": "white", "markeredgewidth": 0.5},
-            f"trained for {epochs(scene.longest)} ({len(scene.full)})",
-        ),
+def dots(scene: Scene, axes: Axes, x: Callable[[list[Entry]], list[float]], y: str) -> list[Line2D]:
+    """Every trial as a dot: dark if it was trained longest, light and hollow if it was stopped early."""
+    hollow: Look = {"markerfacecolor": "none", "markeredgecolor": PALE}
+    full: Look = {"markerfacecolor": BLUE, "markeredgecolor": "white", "markeredgewidth": 0.5}
+    common: Look = {"markersize": 6.0 if len(scene.good) < 100 else 4.0, "zorder": 3, "alpha": 0.9}
+    handles = []
+    for entries, look, label in (
+        (scene.short, hollow, f"stopped earlier ({len(scene.short)})"),
+        (scene.full, full, f"trained for {epochs(scene.longest)} ({len(scene.full)})"),
     ):
-        if some:
-            made += axes.plot(
-                x(some), values(scene, y, some), "o", markersize=size, label=label, zorder=3, alpha=0.9, **style
-            )
-    return made[::-1]
+        if entries:
+            handles += axes.plot(x(entries), values(scene, y, entries), "o", label=label, **common, **look)
+    return handles[::-1]
 
 
 def epochs(count: float) -> str:
@@ -178,8 +156,7 @@ def epochs(count: float) -> str:
     return f"{count:g} epoch{'s' * (count != 1)}"
 
 
-def star(scene: Scene, axes: Axes, x: float, y: float) -> Line2D:
+def star(axes: Axes, label: str, x: float, y: float) -> list[Line2D]:
     """The winner as a star."""
-    assert scene.leader is not None  # noqa: S101  # the caller has checked it
-    (mark,) = axes.plot([x], [y], label=f"{scene.leader_name}: trial {scene.leader.number}", **STAR)
-    return mark
+    look: Look = {"markerfacecolor": RED, "markeredgecolor": INK}
+    return axes.plot([x], [y], "*", markersize=17, zorder=6, label=label, **look)

@@ -10,10 +10,11 @@ from nas.architecture.known import LECTURE, lecture_parameters
 from nas.objectives import MORE_IS_BETTER, front
 from nas.report.figures import style
 from nas.report.figures.scene import Entry, Scene
+from nas.report.figures.style import ACCURACY, PARAMETERS
+from nas.report.summary import compact
 from nas.statistics import mean
 from nas.trial import Trial
 
-ACCURACY, PARAMETERS = "validation_accuracy", "parameters"
 MARKS = ("s", "^", "v", "D", "P", "X", "<", ">", "p")  # of references, to distinguish them without colours
 
 
@@ -23,77 +24,66 @@ def accuracy_and_parameters(scene: Scene) -> Figure | None:
         return None
     figure = style.canvas(scene, "the accuracy of the networks and their parameters", 8.0, 5.8)
     axes = style.frame(figure.subplots())
-    handles = style.dots(scene, axes, lambda some: style.values(scene, PARAMETERS, some), ACCURACY)
-    handles += _front(scene, axes)
-    handles += _references(scene, axes)
-    compared, again = _again(scene, axes)
-    handles += again
-    lecture = _lecture_line(scene, axes, handles)
+    handles = style.dots(scene, axes, lambda entries: style.values(scene, PARAMETERS, entries), ACCURACY)
+    best: list[tuple[float, float]] = []  # no smaller network is as accurate as one of these
+    for x, y in sorted(_point(scene, entry.trial) for entry in scene.full):
+        if not best or y < best[-1][1]:
+            best.append((x, y))
+    handles += axes.plot(
+        *zip(*best, strict=True), color=style.RED, drawstyle="steps-post", linewidth=1.6, zorder=2,
+        label="best for so many parameters",
+    )  # fmt: skip
+    for (name, entry), mark in zip(scene.references().items(), MARKS, strict=False):
+        label = "the lecture's network" if entry.trial.id == LECTURE.id else style.short(name)
+        point = _point(scene, entry.trial)
+        handles += _marked(axes, point, mark, 9, style.ORANGE, f"{label}: trial {entry.number}")
+    points = [_point(scene, entry.trial) for entry in scene.good]
+    for mark, size, label, point in _retrained(scene):
+        handles += _marked(axes, point, mark, size, "white", label)
+        points.append(point)
+    sizes = [x for x, _ in points] + _lecture_line(scene, axes, handles)
     if scene.leader:
-        x, y = _point(scene, scene.leader.trial)
-        handles.append(style.star(scene, axes, x, y))
-    errors = style.values(scene, ACCURACY, scene.good) + [y for _, y in compared]
-    sizes = style.values(scene, PARAMETERS, scene.good) + [x for x, _ in compared] + lecture
+        handles += style.star(axes, _leader(scene), *_point(scene, scene.leader.trial))
     style.scale(axes, "x", PARAMETERS, sizes)
-    style.scale(axes, "y", ACCURACY, errors, scene.least_error)
+    style.scale(axes, "y", ACCURACY, [y for _, y in points], scene.least_error)
     style.legend(figure, handles, 2)
     return figure
 
 
+def _leader(scene: Scene) -> str:
+    return f"{scene.leader_name}: trial {scene.leader.number if scene.leader else 0}"
+
+
 def _point(scene: Scene, trial: Trial) -> tuple[float, float]:
-    entry = [Entry(0, 0.0, trial)]
-    return style.values(scene, PARAMETERS, entry)[0], style.values(scene, ACCURACY, entry)[0]
+    x, y = (style.place(scene, metric, trial.metrics[metric]) for metric in (PARAMETERS, ACCURACY))
+    return x, y
 
 
-def _front(scene: Scene, axes: Axes) -> list[Line2D]:
-    """The front of the longest trainings: no smaller network is as accurate as one on it."""
-    points: list[tuple[float, float]] = []
-    for x, y in sorted(_point(scene, entry.trial) for entry in scene.full):
-        if not points or y < points[-1][1]:
-            points.append((x, y))
-    return axes.plot(
-        *zip(*points, strict=True), color=style.RED, drawstyle="steps-post", linewidth=1.6, zorder=2,
-        label="best for so many parameters",
-    )  # fmt: skip
+def _marked(axes: Axes, point: tuple[float, float], mark: str, size: int, fill: str, label: str) -> list[Line2D]:
+    look: style.Look = {"markersize": size, "markerfacecolor": fill, "markeredgecolor": style.INK, "zorder": 5}
+    return axes.plot(*([value] for value in point), mark, label=label, **look)
 
 
-def _references(scene: Scene, axes: Axes) -> list[Line2D]:
-    handles = []
-    for (name, entry), mark in zip(scene.references.items(), MARKS, strict=False):
-        x, y = _point(scene, entry.trial)
-        label = "the lecture's network" if entry.trial.id == LECTURE.id else style.short(name)
-        handles += axes.plot(
-            [x], [y], mark, markersize=9, markerfacecolor=style.ORANGE, markeredgecolor=style.INK, zorder=5,
-            label=f"{label}: trial {entry.number}",
-        )  # fmt: skip
-    return handles
-
-
-def _again(scene: Scene, axes: Axes) -> tuple[list[tuple[float, float]], list[Line2D]]:
-    """The winner and the lecture's network after their longer trainings in the final selection."""
+def _retrained(scene: Scene) -> list[tuple[str, int, str, tuple[float, float]]]:
+    """The winner and the lecture's network after the final selection: mark, size, label, point of each."""
     if scene.outcome is None:
-        return [], []
-    longer = style.epochs(scene.outcome.retrained[0].job.epochs)
-    accuracy = mean([trial.metrics[ACCURACY] for trial in scene.outcome.retrained])
-    winner = _point(scene, scene.outcome.retrained[0])[0], style.place(scene, ACCURACY, accuracy)
-    marked = [("*", 15, f"the winner, trained again for {longer}", winner)]
+        return []
+    retrained = scene.outcome.retrained
+    duration = style.epochs(retrained[0].job.epochs)
+    accuracy = style.place(scene, ACCURACY, mean([trial.metrics[ACCURACY] for trial in retrained]))
+    winner = _point(scene, retrained[0])[0], accuracy
+    marked = [("*", 15, f"the winner, trained again for {duration}", winner)]
     lecture = [other.trial for other in scene.outcome.compared if other.what == "lecture"][:1]
-    marked += [("D", 8, f"the lecture's network, trained for {longer}", _point(scene, trial)) for trial in lecture]
-    handles = []
-    for mark, size, label, (x, y) in marked:
-        handles += axes.plot(
-            [x], [y], mark, markersize=size, markerfacecolor="white", markeredgecolor=style.INK, label=label,
-            zorder=5,
-        )  # fmt: skip
-    return [point for *_, point in marked], handles
+    label = f"the lecture's network, trained for {duration}"
+    return marked + [("D", 8, label, _point(scene, trial)) for trial in lecture]
 
 
 def _lecture_line(scene: Scene, axes: Axes, handles: list[Line2D]) -> list[float]:
-    """Mark the size of the lecture's network; empty where it does not fit the images, otherwise its parameters."""
+    """Mark the size of the lecture's network; returns its parameters, or nothing if it does not fit the images."""
     lecture = lecture_parameters(scene.header.limits)
     if lecture is None:
         return []
-    label = f"the lecture's network: {style.compact(lecture)} parameters"
+    label = f"the lecture's network: {compact(lecture)} parameters"
     handles.append(axes.axvline(lecture, color=style.INK, linestyle=":", linewidth=1.2, label=label))
     return [lecture]
 
@@ -112,18 +102,17 @@ def pareto_front(scene: Scene) -> Figure | None:
     for axes, other in zip(panels, others, strict=False):
         style.frame(axes)
         handles += style.dots(scene, axes, lambda some, metric=other: style.values(scene, metric, some), first)  # type: ignore[misc]
-        points = sorted(
-            zip(style.values(scene, other, best), style.values(scene, first, best), strict=True),
-            reverse=other in MORE_IS_BETTER and other != ACCURACY,
-        )
+        points = zip(style.values(scene, other, best), style.values(scene, first, best), strict=True)
+        falling = other in MORE_IS_BETTER and other != ACCURACY
         handles += axes.plot(
-            *zip(*points, strict=True), color=style.RED, drawstyle="steps-post", marker="s", markersize=6,
+            *zip(*sorted(points, reverse=falling), strict=True), color=style.RED, drawstyle="steps-post",
             # With more than two objectives, the projection of the front is no line.
-            linestyle="-" if len(others) == 1 else "none", label=f"Pareto front ({len(best)})", zorder=4,
+            linestyle="-" if len(others) == 1 else "none", marker="s", markersize=6, zorder=4,
+            label=f"Pareto front ({len(best)})",
         )  # fmt: skip
         if scene.leader:
             x, y = (style.values(scene, metric, [scene.leader])[0] for metric in (other, first))
-            handles.append(style.star(scene, axes, x, y))
+            handles += style.star(axes, _leader(scene), x, y)
         found = style.values(scene, other, scene.good)
         if other == PARAMETERS:
             found += _lecture_line(scene, axes, handles)
@@ -131,5 +120,5 @@ def pareto_front(scene: Scene) -> Figure | None:
         style.scale(axes, "y", first, style.values(scene, first, scene.good), scene.least_error)
     for axes in panels[len(others) :]:
         axes.remove()
-    style.legend(figure, list({str(handle.get_label()): handle for handle in handles}.values()))
+    style.legend(figure, handles)
     return figure

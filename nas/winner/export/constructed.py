@@ -1,7 +1,6 @@
-"""How a layer's module was made, as text: the call of its constructor, and the source of what it needs.
+"""The Python source that makes a layer's module: the call of its constructor, with the definitions that it needs.
 
-So no layer has to be described a second time for `nas export --format python`: neither one of this package nor one
-from somebody's plugin.
+So `nas export --format python` needs no second description of a layer, be it of this package or of a plugin.
 """
 
 from __future__ import annotations
@@ -11,12 +10,13 @@ import importlib
 import inspect
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import cache
 from pathlib import Path
 from types import FunctionType
 from typing import Any
+from unittest.mock import patch
 
 from torch import nn
 
@@ -29,16 +29,13 @@ CALL = "_nas_call"  # the attribute of a module that holds the arguments of its 
 
 def constructed(layer: Layer, shapes: Sequence[Shape]) -> nn.Module:
     """The layer's module without weights, every part of which remembers the arguments that it was made with."""
-    with weightless():
-        kinds = {type(part) for part in layer.module(*shapes).modules()}
-        with ExitStack() as stack:
-            for kind in kinds:
-                stack.enter_context(_remembering(kind))
-            return layer.module(*shapes)
+    with weightless(), ExitStack() as stack:
+        for kind in {type(part) for part in layer.module(*shapes).modules()}:
+            stack.enter_context(_remembering(kind))
+        return layer.module(*shapes)
 
 
-@contextmanager
-def _remembering(kind: type[nn.Module]) -> Iterator[None]:
+def _remembering(kind: type[nn.Module]) -> AbstractContextManager[Any]:
     init = kind.__init__
 
     def remember(self: nn.Module, *args: Any, **options: Any) -> None:
@@ -46,15 +43,7 @@ def _remembering(kind: type[nn.Module]) -> Iterator[None]:
             object.__setattr__(self, CALL, (args, options))
         init(self, *args, **options)
 
-    is_own = "__init__" in vars(kind)
-    kind.__init__ = remember  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        if is_own:
-            kind.__init__ = init  # type: ignore[method-assign]
-        else:
-            del kind.__init__
+    return patch.object(kind, "__init__", remember)
 
 
 class Source:
@@ -65,30 +54,26 @@ class Source:
     """
 
     def __init__(self, reserved: Sequence[str]) -> None:
-        self.imports: dict[str, str] = {}  # by the name that each brings
+        self.imports: dict[str, str] = {}  # by the name that each defines
         self.definitions: dict[str, str] = {}  # by name, in an order in which they can be run
         self._origins: dict[str, Any] = dict.fromkeys(reserved)
 
     def expression(self, module: nn.Module) -> str:
-        """The call that makes a module.
-
-        Raises:
-            NasError: it cannot be written; says why.
-        """
+        """The call that makes a module; see `text`."""
         name = self.name(type(module))  # first: a class that was made inside a function is another one each time
         args, options = vars(module)[CALL]
         if type(module) is nn.Sequential and args and isinstance(args[0], OrderedDict) and not options:
             args = tuple(args[0].values()) if all(name.isdigit() for name in args[0]) else args
-        taken = inspect.signature(type(module)).parameters
-        words = [self.text(value) for value in args]
+        parameters = inspect.signature(type(module)).parameters
+        texts = [self.text(value) for value in args]
         for key, value in options.items():
-            default = taken[key].default if key in taken else inspect.Parameter.empty
-            if default is inspect.Parameter.empty or type(value) is not type(default) or value != default:
-                words.append(f"{key}={self.text(value)}")
-        return f"{name}({', '.join(words)})"
+            default = parameters[key].default if key in parameters else inspect.Parameter.empty
+            if type(value) is not type(default) or value != default:
+                texts.append(f"{key}={self.text(value)}")
+        return f"{name}({', '.join(texts)})"
 
     def text(self, value: Any) -> str:
-        """A value as Python has it.
+        """A value as a Python expression.
 
         Raises:
             NasError: it is neither plain data, nor a module, nor a class or a function that can be named.
@@ -114,15 +99,15 @@ class Source:
         raise NasError(f"a module is made from a {type(value).__name__}, which has no text")
 
     def name(self, thing: Any) -> str:
-        """How a class or a function is called in the file; its source, or its import, is added to the file."""
-        home, name = thing.__module__, thing.__qualname__
-        if home.startswith("torch.nn.") and getattr(nn, name, None) is thing:
+        """The name of a class or a function in the file, to which its source or its import is added."""
+        name: str = thing.__qualname__
+        if getattr(nn, name, None) is thing:
             return f"nn.{name}"
-        module = importlib.import_module(home)
+        module = importlib.import_module(thing.__module__)
         if name not in _parts(module)[0]:
             raise NasError(f"{name} is defined inside a function: define it at the top of {_file(module)}")
         self._define(module, name)
-        return str(name)
+        return name
 
     def _define(self, module: Any, name: str) -> None:
         """Add a definition of a module, after those that it uses."""
@@ -138,13 +123,12 @@ class Source:
                 self._define(module, used)
             elif used in imports:
                 self._import(module, used, imports[used])
-        lines = _source(module).splitlines()
-        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
-        text = "\n".join(lines[first - 1 : node.end_lineno])
+        first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
+        text = "\n".join(_source(module).splitlines()[first - 1 : node.end_lineno])
         self.definitions[name] = re.sub(r"  # (type: ignore|noqa).*", "", text)
 
     def _import(self, module: Any, name: str, statement: str) -> None:
-        """Add an import of a module, or the source of what it brings from a file of ours or beside it."""
+        """Add an import of a module; for a class or function of nas or of the same folder, its source."""
         thing = getattr(module, name)
         home = getattr(thing, "__module__", "") or ""
         if home.startswith("nas.") and home != "nas.architecture.modules":
@@ -167,7 +151,7 @@ def _source(module: Any) -> str:
 
 @cache
 def _parts(module: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """What stands at the top of a module: definitions by name, and imports by the name that each brings."""
+    """The definitions at the top of a module by name, and its imports by the name that each defines."""
     definitions: dict[str, Any] = {}
     imports: dict[str, str] = {}
     for node in ast.parse(_source(module)).body:
@@ -176,17 +160,11 @@ def _parts(module: Any) -> tuple[dict[str, Any], dict[str, str]]:
                 definitions[node.name] = node
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
                 definitions[name] = node
-            case ast.Import() | ast.ImportFrom() if getattr(node, "module", "") != "__future__":
-                for alias in node.names:
-                    brought = alias.asname or alias.name.partition(".")[0]
-                    imports[brought] = ast.unparse(
-                        ast.Import([alias]) if isinstance(node, ast.Import) else _one(node, alias)
-                    )
+            case ast.Import(names=names):
+                imports |= {n.asname or n.name.partition(".")[0]: ast.unparse(ast.Import([n])) for n in names}
+            case ast.ImportFrom(module=home, names=names, level=level) if home != "__future__":
+                imports |= {n.asname or n.name: ast.unparse(ast.ImportFrom(home, [n], level)) for n in names}
     return definitions, imports
-
-
-def _one(node: ast.ImportFrom, alias: ast.alias) -> ast.ImportFrom:
-    return ast.ImportFrom(module=node.module, names=[alias], level=node.level)
 
 
 def _file(module: Any) -> Path:
@@ -194,6 +172,6 @@ def _file(module: Any) -> Path:
 
 
 def quoted(text: str) -> str:
-    """A text as Python has it, whatever is in it: in double quotes, unless that takes more backslashes."""
+    """A text as a Python literal: in double quotes, unless that takes more backslashes."""
     quote = '"' if text.count('"') <= text.count("'") else "'"
-    return quote + "".join(f"\\{one}" if one == quote else repr(one)[1:-1] for one in text) + quote
+    return quote + "".join(f"\\{letter}" if letter == quote else repr(letter)[1:-1] for letter in text) + quote

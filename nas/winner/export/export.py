@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import mmap
 import os
 import shutil
 import subprocess
@@ -23,19 +22,18 @@ from nas.files import sync_folder
 from nas.records import searches
 from nas.records.journal import FILE
 from nas.records.record import read
-from nas.winner.export import fresh
-from nas.winner.export.formats import FORMATS, MARK, Format, Model, read_model
+from nas.winner.best import read_best
+from nas.winner.export import PLACES, fresh
+from nas.winner.export.formats import FORMATS, MARK, Format, Model
 from nas.winner.sealed import test_images
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nas.training.network import Network
-
 TOLERANCE = 1e-4  # difference of a logit; the rounding of single precision is a tenth of it
-RANDOM = 1_000  # random images, where there are no test images
+RANDOM = 1_000  # random images, if there are no test images
 VALUES = 2**28  # numbers in all random images, at most
-DRAFT = ".export.part"  # a folder has one writer: the rest that a kill left is overwritten
+DRAFT = ".export.part"  # the folder of unchecked files; a killed export leaves it, and the next one replaces it
 
 
 class Images(NamedTuple):
@@ -67,20 +65,21 @@ def load_model(folder: Path) -> Model:
     if not (best / "architecture.json").exists():
         state = searches.State.of(folder)
         config = state.record.about.get("config", {})
-        going_on = (
-            searches.resume_command(folder, config) if "strategy" in config else "`nas train` trains it again"
-        )
-        advice = "wait until it is finished" if state.status == "running" else going_on
+        advice = "`nas train` trains it again"
+        if state.status == "running":
+            advice = "wait until it is finished"
+        elif "strategy" in config:
+            advice = searches.resume_command(folder, config)
         raise NasError(f"{folder.name} has no winner yet ({state.status}): {advice}")
     try:
         dataset = str(read(folder / FILE)[0].about["dataset"]["name"])
     except (NasError, LookupError, TypeError):
         dataset = "images"
-    return read_model(best, dataset)
+    return Model(best, *read_best(best), dataset)
 
 
 def images_for(folder: Path, model: Model, data_dir: Path | None = None, plugins: Sequence[Path] = ()) -> Images:
-    """The test images of a search's data set; random images where these cannot be loaded.
+    """The test images of a search's data set; random images if these cannot be loaded.
 
     Args:
         folder: of the search. It may come from a stranger: the plugin folders that it names are not used.
@@ -90,13 +89,13 @@ def images_for(folder: Path, model: Model, data_dir: Path | None = None, plugins
     """
     import torch
 
-    shape = model.about.shape
+    shape = model.description.input_shape
     config: dict[str, Any] = {}
     try:
         config = read(folder / FILE)[0].about["config"]
-        known = config.get("data_dir")
-        options = {name: value for name, value in config.get("options", {}).items() if name.startswith("dataset.")}
-        options = {name.removeprefix("dataset."): value for name, value in options.items()}
+        known, prefix = config.get("data_dir"), "dataset."
+        options = {k: value for k, value in config.get("options", {}).items() if k.startswith(prefix)}
+        options = {k.removeprefix(prefix): value for k, value in options.items()}
         source = open_source(config["dataset"], data_dir or (Path(known) if known else None), options, plugins)
         images = test_images(source)
         if images.dtype == torch.uint8 and tuple(images.shape[1:]) == shape and len(images):
@@ -106,7 +105,7 @@ def images_for(folder: Path, model: Model, data_dir: Path | None = None, plugins
         named = [] if plugins else config.get("plugins") or []
         reason = str(error) + "".join(f"; it may be a plugin: --plugins {folder}" for folder in named[:1])
     except (LookupError, TypeError, ValueError, AttributeError):
-        reason = f"{folder / FILE} does not say which data set it was"
+        reason = f"{folder / FILE} does not name the data set of the search"
     count = max(1, min(RANDOM, VALUES // math.prod(shape)))
     random = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return Images(random, f"compared on {count:,} random images, because {reason}")
@@ -125,35 +124,38 @@ def export(model: Model, formats: Sequence[str], out: Path, images: Tensor) -> I
         UsageError: a file or folder that is no earlier export stands in the place of an export.
         NasError: a model cannot be written, or does not agree with the original.
     """
-    places = {name: out / FORMATS[name].place for name in formats}
+    import torch
+
+    places = {name: out / PLACES[name] for name in formats}
     for name, place in places.items():  # before anything is written
         if os.path.lexists(place) and not _is_export(place, FORMATS[name]):
             raise UsageError(f"{place} was not written by `nas export`: move it, or write elsewhere with --out")
-    expected = _logits(model.network, images)
+    with torch.inference_mode():
+        expected = torch.cat([model.network(batch) for batch in torch.split(images, fresh.BATCH)])
+    draft = out / DRAFT
     for name, place in places.items():
         begun = time.monotonic()
-        files = _written(model, name)
-        with _draft(out) as folder:
-            path = _write(folder / place.name, files)
-            difference = _check(name, path, images, expected)
-            _put(path, place)
-        size = sum(len(content) for content in files.values())
+        try:
+            files = FORMATS[name].write(model)
+        except Exception as error:  # noqa: BLE001  torch.export can raise anything
+            message = " ".join(plain(str(error)).split())[:200]
+            reason = f"{type(error).__name__}: {message}".removesuffix(": ")
+            raise NasError(f"this network cannot be written as {name}: {reason}") from None
+        try:
+            with _disk(place):
+                shutil.rmtree(draft, ignore_errors=True)
+                draft.mkdir(parents=True)
+                _write(draft / place.name, files)
+            difference = _check(name, draft / place.name, images, expected)
+            with _disk(place):
+                if place.is_dir():  # a folder cannot replace a folder
+                    place.rename(draft / "old")
+                (draft / place.name).replace(place)
+                sync_folder(out)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        size = sum(map(len, files.values()))
         yield Exported(name, place, size, difference, len(images), time.monotonic() - begun)
-
-
-def _written(model: Model, name: str) -> dict[str, bytes]:
-    """The files of a format."""
-    try:
-        return FORMATS[name].write(model)
-    except Exception as error:  # noqa: BLE001  torch.export can raise anything
-        raise NasError(f"this network cannot be written as {name}: {_short(error)}") from None
-
-
-def _logits(network: Network, images: Tensor) -> Tensor:
-    import torch
-
-    with torch.inference_mode():
-        return torch.cat([network(batch) for batch in torch.split(images, fresh.BATCH)])
 
 
 def _check(name: str, path: Path, images: Tensor, expected: Tensor) -> float:
@@ -165,14 +167,14 @@ def _check(name: str, path: Path, images: Tensor, expected: Tensor) -> float:
     import numpy as np
 
     with tempfile.TemporaryDirectory(prefix="nas-export-") as temporary:
-        given, got = Path(temporary, "images.npy"), Path(temporary, "logits.npy")
-        np.save(given, images.numpy())
-        command = [sys.executable, "-P", str(fresh.__file__), name, str(path), str(given), str(got)]
+        inputs, outputs = Path(temporary, "images.npy"), Path(temporary, "logits.npy")
+        np.save(inputs, images.numpy())
+        command = [sys.executable, "-P", str(fresh.__file__), name, str(path), str(inputs), str(outputs)]
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
         if done.returncode:
             lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
             raise NasError(f"the {name} model was written, but does not run: {plain(lines[-1])[:200]}")
-        logits = np.load(got, allow_pickle=False)
+        logits = np.load(outputs, allow_pickle=False)
     original = expected.numpy()
     if logits.shape != original.shape:
         raise NasError(f"the {name} model gives logits of {logits.shape}, and the original of {original.shape}")
@@ -186,65 +188,34 @@ def _check(name: str, path: Path, images: Tensor, expected: Tensor) -> float:
     return difference
 
 
-@contextmanager
-def _draft(out: Path) -> Iterator[Path]:
-    """A temporary folder beside the place of an export, for a model that is not checked yet."""
-    folder = out / DRAFT
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-    except OSError as error:
-        raise _unwritable(out, error) from None
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _put(path: Path, place: Path) -> None:
-    """Move an export to its place: a file replaces an older file; an older folder is moved away first."""
-    try:
-        if place.is_dir():
-            place.rename(path.parent / "old")
-        path.replace(place)
-        sync_folder(place.parent)
-    except OSError as error:
-        raise _unwritable(place, error) from None
-
-
-def _write(path: Path, files: dict[str, bytes]) -> Path:
+def _write(path: Path, files: dict[str, bytes]) -> None:
     """Write the files of a format to a new path, and flush them to the disk."""
+    if "" not in files:
+        path.mkdir()
+    for name, content in files.items():
+        with (path / name if name else path).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _disk(place: Path) -> Iterator[None]:
+    """Turn an error of the disk into one line that names the place of the export and the next step."""
     try:
-        if "" not in files:
-            path.mkdir()
-        for name, content in files.items():
-            with (path / name if name else path).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        yield
     except OSError as error:
-        raise _unwritable(path.parent.parent / path.name, error) from None
-    return path
-
-
-def _unwritable(path: Path, error: OSError) -> NasError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    what = "free some space" if full else "make it writable"
-    return NasError(f"{path} cannot be written ({error.strerror}): {what}, or write elsewhere with --out")
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "free some space" if full else "make it writable"
+        message = f"{place} cannot be written ({error.strerror}): {advice}, or write elsewhere with --out"
+        raise NasError(message) from None
 
 
 def _is_export(place: Path, form: Format) -> bool:
     """Whether a file or folder is an earlier export and holds nothing else."""
     marked = place / form.files[0] if form.files else place
-    if place.is_symlink() or not marked.is_file() or marked.stat().st_size == 0:
+    if place.is_symlink() or not marked.is_file():
         return False
     if form.files and {path.name for path in place.iterdir()} - {*form.files, "__pycache__"}:
         return False
-    with marked.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(MARK.encode()) >= 0
-
-
-def _short(error: Any) -> str:
-    message = " ".join(plain(str(error)).split())
-    return f"{type(error).__name__}: {message[:200]}" if message else type(error).__name__
+    return MARK.encode() in marked.read_bytes()

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas import __version__
-from nas.winner.best import read_best
-from nas.winner.export import PLACES
-from nas.winner.export.source_code import Described, renamed, source_code
+from nas.winner.best import Description
+from nas.winner.export.source_code import renamed, source_code
 
 if TYPE_CHECKING:
     from nas.training.network import Network
@@ -27,25 +26,25 @@ class Model(NamedTuple):
     """A trained network and its description."""
 
     best: Path  # its folder
+    description: Description
     network: Network
-    about: Described
+    dataset: str
 
-    def note(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """The description that an exported model holds."""
         return {
             "written_by": f"{MARK} {__version__}",
-            "dataset": self.about.dataset,
-            "architecture": self.about.architecture.id,
-            "input_shape": list(self.about.shape),
-            "classes": list(self.about.classes),
+            "dataset": self.dataset,
+            "architecture": self.description.architecture.id,
+            "input_shape": list(self.description.input_shape),
+            "classes": list(self.description.classes),
         }
 
 
 class Format(NamedTuple):
     """A format of export."""
 
-    place: str  # the file or folder that it writes
-    files: tuple[str, ...]  # the files of the folder, the first of which holds the mark; empty for a file
+    files: tuple[str, ...]  # the files of the folder, the first of which holds the mark; empty for a single file
     write: Callable[[Model], dict[str, bytes]]  # the content of each file; that of a single file has the name ""
 
 
@@ -54,13 +53,13 @@ def onnx(model: Model) -> dict[str, bytes]:
     import torch
 
     with _silence():
-        module, images, shapes = _traced(model)
+        module, images, shapes = _example(model)
         program = torch.onnx.export(
             module, images, dynamic_shapes=shapes, input_names=["images"], output_names=["logits"],
             opset_version=OPSET, dynamo=True, verbose=False,
         )  # fmt: skip
         proto = program.model_proto  # type: ignore[union-attr]
-        for name, value in model.note().items():
+        for name, value in model.metadata().items():
             proto.metadata_props.add(key=name, value=value if isinstance(value, str) else json.dumps(value))
         return {"": proto.SerializeToString()}
 
@@ -71,16 +70,17 @@ def torch_export(model: Model) -> dict[str, bytes]:
 
     archive = io.BytesIO()
     with _silence():
-        module, images, shapes = _traced(model)
+        module, images, shapes = _example(model)
         program = torch.export.export(module, images, dynamic_shapes=shapes)
-        torch.export.save(program, archive, extra_files={"nas.json": json.dumps(model.note())})
+        torch.export.save(program, archive, extra_files={"nas.json": json.dumps(model.metadata())})
     return {"": archive.getvalue()}
 
 
 def safetensors(model: Model) -> dict[str, bytes]:
     """The two files of best/."""
-    text = json.loads((model.best / "architecture.json").read_text(encoding="utf-8"))
-    text = json.dumps({**text, "written_by": model.note()["written_by"]}, indent=2, ensure_ascii=False)
+    content = json.loads((model.best / "architecture.json").read_text(encoding="utf-8"))
+    content["written_by"] = model.metadata()["written_by"]
+    text = json.dumps(content, indent=2, ensure_ascii=False)
     weights = (model.best / "weights.safetensors").read_bytes()
     return {"architecture.json": f"{text}\n".encode(), "weights.safetensors": weights}
 
@@ -90,26 +90,26 @@ def python(model: Model) -> dict[str, bytes]:
     import torch
 
     weights = io.BytesIO()
-    torch.save(renamed(model.about, model.network.state_dict()), weights)
-    return {"network.py": source_code(model.about).encode(), "weights.pt": weights.getvalue()}
+    torch.save(renamed(model.description, model.network.state_dict()), weights)
+    return {"network.py": source_code(model.description, model.dataset).encode(), "weights.pt": weights.getvalue()}
 
 
 FORMATS = {
-    "onnx": Format(PLACES["onnx"], (), onnx),
-    "torch": Format(PLACES["torch"], (), torch_export),
-    "safetensors": Format(PLACES["safetensors"], ("architecture.json", "weights.safetensors"), safetensors),
-    "python": Format(PLACES["python"], ("network.py", "weights.pt"), python),
+    "onnx": Format((), onnx),
+    "torch": Format((), torch_export),
+    "safetensors": Format(("architecture.json", "weights.safetensors"), safetensors),
+    "python": Format(("network.py", "weights.pt"), python),
 }
 
 
-def _traced(model: Model) -> tuple[Any, tuple[Any], dict[str, Any]]:
+def _example(model: Model) -> tuple[Any, tuple[Any], dict[str, Any]]:
     """The module to export, an example of its input, and the sizes of the example that are free."""
     import torch
     from torch.export import Dim
 
     from nas.training.network import AnySize
 
-    channels, *sizes = model.about.shape
+    channels, *sizes = model.description.input_shape
     free = {0: Dim("batch", min=1)}
     if len(sizes) == 2:
         # Of another size than the network's: torch.export would take equal sizes for a rule.
@@ -123,21 +123,11 @@ def _traced(model: Model) -> tuple[Any, tuple[Any], dict[str, Any]]:
 def _silence() -> Iterator[None]:
     """Suppress the output of torch and onnxscript: progress, and warnings about their own internals."""
     disabled = logging.root.manager.disable
-    nowhere = io.StringIO()
+    output = io.StringIO()
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(disabled)
-
-
-def read_model(best: Path, dataset: str) -> Model:
-    """The network in a best/ folder with its description.
-
-    Raises:
-        NasError: the folder does not hold a trained network.
-    """
-    description, network = read_best(best)
-    return Model(best, network, Described(*description[:3], dataset))

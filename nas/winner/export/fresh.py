@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +20,26 @@ BATCH = 100  # images
 Model = Callable[[Any], Any]  # from one array to another
 
 
-def load_onnx(path: Path) -> Model:
-    """Through onnxruntime, without PyTorch."""
-    import onnxruntime
+def load_model(form: str, path: Path) -> Model:
+    """An exported model as a function."""
+    if form == "onnx":
+        import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(["logits"], {"images": images})[0]
-
-
-def load_torch(path: Path) -> Model:
-    """Through torch.export."""
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return lambda images: session.run(["logits"], {"images": images})[0]
     import torch
 
-    return _of_arrays(torch.export.load(path).module())
+    module: Model
+    if form == "torch":
+        module = torch.export.load(path).module()
+    elif form == "python":
+        sys.path.insert(0, str(path))
+        module = import_module("network").load()
+    else:
+        from nas.training.network import AnySize
+        from nas.winner.best import load_network
 
-
-def load_python(path: Path) -> Model:
-    """Through the file's own `load`."""
-    sys.path.insert(0, str(path))
-    from network import load  # type: ignore[import-not-found]
-
-    return _of_arrays(load())
-
-
-def load_safetensors(path: Path) -> Model:
-    """Through nas."""
-    from nas.training.network import AnySize
-    from nas.winner.best import load_network
-
-    return _of_arrays(AnySize(load_network(path)))
-
-
-def _of_arrays(module: Callable[[Any], Any]) -> Model:
-    """A function of arrays instead of tensors."""
-    import torch
+        module = AnySize(load_network(path))
 
     def run(images: Any) -> Any:
         with torch.no_grad():
@@ -66,8 +53,7 @@ def main() -> None:
     form, model, images, logits = sys.argv[1:]
     if form != "safetensors":
         sys.modules["nas"] = None  # type: ignore[assignment]  # `import nas` fails
-    load = {"onnx": load_onnx, "torch": load_torch, "python": load_python, "safetensors": load_safetensors}[form]
-    run = load(Path(model))
+    run = load_model(form, Path(model))
     all_images = np.load(images, mmap_mode="c")
     batches = range(0, len(all_images), BATCH)
     np.save(logits, np.concatenate([run(np.array(all_images[start : start + BATCH])) for start in batches]))
