@@ -34,9 +34,9 @@ class Commands(click.Group):
             _say(str(error))
             ctx.exit(error.exit_code)
         except click.UsageError as error:
-            message = error.format_message().rstrip(".")
-            command = error.ctx.command_path if error.ctx else "nas"
-            _say(f"{message[0].lower()}{message[1:]}; see `{command} --help`")
+            message = error.format_message()
+            message = f"{message[0].lower()}{message[1:]}{'' if message.endswith(('.', '?')) else '.'}"
+            _say(f"{message} See `{error.ctx.command_path if error.ctx else 'nas'} --help`.")
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as error:
             _say(str(error) or "interrupted")

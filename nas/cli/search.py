@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @settings("training", "search-options")
 @json_option
 def search(experiment: Path | None, out: Path | None, as_json: bool, **options: Any) -> None:
-    """Search for the best network for a data set, and train and test it.
+    """Search for the best network for a data set, train and test it.
 
     EXPERIMENT is a TOML file with settings; options on the command line override it.
 
@@ -38,7 +38,7 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, **options: 
 @click.option("--force", is_flag=True, help="Go on even if the data or a plugin have changed since the start.")
 @json_option
 def resume(search: str | None, as_json: bool, force: bool, **options: Any) -> None:
-    """Continue a search that was interrupted, or give a finished one more trials.
+    """Continue an interrupted search, or give a finished one more trials.
 
     SEARCH is the folder of a search or its name under runs/. Default: the latest search.
 
@@ -54,7 +54,7 @@ def resume(search: str | None, as_json: bool, force: bool, **options: Any) -> No
     metavar="N",
     default=1,
     type=click.IntRange(1, 1_000),
-    help="Number of trainings, each with a seed of its own; the best on the validation images is kept. Default: 1.",
+    help="Number of trainings with different seeds; the best on the validation images is kept. Default: 1.",
 )
 @plugins_option(expose=True)
 @settings("training", "train-options")
