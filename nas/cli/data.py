@@ -1,4 +1,4 @@
-"""``nas data``: which data sets there are, downloading them, checking them."""
+"""``nas data``: list, download and check data sets."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
+from nas.cli.options import FOLDER
+
 data_dir_option = click.option(
     "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="The folder to look in first, before NAS_DATA_DIR and the user's cache folder.",
+    type=FOLDER,
+    metavar="FOLDER",
+    help="Folder to look for data sets in first. Default: the folder in NAS_DATA_DIR, then the user's cache folder.",
 )
 
 
@@ -22,7 +24,7 @@ def data() -> None:
 @data.command("list")
 @data_dir_option
 def list_(data_dir: Path | None) -> None:
-    """Show every data set, and where it lies on this machine."""
+    """Show all data sets, and the folder of each on this machine."""
     import inspect
 
     from nas import plugins
@@ -39,19 +41,20 @@ def list_(data_dir: Path | None) -> None:
         except NasError as error:
             click.echo(f"{name:{width}}  {error}")
             continue
-        if type(source).locate is DatasetPlugin.locate:
-            where = "needs no file"
-        else:
-            where = str(place or f"not on this machine: `nas data fetch {name}` downloads it")
+        if not place and type(source).locate is DatasetPlugin.locate:
+            place = "needs no file"
         click.echo(f"{name:{width}}  {(inspect.getdoc(type(source)) or '').partition(chr(10))[0]}")
-        click.echo(f"{'':{width}}  {where}")
+        click.echo(f"{'':{width}}  {place or f'not on this machine: `nas data fetch {name}` downloads it'}")
 
 
 @data.command()
 @click.argument("name")
 @data_dir_option
 def fetch(name: str, data_dir: Path | None) -> None:
-    """Download the data set NAME, or what is missing of it, to DIR or else to the user's cache folder."""
+    """Download a data set, without the files that are there already.
+
+    NAME is the name of the data set. It is written to --data-dir or, without that, to the user's cache folder.
+    """
     from nas.data import open_named
 
     source = open_named(name, data_dir)
@@ -62,7 +65,10 @@ def fetch(name: str, data_dir: Path | None) -> None:
 @click.argument("name")
 @data_dir_option
 def verify(name: str, data_dir: Path | None) -> None:
-    """Compare the data set NAME with its known checksums."""
+    """Compare the files of a data set with their checksums.
+
+    NAME is the name of the data set.
+    """
     from nas import plugins
     from nas.data import open_named
 
