@@ -12,7 +12,7 @@ data_dir_option = click.option(
     "--data-dir",
     type=FOLDER,
     metavar="FOLDER",
-    help="Folder to look for data sets in first. Default: the folder in NAS_DATA_DIR, then the user's cache folder.",
+    help="Folder to look for data sets in first. Default: NAS_DATA_DIR, then the user's cache folder.",
 )
 
 
@@ -41,10 +41,11 @@ def list_(data_dir: Path | None) -> None:
         except NasError as error:
             click.echo(f"{name:{width}}  {error}")
             continue
-        if not place and type(source).locate is DatasetPlugin.locate:
-            place = "needs no file"
+        absent = f"not on this machine: `nas data fetch {name}` downloads it"
+        if type(source).locate is DatasetPlugin.locate:
+            absent = "needs no file"
         click.echo(f"{name:{width}}  {(inspect.getdoc(type(source)) or '').partition(chr(10))[0]}")
-        click.echo(f"{'':{width}}  {place or f'not on this machine: `nas data fetch {name}` downloads it'}")
+        click.echo(f"{'':{width}}  {place or absent}")
 
 
 @data.command()

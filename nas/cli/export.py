@@ -43,8 +43,8 @@ def export(
 
     SEARCH is the folder of a search or a training, or its name under runs/. Default: the latest one with a winner.
 
-    The exported model takes raw images of any size, resizes and normalises them. To check it, nas loads it in a new
-    process and compares its answers with those of the original on the test images.
+    The exported model takes raw images of any size, resizes and normalises them. To check it, a new process loads
+    it, and its answers on the test images are compared with those of the original.
     """
     from nas.records import searches
     from nas.winner.export import export as work

@@ -21,19 +21,6 @@ kinds = click.Choice(["strategy", "space", "dataset", "evaluator", "layer"])
 UNCLEAR = "?"  # the kind of a file that cannot be read, or has no class of a plugin
 PLURALS = {"strategy": "strategies", "dataset": "data sets", UNCLEAR: "files without a plugin in them"}
 
-TEST = '''"""All requirements of `nas` on a {kind}: python -m pytest {path}"""
-
-from {module} import {name}
-
-from nas.testing import {kind_name}Contract
-
-
-class Test{name}({kind_name}Contract):
-    """One test for each requirement; options of the plugin go into `options = {{...}}`."""
-
-    plugin = {name}
-'''
-
 
 @click.group()
 def plugins() -> None:
@@ -121,13 +108,15 @@ def new(name: str, kind: str, folder: Path) -> None:
     if importlib.util.find_spec(module) is not None:
         raise UsageError(f"{module!r} is the name of a Python module, which the plugin would hide; choose another")
     class_name = "".join(part.capitalize() for part in module.split("_"))
-    text = Path(__file__).with_name("templates").joinpath(f"{kind}.py").read_text(encoding="utf-8")
+    templates = Path(__file__).with_name("templates")
+    text = (templates / f"{kind}.py").read_text(encoding="utf-8")
     text = text.replace("MyPlugin", class_name).replace("my-plugin", canonical(name))
-    names_in_test = {"module": module, "name": class_name, "kind": kind, "kind_name": kind.capitalize()}
+    test_text = (templates / "test.txt").read_text(encoding="utf-8")
+    test_text = test_text.format(path=test, module=module, name=class_name, kind=kind, kind_name=kind.capitalize())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        test.write_text(TEST.format(path=test, **names_in_test), encoding="utf-8")
+        test.write_text(test_text, encoding="utf-8")
     except OSError as error:
         raise NasError(f"{folder} cannot be written: {error.strerror}; choose another with --folder") from None
     option = "" if folder.resolve() == Path("plugins").resolve() else f" --plugins {folder}"

@@ -69,7 +69,7 @@ def predict(context: click.Context, arguments: tuple[str, ...], chosen: str | No
 
 def _split(arguments: Sequence[str], chosen: str | None) -> tuple[str | None, Sequence[str]]:
     """The search, or None for the latest one, and the images."""
-    from nas.records import searches
+    from nas.records import journal, searches
 
     if chosen is not None or not arguments:
         return chosen, arguments
@@ -83,7 +83,7 @@ def _split(arguments: Sequence[str], chosen: str | None) -> tuple[str | None, Se
             return None, arguments
         known = [folder.name for folder in searches.every()]
         raise UsageError(f"{unknown('search', first, known)}, nor is there an image of that name") from None
-    if exists and not (Path(first) / searches.FILE).is_file():
+    if exists and not (Path(first) / journal.FILE).is_file():
         raise UsageError(
             f"{quoted(first)} is a search under runs/, and a file here: write --search {first} for the search, or "
             f"./{first} for the image"

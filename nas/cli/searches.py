@@ -1,4 +1,4 @@
-"""``nas list``, ``nas show``, ``nas sync``, ``nas repair``: what there is of searches, and keeping it in order."""
+"""``nas list``, ``nas show``, ``nas sync``, ``nas repair``: the searches that were made, and their records."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.cli.options import plugins_option, print_json, print_out
+from nas.cli.options import json_option, plugins_option, print_json, print_out
 from nas.errors import plain
 
 if TYPE_CHECKING:
     from nas.records.searches import State
     from nas.trial import Trial
 
-SHOWN = 10  # of the best networks
+SHOWN = 10  # rows of the table of the best networks
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @plugins_option()
 def list_(as_json: bool) -> None:
-    """List the searches under runs/: running, interrupted, finished."""
+    """List the searches under runs/ with their states and scores.
+
+    The states are running, interrupted, finished, failed and damaged.
+    """
     from nas.records import searches
 
     states = [searches.State.of(folder) for folder in searches.every()]
@@ -41,32 +44,44 @@ def list_(as_json: bool) -> None:
 @click.command()
 @click.argument("search", required=False)
 @click.option(
-    "--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html", help="Write a page."
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.html",
+    help="Write a web page with the result and all figures, instead of printing.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @plugins_option()
 def show(search: str | None, report: Path | None, as_json: bool) -> None:
-    """Show a search: its state, its best, its winner. --report writes all that as one page, with the figures.
+    """Show the state, the best networks and the winner of a search.
 
-    SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one.
+    SEARCH is the folder of a search or its name under runs/. Default: the latest search.
     """
     from nas.records import searches
 
     state = searches.State.of(searches.named(search))
+    config = state.record.about.get("config", {})
     if report is not None:
         _report(state, report)
         if not as_json:
             return
     if as_json:
-        print_json({**_plain(state), "config": state.record.about.get("config", {}), "best": _leaders(state)})
+        best = [
+            {"id": trial.id, "epochs": trial.job.epochs, "origin": trial.job.candidate.origin, **trial.metrics}
+            for trial in _best(state)[:SHOWN]
+        ]
+        print_json({**_plain(state), "config": config, "best": best})
         return
     _say(f"{state.folder.name}: {state.word}{f' ({state.words})' if state.words else ''}")
     if not state.record.about:
         return
     _say(_summary(state))
-    if state.word not in ("finished", "running") and "strategy" in state.record.about.get("config", {}):
-        _say(f"go on with: {searches.resume_command(state.folder, state.record.about.get('config', {}))}")
-    _show_details(state)
+    if state.word not in ("finished", "running") and "strategy" in config:
+        _say(f"go on with: {searches.resume_command(state.folder, config)}")
+    from nas.cli import console
+
+    console.show_leaders(_best(state)[:SHOWN])
+    if (outcome := state.record.result()) is not None:
+        console.show_result(outcome)
 
 
 def _report(state: State, path: Path) -> None:
@@ -85,12 +100,12 @@ def _report(state: State, path: Path) -> None:
 
 @click.command()
 @click.argument("search", required=False)
-@click.option("--store", metavar="URI", help="The tracking store.  [default: the search's own]")
+@click.option("--store", metavar="URI", help="Address of the MLflow store. Default: the store of the search.")
 @plugins_option()
 def sync(search: str | None, store: str | None) -> None:
-    """Write to MLflow what it lacks of a search.
+    """Write everything of a search to MLflow that is missing there.
 
-    SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one.
+    SEARCH is the folder of a search or its name under runs/. Default: the latest search.
     """
     from nas.errors import NasError
     from nas.records import searches
@@ -107,7 +122,7 @@ def sync(search: str | None, store: str | None) -> None:
 
     chosen = state.record.about.get("config", {}).get("mlflow", "auto")
     uri = store or store_of(state.folder, "auto" if chosen == "off" else chosen)
-    with journal.locked(state.record.path):  # two that write at once would write everything twice
+    with journal.locked(state.record.path):  # two processes would write everything twice
         written = write(state.record, uri, log_model_of(state.record.header))
     _say(f"{uri} has all of {state.folder.name} now: {written} of {len(state.record.told)} candidates were new")
 
@@ -116,11 +131,12 @@ def sync(search: str | None, store: str | None) -> None:
 @click.argument("search", required=False)
 @plugins_option()
 def repair(search: str | None) -> None:
-    """Keep all that is whole of a damaged journal.
+    """Repair the damaged journal of a search.
 
-    The old one stays beside it. What is lost is trained again when the search goes on.
+    SEARCH is the folder of a search or its name under runs/. Default: the latest search.
 
-    SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one.
+    All undamaged lines are kept, and the old journal is kept beside the new one. `nas resume` repeats the trainings
+    that were lost.
     """
     from nas.records import journal, searches
 
@@ -135,21 +151,21 @@ def repair(search: str | None) -> None:
 
 
 def _say(text: str) -> None:
-    """Print what a journal says, which may be a stranger's: a terminal only shows it."""
+    """Print a text from a journal, which may be a stranger's, without control characters."""
     print_out(plain(text.encode(errors="replace").decode()))
 
 
 def _best(state: State) -> list[Trial]:
-    """The best trials that were told, each network once, the best first."""
+    """The best trial of each network, the best one first."""
     from nas.objectives import scored
     from nas.report.summary import leaders
 
     try:
         objectives = state.record.header.objectives
-    except Exception:  # noqa: BLE001  # a header that does not say it: there is no best
+    except Exception:  # noqa: BLE001  # a header without objectives: no trial is the best
         return []
-    known = [scored(told.trial, objectives) for told in state.record.told]
-    return leaders(trial for trial in known if trial.failure is None)
+    trials = [scored(told.trial, objectives) for told in state.record.told]
+    return leaders(trial for trial in trials if trial.failure is None)
 
 
 def _plain(state: State) -> dict[str, Any]:
@@ -173,38 +189,17 @@ def _plain(state: State) -> dict[str, Any]:
     }
 
 
-def _leaders(state: State) -> list[dict[str, Any]]:
-    return [
-        {"id": trial.id, "epochs": trial.job.epochs, "origin": trial.job.candidate.origin, **trial.metrics}
-        for trial in _best(state)[:SHOWN]
-    ]
-
-
 def _summary(state: State) -> str:
-    """When, what, how far, how good: one line."""
-    plain = _plain(state)
-    when = datetime.fromtimestamp(plain["begun"]).astimezone() if plain["begun"] else None
+    """The date, the task, the number of trials and the scores in one line."""
+    facts = _plain(state)
+    begun = datetime.fromtimestamp(facts["begun"]).astimezone() if facts["begun"] else None
     total = state.record.about.get("config", {}).get("trials")
-    failed = f", {plain['failed']} failed" if plain["failed"] else ""
-    words = [
-        f"{when:%Y-%m-%d %H:%M}" if when else "",
-        f"{plain['strategy']} on {plain['dataset']}",
-        f"{plain['trials']}{f'/{total}' if total else ''} trials{failed}",
-        _percent("best", plain["best_validation_accuracy"]),
-        _percent("test", plain["test_accuracy"]),
+    failed = f", {facts['failed']} failed" if facts["failed"] else ""
+    parts = [
+        f"{begun:%Y-%m-%d %H:%M}" if begun else "",
+        f"{facts['strategy']} on {facts['dataset']}",
+        f"{facts['trials']}{f'/{total}' if total else ''} trials{failed}",
     ]
-    return " · ".join(word for word in words if word)
-
-
-def _percent(what: str, fraction: float | None) -> str:
-    return "" if fraction is None else f"{what} {100 * fraction:.2f} %"
-
-
-def _show_details(state: State) -> None:
-    """The best networks of the search, and how it ended if it did."""
-    from nas.cli import console
-
-    console.show_leaders(_best(state)[:SHOWN])
-    outcome = state.record.result()
-    if outcome is not None:
-        console.show_result(outcome)
+    for label, fraction in (("best", facts["best_validation_accuracy"]), ("test", facts["test_accuracy"])):
+        parts.append("" if fraction is None else f"{label} {100 * fraction:.2f} %")
+    return " · ".join(filter(None, parts))
