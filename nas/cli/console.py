@@ -63,23 +63,17 @@ class View(Observer):
         self.best_scores: list[float] = []
         self.shown: set[str] = set()  # keys of jobs
 
-    def hello(self, command: str) -> None:
-        """Print that the command has begun, before the slow imports."""
-        self.console.print(f"nas {command}: starting", style="dim")
-
     def started(self, header: Header) -> None:
         """Print the strategy, the data and the folder."""
         self.header = header
         config, data = header.config, header.dataset
         if header.note:
             self.console.print(f"note: {plain(header.note)}", style="yellow", soft_wrap=True)
-        task = f"{header.kind} on {config['space']}" if header.kind != "train" else f"training {config['network']}"
-        self.console.print(
-            f"{task}, {data['name']} ({data['train']:,} images to train, {data['validation']:,} to validate)",
-            f"→ {header.folder}",
-            soft_wrap=True,
-        )
-        self.phase = "searching" if header.kind != "train" else "training"
+        self.phase, task = "searching", f"{header.kind} on {config.get('space')}"
+        if header.kind == "train":
+            self.phase, task = "training", f"training {config['network']}"
+        sizes = f"{data['train']:,} images to train, {data['validation']:,} to validate"
+        self.console.print(f"{task}, {data['name']} ({sizes}) → {header.folder}", soft_wrap=True)
         if self.console.is_terminal:
             self.live = Live(get_renderable=self.draw, console=self.console, refresh_per_second=2, transient=True)
             self.live.start()
@@ -145,19 +139,14 @@ class View(Observer):
         """The time since the start."""
         return clock(time.monotonic() - self.begun)
 
-    @property
-    def progress(self) -> tuple[int, int | None]:
-        """The number of finished trainings or candidates, and their total if it is known."""
-        if self.phase == "selecting":
-            return self.final_count, self.final_jobs
-        if self.header is None or self.header.kind == "train":
-            return self.trained_count, self.header.config.get("seeds", 1) if self.header else 1
-        return self.told_count, self.header.config["trials"]
-
     def draw(self) -> Group:
         """The live view: at most four lines of 80 columns."""
         assert self.header is not None  # noqa: S101
-        done, total = self.progress
+        done, total = self.told_count, self.header.config.get("trials")
+        if self.phase == "selecting":
+            done, total = self.final_count, self.final_jobs
+        elif self.header.kind == "train":
+            done, total = self.trained_count, self.header.config.get("seeds", 1)
         limit = self.header.config.get("time_limit")
         elapsed = time.monotonic() - self.begun
         left = ""
@@ -179,9 +168,10 @@ class View(Observer):
 
 
 @contextmanager
-def observer() -> Iterator[View]:
-    """The view of one command; the terminal is always restored at the end."""
+def observer(command: str) -> Iterator[View]:
+    """The view of one command, from its first line to the restored terminal."""
     view = View(QuietConsole(stderr=True, highlight=False))
+    view.console.print(f"nas {command}: starting", style="dim")
     try:
         yield view
     finally:

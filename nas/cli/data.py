@@ -6,14 +6,7 @@ from pathlib import Path
 
 import click
 
-from nas.cli.options import FOLDER
-
-data_dir_option = click.option(
-    "--data-dir",
-    type=FOLDER,
-    metavar="FOLDER",
-    help="Folder to look for data sets in first. Default: NAS_DATA_DIR, then the user's cache folder.",
-)
+from nas.cli.options import options_of
 
 
 @click.group()
@@ -22,7 +15,7 @@ def data() -> None:
 
 
 @data.command("list")
-@data_dir_option
+@options_of("data-dir")
 def list_(data_dir: Path | None) -> None:
     """Show all data sets, and the folder of each on this machine."""
     import inspect
@@ -50,7 +43,7 @@ def list_(data_dir: Path | None) -> None:
 
 @data.command()
 @click.argument("name")
-@data_dir_option
+@options_of("data-dir")
 def fetch(name: str, data_dir: Path | None) -> None:
     """Download a data set, without the files that are there already.
 
@@ -64,7 +57,7 @@ def fetch(name: str, data_dir: Path | None) -> None:
 
 @data.command()
 @click.argument("name")
-@data_dir_option
+@options_of("data-dir")
 def verify(name: str, data_dir: Path | None) -> None:
     """Compare the files of a data set with their checksums.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nas.cli.options import FOLDER, json_option, plugins_option, print_json, print_out
+from nas.cli.options import options_of, plugins_option, print_json, print_out
 from nas.errors import plain
 from nas.winner.export import PLACES
 
@@ -25,12 +25,8 @@ from nas.winner.export import PLACES
     help="Format to write: onnx (one file for onnxruntime), torch (an archive of torch.export), safetensors (the "
     "weights and architecture.json), python (readable PyTorch code and the weights) or all. May be repeated.",
 )
-@click.option("--out", metavar="FOLDER", type=FOLDER, help="Folder to write to. Default: best/ in the search.")
-@click.option(
-    "--data-dir", metavar="FOLDER", type=FOLDER, help="Folder to look for data sets in first. Default: as before."
-)
+@options_of("export", "json")
 @plugins_option(expose=True)
-@json_option
 def export(
     search: str | None,
     formats: tuple[str, ...],

@@ -17,8 +17,7 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, in one line.")
+FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def plugins_option(*, expose: bool = False) -> Callable[[Command], Command]:
@@ -56,32 +55,33 @@ def number(_: click.Context, parameter: click.Parameter, value: str | None) -> i
 
 def pairs(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     """``KEY=VALUE`` options as a dictionary."""
-    options = {}
-    for text in values:
-        key, equals, value = text.partition("=")
+    split = [text.partition("=") for text in values]
+    for text, (key, equals, _rest) in zip(values, split, strict=True):
         if not key or not equals:
             raise click.BadParameter(f"{text!r} is not of the form KEY=VALUE", param=parameter)
-        options[key.strip()] = value.strip()
-    return options
+    return {key.strip(): value.strip() for key, _equals, value in split}
 
 
-def settings(*sections: str) -> Callable[[Command], Command]:
-    """Add the options in these sections of settings.toml."""
-    table = tomllib.loads(Path(__file__).with_name("settings.toml").read_text(encoding="utf-8"))
-    options = []
+def options_of(*sections: str) -> Callable[[Command], Command]:
+    """Add the options in these sections of options.toml."""
+    table = tomllib.loads(Path(__file__).with_name("options.toml").read_text(encoding="utf-8"))
+    added = []
     for key, text in (item for section in sections for item in table[section].items()):
-        *names, value = key.split()
-        options.append(
+        *names, last = key.split()
+        if last.startswith("--") or last.islower():
+            added.append(click.option(*names, last, is_flag=True, help=text))
+            continue
+        added.append(
             click.option(
                 *names,
-                metavar=value,
+                metavar=last,
                 help=text,
-                type=FOLDER if value == "FOLDER" else str,
-                multiple=value in ("METRIC", "KEY=VALUE"),
-                callback={"N": number, "KEY=VALUE": pairs}.get(value),
+                type={"FOLDER": FOLDER, "FILE.html": FILE}.get(last, str),
+                multiple=last in ("METRIC", "KEY=VALUE"),
+                callback={"N": number, "KEY=VALUE": pairs}.get(last),
             )
         )
-    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
+    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(added), command)
 
 
 def given(**values: Any) -> dict[str, Any]:

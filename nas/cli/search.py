@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import nas
-from nas.cli.options import given, json_option, plugins_option, print_json, settings
+from nas.cli.options import given, options_of, plugins_option, print_json
 
 if TYPE_CHECKING:
     from nas.records.outcome import Outcome
@@ -17,34 +17,31 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("experiment", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@settings("search")
+@options_of("search")
 @plugins_option(expose=True)
-@settings("training", "search-options")
-@json_option
-def search(experiment: Path | None, out: Path | None, as_json: bool, **options: Any) -> None:
+@options_of("training", "search-options", "json")
+def search(experiment: Path | None, out: Path | None, as_json: bool, **values: Any) -> None:
     """Search for the best network for a data set, train and test it.
 
     EXPERIMENT is a TOML file with settings; options on the command line override it.
 
     The result is a folder under runs/: best/ in it has the network with its weights.
     """
-    _run("search", nas.search, _search_result, as_json, experiment, out=out, **given(**options))
+    _run("search", nas.search, _search_result, as_json, experiment, out=out, **given(**values))
 
 
 @click.command()
 @click.argument("search", required=False)
-@settings("resume")
+@options_of("resume", "json")
 @plugins_option(expose=True)
-@click.option("--force", is_flag=True, help="Go on even if the data or a plugin have changed since the start.")
-@json_option
-def resume(search: str | None, as_json: bool, force: bool, **options: Any) -> None:
+def resume(search: str | None, as_json: bool, force: bool, **values: Any) -> None:
     """Continue an interrupted search, or give a finished one more trials.
 
     SEARCH is the folder of a search or its name under runs/. Default: the latest search.
 
     Finished trainings are not repeated. The result is the same as without the interruption.
     """
-    _run("resume", nas.resume, _search_result, as_json, search, force=force, **given(**options))
+    _run("resume", nas.resume, _search_result, as_json, search, force=force, **given(**values))
 
 
 @click.command()
@@ -57,9 +54,8 @@ def resume(search: str | None, as_json: bool, force: bool, **options: Any) -> No
     help="Number of trainings with different seeds; the best on the validation images is kept. Default: 1.",
 )
 @plugins_option(expose=True)
-@settings("training", "train-options")
-@json_option
-def train(network: str, out: Path | None, as_json: bool, **options: Any) -> None:
+@options_of("training", "train-options", "json")
+def train(network: str, out: Path | None, as_json: bool, **values: Any) -> None:
     """Train one network without a search, and test it.
 
     \b
@@ -70,7 +66,7 @@ def train(network: str, out: Path | None, as_json: bool, **options: Any) -> None
       a search             its folder or its name under runs/, for its winner
       a file               the path of an architecture.json
     """  # noqa: D301
-    _run("train", nas.train, _training_result, as_json, network, out=out, **given(**options))
+    _run("train", nas.train, _training_result, as_json, network, out=out, **given(**values))
 
 
 def _run(
@@ -84,8 +80,7 @@ def _run(
     """Do the work with a live view, then print the result for people or for programs."""
     from nas.cli.console import observer, show_result
 
-    with observer() as view:
-        view.hello(command)
+    with observer(command) as view:
         outcome = action(*arguments, observers=[view], **options)
     if as_json:
         print_json(result(outcome))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.cli.options import json_option, plugins_option, print_json, print_out
-from nas.errors import plain
+from nas.cli.options import options_of, plugins_option, print_json, print_out
+from nas.errors import NasError, plain
+from nas.files import write_whole
 
 if TYPE_CHECKING:
     from nas.records.searches import State
@@ -19,7 +20,7 @@ SHOWN = 10  # rows of the table of the best networks
 
 
 @click.command("list")
-@json_option
+@options_of("json")
 @plugins_option()
 def list_(as_json: bool) -> None:
     """List the searches under runs/ with their states and scores.
@@ -43,13 +44,7 @@ def list_(as_json: bool) -> None:
 
 @click.command()
 @click.argument("search", required=False)
-@click.option(
-    "--report",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE.html",
-    help="Write a web page with the result and all figures, instead of printing.",
-)
-@json_option
+@options_of("show", "json")
 @plugins_option()
 def show(search: str | None, report: Path | None, as_json: bool) -> None:
     """Show the state, the best networks and the winner of a search.
@@ -61,7 +56,14 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
     state = searches.State.of(searches.named(search))
     config = state.record.about.get("config", {})
     if report is not None:
-        _report(state, report)
+        from nas.report.page import report as page
+
+        if state.word == "damaged":
+            raise NasError(state.words)
+        if not report.parent.is_dir():
+            raise NasError(f"{report} cannot be written: there is no folder {report.parent}")
+        write_whole(report, page(state.record))
+        click.echo(f"{report} has the report of {state.folder.name}", err=True)
         if not as_json:
             return
     if as_json:
@@ -84,30 +86,15 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
         console.show_result(outcome)
 
 
-def _report(state: State, path: Path) -> None:
-    """Write the page; it needs neither a server nor a network."""
-    from nas.errors import NasError
-    from nas.files import write_whole
-    from nas.report.page import report
-
-    if state.word == "damaged":
-        raise NasError(state.words)
-    if not path.parent.is_dir():
-        raise NasError(f"{path} cannot be written: there is no folder {path.parent}")
-    write_whole(path, report(state.record))
-    click.echo(f"{path} has the report of {state.folder.name}", err=True)
-
-
 @click.command()
 @click.argument("search", required=False)
-@click.option("--store", metavar="URI", help="Address of the MLflow store. Default: the store of the search.")
+@options_of("sync")
 @plugins_option()
 def sync(search: str | None, store: str | None) -> None:
     """Write everything of a search to MLflow that is missing there.
 
     SEARCH is the folder of a search or its name under runs/. Default: the latest search.
     """
-    from nas.errors import NasError
     from nas.records import searches
 
     state = searches.State.of(searches.named(search))
@@ -135,8 +122,7 @@ def repair(search: str | None) -> None:
 
     SEARCH is the folder of a search or its name under runs/. Default: the latest search.
 
-    All undamaged lines are kept, and the old journal is kept beside the new one. `nas resume` repeats the trainings
-    that were lost.
+    Undamaged lines are kept, and the old journal stays beside the new one. `nas resume` repeats lost trainings.
     """
     from nas.records import journal, searches
 

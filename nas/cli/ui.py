@@ -11,10 +11,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
+from nas.cli.options import options_of
 from nas.errors import NasError, UsageError
 
 
@@ -23,17 +25,21 @@ from nas.errors import NasError, UsageError
 @click.option(
     "--port", metavar="N", default=5000, type=click.IntRange(1, 65_535), help="Port to listen on. Default: 5000."
 )
-@click.option("--store", metavar="URI", help="Address of the MLflow store. Default: mlflow.db in this folder.")
-@click.option("--open", "browser", is_flag=True, help="Open a browser when the server answers.")
-@click.option("--allow-remote", is_flag=True, help="Allow other machines to connect, without any password.")
+@options_of("ui")
 def ui(host: str, port: int, store: str | None, browser: bool, allow_remote: bool) -> None:
     """Show the searches of this folder in a browser, with MLflow."""
-    if not allow_remote and not _is_loopback(host):
+    with suppress(ValueError):  # any other name than localhost
+        allow_remote |= host == "localhost" or ipaddress.ip_address(host).is_loopback
+    if not allow_remote:
         raise UsageError(
             f"--host {host} can be reached by other machines without a password; allow it with --allow-remote"
         )
     command, environment = _server(store)
-    _check_port(host, port)
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        reason = error.strerror.partition(" (")[0]  # the rest repeats the address
+        raise NasError(f"port {port} of {host} cannot be used ({reason}); choose another with --port") from None
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     click.echo("nas ui: starting MLflow's server, which takes some seconds", err=True)
@@ -75,24 +81,6 @@ def _server(store: str | None) -> tuple[list[str], dict[str, str]]:
     # Without its job runners the server needs seven processes and 0.6 GB less.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     return command, {**SETTINGS, **os.environ, **quiet}
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _check_port(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise NasError(
-                f"port {port} of {host} cannot be used ({error.strerror}); choose another with --port"
-            ) from None
 
 
 def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
