@@ -36,6 +36,10 @@ class ArchitectureError(NasError):
     """A layer that cannot be, or that does not fit where it stands."""
 
 
+class UnknownLayerError(ArchitectureError):
+    """A layer that no plugin offers here: the file that names it may be sound."""
+
+
 class SpaceError(NasError):
     """A search space that holds no (further) network within the limits."""
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, get_type_hints
 
-from nas.errors import ArchitectureError, NasError, OptionError, PluginError, UsageError, plain, unknown
+from nas.errors import NasError, OptionError, PluginError, UnknownLayerError, UsageError, plain, quoted, unknown
 
 # Kind → the base class of its plugins (an evaluator need not be a subclass of its own).
 KINDS = {
@@ -207,7 +207,7 @@ def layer(name: str) -> type[Any]:
     """The class of a layer, by the name of the class; only offered plugins are ever imported.
 
     Raises:
-        ArchitectureError: there is no layer of this name.
+        UnknownLayerError: there is no layer of this name.
         PluginError: there are two, or its file cannot be imported.
     """
     installed = _installed_layers()
@@ -221,7 +221,8 @@ def layer(name: str) -> type[Any]:
             raise PluginError(f"there are two layers {name!r}: {places[0]} and {places[1]}; rename or remove one")
         if not places:
             known = [*installed, *(other for _, layers in offered for other in layers)]
-            raise ArchitectureError(f"{unknown('layer', name, known)}; a plugin's folder is named with --plugins")
+            hint = "if it is a plugin's, name its folder with --plugins"
+            raise UnknownLayerError(f"there is no layer {quoted(name)}: {hint} (known: {', '.join(known)})")
         _layers[key] = getattr(_import_file(places[0]), name)
     return _layers[key]
 

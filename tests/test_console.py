@@ -27,7 +27,6 @@ HEADER = Header(
 
 
 def told(view: View) -> None:
-    view.hello("search")
     view.started(HEADER)
     for epochs, network in ((0.25, LECTURE), (1.0, LENET5)):
         trial = scored(finished(job(network, epochs), 0.3 / epochs), LOSS)

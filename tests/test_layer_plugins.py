@@ -72,7 +72,10 @@ def test_a_search_with_layers_from_files_goes_all_the_way(
     assert "class Gate(nn.Module)" in code or "class Block(nn.Module)" in code
 
     # Another process imports nothing because the journal names it.
-    for command in (["show", "run"], ["predict", "--search", "run", "digit.png"], ["resume", "run"]):
+    shown = nas("show", "run", cwd=tmp_path).stdout
+    assert "unreadable" in shown
+    assert "--plugins" in shown
+    for command in (["predict", "--search", "run", "digit.png"], ["resume", "run"], ["repair", "run"]):
         line = said(nas(*command, cwd=tmp_path, code=1))
         assert "there is no layer" in line
         assert "--plugins" in line

@@ -63,7 +63,7 @@ def test_the_list_shows_what_is_there_and_what_is_wrong_with_it(empty: Path) -> 
         "data sets",
         "evaluators",
         "layers",
-        "files that do not say what they are",
+        "files without a plugin in them",
     ]
 
     def line(*words: str) -> str:
@@ -73,8 +73,8 @@ def test_the_list_shows_what_is_there_and_what_is_wrong_with_it(empty: Path) -> 
     assert line("my-own").split() == ["my-own", "Mine.", "·", str(folder / "my_own.py")]
     assert "broken: there is no package 'a_package_that_nobody_has'" in line("absent.py")
     assert "broken: SyntaxError" in line("damaged.py")
-    assert "one of 2 of this name" in line("nas.strategies.evolve:Evolve")
-    assert "one of 2 of this name" in line("evolve.py")
+    assert "2 plugins have this name" in line("nas.strategies.evolve:Evolve")
+    assert "2 plugins have this name" in line("evolve.py")
     assert "MNIST" in line("mnist-5k", "nas.data.mnist5k:Mnist5k")
     assert not any("test_my_own" in one for one in lines)
     assert not {"nas_plugin_my_own", "nas_plugin_absent"} & set(sys.modules)
@@ -111,13 +111,13 @@ def test_the_test_of_a_new_plugin_passes() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("../escape", "'../escape' cannot be the name of a plugin: write small letters"),
+        ("../escape", "'../escape' cannot be the name of a plugin: use lowercase letters"),
         ("Mine", "'Mine' cannot be the name"),
         ("class", "'class' cannot be the name"),
         ("test-mine", "'test-mine' cannot be the name"),
         ("evolve", "there is a strategy 'evolve' already"),
         ("random", "'random' is the name of a Python module"),
-        ("taken", "taken.py is there already"),
+        ("taken", "taken.py exists already"),
     ],
 )
 def test_a_name_that_will_not_do_is_refused_and_nothing_is_written(empty: Path, name: str, words: str) -> None:
@@ -159,7 +159,7 @@ def test_the_check_shows_what_does_not_apply(empty: Path) -> None:
         (["check", "evolv"], "there is no plugin 'evolv'; did you mean 'evolve'?"),
         (["check", "evolve", "--kind", "space"], "there is no space 'evolve'"),
         (["check", "damaged"], "damaged.py cannot be imported: SyntaxError"),
-        (["check", "both"], "there is a strategy and a space 'both': say which with --kind"),
+        (["check", "both"], "there is a strategy and a space 'both': choose with --kind"),
         (["check", "evolve", "--set", "populaton=3"], "there is no option of Evolve 'populaton'"),
         (["check", "evolve", "--set", "population=1"], "population must be 2 or more, not 1"),
     ],

@@ -172,7 +172,7 @@ class Architecture:
             try:
                 layers.append(layer_from_dict(layer))
             except ArchitectureError as error:
-                raise ArchitectureError(f"layer {position}: {error}") from None
+                raise type(error)(f"layer {position}: {error}") from None
         return cls(tuple(layers))
 
     @classmethod

@@ -1,4 +1,4 @@
-"""A search in the terminal: a live view, plain lines where there is no terminal, tables at the end.
+"""A search in the terminal: a live view, or plain lines if the output is no terminal; tables at the end.
 
 Progress goes to standard error, the result to standard output.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console, Group
@@ -41,18 +41,12 @@ class QuietConsole(Console):
         """Write nothing more."""
         self.quiet = True
 
-    def print(self, *objects: Any, **how: Any) -> None:
+    def print(self, *objects: Any, **options: Any) -> None:
         """Print; a closed terminal or a log on a full disk does not end a search."""
-        with _quiet(self):
-            super().print(*objects, **how)
-
-
-@contextmanager
-def _quiet(console: Console) -> Iterator[None]:
-    try:
-        yield
-    except OSError:
-        console.quiet = True
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.quiet = True
 
 
 class View(Observer):
@@ -69,33 +63,27 @@ class View(Observer):
         self.best_scores: list[float] = []
         self.shown: set[str] = set()  # keys of jobs
 
-    def hello(self, what: str) -> None:
-        """The first sign of life, before anything slow is imported."""
-        self.console.print(f"nas {what}: starting", style="dim")
-
     def started(self, header: Header) -> None:
         """Print the strategy, the data and the folder."""
         self.header = header
         config, data = header.config, header.dataset
         if header.note:
             self.console.print(f"note: {plain(header.note)}", style="yellow", soft_wrap=True)
-        task = f"{header.kind} on {config['space']}" if header.kind != "train" else f"training {config['network']}"
-        self.console.print(
-            f"{task}, {data['name']} ({data['train']:,} images to train, {data['validation']:,} to validate)",
-            f"→ {header.folder}",
-            soft_wrap=True,
-        )
-        self.phase = "searching" if header.kind != "train" else "training"
+        self.phase, task = "searching", f"{header.kind} on {config.get('space')}"
+        if header.kind == "train":
+            self.phase, task = "training", f"training {config['network']}"
+        sizes = f"{data['train']:,} images to train, {data['validation']:,} to validate"
+        self.console.print(f"{task}, {data['name']} ({sizes}) → {header.folder}", soft_wrap=True)
         if self.console.is_terminal:
             self.live = Live(get_renderable=self.draw, console=self.console, refresh_per_second=2, transient=True)
             self.live.start()
 
     def resumed(self, told: int, trained: Collection[str], seconds: float) -> None:
-        """Print what is known from earlier processes; it is not shown again."""
+        """Print how much of the search is done; these trainings are not shown again."""
         self.begun -= seconds
         self.shown |= set(trained)
-        known = f"{told} candidates and {len(trained)} trainings are known, {clock(seconds)} of work"
-        self.console.print(f"resuming: {known}", soft_wrap=True)
+        done = f"{told} candidates and {len(trained)} trainings are finished, after {clock(seconds)}"
+        self.console.print(f"resuming: {done}", soft_wrap=True)
 
     def trained(self, trial: Trial) -> None:
         """Count a training, and show it."""
@@ -132,20 +120,18 @@ class View(Observer):
         self.console.print("interrupted: writing the record (press Ctrl-C again to leave at once)", style="yellow")
 
     def failed(self, message: str) -> None:
-        """Print how the search can go on; the message itself is the last line."""
+        """Print how to continue; the command line prints the message itself afterwards."""
         self.close()
         if self.header and self.header.kind != "train" and self.trained_count + len(self.shown):
             command = resume_command(self.header.folder, self.header.config)
-            self.console.print(
-                f"every finished training is kept; when the cause is removed, go on with: {command}",
-                soft_wrap=True,
-            )
+            text = f"all finished trainings are kept; solve the problem, then continue with: {command}"
+            self.console.print(text, soft_wrap=True)
 
     def close(self) -> None:
         """Restore the terminal."""
         if self.live is not None:
             live, self.live = self.live, None
-            with _quiet(self.console):
+            with suppress(OSError):
                 live.stop()
 
     @property
@@ -153,19 +139,14 @@ class View(Observer):
         """The time since the start."""
         return clock(time.monotonic() - self.begun)
 
-    @property
-    def progress(self) -> tuple[int, int | None]:
-        """The number of finished trainings or candidates, and their total if it is known."""
-        if self.phase == "selecting":
-            return self.final_count, self.final_jobs
-        if self.header is None or self.header.kind == "train":
-            return self.trained_count, self.header.config.get("seeds", 1) if self.header else 1
-        return self.told_count, self.header.config["trials"]
-
     def draw(self) -> Group:
-        """The live view: four lines or fewer, 80 columns or fewer."""
+        """The live view: at most four lines of 80 columns."""
         assert self.header is not None  # noqa: S101
-        done, total = self.progress
+        done, total = self.told_count, self.header.config.get("trials")
+        if self.phase == "selecting":
+            done, total = self.final_count, self.final_jobs
+        elif self.header.kind == "train":
+            done, total = self.trained_count, self.header.config.get("seeds", 1)
         limit = self.header.config.get("time_limit")
         elapsed = time.monotonic() - self.begun
         left = ""
@@ -180,17 +161,17 @@ class View(Observer):
         share = done / total if total else (elapsed / limit if limit else 0)
         bar = ProgressBar(total=1.0, completed=min(1.0, share), width=20)
         grid.add_row(Text(f"{self.phase:<10}"), bar, Text(f"{count}{failed} · {self.clock}{left}"))
-        lines: list[Any] = [grid]
-        if self.best is not None:
-            lines.append(Text(f"best       {describe(self.best)}", style="bold"))
-            lines.append(Text(f"so far     {sparkline(self.best_scores, 60)}", style="cyan"))
-        return Group(*lines)
+        if self.best is None:
+            return Group(grid)
+        best = Text(f"best       {describe(self.best)}", style="bold")
+        return Group(grid, best, Text(f"so far     {sparkline(self.best_scores, 60)}", style="cyan"))
 
 
 @contextmanager
-def observer() -> Iterator[View]:
-    """The view of one command; the terminal is always restored at the end."""
+def observer(command: str) -> Iterator[View]:
+    """The view of one command, from its first line to the restored terminal."""
     view = View(QuietConsole(stderr=True, highlight=False))
+    view.console.print(f"nas {command}: starting", style="dim")
     try:
         yield view
     finally:
@@ -199,18 +180,25 @@ def observer() -> Iterator[View]:
 
 def show_result(outcome: Outcome) -> None:
     """Print the winner's layers and scores, and the next step."""
-    console, summary = QuietConsole(highlight=False), Summary.of(outcome)
-    kind = "network" if outcome.header.kind == "train" else "winner"
-    layers = _table(f"The {kind}, {name_of(outcome.winner)}", "layer", "output", "parameters")
-    *rows, total = layer_rows(outcome.architecture, outcome.header.limits)
-    for row in rows:
-        layers.add_row(*row[:3])
+    console, summary, header = QuietConsole(highlight=False), Summary.of(outcome), outcome.header
+    kind = "network" if header.kind == "train" else "winner"
+    rows = [row[:3] for row in layer_rows(outcome.architecture, header.limits)]
+    layers = _table(f"The {kind}, {name_of(outcome.winner)}", ("layer", "output", "parameters"), rows[:-1])
     layers.add_section()
-    layers.add_row(*total[:3], style="bold")
+    layers.add_row(*rows[-1], style="bold")
     console.print(layers)
-
-    if len(outcome.header.objectives) > 1:
-        console.print(_front(outcome))
+    if len(header.objectives) > 1:
+        metrics = dict.fromkeys([*(o.metric for o in header.objectives), "validation_accuracy", "parameters"])
+        networks = [
+            (name_of(trial) + " *" * (trial.id == outcome.winner.id), *_values(trial, metrics))
+            for trial in outcome.front
+        ]
+        front = _table("The Pareto front of the search", ("network", *metrics), networks)
+        front.caption, front.caption_justify = (
+            "* the winner: the best by the first objective after retraining",
+            "left",
+        )
+        console.print(front)
     scores = Table.grid(padding=(0, 2))
     for no_wrap in (True, True, False):
         scores.add_column(no_wrap=no_wrap)
@@ -220,41 +208,32 @@ def show_result(outcome: Outcome) -> None:
     for comparison in summary.comparisons:
         console.print(f"\n{comparison}")
     console.print(f"\n{summary.effort}. The network: {outcome.weights.parent}", soft_wrap=True)
-    if outcome.header.config.get("mlflow") == "auto" and "MLFLOW_TRACKING_URI" not in os.environ:
+    if header.config.get("mlflow") == "auto" and "MLFLOW_TRACKING_URI" not in os.environ:
         console.print("Look at it in the dashboard: nas ui")
 
 
 def show_leaders(trials: Sequence[Trial]) -> None:
     """Print the best networks of a search so far."""
-    if not trials:
-        return
     metrics = ("parameters", "validation_accuracy", "validation_loss")
-    table = _table("The best of the search", "network", *metrics, "epochs")
-    for trial in trials:
-        values = (number(metric, trial.metrics[metric]) for metric in metrics)
-        table.add_row(name_of(trial), *values, f"{trial.job.epochs:g}")
-    QuietConsole(highlight=False).print(table)
+    rows = [(name_of(trial), *_values(trial, metrics), f"{trial.job.epochs:g}") for trial in trials]
+    if rows:
+        QuietConsole(highlight=False).print(
+            _table("The best of the search", ("network", *metrics, "epochs"), rows)
+        )
 
 
-def _front(outcome: Outcome) -> Table:
-    """The networks that no other network beats in every objective, with the metrics of the search."""
-    metrics = dict.fromkeys([*(o.metric for o in outcome.header.objectives), "validation_accuracy", "parameters"])
-    table = _table("The Pareto front of the search", "network", *metrics)
-    for trial in outcome.front:
-        mark = " *" if trial.id == outcome.winner.id else ""
-        table.add_row(name_of(trial) + mark, *(number(metric, trial.metrics[metric]) for metric in metrics))
-    table.caption = "* the winner: the best by the first objective after retraining"
-    table.caption_justify = "left"
-    return table
-
-
-def _table(title: str, first: str, *columns: str) -> Table:
-    """An empty table whose first column holds text and whose other columns hold numbers."""
+def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A table with text in the first column and numbers in the others."""
     table = Table(title=title, title_justify="left")
-    table.add_column(first)
     for column in columns:
-        table.add_column(column.replace("_", " "), justify="right")
+        table.add_column(column.replace("_", " "), justify="right" if table.columns else "left")
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _values(trial: Trial, metrics: Iterable[str]) -> list[str]:
+    return [number(metric, trial.metrics[metric]) for metric in metrics]
 
 
 def number(metric: str, value: float) -> str:

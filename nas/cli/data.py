@@ -1,4 +1,4 @@
-"""``nas data``: which data sets there are, downloading them, checking them."""
+"""``nas data``: list, download and check data sets."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ from pathlib import Path
 
 import click
 
-data_dir_option = click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="The folder to look in first, before NAS_DATA_DIR and the user's cache folder.",
-)
+from nas.cli.options import options_of
 
 
 @click.group()
@@ -20,9 +15,9 @@ def data() -> None:
 
 
 @data.command("list")
-@data_dir_option
+@options_of("data-dir")
 def list_(data_dir: Path | None) -> None:
-    """Show every data set, and where it lies on this machine."""
+    """Show all data sets, and the folder of each on this machine."""
     import inspect
 
     from nas import plugins
@@ -39,19 +34,21 @@ def list_(data_dir: Path | None) -> None:
         except NasError as error:
             click.echo(f"{name:{width}}  {error}")
             continue
+        absent = f"not on this machine: `nas data fetch {name}` downloads it"
         if type(source).locate is DatasetPlugin.locate:
-            where = "needs no file"
-        else:
-            where = str(place or f"not on this machine: `nas data fetch {name}` downloads it")
+            absent = "needs no file"
         click.echo(f"{name:{width}}  {(inspect.getdoc(type(source)) or '').partition(chr(10))[0]}")
-        click.echo(f"{'':{width}}  {where}")
+        click.echo(f"{'':{width}}  {place or absent}")
 
 
 @data.command()
 @click.argument("name")
-@data_dir_option
+@options_of("data-dir")
 def fetch(name: str, data_dir: Path | None) -> None:
-    """Download the data set NAME, or what is missing of it, to DIR or else to the user's cache folder."""
+    """Download a data set, without the files that are there already.
+
+    NAME is the name of the data set. It is written to --data-dir or, without that, to the user's cache folder.
+    """
     from nas.data import open_named
 
     source = open_named(name, data_dir)
@@ -60,9 +57,12 @@ def fetch(name: str, data_dir: Path | None) -> None:
 
 @data.command()
 @click.argument("name")
-@data_dir_option
+@options_of("data-dir")
 def verify(name: str, data_dir: Path | None) -> None:
-    """Compare the data set NAME with its known checksums."""
+    """Compare the files of a data set with their checksums.
+
+    NAME is the name of the data set.
+    """
     from nas import plugins
     from nas.data import open_named
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nas.cli.options import FOLDER, plugins_option, print_json, print_out
+from nas.cli.options import options_of, plugins_option, print_json, print_out
 from nas.errors import plain
 from nas.winner.export import PLACES
 
@@ -18,16 +18,15 @@ from nas.winner.export import PLACES
 @click.option(
     "--format",
     "formats",
+    metavar="FORMAT",
     type=click.Choice([*PLACES, "all"]),
     multiple=True,
     required=True,
-    help="The format: onnx is one file for onnxruntime, torch an archive of torch.export, safetensors the weights "
-    "with architecture.json, python a readable file of PyTorch code with the weights. The option may be repeated.",
+    help="Format to write: onnx (one file for onnxruntime), torch (an archive of torch.export), safetensors (the "
+    "weights and architecture.json), python (readable PyTorch code and the weights) or all. May be repeated.",
 )
-@click.option("--out", type=FOLDER, help="The folder for the exports.  [default: best/ in the search's folder]")
-@click.option("--data-dir", type=FOLDER, help="The folder of the data sets.  [default: as in the search]")
+@options_of("export", "json")
 @plugins_option(expose=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def export(
     search: str | None,
     formats: tuple[str, ...],
@@ -36,13 +35,12 @@ def export(
     plugins: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Write the winner of a search in formats that other tools read.
+    """Write the winner of a search as a file for other tools.
 
-    The exported model takes raw images of any size; it resizes and normalises them itself. Each model is loaded in
-    a new process, without nas unless the format needs it, and compared with the original on the test images.
+    SEARCH is the folder of a search or a training, or its name under runs/. Default: the latest one with a winner.
 
-    SEARCH is the folder of a search or a training, or its name under runs/. The default is the latest search or
-    training with a winner.
+    The exported model takes raw images of any size, resizes and normalises them. To check it, a new process loads
+    it, and its answers on the test images are compared with those of the original.
     """
     from nas.records import searches
     from nas.winner.export import export as work
@@ -53,9 +51,8 @@ def export(
     if note:
         click.echo(plain(f"note: {note}"), err=True)
     wanted = tuple(PLACES) if "all" in formats else tuple(dict.fromkeys(formats))
-    where = out or model.best
     done: dict[str, Any] = {}
-    for exported in work.export(model, wanted, where.absolute(), images):
+    for exported in work.export(model, wanted, (out or model.best).absolute(), images):
         kind = "random" if note else "test"
         if not as_json:
             print_out(
@@ -63,8 +60,12 @@ def export(
                 f"images, the largest difference of a logit is {exported.largest_difference:.1e} "
                 f"({exported.seconds:.0f} s)"
             )
-        # The classes are the same: otherwise it would not have been written.
-        more = {"path": str(exported.path), "same_classes": True, "images_are": kind}
-        done[exported.format] = {**asdict(exported), **more, "seconds": round(exported.seconds, 2)}
+        done[exported.format] = {
+            **asdict(exported),
+            "path": str(exported.path),
+            "same_classes": True,  # otherwise export() would have raised an error
+            "images_are": kind,
+            "seconds": round(exported.seconds, 2),
+        }
     if as_json:
         print_json({"search": str(folder), "network": model.description.architecture.id, "formats": done})

@@ -1,4 +1,4 @@
-"""``nas``: the group of all commands, and the one place where an error becomes a line of text."""
+"""``nas``: the group of all commands, and the only place where an error becomes a line of text."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from nas.cli.data import data
 from nas.cli.export import export
 from nas.cli.plugins import plugins
 from nas.cli.predict import predict
-from nas.cli.search import resume, search
+from nas.cli.search import resume, search, train
 from nas.cli.searches import list_, repair, show, sync
-from nas.cli.train import train
 from nas.cli.ui import ui
 from nas.errors import NasError, plain
 
 
 class Commands(click.Group):
-    """A group whose commands report the user's mistakes in one line, never as a traceback."""
+    """A group of commands that reports a user's mistake in one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -34,10 +33,15 @@ class Commands(click.Group):
                 raise
             _say(str(error))
             ctx.exit(error.exit_code)
+        except click.UsageError as error:
+            message = error.format_message()
+            message = f"{message[0].lower()}{message[1:]}{'' if message.endswith(('.', '?')) else '.'}"
+            _say(f"{message} See `{error.ctx.command_path if error.ctx else 'nas'} --help`.")
+            ctx.exit(error.exit_code)
         except KeyboardInterrupt as error:
             _say(str(error) or "interrupted")
             ctx.exit(130)
-        except OSError as error:  # no space, no more open files, no right to write: the machine's, not a bug's
+        except OSError as error:  # a full disk, too many open files, a missing permission: no bug
             if os.environ.get("NAS_DEBUG") or isinstance(error, BrokenPipeError):
                 raise
             place = f"{error.filename}: " if error.filename else ""
@@ -50,8 +54,11 @@ class Commands(click.Group):
 def cli() -> None:
     """Find a small convolutional network for a set of images.
 
-    Start with: nas search --strategy evolve
-    """
+    \b
+    nas search    tries networks, and keeps the best one in a folder under runs/
+    nas show      shows the result
+    nas predict   classifies your own images with it
+    """  # noqa: D301
 
 
 for command in (search, resume, list_, show, train, predict, export, ui, sync, repair, plugins, data):
@@ -64,18 +71,22 @@ def main() -> None:
     try:
         cli()
     finally:
-        _on_signals(signal.SIG_IGN)  # while Python exits, which takes its handlers away, the exit code stays ours
-        _hush()
+        _on_signals(signal.SIG_IGN)  # Python removes its handlers when it exits; the exit code must stay ours
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:  # the reader has gone (`nas search | head`): Python would complain when it exits
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _say(message: str) -> None:
-    """The one line of an error; where nobody can read it, the exit code says enough."""
+    """Print an error in one line; if nobody can read it, the exit code is enough."""
     with suppress(OSError):
         click.echo(plain(f"nas: {message}"), err=True)
 
 
 def _interrupt(*_: object) -> None:
-    """The first signal leaves through every `finally`; the second one leaves at once, and the workers follow."""
+    """The first signal runs every `finally`; the second one ends this process at once, and so its workers."""
     _on_signals(lambda *_: os._exit(130))
     raise KeyboardInterrupt
 
@@ -83,14 +94,5 @@ def _interrupt(*_: object) -> None:
 def _on_signals(handler: Any) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # `nohup` has a reason
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # `nohup` ignores SIGHUP
             signal.signal(number, handler)
-
-
-def _hush() -> None:
-    """A reader that has gone (``nas search | head``) is no reason to complain while Python exits."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,11 +1,14 @@
-"""Options that several commands share, and how their values are read."""
+"""Options that several commands share, and how their values are read and results are printed."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import tomllib
 from collections.abc import Callable
+from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,10 +17,11 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def plugins_option(*, expose: bool = False) -> Callable[[Command], Command]:
-    """``--plugins``: the plugins of its folders, layers among them, may be used in this process.
+    """``--plugins``: this process may use the plugins in its folders, layers among them.
 
     Args:
         expose: whether the command gets the folders, too, as ``plugins``.
@@ -31,72 +35,53 @@ def plugins_option(*, expose: bool = False) -> Callable[[Command], Command]:
 
     return click.option(
         "--plugins",
+        metavar="FOLDER",
         multiple=True,
         type=click.Path(path_type=Path, file_okay=False, exists=True),
         callback=offer,
         expose_value=expose,
-        help="A folder of plugin files that may be used, besides NAS_PLUGINS and ./plugins. Repeatable.",
+        help="Folder of plugin files, whose code may run. May be repeated. The folders in NAS_PLUGINS and "
+        "./plugins are always used.",
     )
 
 
-def training_options(command: Command) -> Command:
-    """What every command that trains takes."""
-    for option in reversed(
-        [
-            click.option(
-                "--dataset", help="mnist, mnist-5k, or auto: mnist where it can be had.  [default: auto]"
-            ),
-            click.option("--data-dir", type=FOLDER, help="Where data sets lie.  [default: NAS_DATA_DIR, a cache]"),
-            click.option("--epochs", type=click.FloatRange(0, 10_000, min_open=True), help="Of a full training."),
-            click.option("--recipe", help="default, or lecture: Adam, batches of 128.  [default: default]"),
-            click.option(
-                "--precision",
-                type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
-                help="auto: bfloat16 where the device has units for it.  [default: auto]",
-            ),
-            click.option("--device", help="auto, cpu, cuda, cuda:1, mps.  [default: auto]"),
-            click.option(
-                "--group",
-                metavar="N|auto",
-                callback=count_or_auto,
-                help="Networks that train at a time on a GPU; 1: step by step.  [default: auto]",
-            ),
-            click.option(
-                "--seed", type=click.IntRange(0, 2**32 - 1), help="Decides every random choice.  [default: 0]"
-            ),
-            click.option(
-                "--set",
-                "options",
-                metavar="KEY=VALUE",
-                multiple=True,
-                callback=pairs,
-                help="An option of the strategy; space.KEY, dataset.KEY, evaluator.KEY, recipe.KEY: of those.",
-            ),
-            click.option("--out", type=FOLDER, help="The folder to write.  [default: a new one in runs/]"),
-            click.option(
-                "--mlflow", metavar="URI|off", help="The tracking store.  [default: mlflow.db in this folder]"
-            ),
-            click.option("--json", "as_json", is_flag=True, help="Print one JSON object, as the last line."),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-def count_or_auto(_: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
-    """A number, or a word of which the settings know whether it is ``auto``."""
-    return int(value) if value is not None and value.isdecimal() else value
+def number(_: click.Context, parameter: click.Parameter, value: str | None) -> int | float | str | None:
+    """A number, if the text is one. The configuration checks it, and knows where ``auto`` is allowed."""
+    for kind in (int, float):
+        with suppress(ValueError, TypeError):
+            return kind(value)  # type: ignore[arg-type]
+    return value
 
 
 def pairs(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     """``KEY=VALUE`` options as a dictionary."""
-    found = {}
-    for value in values:
-        key, equals, rest = value.partition("=")
+    split = [text.partition("=") for text in values]
+    for text, (key, equals, _rest) in zip(values, split, strict=True):
         if not key or not equals:
-            raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE", param=parameter)
-        found[key.strip()] = rest.strip()
-    return found
+            raise click.BadParameter(f"{text!r} is not of the form KEY=VALUE", param=parameter)
+    return {key.strip(): value.strip() for key, _equals, value in split}
+
+
+def options_of(*sections: str) -> Callable[[Command], Command]:
+    """Add the options in these sections of options.toml."""
+    table = tomllib.loads(Path(__file__).with_name("options.toml").read_text(encoding="utf-8"))
+    added = []
+    for key, text in (item for section in sections for item in table[section].items()):
+        *names, last = key.split()
+        if last.startswith("--") or last.islower():
+            added.append(click.option(*names, last, is_flag=True, help=text))
+            continue
+        added.append(
+            click.option(
+                *names,
+                metavar=last,
+                help=text,
+                type={"FOLDER": FOLDER, "FILE.html": FILE}.get(last, str),
+                multiple=last in ("METRIC", "KEY=VALUE"),
+                callback={"N": number, "KEY=VALUE": pairs}.get(last),
+            )
+        )
+    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(added), command)
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -105,7 +90,7 @@ def given(**values: Any) -> dict[str, Any]:
 
 
 def print_out(text: str) -> None:
-    """Print a result; if nobody reads it any more, that is the reader's choice."""
+    """Print a result; a reader that has gone (``nas list | head``) is no error."""
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

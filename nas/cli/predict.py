@@ -9,31 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.cli.options import plugins_option, print_json, print_out
+from nas.cli.options import options_of, plugins_option, print_json, print_out
 from nas.errors import ImageError, NasError, UsageError, plain, quoted, unknown
 
 if TYPE_CHECKING:
     from nas.winner.predict import Classifier, Prediction
 
 SURE = 0.9  # below this probability the second class is shown, too
-NAME = 27  # characters of an image's name: the rest of 80 columns where classes are digits
-CLASS = 16  # characters of a class's name
+IMAGE_WIDTH = 27  # characters of an image's name: what the rest leaves of 80 columns if classes are digits
+CLASS_WIDTH = 16  # characters of a class's name
 
 
 @click.command()
 @click.argument("arguments", metavar="[SEARCH] IMAGE...", nargs=-1)
-@click.option("--search", "chosen", metavar="SEARCH", help="The search; then all arguments are images.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
+@options_of("predict", "json")
 @plugins_option()
 @click.pass_context
 def predict(context: click.Context, arguments: tuple[str, ...], chosen: str | None, as_json: bool) -> None:
-    """Classify images with the winner of a search.
+    """Classify your own images with the winner of a search.
 
-    IMAGE is a PNG or JPEG file of any size, a folder (its images, by name), or - for standard input. An image that
-    cannot be classified is named in one line on standard error, and the exit code is 1.
+    IMAGE is a PNG or JPEG file of any size, a folder with such files, or - for standard input. For an image that
+    cannot be classified, a line on standard error gives the reason, and the exit code is 1.
 
-    SEARCH is the folder of a search, or its name under runs/. If the first argument is no search, the latest
-    search with a winner is used. Where a name could be both, --search SEARCH or ./IMAGE decides.
+    SEARCH is the folder of a search or its name under runs/. Default: the latest search with a winner. If a name
+    could be a search or an image, write --search SEARCH or ./IMAGE.
     """
     search, images = _split(arguments, chosen)
     if not images:
@@ -47,53 +46,52 @@ def predict(context: click.Context, arguments: tuple[str, ...], chosen: str | No
     click.echo(plain(f"nas predict: the winner of {folder.name}"), err=True)
     refused: list[dict[str, str]] = []
     files = list(_files(images, refused))
-    out = _Json(classifier, folder) if as_json else _Lines(classifier, files)
+    predictions = []
+    image_width = min(IMAGE_WIDTH, max((len(_shown(file)) for file in files), default=0))
     for answer in classifier.predict(files):
-        if isinstance(answer, Prediction):
-            out.add(answer)
-        else:
+        if not isinstance(answer, Prediction):
             _refuse(refused, answer.image, answer.reason)
-    out.end(refused)
+        elif as_json:
+            predictions.append(_entry(answer, classifier.classes))
+        else:
+            print_out(_line(answer, classifier, image_width))
+    if as_json:
+        network = {
+            "search": _text(str(folder)),
+            "classes": list(classifier.classes),
+            "input_shape": classifier.shape,
+        }
+        print_json({"network": network, "images": predictions, "refused": refused})
     if refused:
         context.exit(1)
 
 
 def _split(arguments: Sequence[str], chosen: str | None) -> tuple[str | None, Sequence[str]]:
     """The search, or None for the latest one, and the images."""
-    from nas.records import searches
+    from nas.records import journal, searches
 
     if chosen is not None or not arguments:
         return chosen, arguments
     first = arguments[0]
+    exists = os.path.lexists(first)
     try:
         searches.named(first)
     except NasError:
-        is_search = False
-    else:
-        is_search = True
-    there = os.path.lexists(first)
-    if is_search and there and not _is_search_folder(first):
+        looks_like_image = first == "-" or "/" in first or first.lower().endswith((".png", ".jpg", ".jpeg"))
+        if exists or looks_like_image:
+            return None, arguments
+        known = [folder.name for folder in searches.every()]
+        raise UsageError(f"{unknown('search', first, known)}, nor is there an image of that name") from None
+    if exists and not (Path(first) / journal.FILE).is_file():
         raise UsageError(
             f"{quoted(first)} is a search under runs/, and a file here: write --search {first} for the search, or "
             f"./{first} for the image"
         )
-    if is_search:
-        return first, arguments[1:]
-    looks_like_image = first == "-" or "/" in first or first.lower().endswith((".png", ".jpg", ".jpeg"))
-    if not there and not looks_like_image:
-        known = [folder.name for folder in searches.every()]
-        raise UsageError(f"{unknown('search', first, known)}, nor is there an image of that name")
-    return None, arguments
-
-
-def _is_search_folder(name: str) -> bool:
-    from nas.records.journal import FILE
-
-    return (Path(name) / FILE).is_file()
+    return first, arguments[1:]
 
 
 def _files(images: Sequence[str], refused: list[dict[str, str]]) -> Iterator[str]:
-    """All images, those of folders included."""
+    """All images, including those in folders."""
     from nas.winner.predict import listed
 
     for image in images:
@@ -103,8 +101,8 @@ def _files(images: Sequence[str], refused: list[dict[str, str]]) -> Iterator[str
             _refuse(refused, image, str(error))
             continue
         if others:
-            what = "1 other file is" if others == 1 else f"{others:,} other files are"
-            click.echo(f"nas predict: {_shown(image)}: {what} left out: no .png, .jpg or .jpeg", err=True)
+            count = "1 other file is" if others == 1 else f"{others:,} other files are"
+            click.echo(f"nas predict: {_shown(image)}: {count} left out: no .png, .jpg or .jpeg", err=True)
         yield from files
 
 
@@ -114,7 +112,7 @@ def _refuse(refused: list[dict[str, str]], image: str, reason: str) -> None:
 
 
 def _text(name: str) -> str:
-    """A file name as text: a disk may hold names that are no valid text."""
+    """A file name as valid text, which file names need not be."""
     return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
@@ -124,60 +122,35 @@ def _shown(name: str) -> str:
 
 
 def _fitted(text: str, width: int) -> str:
-    """A text of a fixed width; of a longer text the end is kept, because paths differ there."""
+    """A text of a fixed width; a longer text keeps its end, because paths differ there."""
     return f"{text if len(text) <= width else '…' + text[1 - width :]:{width}}"
 
 
-class _Lines:
-    """One line for each image, as soon as it is classified."""
-
-    def __init__(self, classifier: Classifier, files: Sequence[str]) -> None:
-        self.classes = [_shown(name) for name in classifier.classes]
-        self.name = min(NAME, max((len(_shown(file)) for file in files), default=0))
-        self.width = min(CLASS, max(map(len, self.classes)))
-        self.shape = classifier.shape
-
-    def add(self, prediction: Prediction) -> None:
-        order = prediction.ranked()
-        first = self._class(prediction, order[0])
-        second = f"or {self._class(prediction, order[1])}" if len(order) > 1 else ""
-        doubt = second if prediction.probabilities[order[0]] < SURE else " " * len(second)
-        line = f"{_fitted(_shown(prediction.image), self.name)}  {first}  {doubt}  {self._preparation(prediction)}"
-        print_out(line.rstrip())
-
-    def end(self, refused: Sequence[dict[str, str]]) -> None:
-        """Write nothing more."""
-
-    def _class(self, prediction: Prediction, index: int) -> str:
-        return f"{_fitted(self.classes[index], self.width)} {100 * prediction.probabilities[index]:6.2f} %"
-
-    def _preparation(self, prediction: Prediction) -> str:
-        picture = prediction.picture
-        if picture.polarity:
-            return f"{picture.polarity}{': inverted' if picture.inverted else ''}"
-        return "" if picture.size == (self.shape[2], self.shape[1]) else "resized"
+def _line(prediction: Prediction, classifier: Classifier, image_width: int) -> str:
+    """The image, the most probable class, the second one in case of doubt, and how the image was prepared."""
+    class_width = min(CLASS_WIDTH, max(len(_shown(name)) for name in classifier.classes))
+    classes = [
+        f"{_fitted(_shown(classifier.classes[i]), class_width)} {100 * prediction.probabilities[i]:6.2f} %"
+        for i in prediction.ranked()[:2]
+    ]
+    second = f"or {classes[-1]}" if len(classes) > 1 else ""
+    if max(prediction.probabilities) >= SURE:
+        second = " " * len(second)
+    picture = prediction.picture
+    preparation = "" if picture.size == (classifier.shape[2], classifier.shape[1]) else "resized"
+    if picture.polarity:
+        preparation = f"{picture.polarity}{': inverted' if picture.inverted else ''}"
+    return f"{_fitted(_shown(prediction.image), image_width)}  {classes[0]}  {second}  {preparation}".rstrip()
 
 
-class _Json:
-    """One JSON object at the end."""
-
-    def __init__(self, classifier: Classifier, folder: Path) -> None:
-        self.classes = list(classifier.classes)
-        self.network = {"search": _text(str(folder)), "classes": self.classes, "input_shape": classifier.shape}
-        self.images: list[dict[str, Any]] = []
-
-    def add(self, prediction: Prediction) -> None:
-        picture, best = prediction.picture, prediction.ranked()[0]
-        entry = {
-            "image": _text(prediction.image),
-            "class": self.classes[best],
-            "probability": float(prediction.probabilities[best]),
-            "probabilities": dict(zip(self.classes, map(float, prediction.probabilities), strict=True)),
-            "polarity": picture.polarity or None,
-            "inverted": picture.inverted,
-            "size": list(picture.size),
-        }
-        self.images.append(entry)
-
-    def end(self, refused: Sequence[dict[str, str]]) -> None:
-        print_json({"network": self.network, "images": self.images, "refused": list(refused)})
+def _entry(prediction: Prediction, classes: Sequence[str]) -> dict[str, Any]:
+    picture, best = prediction.picture, prediction.ranked()[0]
+    return {
+        "image": _text(prediction.image),
+        "class": classes[best],
+        "probability": float(prediction.probabilities[best]),
+        "probabilities": dict(zip(classes, map(float, prediction.probabilities), strict=True)),
+        "polarity": picture.polarity or None,
+        "inverted": picture.inverted,
+        "size": list(picture.size),
+    }

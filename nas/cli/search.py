@@ -1,14 +1,15 @@
-"""``nas search``."""
+"""The commands that train: ``nas search``, ``nas resume`` and ``nas train``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import nas
-from nas.cli.options import FOLDER, count_or_auto, given, plugins_option, print_json, training_options
+from nas.cli.options import given, options_of, plugins_option, print_json
 
 if TYPE_CHECKING:
     from nas.records.outcome import Outcome
@@ -16,106 +17,118 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("experiment", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--strategy", help="evolve, reference, trial-and-error, or a plugin.  [default: evolve]")
-@click.option("--space", help="Where candidates come from: cnn, lecture, or a plugin.  [default: cnn]")
-@click.option(
-    "--trials", type=click.IntRange(min=1), help="How many candidates.  [default: 40, or until time is up]"
-)
-@click.option("--time-limit", metavar="TIME", help="For everything, as 90s, 10m or 1h30m.")
-@click.option(
-    "--objective",
-    "objectives",
-    multiple=True,
-    help="A metric; -METRIC: less is better. Several have a Pareto front.  [default: -validation_loss]",
-)
-@click.option("--max-parameters", type=click.IntRange(min=1), help="Larger networks are not tried.")
-@click.option(
-    "--max-flops",
-    type=click.IntRange(min=1),
-    help="Per image; slower networks are not tried.  [default: the space's]",
-)
-@click.option("--batch", type=click.IntRange(1, 10_000), help="Candidates that compete at a time.  [default: 8]")
-@click.option(
-    "--rungs", type=click.IntRange(1, 4), help="Of successive halving; 1: train all in full.  [default: 2]"
-)
-@click.option("--evaluator", help="Where networks are trained: local, or a plugin.  [default: local]")
-@click.option(
-    "--workers", callback=count_or_auto, help="Processes that train side by side.  [default: auto, one a core]"
-)
+@options_of("search")
 @plugins_option(expose=True)
-@training_options
-def search(experiment: Path | None, out: Path | None, as_json: bool, **options: Any) -> None:
-    """Search for a network, choose the best honestly, and hand it over.
+@options_of("training", "search-options", "json")
+def search(experiment: Path | None, out: Path | None, as_json: bool, **values: Any) -> None:
+    """Search for the best network for a data set, train and test it.
 
-    EXPERIMENT is a TOML file of settings; options override it.
+    EXPERIMENT is a TOML file with settings; options on the command line override it.
+
+    The result is a folder under runs/: best/ in it has the network with its weights.
     """
-    from nas.cli.console import observer
-
-    with observer() as view:
-        view.hello("search")
-        outcome = nas.search(experiment, out=out, observers=[view], **given(**options))
-    _print(outcome, as_json=as_json)
+    _run("search", nas.search, _search_result, as_json, experiment, out=out, **given(**values))
 
 
 @click.command()
 @click.argument("search", required=False)
-@click.option("--trials", type=click.IntRange(min=1), help="How many candidates in all, those before included.")
-@click.option("--time-limit", metavar="TIME", help="For everything, what was spent before included.")
-@click.option("--workers", callback=count_or_auto, help="Processes that train side by side.")
-@click.option("--data-dir", type=FOLDER, help="Where data sets lie.")
-@click.option("--mlflow", metavar="URI|off", help="The tracking store.")
+@options_of("resume", "json")
 @plugins_option(expose=True)
-@click.option("--force", is_flag=True, help="Go on even if something has changed that changes the result.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, as the last line.")
-def resume(search: str | None, as_json: bool, force: bool, **options: Any) -> None:
-    """Go on with a search that was killed or interrupted, or give a finished one more.
+def resume(search: str | None, as_json: bool, force: bool, **values: Any) -> None:
+    """Continue an interrupted search, or give a finished one more trials.
 
-    SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one. What is known is not
-    trained again, and the result is that of a search that was never ended.
+    SEARCH is the folder of a search or its name under runs/. Default: the latest search.
+
+    Finished trainings are not repeated. The result is the same as without the interruption.
     """
-    from nas.cli.console import observer
-
-    with observer() as view:
-        view.hello("resume")
-        outcome = nas.resume(search, observers=[view], force=force, **given(**options))
-    _print(outcome, as_json=as_json)
+    _run("resume", nas.resume, _search_result, as_json, search, force=force, **given(**values))
 
 
-def _print(outcome: Outcome, *, as_json: bool) -> None:
-    """The result, for people or for programs."""
-    from nas.cli.console import show_result
+@click.command()
+@click.argument("network")
+@click.option(
+    "--seeds",
+    metavar="N",
+    default=1,
+    type=click.IntRange(1, 1_000),
+    help="Number of trainings with different seeds; the best on the validation images is kept. Default: 1.",
+)
+@plugins_option(expose=True)
+@options_of("training", "train-options", "json")
+def train(network: str, out: Path | None, as_json: bool, **values: Any) -> None:
+    """Train one network without a search, and test it.
 
-    if not as_json:
+    \b
+    NETWORK is one of:
+      a known network      lecture, lenet5, mlp, all-cnn, small-vgg, small-resnet
+      a torchvision model  resnet18 and others, with their ImageNet weights
+      the id of a network  as in `nas show`, or its first digits, or SEARCH/ID
+      a search             its folder or its name under runs/, for its winner
+      a file               the path of an architecture.json
+    """  # noqa: D301
+    _run("train", nas.train, _training_result, as_json, network, out=out, **given(**values))
+
+
+def _run(
+    command: str,
+    action: Callable[..., Outcome],
+    result: Callable[[Outcome], dict[str, Any]],
+    as_json: bool,
+    *arguments: Any,
+    **options: Any,
+) -> None:
+    """Do the work with a live view, then print the result for people or for programs."""
+    from nas.cli.console import observer, show_result
+
+    with observer(command) as view:
+        outcome = action(*arguments, observers=[view], **options)
+    if as_json:
+        print_json(result(outcome))
+    else:
         show_result(outcome)
-        return
-    header, objectives = outcome.header, outcome.header.objectives
-    print_json(
-        {
-            "search": str(header.folder),
-            "strategy": header.kind,
-            "dataset": header.dataset["name"],
-            "trials": outcome.trials,
-            "failed": outcome.failed,
-            "seconds": round(outcome.seconds, 2),
-            "front": [
-                {
-                    "id": trial.id,
-                    "epochs": trial.job.epochs,
-                    **{o.metric: trial.metrics[o.metric] for o in objectives},
-                }
-                for trial in outcome.front
-            ],
-            "winner": {
-                "id": outcome.architecture.id,
-                "parameters": outcome.parameters,
-                "validation_accuracy": outcome.validation_accuracy,
-                "validation_accuracy_sd": outcome.spread,
-                "test_accuracy": outcome.test_accuracy,
-                "test_interval": outcome.test_interval,
-                "test_loss": outcome.test_loss,
-            },
-            "compared": [
-                {"with": one.what, "test_accuracy": one.accuracy, "chance": one.chance} for one in outcome.compared
-            ],
-        }
-    )
+
+
+def _scores(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "validation_accuracy": outcome.validation_accuracy,
+        "validation_accuracy_sd": outcome.spread,
+        "test_accuracy": outcome.test_accuracy,
+        "test_interval": outcome.test_interval,
+    }
+
+
+def _search_result(outcome: Outcome) -> dict[str, Any]:
+    metrics = [objective.metric for objective in outcome.header.objectives]
+    return {
+        "search": str(outcome.header.folder),
+        "strategy": outcome.header.kind,
+        "dataset": outcome.header.dataset["name"],
+        "trials": outcome.trials,
+        "failed": outcome.failed,
+        "seconds": round(outcome.seconds, 2),
+        "front": [
+            {"id": trial.id, "epochs": trial.job.epochs, **{metric: trial.metrics[metric] for metric in metrics}}
+            for trial in outcome.front
+        ],
+        "winner": {
+            "id": outcome.architecture.id,
+            "parameters": outcome.parameters,
+            **_scores(outcome),
+            "test_loss": outcome.test_loss,
+        },
+        "compared": [
+            {"with": other.what, "test_accuracy": other.accuracy, "chance": other.chance}
+            for other in outcome.compared
+        ],
+    }
+
+
+def _training_result(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "network": outcome.header.config["network"],
+        "parameters": outcome.parameters,
+        "epochs": outcome.winner.job.epochs,
+        "seeds": len(outcome.retrained),
+        **_scores(outcome),
+        "seconds": round(outcome.seconds, 2),
+    }

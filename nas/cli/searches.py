@@ -1,4 +1,4 @@
-"""``nas list``, ``nas show``, ``nas sync``, ``nas repair``: what there is of searches, and keeping it in order."""
+"""``nas list``, ``nas show``, ``nas sync``, ``nas repair``: the searches that were made, and their records."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.cli.options import plugins_option, print_json, print_out
-from nas.errors import plain
+from nas.cli.options import options_of, plugins_option, print_json, print_out
+from nas.errors import NasError, plain
+from nas.files import write_whole
 
 if TYPE_CHECKING:
     from nas.records.searches import State
     from nas.trial import Trial
 
-SHOWN = 10  # of the best networks
+SHOWN = 10  # rows of the table of the best networks
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options_of("json")
 @plugins_option()
 def list_(as_json: bool) -> None:
-    """List the searches under runs/: running, interrupted, finished."""
+    """List the searches under runs/ with their states and scores.
+
+    The states are running, interrupted, finished, failed, damaged and unreadable (a plugin is missing).
+    """
     from nas.records import searches
 
     states = [searches.State.of(folder) for folder in searches.every()]
@@ -40,65 +44,63 @@ def list_(as_json: bool) -> None:
 
 @click.command()
 @click.argument("search", required=False)
-@click.option(
-    "--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html", help="Write a page."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options_of("show", "json")
 @plugins_option()
 def show(search: str | None, report: Path | None, as_json: bool) -> None:
-    """Show a search: its state, its best, its winner. --report writes all that as one page, with the figures.
+    """Show the state, the best networks and the winner of a search.
 
-    SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one.
+    SEARCH is the folder of a search or its name under runs/. Default: the latest search.
     """
     from nas.records import searches
 
     state = searches.State.of(searches.named(search))
+    config = state.record.about.get("config", {})
     if report is not None:
-        _report(state, report)
+        from nas.report.page import report as page
+
+        if state.status in ("damaged", "unreadable"):
+            raise NasError(state.detail)
+        if not report.parent.is_dir():
+            raise NasError(f"{report} cannot be written: there is no folder {report.parent}")
+        write_whole(report, page(state.record))
+        click.echo(f"{report} has the report of {state.folder.name}", err=True)
         if not as_json:
             return
     if as_json:
-        print_json({**_plain(state), "config": state.record.about.get("config", {}), "best": _leaders(state)})
+        best = [
+            {"id": trial.id, "epochs": trial.job.epochs, "origin": trial.job.candidate.origin, **trial.metrics}
+            for trial in _best(state)[:SHOWN]
+        ]
+        print_json({**_plain(state), "config": config, "best": best})
         return
     _say(f"{state.folder.name}: {state.status}{f' ({state.detail})' if state.detail else ''}")
     if not state.record.about:
         return
     _say(_summary(state))
-    if state.status not in ("finished", "running") and "strategy" in state.record.about.get("config", {}):
-        _say(f"go on with: {searches.resume_command(state.folder, state.record.about.get('config', {}))}")
-    _show_details(state)
+    if state.status not in ("finished", "running") and "strategy" in config:
+        _say(f"go on with: {searches.resume_command(state.folder, config)}")
+    from nas.cli import console
 
-
-def _report(state: State, path: Path) -> None:
-    """Write the page; it needs neither a server nor a network."""
-    from nas.errors import NasError
-    from nas.files import write_whole
-    from nas.report.page import report
-
-    if state.status == "damaged":
-        raise NasError(state.detail)
-    if not path.parent.is_dir():
-        raise NasError(f"{path} cannot be written: there is no folder {path.parent}")
-    write_whole(path, report(state.record))
-    click.echo(f"{path} has the report of {state.folder.name}", err=True)
+    console.show_leaders(_best(state)[:SHOWN])
+    if (outcome := state.record.result()) is not None:
+        console.show_result(outcome)
 
 
 @click.command()
 @click.argument("search", required=False)
-@click.option("--store", metavar="URI", help="The tracking store.  [default: the search's own]")
+@options_of("sync")
 @plugins_option()
 def sync(search: str | None, store: str | None) -> None:
-    """Write to MLflow what it lacks of a search.
+    """Write everything of a search to MLflow that is missing there.
 
-    SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one.
+    SEARCH is the folder of a search or its name under runs/. Default: the latest search.
     """
-    from nas.errors import NasError
     from nas.records import searches
 
     state = searches.State.of(searches.named(search))
     if state.status == "running":
         raise NasError(f"{state.folder.name} is running ({state.detail}) and writes its record itself")
-    if state.status == "damaged":
+    if state.status in ("damaged", "unreadable"):
         raise NasError(state.detail)
     from nas.dashboard.registry import log_model_of
     from nas.dashboard.store import store_of
@@ -107,7 +109,7 @@ def sync(search: str | None, store: str | None) -> None:
 
     chosen = state.record.about.get("config", {}).get("mlflow", "auto")
     uri = store or store_of(state.folder, "auto" if chosen == "off" else chosen)
-    with journal.locked(state.record.path):  # two that write at once would write everything twice
+    with journal.locked(state.record.path):  # two processes would write everything twice
         written = write(state.record, uri, log_model_of(state.record.header))
     _say(f"{uri} has all of {state.folder.name} now: {written} of {len(state.record.told)} candidates were new")
 
@@ -116,11 +118,11 @@ def sync(search: str | None, store: str | None) -> None:
 @click.argument("search", required=False)
 @plugins_option()
 def repair(search: str | None) -> None:
-    """Keep all that is whole of a damaged journal.
+    """Repair the damaged journal of a search.
 
-    The old one stays beside it. What is lost is trained again when the search goes on.
+    SEARCH is the folder of a search or its name under runs/. Default: the latest search.
 
-    SEARCH is the folder of a search, or its name under runs/, or nothing for the latest one.
+    Undamaged lines are kept, and the old journal stays beside the new one. `nas resume` repeats lost trainings.
     """
     from nas.records import journal, searches
 
@@ -135,21 +137,21 @@ def repair(search: str | None) -> None:
 
 
 def _say(text: str) -> None:
-    """Print what a journal says, which may be a stranger's: a terminal only shows it."""
+    """Print a text from a journal, which may be a stranger's, without control characters."""
     print_out(plain(text.encode(errors="replace").decode()))
 
 
 def _best(state: State) -> list[Trial]:
-    """The best trials that were told, each network once, the best first."""
+    """The best trial of each network, the best one first."""
     from nas.objectives import scored
     from nas.report.summary import leaders
 
     try:
         objectives = state.record.header.objectives
-    except Exception:  # noqa: BLE001  # a header that does not say it: there is no best
+    except Exception:  # noqa: BLE001  # a header without objectives: no trial is the best
         return []
-    known = [scored(told.trial, objectives) for told in state.record.told]
-    return leaders(trial for trial in known if trial.failure is None)
+    trials = [scored(told.trial, objectives) for told in state.record.told]
+    return leaders(trial for trial in trials if trial.failure is None)
 
 
 def _plain(state: State) -> dict[str, Any]:
@@ -173,38 +175,17 @@ def _plain(state: State) -> dict[str, Any]:
     }
 
 
-def _leaders(state: State) -> list[dict[str, Any]]:
-    return [
-        {"id": trial.id, "epochs": trial.job.epochs, "origin": trial.job.candidate.origin, **trial.metrics}
-        for trial in _best(state)[:SHOWN]
-    ]
-
-
 def _summary(state: State) -> str:
-    """When, what, how far, how good: one line."""
-    plain = _plain(state)
-    when = datetime.fromtimestamp(plain["begun"]).astimezone() if plain["begun"] else None
+    """The date, the task, the number of trials and the scores in one line."""
+    facts = _plain(state)
+    begun = datetime.fromtimestamp(facts["begun"]).astimezone() if facts["begun"] else None
     total = state.record.about.get("config", {}).get("trials")
-    failed = f", {plain['failed']} failed" if plain["failed"] else ""
-    words = [
-        f"{when:%Y-%m-%d %H:%M}" if when else "",
-        f"{plain['strategy']} on {plain['dataset']}",
-        f"{plain['trials']}{f'/{total}' if total else ''} trials{failed}",
-        _percent("best", plain["best_validation_accuracy"]),
-        _percent("test", plain["test_accuracy"]),
+    failed = f", {facts['failed']} failed" if facts["failed"] else ""
+    parts = [
+        f"{begun:%Y-%m-%d %H:%M}" if begun else "",
+        f"{facts['strategy']} on {facts['dataset']}",
+        f"{facts['trials']}{f'/{total}' if total else ''} trials{failed}",
     ]
-    return " · ".join(word for word in words if word)
-
-
-def _percent(what: str, fraction: float | None) -> str:
-    return "" if fraction is None else f"{what} {100 * fraction:.2f} %"
-
-
-def _show_details(state: State) -> None:
-    """The best networks of the search, and how it ended if it did."""
-    from nas.cli import console
-
-    console.show_leaders(_best(state)[:SHOWN])
-    outcome = state.record.result()
-    if outcome is not None:
-        console.show_result(outcome)
+    for label, fraction in (("best", facts["best_validation_accuracy"]), ("test", facts["test_accuracy"])):
+        parts.append("" if fraction is None else f"{label} {100 * fraction:.2f} %")
+    return " · ".join(filter(None, parts))

@@ -11,35 +11,39 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
+from nas.cli.options import options_of
 from nas.errors import NasError, UsageError
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65_535), help="The port.")
+@click.option("--host", metavar="NAME", default="127.0.0.1", help="Address to listen on. Default: 127.0.0.1.")
 @click.option(
-    "--store", metavar="URI", help="The address of the MLflow store.  [default: mlflow.db in this folder]"
+    "--port", metavar="N", default=5000, type=click.IntRange(1, 65_535), help="Port to listen on. Default: 5000."
 )
-@click.option("--open", "browser", is_flag=True, help="Open a browser when the server answers.")
-@click.option(
-    "--allow-remote", is_flag=True, help="Allow an address that other machines can reach. There is no password."
-)
+@options_of("ui")
 def ui(host: str, port: int, store: str | None, browser: bool, allow_remote: bool) -> None:
-    """Show the searches of this folder in the MLflow dashboard."""
-    if not allow_remote and not _is_loopback(host):
+    """Show the searches of this folder in a browser, with MLflow."""
+    with suppress(ValueError):  # any other name than localhost
+        allow_remote |= host == "localhost" or ipaddress.ip_address(host).is_loopback
+    if not allow_remote:
         raise UsageError(
             f"--host {host} can be reached by other machines without a password; allow it with --allow-remote"
         )
     command, environment = _server(store)
-    _check_port(host, port)
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]  # the rest repeats the address
+        raise NasError(f"port {port} of {host} cannot be used ({reason}); choose another with --port") from None
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     click.echo("nas ui: starting MLflow's server, which takes some seconds", err=True)
-    # The server has its own session, so that only our signals reach it; so each signal must be passed on.
+    # The server has its own session, which the terminal's signals do not reach: `finally` ends it.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     server = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
@@ -54,7 +58,7 @@ def ui(host: str, port: int, store: str | None, browser: bool, allow_remote: boo
         return
     finally:
         _end(server)
-    raise NasError(f"MLflow's server ended by itself with exit code {code}; its messages stand above")
+    raise NasError(f"MLflow's server ended by itself with exit code {code}; its messages are above")
 
 
 def _server(store: str | None) -> tuple[list[str], dict[str, str]]:
@@ -74,28 +78,9 @@ def _server(store: str | None) -> tuple[list[str], dict[str, str]]:
         if not file.is_file():
             raise NasError(f"there are no searches here: {file} does not exist; run `nas search`, or give --store")
         command += ["--default-artifact-root", (file.absolute().parent / "mlartifacts").as_uri()]
-    # Without its job runners the server has seven processes and 0.6 GB less.
+    # Without its job runners the server needs seven processes and 0.6 GB less.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     return command, {**SETTINGS, **os.environ, **quiet}
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _check_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise NasError(
-                f"port {port} of {host} cannot be used ({error.strerror}); choose another with --port"
-            ) from None
 
 
 def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
@@ -110,10 +95,10 @@ def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
 
 
 def _page(address: str) -> str:
-    """The page of all searches; MLflow's own first page shows language models."""
-    where = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name=nas"
+    """The page of all searches; MLflow's own first page is about language models."""
+    question = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name=nas"
     try:
-        with urllib.request.urlopen(where, timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(question, timeout=10) as answer:  # noqa: S310
             experiment = json.load(answer)["experiment"]["experiment_id"]
     except (OSError, ValueError, KeyError, TypeError):  # a store without searches
         return address
@@ -121,7 +106,7 @@ def _page(address: str) -> str:
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """End the server and its children, which are one session."""
+    """End the server and its children."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave them running
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:

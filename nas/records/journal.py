@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from nas.errors import JournalError, StorageError
+from nas.errors import JournalError, StorageError, UnknownLayerError
 from nas.files import write_whole
 from nas.records.observer import Observer
 from nas.records.outcome import Outcome
@@ -231,7 +231,7 @@ def _whole_lines(every: list[bytes], path: Path) -> tuple[list[bytes], int]:
             continue
         try:
             record.take(entry)
-        except JournalError as error:  # of another version
+        except (JournalError, UnknownLayerError) as error:  # of another version, or with a plugin's layer
             raise JournalError(f"{path} cannot be repaired: {error}") from None
         except WRONG:
             lost += 1

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from nas import checks
 from nas.architecture.architecture import Limits
-from nas.errors import JournalError, NasError, quoted
+from nas.errors import JournalError, NasError, UnknownLayerError, quoted
 from nas.objectives import Objective, scored
 from nas.records.outcome import COMPARED_WITH, Comparison, Header, Outcome
 from nas.spaces.space import Candidate
@@ -284,6 +284,8 @@ def read(path: Path) -> tuple[Record, int]:
                 record.take(entry)
             except JournalError as error:
                 raise JournalError(f"{path} cannot be read: {error}") from None
+            except UnknownLayerError as error:
+                raise UnknownLayerError(f"{path} cannot be read: {error}") from None
             except WRONG as error:
                 raise JournalError(f"{where}: this is no entry of a journal ({error!r:.100})") from None
             whole += len(line)
