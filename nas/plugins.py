@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import pkgutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -41,7 +42,6 @@ Place = EntryPoint | Path
 Result = TypeVar("Result")
 
 _offered: list[Path] = []  # the folders of `offer`
-_layers: dict[tuple[str, ...], type[Any]] = {}  # (the name of a layer, the folders that were searched) → its class
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,7 @@ def find(kind: str, name: str, extra: Sequence[Path] = ()) -> type[Any]:
 
 def base_of(kind: str) -> type[Any]:
     """The base class of a kind of plugin."""
-    module, _, attribute = KINDS[kind].partition(":")
-    parent: type[Any] = getattr(importlib.import_module(module), attribute)
+    parent: type[Any] = pkgutil.resolve_name(KINDS[kind])
     return parent
 
 
@@ -213,17 +212,21 @@ def layer(name: str) -> type[Any]:
     installed = _installed_layers()
     if name in installed:
         return _loaded("layer", installed[name])
-    key = (name, *map(str, folders()))
-    if key not in _layers:
-        offered = [(path, describe(path).layers) for path in files()]
-        places = [path for path, layers in offered if name in layers]
-        if len(places) > 1:
-            raise PluginError(f"there are two layers {name!r}: {places[0]} and {places[1]}; rename or remove one")
-        if not places:
-            known = [*installed, *(other for _, layers in offered for other in layers)]
-            raise ArchitectureError(f"{unknown('layer', name, known)}; a plugin's folder is named with --plugins")
-        _layers[key] = getattr(_import_file(places[0]), name)
-    return _layers[key]
+    return _layer_of_file(name, tuple(folders()))
+
+
+@cache
+def _layer_of_file(name: str, _: tuple[Path, ...]) -> type[Any]:
+    """The class of a layer in the present folders."""
+    offered = [(path, describe(path).layers) for path in files()]
+    places = [path for path, layers in offered if name in layers]
+    if len(places) > 1:
+        raise PluginError(f"there are two layers {name!r}: {places[0]} and {places[1]}; rename or remove one")
+    if not places:
+        known = [*_installed_layers(), *(other for _, layers in offered for other in layers)]
+        raise ArchitectureError(f"{unknown('layer', name, known)}; a plugin's folder is named with --plugins")
+    found: type[Any] = getattr(_import_file(places[0]), name)
+    return found
 
 
 @cache
