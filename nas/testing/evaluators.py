@@ -55,9 +55,7 @@ class EvaluatorContract(Contract):
         require(0 <= accuracy <= 1, f"validation_accuracy is {accuracy}, which is not a fraction from 0 to 1")
         metric = trial.metrics["parameters"]
         counted = trial.job.candidate.architecture.parameters(LIMITS.input_shape, LIMITS.classes)
-        require(
-            parameters == counted, f"the metric parameters is {parameters:,.0f}, but the network has {counted:,}"
-        )
+        require(metric == counted, f"the metric parameters is {metric:,.0f}, but the network has {counted:,}")
 
     def test_failures(self) -> None:
         """Returns a failed trial for a job that cannot be trained, and trains the others."""
