@@ -17,12 +17,7 @@ from nas.spaces.space import Candidate
 
 REDUCTION = 4  # of successive halving: one network in 4 goes on to the next rung, which trains 4 times as long
 MAX_EPOCHS = 1e6
-OUT_OF_MEMORY = (
-    "DefaultCPUAllocator",
-    "out of memory",
-    "Cannot allocate memory",
-    "ALLOC_FAILED",
-)
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "Cannot allocate memory", "ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
