@@ -13,13 +13,13 @@ from pathlib import Path
 
 
 class NasError(Exception):
-    """Something that a user can put right; the message names the bad value and says what to do next."""
+    """A mistake that a user can correct; the message names the bad value and says what to do next."""
 
     exit_code = 1
 
 
 class UsageError(NasError):
-    """A name that nobody knows, or a value out of range: nothing was begun."""
+    """An unknown name or a value out of range; nothing was started."""
 
     exit_code = 2
 
@@ -33,7 +33,7 @@ class OptionError(UsageError):
 
 
 class ArchitectureError(NasError):
-    """A layer that cannot be, or that does not fit where it stands."""
+    """A layer that is not valid, or that does not fit its input."""
 
 
 class UnknownLayerError(ArchitectureError):
@@ -41,66 +41,64 @@ class UnknownLayerError(ArchitectureError):
 
 
 class SpaceError(NasError):
-    """A search space that holds no (further) network within the limits."""
+    """A search space without a (further) network within the limits."""
 
 
 class DataError(NasError):
-    """A data set that is absent, incomplete or damaged."""
+    """A data set that is missing, incomplete or damaged."""
 
 
 class ImageError(NasError):
-    """An image file that is none, or too large, or damaged; the message is the reason, without its name."""
+    """A file that is not an image, is too large, or is damaged; the message is the reason, without the name."""
 
 
 class PluginError(NasError):
-    """A plugin that is unknown, broken, or given options that it does not take."""
+    """A plugin that is broken, or that shares its name with another one."""
 
 
 class JournalError(NasError):
-    """A journal that cannot be read, or that is not of this search."""
+    """A journal that cannot be read, or that belongs to another search."""
 
 
 class StorageError(NasError):
-    """A file that cannot be written: the disk is full, or may not be written to."""
+    """A file that cannot be written, because the disk is full or read-only."""
 
     @classmethod
     def of(cls, path: Path, error: OSError) -> StorageError:
-        """What the system said, and what to do about it."""
+        """The reason of the system, and the next step."""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        what = "free some space" if full else "make it writable"
-        return cls(f"{path} cannot be written ({error.strerror}): {what}, then go on with `nas resume`")
+        step = "free some space" if full else "make it writable"
+        return cls(f"{path} cannot be written ({error.strerror}): {step}, then go on with `nas resume`")
 
 
 class Interrupted(KeyboardInterrupt):
-    """Somebody ended a run; the message says how it goes on."""
+    """The user ended a run; the message says how to continue it."""
 
 
-MANY = 40  # names, too many for one line; letters that are compared of one: the time grows with them
+MANY = 40  # the most names in one line, and the most letters of a name that are compared
 LONG = 120  # characters of a value in a message
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong, _SHORT.maxother = 2, LONG, LONG, LONG
 
 
 def quoted(value: object) -> str:
-    """A value from outside as a message shows it: short, in one line, without control characters."""
+    """An untrusted value for a message: short, in one line, without control characters."""
     text = plain(_SHORT.repr(value))
     return text if len(text) <= LONG else f"{text[: LONG - 1]}…"
 
 
 def label(name: str) -> str:
-    """A name from outside in a message: as it is where that is short and plain."""
+    """An untrusted name for a message: unchanged if it is short and printable."""
     return name if len(name) <= LONG and name.isprintable() else quoted(name)
 
 
 def plain(text: str) -> str:
-    """A text that a terminal only shows: what would be obeyed there (ANSI escapes, bells) becomes �."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() or one in "\n\t" else "\ufffd" for one in text)
+    """A text that a terminal only shows: control characters (ANSI escapes, bells) become �."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One line about a name that nobody knows: the nearest one, and all that are known or the five nearest."""
+    """One line about an unknown name: the nearest known name, and all known names or the five nearest."""
     known = sorted(known)
     near = difflib.get_close_matches(name[:MANY], known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""

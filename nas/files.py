@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and are read only where they are small."""
+"""Writes files completely or not at all, and reads small files only."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SMALL = 2**20  # bytes: far more than a person writes
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file beside its place, bring it to the disk, rename it: whoever looks finds the old one or the new.
+    """Write a draft beside the file, flush it to the disk, rename it: readers see the old file or the new one.
 
     Raises:
-        StorageError: the disk does not take it; the file is as it was before.
+        StorageError: the draft cannot be written; the file is as it was before.
     """
-    draft = path.with_name(f".{path.name}.part")  # one writer a folder: what a kill left of it is written over
+    draft = path.with_name(f".{path.name}.part")  # a folder has one writer: a draft left by a kill is replaced
     try:
         with draft.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -33,8 +33,8 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk: a file that was renamed is otherwise lost with the power."""
-    if os.name != "posix":  # Windows has no such call
+    """Flush the names in a folder to the disk: without it, a power failure can undo a renaming."""
+    if os.name != "posix":  # Windows cannot open a folder
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -44,26 +44,25 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_small(path: Path, limit: int = SMALL) -> str:
-    """The text of a file that somebody wrote; a device or a pipe, which may never end, is not read.
+    """The text of a file that a user wrote; devices and pipes, which may never end, are not read.
 
     Raises:
-        NasError: it is no file, cannot be read, has more than ``limit`` bytes, or holds no text.
+        NasError: it is not a file, cannot be read, has more than ``limit`` bytes, or is not text in UTF-8.
     """
     try:
-        if not path.is_file():  # asked first, because opening a pipe waits for its writer
+        if not path.is_file():  # checked first, because opening a pipe waits for its writer
             raise NasError(f"{path} is {kind_of(path)}, and should be a file of text")
         with path.open("rb") as file:
             content = file.read(limit + 1)
         if len(content) > limit:
-            raise NasError(f"{path} has more than {limit:,} bytes: it is not what it should be")
+            raise NasError(f"{path} has more than {limit:,} bytes: it is not a file of this kind")
         return content.decode()
     except OSError as error:
         raise NasError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise NasError(f"{path} is not a text file: byte {error.start + 1:,} is no UTF-8") from None
+        raise NasError(f"{path} is not a text file: byte {error.start + 1:,} is not UTF-8") from None
 
 
 def kind_of(path: Path) -> str:
-    """What is there instead of a file, in words."""
-    mode = path.stat().st_mode  # raises where there is nothing
-    return "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+    """The kind of a path that is not a file, for a message; an OSError if the path does not exist."""
+    return "a folder" if stat.S_ISDIR(path.stat().st_mode) else "a device or a pipe"

@@ -1,7 +1,4 @@
-"""What is measured, what is better, and what is best where there is more than one objective.
-
-Metrics, objectives, the ranking of trials, Pareto fronts and their hypervolume (moocore).
-"""
+"""Metrics, objectives, the ranking of trials, Pareto fronts and their hypervolume (moocore)."""
 
 from __future__ import annotations
 
@@ -15,21 +12,20 @@ from nas.architecture.architecture import Limits
 from nas.errors import UsageError, unknown
 from nas.trial import Failure, Trial, checked
 
-# What is measured of every trial. Less is better of all but the accuracy and the images per second. Objectives of
-# seconds and milliseconds depend on the machine and its load: such a search cannot be repeated exactly.
+# The measurements of every trial. Lower is better, except for MORE_IS_BETTER. Times depend on the machine and its
+# load: a search with such an objective cannot be repeated exactly.
 METRICS = {
-    "validation_accuracy": "fraction of the validation images that are classified right",
+    "validation_accuracy": "fraction of the validation images that are classified correctly",
     "validation_loss": "mean cross-entropy on the validation images, in nats",
-    "parameters": "numbers that the network learns",
+    "parameters": "number of values that the network learns",
     "flops": "floating-point operations of one forward pass over one image",
     "train_seconds": "seconds of training, validation included",
     "images_per_second": "training images per second, validation left out",
     "latency_ms": "milliseconds for one image in one thread, median",
 }
 MORE_IS_BETTER = frozenset({"validation_accuracy", "images_per_second"})
-SHOWN = ("validation_accuracy", "validation_loss", "parameters")  # of every trial, whatever is searched for
-
-SPREAD = 16  # so many of a front are chosen one by one; the others follow by the first objective
+SHOWN = ("validation_accuracy", "validation_loss", "parameters")  # the metrics that every trial must have
+SPREAD = 16  # trials of a front that are chosen by hypervolume; the others follow by the first objective
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Objective:
         """``validation_accuracy`` (higher is better) or ``-parameters`` (lower is better).
 
         Raises:
-            UsageError: there is no such metric, or it would be driven the wrong way.
+            UsageError: there is no such metric, or the sign is wrong for it.
         """
         metric = text.removeprefix("-").replace("-", "_")
         if metric not in METRICS:
@@ -56,7 +52,7 @@ class Objective:
         return cls(metric, sign)
 
     def score(self, trial: Trial) -> float:
-        """The trial's score: higher is better. Seconds of training count by the epoch, or the shortest wins."""
+        """The trial's score: higher is better. Training seconds are divided by the epochs."""
         value = trial.metrics[self.metric]
         return self.sign * (value / trial.epochs if self.metric == "train_seconds" else value)
 
@@ -66,22 +62,22 @@ class Objective:
 
 
 def rank(trial: Trial) -> tuple[float, tuple[float, ...], str]:
-    """What to sort good trials by, the best being the largest: the longest training, then the scores.
+    """The sort key of trials without a failure, largest for the best: the longest training, then the scores.
 
-    The id decides between equals, so that nothing follows from who was finished first.
+    The id decides between equals, so that the order does not depend on which trial ended first.
     """
     return trial.job.epochs, trial.scores, trial.id
 
 
 def best_seed(trainings: Iterable[Trial]) -> Trial:
-    """Of the trainings of one network, the one that is handed over: the best on the validation images."""
+    """The best of the trainings of one network on the validation images: that of the winner's weights."""
     return max(trainings, key=lambda trial: trial.scores)
 
 
 def scored(trial: Trial, objectives: Sequence[Objective]) -> Trial:
-    """The trial with its scores; one without finite numbers has failed (see `nas.trial.checked`).
+    """The trial with its scores; a trial without finite numbers has failed (see `nas.trial.checked`).
 
-    Not a number here never reaches a strategy: NaN compares with nothing and would win any tournament.
+    So a strategy never gets a NaN, which would win any tournament because no number is greater.
     """
     kept = checked(trial, (*SHOWN, *(objective.metric for objective in objectives)))
     if kept.failure is not None:
@@ -94,10 +90,10 @@ def scored(trial: Trial, objectives: Sequence[Objective]) -> Trial:
 
 
 def best_first(trials: Iterable[Trial], count: int | None = None) -> list[Trial]:
-    """The best ``count`` trials that did not fail: the longest trainings first, of these front after front.
+    """The best ``count`` trials that did not fail: the longest trainings first, among them front after front.
 
     Within a front, the best by the first objective is followed by those that add most to the hypervolume, so that
-    any number of trials from the top stands for the front. With one objective this is the order of `rank`.
+    its first trials represent the front. With one objective this is the order of `rank`.
     """
     good = sorted((trial for trial in trials if trial.failure is None), key=rank, reverse=True)
     ordered: list[Trial] = []
@@ -119,22 +115,19 @@ def front(trials: Iterable[Trial]) -> list[Trial]:
     Scores of shorter trainings are not compared with theirs.
     """
     good = sorted((trial for trial in trials if trial.failure is None), key=rank, reverse=True)
-    first: dict[str, Trial] = {}
-    for trial in good:
-        first.setdefault(trial.id, trial)
-    longest = [trial for trial in first.values() if trial.job.epochs == good[0].job.epochs]
+    best = {trial.id: trial for trial in reversed(good)}  # of each network
+    longest = [trial for trial in good if trial is best[trial.id] and trial.job.epochs == good[0].job.epochs]
     if not longest:
         return []
     return [trial for trial, level in zip(longest, _ranks(longest), strict=True) if level == 0]
 
 
 def hypervolume(trials: Iterable[Trial], objectives: Sequence[Objective], limits: Limits) -> float:
-    """How much of the space of the objectives the trials dominate, in orders of magnitude (a product of them).
+    """The volume of the objectives' space that the trials dominate, each objective in orders of magnitude.
 
-    Along each objective a trial is as many orders of magnitude better than the worst as ``log10(worst / value)``;
-    of an accuracy, it is the error that counts. The worst is that of a network that guesses, or has as many
-    parameters or operations as are allowed (a million, and a hundred million, where any number is). What was
-    stopped early counts with what it had reached.
+    Along an objective, a trial is ``log10(worst / value)`` orders of magnitude better than the worst value; for an
+    accuracy, the error counts. The worst value is that of a network that guesses, or that has the largest allowed
+    number of parameters or operations (10⁶ and 10⁸ without a limit).
     """
     import moocore
     import numpy as np
@@ -167,18 +160,18 @@ def _gains(trial: Trial, objectives: Sequence[Objective], limits: Limits) -> lis
 
 
 def _ranks(trials: Sequence[Trial]) -> list[int]:
-    """Which front each trial is on: 0 is the best one."""
+    """The number of the front of each trial: 0 is the best front."""
     import moocore
     import numpy as np
 
     scores = np.array([trial.scores for trial in trials])
-    if scores.shape[1] == 1:  # moocore wants two objectives or more
+    if scores.shape[1] == 1:  # moocore needs two objectives or more
         return [int(level) for level in np.unique(-scores[:, 0], return_inverse=True)[1]]
     return [int(level) for level in moocore.pareto_rank(scores, maximise=True)]
 
 
 def _spread(trials: Sequence[Trial]) -> list[Trial]:
-    """One front: the best by the first objective, then those that add most to what is dominated."""
+    """The trials of a front in the order of `best_first`."""
     import moocore
     import numpy as np
 
@@ -191,9 +184,9 @@ def _spread(trials: Sequence[Trial]) -> list[Trial]:
     chosen = [0]
     while len(chosen) < min(len(left), SPREAD):
         others = [i for i in range(len(left)) if i not in chosen]
-        # The ends of the front lie on its box: a margin gives them some volume.
+        # The ends of the front lie on the borders of its box: a margin gives them some volume.
         volumes = [
             moocore.hypervolume(points[[*chosen, i]], ref=np.full(len(low), -0.1), maximise=True) for i in others
         ]
         chosen.append(others[int(np.argmax(volumes))])
-    return [left[i] for i in chosen] + [one for i, one in enumerate(left) if i not in chosen]
+    return [left[i] for i in chosen] + [trial for i, trial in enumerate(left) if i not in chosen]

@@ -13,12 +13,14 @@ import importlib
 import importlib.util
 import inspect
 import os
+import pkgutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,7 +43,6 @@ Place = EntryPoint | Path
 Result = TypeVar("Result")
 
 _offered: list[Path] = []  # the folders of `offer`
-_layers: dict[tuple[str, ...], type[Any]] = {}  # (the name of a layer, the folders that were searched) → its class
 
 
 @dataclass(frozen=True)
@@ -140,19 +141,14 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 def _absent(package: str, beside: Path) -> bool:
     """Whether a package is neither installed nor a file beside another one."""
-    try:
-        return importlib.util.find_spec(package) is None and not beside.with_name(f"{package}.py").is_file()
-    except (ImportError, ValueError):
-        return package not in sys.modules
+    is_known = package in sys.modules or _spec(package) is not None
+    return not is_known and not beside.with_name(f"{package}.py").is_file()
 
 
 def _source_of(module: str) -> Path | None:
     """The file of a module, found without importing its package."""
     name, *rest = module.split(".")
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return None
+    spec = _spec(name)
     for part in rest:
         name = f"{name}.{part}"
         spec = spec and PathFinder.find_spec(name, list(spec.submodule_search_locations or ()))
@@ -181,16 +177,14 @@ def find(kind: str, name: str, extra: Sequence[Path] = ()) -> type[Any]:
     own = [value for value in values if value.__module__ == module.__name__]
     if len(own) != 1:
         listed = ", ".join(value.__name__ for value in own) or "none"
-        raise PluginError(
-            f"the plugin file {place} must define one subclass of {parent.__name__}, and has: {listed}"
-        )
+        rule = f"must define one subclass of {parent.__name__}, and has: {listed}"
+        raise PluginError(f"the plugin file {place} {rule}")
     return own[0]
 
 
 def base_of(kind: str) -> type[Any]:
     """The base class of a kind of plugin."""
-    module, _, attribute = KINDS[kind].partition(":")
-    parent: type[Any] = getattr(importlib.import_module(module), attribute)
+    parent: type[Any] = pkgutil.resolve_name(KINDS[kind])
     return parent
 
 
@@ -213,18 +207,22 @@ def layer(name: str) -> type[Any]:
     installed = _installed_layers()
     if name in installed:
         return _loaded("layer", installed[name])
-    key = (name, *map(str, folders()))
-    if key not in _layers:
-        offered = [(path, describe(path).layers) for path in files()]
-        places = [path for path, layers in offered if name in layers]
-        if len(places) > 1:
-            raise PluginError(f"there are two layers {name!r}: {places[0]} and {places[1]}; rename or remove one")
-        if not places:
-            known = [*installed, *(other for _, layers in offered for other in layers)]
-            hint = "if it is a plugin's, name its folder with --plugins"
-            raise UnknownLayerError(f"there is no layer {quoted(name)}: {hint} (known: {', '.join(known)})")
-        _layers[key] = getattr(_import_file(places[0]), name)
-    return _layers[key]
+    return _layer_of_file(name, tuple(folders()))
+
+
+@cache
+def _layer_of_file(name: str, _: tuple[Path, ...]) -> type[Any]:
+    """The class of a layer in the present folders."""
+    offered = [(path, describe(path).layers) for path in files()]
+    places = [path for path, layers in offered if name in layers]
+    if len(places) > 1:
+        raise PluginError(f"there are two layers {name!r}: {places[0]} and {places[1]}; rename or remove one")
+    if not places:
+        known = [*_installed_layers(), *(other for _, layers in offered for other in layers)]
+        hint = "if it is a plugin's, name its folder with --plugins"
+        raise UnknownLayerError(f"there is no layer {quoted(name)}: {hint} (known: {', '.join(known)})")
+    found: type[Any] = getattr(_import_file(places[0]), name)
+    return found
 
 
 @cache
@@ -331,11 +329,14 @@ def _import_file(path: Path) -> Any:
 
 def _is_there(name: str, path: Path) -> bool:
     """Whether a module of that name is imported from the file, or would be."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return False
+    spec = _spec(name)
     return spec is not None and spec.origin == str(path)
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    with suppress(ImportError, ValueError):
+        return importlib.util.find_spec(name)
+    return None
 
 
 def guarded(action: Callable[[], Result], message: str) -> Result:

@@ -1,4 +1,4 @@
-"""How sure a number is: means, spreads, an interval for an accuracy, and whether two networks differ."""
+"""Means, standard deviations, the confidence interval of an accuracy, and a test of two networks' difference."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def deviation(values: Sequence[float]) -> float:
     """The standard deviation of a sample; zero for a single value."""
     if len(values) < 2:
         return 0.0
-    middle = mean(values)
-    return float((sum((value - middle) ** 2 for value in values) / (len(values) - 1)) ** 0.5)
+    average = mean(values)
+    return float((sum((value - average) ** 2 for value in values) / (len(values) - 1)) ** 0.5)
 
 
 def interval(accuracy: float, images: int) -> tuple[float, float]:
-    """The 95 % confidence interval of an accuracy that was measured on so many images (Wilson, 1927).
+    """The 95 % confidence interval of an accuracy that was measured on a number of images (Wilson, 1927).
 
-    Unlike the usual ± it is never beyond 0 or 1, and it is right for accuracies near 1, too.
+    Unlike the normal approximation, it stays between 0 and 1, and it holds for accuracies near 1.
     """
     from scipy.stats import binomtest
 
@@ -32,13 +32,13 @@ def interval(accuracy: float, images: int) -> tuple[float, float]:
 
 
 def difference_by_chance(only_first: int, only_second: int) -> float:
-    """How likely two equally good networks would differ by as much, or more, on the same images.
+    """The probability that two equally good networks differ at least as much on the same images.
 
-    McNemar's test (1947), exact: the images that both classify right, or both wrong, say nothing.
+    It is the p-value of McNemar's exact test (1947), which uses only the images that just one classifies right.
 
     Args:
-        only_first: images that only the first one classifies right.
-        only_second: images that only the second one does.
+        only_first: the number of images that only the first network classifies right.
+        only_second: the number of images that only the second network classifies right.
     """
     from scipy.stats import binomtest
 

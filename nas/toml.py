@@ -1,4 +1,4 @@
-"""Reads and writes the TOML of experiments, and finds the line in which a key stands."""
+"""Reads and writes the TOML of experiments, and finds the line of a key."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def read_table(path: Path, text: str) -> dict[str, Any]:
     """The table in the text of a TOML file; ``path`` is for messages.
 
     Raises:
-        NasError: it is no TOML.
+        NasError: it is not TOML.
     """
     try:
         return tomllib.loads(text)
     except RecursionError:
-        raise NasError(f"{path} is no TOML that can be read: its lists are too deep") from None
+        raise NasError(f"{path} is not TOML: its lists are too deep") from None
     except ValueError as error:
-        reason = " ".join(plain(str(error)).split())  # it ends in the place, and may begin with a whole key
+        reason = " ".join(plain(str(error)).split())  # it ends with the place, and may begin with a long key
         reason = reason if len(reason) <= 200 else f"{reason[:100]}…{reason[-99:]}"
-        raise NasError(f"{path} is no TOML: {reason}") from None
+        raise NasError(f"{path} is not TOML: {reason}") from None
 
 
 def place_of(path: Path, text: str, name: str) -> str:
@@ -44,10 +44,10 @@ def place_of(path: Path, text: str, name: str) -> str:
 
 
 def written_key(name: str) -> str:
-    """One key: without quotes where it is plain."""
+    """A key in TOML, without quotes if it is simple."""
     return name if re.fullmatch("[a-z_]+", name) else written(name)
 
 
 def written(value: Any) -> str:
-    """One value; the strings of JSON are strings of TOML, where DEL has to be escaped, too."""
+    """A value in TOML: as in JSON, but DEL in a string is escaped, too."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,6 +1,6 @@
-"""What crosses processes and machines, and what is remembered: a job, and the trial that came of it.
+"""A job and its result, the trial: plain data, which is sent between processes and kept in the journal.
 
-Plain data. A trial is a function of its job: (architecture, recipe, data set, epochs, seed) → metrics.
+A trial is a function of its job: (architecture, recipe, data set, epochs, seed) → metrics.
 """
 
 from __future__ import annotations
@@ -15,16 +15,14 @@ from nas import checks
 from nas.errors import NasError, plain, quoted
 from nas.spaces.space import Candidate
 
-REDUCTION = 4  # of successive halving: one in so many goes on to the next rung, which trains so many times as long
-
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "Cannot allocate memory", "ALLOC_FAILED")
-
+REDUCTION = 4  # of successive halving: one network in 4 goes on to the next rung, which trains 4 times as long
 MAX_EPOCHS = 1e6
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "Cannot allocate memory", "ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One network to train: ``epochs`` times the training images, or a fraction of them once."""
+    """A network to train for a number of epochs, which may be a fraction of one."""
 
     candidate: Candidate
     epochs: float
@@ -32,7 +30,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Names this job among those of a search, and its files: equal jobs have equal keys, others do not."""
+        """The name of this job in a search, and of its files; only equal jobs have equal keys."""
         epochs = repr(float(self.epochs)).removesuffix(".0")  # every digit, and 1 as 1.0
         return f"{self.candidate.architecture.id}-{epochs}-{self.seed}"
 
@@ -42,11 +40,11 @@ class Job:
 
     @classmethod
     def from_dict(cls, data: object) -> Job:
-        """The job that `to_dict` wrote down.
+        """The job that `to_dict` wrote.
 
         Raises:
-            ValueError: something is missing, or of a wrong kind, or out of range.
-            ArchitectureError: its network cannot be.
+            ValueError: a value is missing, of a wrong type, or out of range.
+            ArchitectureError: its network is not valid.
         """
         candidate, epochs, seed = checks.record(data, "job", "candidate", "epochs", "seed")
         if not 0 < checks.number(epochs, "epochs") <= MAX_EPOCHS:
@@ -55,7 +53,7 @@ class Job:
 
 
 def job_seed(search_seed: int, architecture_id: str, repeat: int = 0) -> int:
-    """The seed of a job: from what it is, never from a position, a clock or a worker."""
+    """The seed of a job: it follows from the network, never from a position, a clock or a worker."""
     digest = hashlib.sha256(f"{search_seed}/{architecture_id}/{repeat}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
@@ -72,11 +70,7 @@ class Failure:
 
     @classmethod
     def from_dict(cls, data: object) -> Failure:
-        """The failure that `Trial.to_dict` wrote down.
-
-        Raises:
-            ValueError: something is missing, or of a wrong kind.
-        """
+        """The failure that `Trial.to_dict` wrote, or a ValueError."""
         kind, message = checks.record(data, "failure", "kind", "message")
         if kind not in get_args(Kind):
             raise ValueError(f"there is no failure of the kind {quoted(kind)}")
@@ -85,7 +79,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a job."""
+    """The result of a job."""
 
     job: Job
     metrics: Mapping[str, float] = field(default_factory=dict)  # see METRICS
@@ -100,48 +94,40 @@ class Trial:
 
     @property
     def epochs(self) -> float:
-        """For how many it was trained: those of its job, unless it was stopped because it only guesses."""
+        """The epochs of its training: those of its job, unless it was stopped because it only guesses."""
         last = self.curve[-1].get("epoch", 0.0) if self.curve else 0.0
         return last if 0 < last < self.job.epochs else self.job.epochs
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON. Scores follow from the metrics and the objectives; they are not written.
+        """Plain data, for JSON. The scores are left out: they follow from the metrics and the objectives.
 
-        JSON has no NaN, so a trial that holds one is written as the failure that it is (see `checked`).
+        JSON has no NaN, so a trial with a NaN is written as a failed one (see `checked`).
         """
         kept = checked(self)
         failure = {"kind": kept.failure.kind, "message": kept.failure.message} if kept.failure else None
-        return {
-            "job": self.job.to_dict(),
-            "metrics": dict(kept.metrics),
-            "curve": [dict(point) for point in kept.curve],
-            "failure": failure,
-        }
+        curve = [dict(point) for point in kept.curve]
+        return {"job": self.job.to_dict(), "metrics": dict(kept.metrics), "curve": curve, "failure": failure}
 
     @classmethod
     def from_dict(cls, data: object) -> Trial:
-        """The trial that `to_dict` wrote down, without scores. Nothing in it is taken on trust.
+        """The trial that `to_dict` wrote, without scores; every value is checked.
 
         Raises:
-            ValueError: something is missing, or of a wrong kind, or out of range.
-            ArchitectureError: its network cannot be.
+            ValueError: a value is missing, of a wrong type, or out of range.
+            ArchitectureError: its network is not valid.
         """
         job, metrics, curve, failure = checks.record(data, "trial", "job", "metrics", "curve", "failure")
-        return cls(
-            Job.from_dict(job),
-            checks.numbers(metrics, "metrics"),
-            tuple(_points(curve)),
-            failure=None if failure is None else Failure.from_dict(failure),
-        )
+        failed = None if failure is None else Failure.from_dict(failure)
+        return cls(Job.from_dict(job), checks.numbers(metrics, "metrics"), tuple(_points(curve)), failure=failed)
 
     @classmethod
     def failed(cls, job: Job, kind: Kind, message: str) -> Trial:
-        """A trial that came to nothing."""
+        """A failed trial."""
         return cls(job, failure=Failure(kind, plain(" ".join(message.split()))[:500]))
 
     @classmethod
     def from_error(cls, job: Job, error: Exception) -> Trial:
-        """The trial of a job whose training has raised."""
+        """The failed trial of a job whose training raised an exception."""
         if isinstance(error, NasError):  # its message is written for people
             return cls.failed(job, "invalid", str(error))
         kind: Kind = "oom" if is_out_of_memory(error) else "crash"
@@ -149,13 +135,10 @@ class Trial:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a training has found no memory. PyTorch says so in a RuntimeError; another may have followed it."""
-    first = error.__context__
-    return (
-        isinstance(error, MemoryError)
-        or any(words in str(error) for words in OUT_OF_MEMORY)
-        or (isinstance(first, Exception) and is_out_of_memory(first))
-    )
+    """Whether there was not enough memory. PyTorch raises a RuntimeError, which another exception may follow."""
+    if isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY):
+        return True
+    return isinstance(error.__context__, Exception) and is_out_of_memory(error.__context__)
 
 
 def _points(curve: object) -> Iterator[dict[str, float]]:
@@ -164,29 +147,29 @@ def _points(curve: object) -> Iterator[dict[str, float]]:
 
 
 def checked(trial: Trial, measured: Sequence[str] = ()) -> Trial:
-    """The trial as JSON can hold it: one that claims success without finite numbers, in its curve too, has failed.
+    """The trial as JSON can hold it: without a finite number for each metric and in its curve, it has failed.
 
     Args:
-        trial: what an evaluator, which may be anybody's, has returned.
+        trial: the trial of an evaluator, which may be a plugin.
         measured: the metrics that a trial without a failure must have.
     """
     curve: list[dict[str, float]] = []
     failure: Any = trial.failure
     try:
         for point in _points(trial.curve):
-            curve.append(point)  # noqa: PERF402  what stands before a bad one is kept
+            curve.append(point)  # noqa: PERF402  the points before a bad one are kept
         metrics = checks.numbers(trial.metrics, "metrics")
         if failure is None:
             checks.record(metrics, "trial", *measured)
             return replace(trial, metrics=metrics, curve=tuple(curve))
     except ValueError as error:
         failure = failure or Failure("not_finite", str(error))
-    named: Any = getattr(failure, "kind", None)
-    kind: Kind = named if named in get_args(Kind) else "crash"
+    kind: Any = getattr(failure, "kind", None)
+    kind = kind if kind in get_args(Kind) else "crash"
     return replace(Trial.failed(trial.job, kind, str(getattr(failure, "message", failure))), curve=tuple(curve))
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Objective":  # plugins import it from here, where it once stood
+    if name == "Objective":  # plugins may import it from here, where it stood before
         return getattr(importlib.import_module("nas.objectives"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

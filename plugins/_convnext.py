@@ -1,4 +1,4 @@
-"""Somebody's file of plain PyTorch, as it might come with a paper: it knows nothing of nas.
+"""A file of plain PyTorch, as it might come with a paper: it does not use nas.
 
 ConvNeXt's block (Liu et al., A ConvNet for the 2020s, 2022).
 """

@@ -1,4 +1,4 @@
-"""A layer: somebody's own module, from the file beside this one, in ten lines."""
+"""A layer in ten lines: it wraps a module from the file beside this one."""
 
 from dataclasses import dataclass
 

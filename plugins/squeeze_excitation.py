@@ -1,4 +1,4 @@
-"""A layer: it says which channels matter. A space, or an architecture.json, names it by its class."""
+"""A layer that weighs the channels. A space, or an architecture.json, names it by its class."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Gate(nn.Module):
 class SqueezeExcitation(Layer):
     """Squeeze and excitation (Hu et al., Squeeze-and-excitation networks, 2018)."""
 
-    reduction: int = count(4)  # the hidden layer has so many times fewer units than there are channels
+    reduction: int = count(4)  # the number of channels for each unit of the hidden layer
 
     def hidden(self, shape: Shape) -> int:
         return max(1, channels_of(shape) // self.reduction)

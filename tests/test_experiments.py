@@ -56,7 +56,7 @@ def test_there_is_an_experiment_for_every_strategy() -> None:
             r"line 4: option population = \[3\]: should be a number, text, true or false",
         ),
         ("objectives = ['-parameters', '-parameters']", "line 3: objectives = .*each objective is given once"),
-        ("trials = ", "is no TOML: .*line 3"),
+        ("trials = ", "is not TOML: .*line 3"),
         ("recipe = 'lectur'", "line 3: there is no recipe 'lectur'; did you mean 'lecture'"),
         ("[recipe]\nbase = 'lectur'", "line 4: there is no recipe 'lectur'; did you mean 'lecture'"),
         (

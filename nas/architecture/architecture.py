@@ -72,9 +72,8 @@ class Architecture:
             place = f"layer {position} ({layer})"
             if max(inputs) >= position:
                 earlier = "0 (the network's input)" + f" to {position - 1}" * (position > 1)
-                raise ArchitectureError(
-                    f"{place} names layer {max(inputs)} as an input, which does not come before it: name {earlier}"
-                )
+                later = f"{place} names layer {max(inputs)} as an input, which does not come before it"
+                raise ArchitectureError(f"{later}: name {earlier}")
             if isinstance(layer, Merge) and len(inputs) < 2:
                 raise ArchitectureError(f'{place} merges two inputs or more: name them, as in "inputs": [1, 2]')
             if not isinstance(layer, Merge) and len(inputs) > 1:

@@ -7,17 +7,9 @@ throughout, which only the residual network had in its paper.
 from __future__ import annotations
 
 from nas.architecture.architecture import Architecture, Limits
-from nas.architecture.layers import (
-    AveragePool,
-    Conv2d,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAveragePool,
-    Layer,
-    MaxPool,
-    ResidualBlock,
-)
+from nas.architecture.layers.convolution import Conv2d, ResidualBlock
+from nas.architecture.layers.dense import Dense, Dropout
+from nas.architecture.layers.pooling import AveragePool, Flatten, GlobalAveragePool, MaxPool
 
 LECTURE = Architecture(
     (
@@ -42,7 +34,7 @@ MLP = Architecture((Flatten(), Dense(300, "tanh"), Dense(100, "tanh")))
 """A multi-layer perceptron, LeNet-300-100 (LeCun et al., 1998, as above): 266,610 parameters on MNIST."""
 
 
-def _conv(filters: int, stride: int = 1, kernel: int = 3) -> Layer:
+def _conv(filters: int, stride: int = 1, kernel: int = 3) -> Conv2d:
     return Conv2d(filters, kernel, stride, padding="same", activation="relu", batch_norm=True)
 
 

@@ -81,10 +81,7 @@ def _are_positions(value: Any) -> bool:
     return type(value) is tuple and len(value) <= MAX_INPUTS and all(type(i) is int and i >= 0 for i in value)
 
 
-_POSITIONS = {
-    "allows": _are_positions,
-    "words": f"a list of at most {MAX_INPUTS} positions of earlier layers (0 is the network's input)",
-}
+_POSITIONS = {"allows": _are_positions, "words": "a list of at most 64 positions of earlier layers (0: the input)"}
 
 
 @dataclass(frozen=True)
@@ -112,9 +109,8 @@ class Layer(ABC):
             if allows is None:
                 raise PluginError(f"{type(self).__name__}: declare {known.name} with setting, count …")
             if not allows(value):
-                raise ArchitectureError(
-                    f"{type(self).__name__}: {known.name} must be {known.metadata['words']}, not {quoted(value)}"
-                )
+                rule = f"{known.name} must be {known.metadata['words']}, not {quoted(value)}"
+                raise ArchitectureError(f"{type(self).__name__}: {rule}")
 
     @classmethod
     def settings(cls) -> list[Field[Any]]:

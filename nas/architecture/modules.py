@@ -150,12 +150,13 @@ def headless(model: str, channels: int) -> nn.Module:
     from torchvision.models import get_model
 
     network: nn.Module = get_model(model, weights=None, **options_of(model))
-    network.set_submodule(classifier_of(network), nn.Identity())
+    # The classifier is the last linear map; squeezenet's is a convolution.
+    *_, classifier = (name for name, part in network.named_modules() if isinstance(part, nn.Linear | nn.Conv2d))
+    network.set_submodule(classifier, nn.Identity())
     name, first = input_convolution(network)
     if channels != 3:
-        bias = first.bias is not None
-        options: dict[str, Any] = {"stride": first.stride, "padding": first.padding, "bias": bias}
-        adapted = nn.Conv2d(channels, first.out_channels, first.kernel_size, **options)  # type: ignore[arg-type]
+        kept: dict[str, Any] = {"stride": first.stride, "padding": first.padding, "bias": first.bias is not None}
+        adapted = nn.Conv2d(channels, first.out_channels, first.kernel_size, **kept)  # type: ignore[arg-type]
         network.set_submodule(name, adapted)
     return network
 
@@ -169,13 +170,6 @@ def options_of(model: str) -> dict[str, Any]:
     if model.startswith("vit_"):
         return {"image_size": get_model_weights(model).DEFAULT.meta["min_size"][0]}
     return {}
-
-
-def classifier_of(network: nn.Module) -> str:
-    """The name of the classifier in a model of torchvision: the last linear map; squeezenet's is a convolution."""
-    classifier: str
-    *_, classifier = (name for name, part in network.named_modules() if isinstance(part, nn.Linear | nn.Conv2d))
-    return classifier
 
 
 def input_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:

@@ -5,18 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nas.architecture.architecture import Architecture
-from nas.architecture.layers import (
-    AveragePool,
-    Conv2d,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAveragePool,
-    Layer,
-    MaxPool,
-    ResidualBlock,
-    SeparableConv2d,
-)
+from nas.architecture.layer import Layer
+from nas.architecture.layers.convolution import Conv2d, ResidualBlock, SeparableConv2d
+from nas.architecture.layers.dense import Dense, Dropout
+from nas.architecture.layers.pooling import AveragePool, Flatten, GlobalAveragePool, MaxPool
 from nas.spaces.space import Choose, SearchSpace
 
 POOLS = {"max": MaxPool, "average": AveragePool}

@@ -16,9 +16,8 @@ class Lecture(SearchSpace):
     def build(self, choose: Choose) -> Architecture:
         """Convolutions without padding, as in the lecture's network, which is one point of this space."""
         layers: list[Layer] = []
-        activation = choose.suggest_categorical(
-            "activation", ["relu", "leaky_relu", "elu", "maxout", "tanh", "sigmoid"]
-        )
+        activations = ["relu", "leaky_relu", "elu", "maxout", "tanh", "sigmoid"]
+        activation = choose.suggest_categorical("activation", activations)
         for i in range(choose.suggest_int("convolutions", 1, 3)):
             filters = choose.suggest_categorical(f"conv{i}/filters", [8, 16, 32, 64])
             kernel = choose.suggest_categorical(f"conv{i}/kernel", [3, 5])

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from typing import Any, Protocol, Self
 
@@ -33,20 +34,14 @@ class Candidate:
     """A proposed network, and how it was made."""
 
     architecture: Architecture
-    choices: Mapping[str, Scalar] = field(
-        default_factory=dict
-    )  # the answers to the questions of `build`, in order: the genotype
+    choices: Mapping[str, Scalar] = field(default_factory=dict)  # the answers to `build`, in order: the genotype
     parents: tuple[str, ...] = ()  # architecture ids
     origin: str = ""  # "sample", "mutation", "crossover", "lenet5" …
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
-        return {
-            "architecture": self.architecture.to_dict(),
-            "choices": dict(self.choices),
-            "parents": list(self.parents),
-            "origin": self.origin,
-        }
+        data = {"architecture": self.architecture.to_dict(), "choices": dict(self.choices)}
+        return {**data, "parents": list(self.parents), "origin": self.origin}
 
     @classmethod
     def from_dict(cls, data: object) -> Candidate:
@@ -85,6 +80,7 @@ class Choose(Protocol):
 class Question:
     """A question: how to draw an answer, which answers are allowed, and a list of them if there are at most 64."""
 
+    kind: str  # "one of", "a whole number" or "a number"
     draw: Callable[[Random], Scalar]
     allows: Callable[[Scalar], bool]
     options: tuple[Scalar, ...] = ()
@@ -104,20 +100,21 @@ class AnswerRecorder:
         options = tuple(choices)
         if not options:
             raise SpaceError(f"the question {name!r} of the space has no choices: give it one or more")
-        return self._answer(name, Question(lambda rng: rng.choice(options), _member(options), options))
+        return self._answer(name, Question("one of", lambda rng: rng.choice(options), _member(options), options))
 
     def suggest_int(self, name: str, low: int, high: int, /, *, step: int = 1, log: bool = False) -> int:
         """A whole number from ``low`` to ``high``, in steps of ``step`` from ``low``."""
         if low > high or step < 1:
-            raise SpaceError(
-                f"the question {name!r} of the space allows no number from {low} to {high}, step {step}"
-            )
+            allowed = f"allows no number from {low} to {high}, step {step}"
+            raise SpaceError(f"the question {name!r} of the space {allowed}")
         numbers = range(low, high + 1, step)
-        draw: Callable[[Random], Scalar] = lambda rng: rng.choice(numbers)  # noqa: E731
-        if log:
-            draw = lambda rng: min(high, max(low, round(_between(rng, low, high, log=True))))  # noqa: E731
+
+        def draw(rng: Random) -> int:
+            return min(high, max(low, round(_between(rng, low, high, log=True)))) if log else rng.choice(numbers)
+
         options = tuple(numbers) if len(numbers) <= 64 else ()
-        return int(self._answer(name, Question(draw, lambda v: type(v) is int and v in numbers, options)))
+        question = Question("a whole number", draw, lambda v: type(v) is int and v in numbers, options)
+        return int(self._answer(name, question))
 
     def suggest_float(
         self, name: str, low: float, high: float, /, *, step: float | None = None, log: bool = False
@@ -126,14 +123,13 @@ class AnswerRecorder:
         if not low <= high:
             raise SpaceError(f"the question {name!r} of the space allows no number from {low} to {high}")
         if step is None:
-            question = Question(
-                lambda rng: _between(rng, low, high, log=log), lambda v: type(v) is float and low <= v <= high
-            )
+            draw = partial(_between, low=low, high=high, log=log)
+            question = Question("a number", draw, lambda v: type(v) is float and low <= v <= high)
         else:
             count = math.floor((high - low) / step + 1e-9) + 1
-            # Rounded, because 3 · 0.1 is not 0.3: Optuna's answer is the product, a person's the decimal number.
+            # Rounded, because 3 · 0.1 is not 0.3: Optuna answers with the product, people with the decimal number.
             options = tuple(min(float(high), round(low + i * step, 12)) for i in range(count))
-            question = Question(lambda rng: rng.choice(options), _member(options), options)
+            question = Question("a number", lambda rng: rng.choice(options), _member(options), options)
             if (known := self._answers.get(name)) is not None and type(known) is float:
                 near = min(options, key=lambda option: abs(option - known))
                 if abs(near - known) <= 1e-8 * step:
@@ -206,7 +202,8 @@ class SearchSpace(ABC):
         Raises:
             ArchitectureError: the network is not valid or does not fit the limits.
         """
-        return self._record(answers, rng, parents, origin)[0]
+        recorder = AnswerRecorder(rng, answers)
+        return Candidate(self._built(recorder), recorder.choices, parents, origin)
 
     def sample(self, rng: Random) -> Candidate:
         """A candidate with answers that are drawn uniformly, again and again until it fits.
@@ -233,16 +230,14 @@ class SearchSpace(ABC):
         """
         questions = self._questions(candidate, rng)
         names = list(questions)
-        for _ in range(MAX_DRAWS):
-            name = rng.choice(names) if names else ""
-            child = self._changed(candidate, name, questions[name].draw(rng), rng) if names else None
+        for _ in range(MAX_DRAWS if names else 0):
+            name = rng.choice(names)
+            child = self._changed(candidate, name, questions[name].draw(rng), rng)
             if child is not None:
                 return child
         for child in self.neighbours(candidate, rng):
             return child
-        raise SpaceError(
-            f"the space {type(self).__name__} holds no other network that fits and differs in one answer"
-        )
+        raise SpaceError(f"the space {type(self).__name__} has no network that fits and differs in one answer")
 
     def crossover(self, first: Candidate, second: Candidate, rng: Random) -> Candidate:
         """A candidate with each answer from one of two parents at random (uniform crossover, Syswerda 1989).
@@ -271,9 +266,7 @@ class SearchSpace(ABC):
         while answers is not None:
             walk = _Walk(Random(0), answers)
             with suppress(ArchitectureError):
-                architecture = self.build(walk)
-                self.limits.check(architecture)
-                yield Candidate(architecture, walk.choices, origin="every")
+                yield Candidate(self._built(walk), walk.choices, origin="every")
             answers = walk.successor()
 
     def nearest(self, architecture: Architecture, rng: Random, *, origin: str = "") -> Candidate:
@@ -306,10 +299,8 @@ class SearchSpace(ABC):
         For a question with more than 64 answers, ten answers are drawn from ``rng``.
         """
         for name, question in self._questions(candidate, rng).items():
-            options = question.options or tuple(question.draw(rng) for _ in range(10))
-            for option in options:
-                child = self._changed(candidate, name, option, rng)
-                if child is not None:
+            for option in question.options or tuple(question.draw(rng) for _ in range(10)):
+                if (child := self._changed(candidate, name, option, rng)) is not None:
                     yield child
 
     def _changed(self, candidate: Candidate, name: str, answer: Scalar, rng: Random) -> Candidate | None:
@@ -323,12 +314,11 @@ class SearchSpace(ABC):
         return None if child.architecture.id == candidate.architecture.id else child
 
     def _questions(self, candidate: Candidate, rng: Random) -> dict[str, Question]:
-        return self._record(candidate.choices, rng, (), "replay")[1]
+        recorder = AnswerRecorder(rng, candidate.choices)
+        self._built(recorder)
+        return recorder.questions
 
-    def _record(
-        self, answers: Mapping[str, Scalar], rng: Random, parents: tuple[str, ...], origin: str
-    ) -> tuple[Candidate, dict[str, Question]]:
-        recorder = AnswerRecorder(rng, answers)
+    def _built(self, recorder: AnswerRecorder) -> Architecture:
         architecture = self.build(recorder)
         self.limits.check(architecture)
-        return Candidate(architecture, recorder.choices, parents, origin), recorder.questions
+        return architecture

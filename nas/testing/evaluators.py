@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from nas.data.dataset import Dataset
 
 
+LIMITS = Limits((1, 8, 8), 3)  # of the images of `_quarters`
+
+
 class EvaluatorContract(Contract):
-    """What a search relies on in an evaluator. Trains small networks on made-up images."""
+    """What a search relies on in an evaluator. It trains small networks on artificial images."""
 
     def test_is_made(self) -> None:
         """Can be made, with its options."""
@@ -34,8 +37,8 @@ class EvaluatorContract(Contract):
         jobs = [_job(_network(filters), seed) for filters, seed in ((2, 1), (3, 1), (3, 2))]
         trials = self._train(jobs)
         for job in jobs:
-            own = sum(trial.job == job for trial in trials)
-            require(own == 1, f"of {len(jobs)} jobs, the job {job.key} has {own} trials")
+            count = sum(trial.job == job for trial in trials)
+            require(count == 1, f"of {len(jobs)} jobs, the job {job.key} has {count} trials")
 
     def test_no_jobs(self) -> None:
         """Returns nothing for no jobs."""
@@ -50,9 +53,9 @@ class EvaluatorContract(Contract):
             require(value is not None and math.isfinite(value), f"the metric {name} is {value}")
         accuracy = trial.metrics["validation_accuracy"]
         require(0 <= accuracy <= 1, f"validation_accuracy is {accuracy}, which is not a fraction from 0 to 1")
-        found, limits = trial.metrics["parameters"], _limits()
-        counted = trial.job.candidate.architecture.parameters(limits.input_shape, limits.classes)
-        require(found == counted, f"the metric parameters is {found:,.0f}, but the network has {counted:,}")
+        metric = trial.metrics["parameters"]
+        counted = trial.job.candidate.architecture.parameters(LIMITS.input_shape, LIMITS.classes)
+        require(metric == counted, f"the metric parameters is {metric:,.0f}, but the network has {counted:,}")
 
     def test_failures(self) -> None:
         """Returns a failed trial for a job that cannot be trained, and trains the others."""
@@ -78,15 +81,14 @@ class EvaluatorContract(Contract):
 
         from nas.training.network import Network
 
-        job, limits = _job(_network(2), 1), _limits()
+        job = _job(_network(2), 1)
         with tempfile.TemporaryDirectory() as folder:
             self._train([job], Path(folder))
             path = Path(folder, f"{job.key}.safetensors")
             found = ", ".join(sorted(file.name for file in Path(folder).iterdir())) or "nothing"
             require(path.is_file(), f"expected {path.name}, found {found}")
-            network = Network(
-                job.candidate.architecture, limits.input_shape, limits.classes, mean=[0.0], std=[1.0]
-            )
+            moments = {"mean": [0.0], "std": [1.0]}
+            network = Network(job.candidate.architecture, LIMITS.input_shape, LIMITS.classes, **moments)
             with doing("loading the weights"):
                 network.load_state_dict(load_file(path))
 
@@ -123,10 +125,6 @@ def _job(architecture: Architecture, seed: int) -> Job:
 
 def _network(filters: int) -> Architecture:
     return Architecture((Conv2d(filters, 3, activation="relu"), GlobalAveragePool()))
-
-
-def _limits() -> Limits:
-    return Limits((1, 8, 8), 3)
 
 
 def _quarters() -> Dataset:

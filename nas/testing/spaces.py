@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
 from random import Random
@@ -13,7 +12,7 @@ from unittest import SkipTest
 from nas import plugins
 from nas.architecture.architecture import Architecture, Limits
 from nas.errors import ArchitectureError
-from nas.spaces.space import AnswerRecorder, Candidate, SearchSpace
+from nas.spaces.space import AnswerRecorder, Candidate, Question, SearchSpace
 from nas.testing.contract import Contract, ContractError, doing, global_random, require
 
 
@@ -64,7 +63,7 @@ class SpaceContract(Contract):
 
     def test_questions(self) -> None:
         """Asks the same question whenever it uses the same name."""
-        asked: dict[str, tuple[object, ...]] = {}
+        asked: dict[str, str] = {}
         space = self.make()
         for seed in range(self.draws):
             with doing("build"), suppress(ArchitectureError):
@@ -113,31 +112,16 @@ class SpaceContract(Contract):
 class _Listener(AnswerRecorder):
     """Compares the questions that have the same name, over many builds."""
 
-    def __init__(self, rng: Random, asked: dict[str, tuple[object, ...]]) -> None:
+    def __init__(self, rng: Random, asked: dict[str, str]) -> None:
         super().__init__(rng)
         self._asked = asked
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
-        """One of ``choices``, which must not vary (Optuna refuses it)."""
-        self._note(name, ("one of", *choices))
-        return super().suggest_categorical(name, choices)
-
-    def suggest_int(self, name: str, low: int, high: int, /, *, step: int = 1, log: bool = False) -> int:
-        """A whole number; the range may vary."""
-        self._note(name, ("a whole number",))
-        return super().suggest_int(name, low, high, step=step, log=log)
-
-    def suggest_float(
-        self, name: str, low: float, high: float, /, *, step: float | None = None, log: bool = False
-    ) -> float:
-        """A number; the range may vary."""
-        self._note(name, ("a number",))
-        return super().suggest_float(name, low, high, step=step, log=log)
-
-    def _note(self, name: str, question: tuple[object, ...]) -> None:
-        before = self._asked.setdefault(name, question)
-        first, second = (f"{kind} {options or ''}".strip() for kind, *options in (before, question))
-        require(before == question, f"{name!r} asks once for {first} and once for {second}: use two names")
+    def _answer(self, name: str, question: Question) -> Any:
+        # The choices of a categorical question must not vary (Optuna refuses that); a range may.
+        asked = " ".join([question.kind, *([str(list(question.options))] if question.kind == "one of" else [])])
+        before = self._asked.setdefault(name, asked)
+        require(before == asked, f"{name!r} asks once for {before} and once for {asked}: use two names")
+        return super()._answer(name, question)
 
 
 def check_candidate(space: SearchSpace, candidate: Candidate) -> None:

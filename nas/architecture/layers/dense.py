@@ -26,10 +26,8 @@ class Dense(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 1:
-            raise ArchitectureError(
-                f"a dense layer needs a vector, and gets a map of {show(shape)}; "
-                "put Flatten or GlobalAveragePool before it"
-            )
+            needs = f"a dense layer needs a vector, and gets a map of {show(shape)}"
+            raise ArchitectureError(f"{needs}; put Flatten or GlobalAveragePool before it")
         return (self.units,)
 
     def parameters(self, shape: Shape) -> int:

@@ -26,15 +26,15 @@ class MyPluginModule(nn.Module):
 class MyPlugin(Layer):
     """Normalises groups of channels (`nas plugins list` shows this line)."""
 
-    # Settings: what a file says is checked, and an error names what is allowed.
+    # Settings are checked; the error for a wrong value names the allowed ones.
     groups: int = count(1)
 
     def output_shape(self, shape: Shape) -> Shape:
         """The shape of the output for an input of (channels, *sizes), without the batch."""
-        # An ArchitectureError from here says why a network cannot be; its position is added.
+        # Raise an ArchitectureError if the layer does not fit; its position is added to the message.
         channels_of(shape)
         return shape
 
     def module(self, shape: Shape) -> nn.Module:
-        """The module for that input; parameters and operations are counted on it."""
+        """The module for an input of that shape; its parameters and operations are counted."""
         return MyPluginModule(shape[0], self.groups if shape[0] % self.groups == 0 else 1)
