@@ -237,7 +237,8 @@ class SearchSpace(ABC):
                 return child
         for child in self.neighbours(candidate, rng):
             return child
-        raise SpaceError(f"the space {type(self).__name__} has no network that fits and differs in one answer")
+        name = type(self).__name__
+        raise SpaceError(f"the space {name} has no other network that fits and differs in one answer")
 
     def crossover(self, first: Candidate, second: Candidate, rng: Random) -> Candidate:
         """A candidate with each answer from one of two parents at random (uniform crossover, Syswerda 1989).
