@@ -177,12 +177,14 @@ class Experiment(BaseModel):
     @classmethod
     def _explain(cls, error: ValidationError) -> tuple[str, str]:
         """The name of the first wrong setting, and the error message."""
-        first = error.errors(include_url=False)[0]
+        first, *others = error.errors(include_url=False)
         if first["type"] == "recipe":
             return first["ctx"]["name"], first["msg"]
         name, value = str(first["loc"][0]), quoted(first["input"])
         message = first["msg"].removeprefix("Value error, ")
         message = f"{message[0].lower()}{message[1:]}"
+        if others and others[0]["type"] == "literal_error" and others[0]["loc"][0] == name:
+            message += others[0]["msg"].replace("Input should be", " or")
         if name == "options" and len(first["loc"]) > 1:
             name = f"options.{first['loc'][1]}"
             if first["type"] != "value_error":  # pydantic names only one of the allowed types

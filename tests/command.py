@@ -19,12 +19,12 @@ from nas.records.record import read
 
 NAS = [sys.executable, "-c", "from nas.cli.main import main; main()"]
 QUICK = ["--dataset", "mnist-5k", "--epochs", "0.25", "--max-parameters", "20000", "--max-flops", "1500000"]
-QUICK += ["--precision", "float32"]  # what they find does not depend on what the CPU can do
+QUICK += ["--precision", "float32"]  # so that the result is the same on every CPU
 TIMES = ("train_seconds", "images_per_second", "latency_ms")
 
 
 def nas(*words: str, cwd: Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; a traceback is never right."""
+    """Run a command to its end, and check that it prints no traceback."""
     done = subprocess.run(
         [*NAS, *words], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}, check=False
     )
@@ -34,23 +34,23 @@ def nas(*words: str, cwd: Path, code: int = 0, **environment: str) -> subprocess
 
 
 def inline(*words: str, code: int = 0, given: bytes | None = None) -> Result:
-    """Run a command to its end in this process, which has imported already what it needs."""
+    """Run a command to its end in this process, which has done the slow imports already."""
     result = CliRunner().invoke(cli, words, input=given)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == code, result.output
     return result
 
 
-def said(done: subprocess.CompletedProcess[str] | Result) -> str:
-    """The one line in which a command says what is wrong."""
+def error_line(done: subprocess.CompletedProcess[str] | Result) -> str:
+    """The error message of a command, which is one line."""
     [line] = [text for text in done.stderr.splitlines() if text.startswith("nas: ")]
     return line
 
 
-def found(folder: Path) -> dict[str, Any]:
-    """Everything that a search has found, times aside: two equal searches have found the same, bit for bit.
+def results(folder: Path) -> dict[str, Any]:
+    """The results of a search without times: those of two equal searches are equal, bit for bit.
 
-    No training is in the journal twice.
+    Checks that no training is in the journal twice.
     """
     lines = [json.loads(line) for line in (folder / FILE).read_bytes().splitlines()]
     record = read(folder / FILE)[0]
@@ -72,14 +72,14 @@ def found(folder: Path) -> dict[str, Any]:
 
 
 def pace(folder: Path) -> float:
-    """In how many seconds a search was told of its first eight candidates; its start is most of that."""
+    """The seconds until a search had its first eight candidates; most of that is its start."""
     return read(folder / FILE)[0].told[7].seconds
 
 
-def left(processes: list[psutil.Process], seconds: float = 2.0) -> list[psutil.Process]:
-    """Those that are still alive after so many seconds."""
+def survivors(processes: list[psutil.Process], seconds: float = 2.0) -> list[psutil.Process]:
+    """The processes that are still alive after some seconds."""
     until = time.monotonic() + seconds
-    while (alive := [one for one in processes if _lives(one)]) and time.monotonic() < until:
+    while (alive := [process for process in processes if _lives(process)]) and time.monotonic() < until:
         time.sleep(0.01)
     return alive
 

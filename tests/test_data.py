@@ -260,7 +260,7 @@ def test_where_mnist_is_absent_the_message_says_where_it_was_sought_and_what_to_
     with pytest.raises(DataError) as error:
         open_source("mnist", tmp_path / "given").load()
     message = str(error.value)
-    assert f"mnist is in none of {tmp_path / 'given'}, {tmp_path / 'env'}, {cache}" in message
+    assert f"mnist was not found in {tmp_path / 'given'}, {tmp_path / 'env'}, {cache}" in message
     assert all(way in message for way in ("--dataset mnist-5k", "--data-dir DIR", "nas data fetch mnist"))
     assert not cache.exists()
 
@@ -268,7 +268,7 @@ def test_where_mnist_is_absent_the_message_says_where_it_was_sought_and_what_to_
 def test_auto_falls_back_and_says_so(cache: Path) -> None:
     source = open_source("auto")
     assert source.name == "mnist-5k"
-    assert f"mnist is in none of {cache}" in source.note
+    assert f"mnist was not found in {cache}" in source.note
     assert "using mnist-5k, 5,000 images" in source.note
 
 

@@ -17,7 +17,7 @@ from types import FrameType
 
 import psutil
 import pytest
-from command import left
+from command import survivors
 from conftest import LOSS, job, with_epochs
 from work import FullDisk, Grouped, KilledOnce, Misbehaving, Slow, knows_dynamo
 
@@ -94,7 +94,7 @@ def test_every_fault_costs_its_own_job_only(
 
     children = [int(path.read_text()) for path in tmp_path.glob("*.child")]
     assert len(children) == 2
-    assert not left([process for process in psutil.process_iter() if process.pid in children])
+    assert not survivors([process for process in psutil.process_iter() if process.pid in children])
     assert not _workers_of(os.getpid())
 
 
@@ -123,7 +123,7 @@ def test_workers_are_replaced_with_the_server_that_they_come_from(blobs: Dataset
                 for server in {worker.parent() for worker in workers} - {None}:
                     server.kill()
     assert {trial.job.seed: trial.failure for trial in trials} == {0: None, 1: None, 2: None}
-    assert left(workers) == []
+    assert survivors(workers) == []
 
 
 def test_the_server_that_workers_come_from_has_imported_what_they_need() -> None:
@@ -336,8 +336,8 @@ def test_nothing_survives_a_parent_that_is_killed(
             assert len(workers) == 4 + 1  # with the child
         finally:
             os.kill(parent.pid, signal.SIGKILL)
-    assert left(workers) == []
-    assert left(helpers, 30) == []
+    assert survivors(workers) == []
+    assert survivors(helpers, 30) == []
 
     def folders() -> set[Path]:
         return set(temporary.glob("nas-*"))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import NAS, QUICK, found, left, nas, pace, said
+from command import NAS, QUICK, error_line, nas, pace, results, survivors
 from test_kills import compare_with_mlflow
 
 from nas.records.journal import FILE
@@ -44,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(place: Path) -> dict[str, object]:
-    return found(place / "undisturbed")
+    return results(place / "undisturbed")
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def search(place: Path, out: str, phase: str, *words: str) -> Iterator[subproces
 def goes_on(place: Path, out: str, undisturbed: dict[str, object], *words: str) -> None:
     """The search is resumed, and finds what it would have found."""
     nas("resume", f"./{out}", *(words or OFF), cwd=place)
-    assert found(place / out) == undisturbed
+    assert results(place / out) == undisturbed
 
 
 # --- signals
@@ -86,7 +86,7 @@ def test_one_signal_ends_a_search_that_can_go_on(
         _, rest = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in rest
-    assert left(children) == []
+    assert survivors(children) == []
     if phase == "start":  # it may have been ended before it had begun
         assert "nas: interrupted" in rest
         return
@@ -98,7 +98,7 @@ def test_one_signal_ends_a_search_that_can_go_on(
             cwd=place, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert found(place / out) == undisturbed
+        assert results(place / out) == undisturbed
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_two_signals_leave_no_process_and_no_traceback(place: Path, phase: str, 
         _, rest = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in rest
-    assert left(children) == []
+    assert survivors(children) == []
 
 
 @pytest.mark.parametrize("phase", ["training", "selecting"])
@@ -124,7 +124,7 @@ def test_a_killed_search_leaves_no_process(place: Path, undisturbed: dict[str, o
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 3
         process.kill()
-        assert left(children) == []
+        assert survivors(children) == []
     listed = nas("show", f"./{phase} killed", cwd=place).stdout
     assert f"interrupted (process {process.pid} on " in listed
     goes_on(place, f"{phase} killed", undisturbed)
@@ -184,14 +184,14 @@ def test_kills_between_the_journal_and_mlflow(place: Path, undisturbed: dict[str
 def test_a_second_process_is_refused_and_the_first_goes_on(place: Path, undisturbed: dict[str, object]) -> None:
     with search(place, "runs/twice", "training") as process:
         process.send_signal(signal.SIGSTOP)  # so that it is not through before the others have come
-        line = said(nas("resume", "twice", *OFF, cwd=place, code=1))
+        line = error_line(nas("resume", "twice", *OFF, cwd=place, code=1))
         assert f"is being searched by process {process.pid} on " in line
-        assert "writes its record itself" in said(nas("sync", "twice", cwd=place, code=1))
+        assert "writes its record itself" in error_line(nas("sync", "twice", cwd=place, code=1))
         assert re.search(rf"twice +running\n +process {process.pid} on ", nas("list", cwd=place).stdout)
         process.send_signal(signal.SIGCONT)
         process.communicate(timeout=120)
         assert process.returncode == 0
-    assert found(place / "runs" / "twice") == undisturbed
+    assert results(place / "runs" / "twice") == undisturbed
     assert re.search(r"twice +finished\n .*evolve on mnist-5k · 10/10 trials", nas("list", cwd=place).stdout)
 
 
@@ -203,7 +203,7 @@ def test_two_searches_fill_one_store_from_nothing(tmp_path: Path) -> None:
         _, error = process.communicate(timeout=240)
         assert process.returncode == 0, error
         assert b"warning" not in error
-    assert found(tmp_path / "a") == found(tmp_path / "b")
+    assert results(tmp_path / "a") == results(tmp_path / "b")
     for name in ("a", "b"):
         compare_with_mlflow(tmp_path, tmp_path / name)
 
@@ -236,7 +236,7 @@ def test_a_full_disk_ends_a_search_that_goes_on_when_there_is_space(
     small: Path, undisturbed: dict[str, object], free: int
 ) -> None:
     filler = fill(small, free)
-    line = said(nas(*SEARCH, *OFF, "--out", "one", cwd=small, code=1))
+    line = error_line(nas(*SEARCH, *OFF, "--out", "one", cwd=small, code=1))
     assert "No space left on device): free some space, then go on with `nas resume`" in line
     assert (FILE if free < 20_000 else ".safetensors") in line
     assert "failed (" in nas("show", "./one", cwd=small).stdout or free < 20_000
@@ -254,7 +254,7 @@ def test_a_disk_that_is_full_when_the_winner_is_written(
     assert b'"outcome":' in outcome
     journal.write_bytes(b"".join(before))  # as a kill leaves it, just before the test
     filler = fill(small, 16_384)
-    line = said(nas("resume", "./one", *OFF, cwd=small, code=1))
+    line = error_line(nas("resume", "./one", *OFF, cwd=small, code=1))
     assert "best" in line
     assert "No space left on device): free some space" in line
     filler.unlink()
@@ -265,7 +265,7 @@ def test_a_full_disk_under_mlflow_costs_one_line(place: Path, small: Path, undis
     store = f"sqlite:///{small}/mlflow.db"
     done = nas(*SEARCH, "--mlflow", store, "--out", "mlflow full", cwd=place)
     assert done.stderr.count("warning: MLflow cannot be written") == 1
-    assert found(place / "mlflow full") == undisturbed
+    assert results(place / "mlflow full") == undisturbed
 
 
 def test_a_folder_that_may_only_be_read(place: Path, small: Path) -> None:
@@ -274,8 +274,8 @@ def test_a_folder_that_may_only_be_read(place: Path, small: Path) -> None:
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:-3]))
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-    assert "cannot be written" in said(nas(*SEARCH, *OFF, cwd=small, code=1))
-    assert "cannot be written (Read-only file system): make it writable" in said(
+    assert "cannot be written" in error_line(nas(*SEARCH, *OFF, cwd=small, code=1))
+    assert "cannot be written (Read-only file system): make it writable" in error_line(
         nas("resume", "one", *OFF, cwd=small, code=1)
     )
     assert "one" in nas("list", cwd=small).stdout
@@ -322,7 +322,7 @@ def test_a_server_that_hangs_is_not_waited_for(place: Path, undisturbed: dict[st
         done = nas(*SEARCH, "--mlflow", uri, "--out", "hanging", cwd=place)
     assert done.stderr.count("warning: ") == 1
     assert re.search(r"nas sync .*hanging", done.stderr)
-    assert found(place / "hanging") == undisturbed
+    assert results(place / "hanging") == undisturbed
 
 
 def test_sync_writes_what_was_missed(place: Path, tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_sync_writes_what_was_missed(place: Path, tmp_path: Path) -> None:
     assert 0 in [process.wait(120) for process in both]  # the other one was refused, or found nothing to do
     assert "0 of 10 candidates were new" in nas("sync", "./undisturbed", "--store", store, cwd=place).stdout
     compare_with_mlflow(tmp_path, place / "undisturbed")
-    assert "cannot be written at http://127.0.0.1:9" in said(
+    assert "cannot be written at http://127.0.0.1:9" in error_line(
         nas("sync", "./undisturbed", "--store", "http://127.0.0.1:9", cwd=place, code=1)
     )
 
@@ -364,7 +364,7 @@ def test_a_clock_that_jumps_back_an_hour_changes_nothing(
     record = read(place / "clock" / FILE)[0]
     assert max(told.at for told in record.told) - record.told[-1].at > 3000 or record.at < record.told[0].at
     assert 0 < record.seconds < 300
-    assert found(place / "clock")["told"] == undisturbed["told"]
+    assert results(place / "clock")["told"] == undisturbed["told"]
     compare_with_mlflow(tmp_path, place / "clock")
 
 
@@ -388,7 +388,7 @@ def test_a_time_limit_counts_what_was_spent_before(place: Path, phase: str) -> N
     assert after.outcome is not None
     if before.plan is not None:
         assert (after.plan, len(after.told)) == (before.plan, len(before.told))
-    assert "has taken" in said(nas("resume", f"./{out}", "--time-limit", "5s", *OFF, cwd=place, code=2))
+    assert "has taken" in error_line(nas("resume", f"./{out}", "--time-limit", "5s", *OFF, cwd=place, code=2))
 
 
 def test_more_time_is_searched_with(place: Path) -> None:
@@ -405,21 +405,21 @@ def test_a_log_that_cannot_be_written_ends_nothing(place: Path, undisturbed: dic
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([*NAS, *SEARCH, *OFF, "--out", "no log"], cwd=place, stderr=full, check=False)
     assert done.returncode == 0
-    assert found(place / "no log") == undisturbed
+    assert results(place / "no log") == undisturbed
 
 
 def test_a_finished_search_says_so_and_may_be_given_more(place: Path, undisturbed: dict[str, object]) -> None:
     shutil.copytree(place / "undisturbed", place / "more")
     done = nas("resume", "./more", *OFF, cwd=place)
     assert "is finished; more --trials or --time-limit goes on with it" in done.stderr
-    assert found(place / "more") == undisturbed
-    assert "all of its 10 trials" in said(nas("resume", "./more", "--time-limit", "9m", cwd=place, code=2))
-    assert "10 trials already" in said(nas("resume", "./more", "--trials", "9", cwd=place, code=2))
+    assert results(place / "more") == undisturbed
+    assert "all of its 10 trials" in error_line(nas("resume", "./more", "--time-limit", "9m", cwd=place, code=2))
+    assert "10 trials already" in error_line(nas("resume", "./more", "--trials", "9", cwd=place, code=2))
     done = nas("resume", "./more", "--trials", "18", *OFF, cwd=place)
     assert "opened 2 times" in done.stdout
     words = ["search", *QUICK, "--trials", "18", *OFF, "--out", "eighteen", "--workers", "1"]
     nas(*words, cwd=place)
-    more, whole = found(place / "more"), found(place / "eighteen")
+    more, whole = results(place / "more"), results(place / "eighteen")
     # The last batch of ten was one of two, which a search for eighteen would not have asked for.
     assert len(more["told"]) == len(whole["told"]) == 18
     assert more["told"][:8] == whole["told"][:8]
@@ -444,18 +444,20 @@ def test_a_search_that_is_not_what_it_was_is_refused(tmp_path: Path) -> None:
     plugin.write_text(PLUGIN)
     words = [*SEARCH, "--strategy", "fragile", "--plugins", "mine", *OFF, "--out", "one"]
     done = nas(*words, cwd=tmp_path, code=1)
-    assert said(done) == "nas: the strategy Fragile failed in ask: RuntimeError: no more ideas"
+    assert error_line(done) == "nas: the strategy Fragile failed in ask: RuntimeError: no more ideas"
     assert "every finished training is kept" in done.stderr
     kept = read(tmp_path / "one" / FILE)[0]
     assert len(kept.told) == 8
     resume = ["resume", "./one", "--plugins", "mine", *OFF]
-    assert "no more ideas" in said(nas(*resume, cwd=tmp_path, code=1))
+    assert "no more ideas" in error_line(nas(*resume, cwd=tmp_path, code=1))
     plugin.write_text(PLUGIN.replace("if self.history", "if False"))
-    assert "the source of the strategy has changed. --force goes on" in said(nas(*resume, cwd=tmp_path, code=1))
+    assert "the source of the strategy has changed. --force goes on" in error_line(
+        nas(*resume, cwd=tmp_path, code=1)
+    )
     settings = tmp_path / "one" / "search.toml"
     text = settings.read_text()
     settings.write_text(text.replace("epochs = 0.25", "epochs = 0.5"))
-    assert "epochs was 0.25, and is 0.5; the source of" in said(nas(*resume, cwd=tmp_path, code=1))
+    assert "epochs was 0.25, and is 0.5; the source of" in error_line(nas(*resume, cwd=tmp_path, code=1))
     settings.write_text(text)
     done = nas(*resume, "--force", cwd=tmp_path)
     assert "going on, but the source of the strategy has changed" in done.stderr
@@ -485,6 +487,6 @@ def test_a_damaged_journal_is_repaired_and_goes_on(place: Path, undisturbed: dic
     lines = journal.read_bytes().splitlines(keepends=True)
     lines[5] = lines[5].replace(b'"validation_loss":', b'"validation_lose":', 1)
     journal.write_bytes(b"".join(lines) + lines[-1][:50])
-    assert "line 6: damaged" in said(nas("resume", "./damaged", *OFF, cwd=place, code=1))
+    assert "line 6: damaged" in error_line(nas("resume", "./damaged", *OFF, cwd=place, code=1))
     assert re.search(r"\d+ lines are kept and \d+ are not", nas("repair", "./damaged", cwd=place).stdout)
     goes_on(place, "damaged", undisturbed)

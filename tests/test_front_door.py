@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from command import found
+from command import results
 from conftest import Tiny
 
 import nas
@@ -100,7 +100,7 @@ def test_a_search_with_objects_goes_on_with_the_same_objects_alone(tmp_path: Pat
     objects = {kind: OURS[kind] for kind in ("strategy", "space", "dataset", "evaluator")}
     outcome = nas.resume(folder, **objects)
     assert outcome.test_accuracy == whole.test_accuracy
-    assert found(folder) == found(tmp_path / "whole")
+    assert results(folder) == results(tmp_path / "whole")
 
 
 class Other(Draws):
@@ -123,7 +123,7 @@ def test_a_class_is_what_its_name_is(tmp_path: Path) -> None:
     experiment = nas.Experiment.of(**{**OURS, **classes, "trials": 1})
     by_class = nas.search(experiment, trials=6, out=tmp_path / "classes")
     assert (by_name.header.kind, by_class.header.kind) == ("random-search", "object:RandomSearch")
-    assert found(tmp_path / "names") == found(tmp_path / "classes")
+    assert results(tmp_path / "names") == results(tmp_path / "classes")
 
 
 @pytest.mark.parametrize(

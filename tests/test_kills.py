@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import QUICK, found
+from command import QUICK, results
 
 from nas.dashboard.store import store_uri
 from nas.records.record import read
@@ -35,7 +35,7 @@ def test_fifty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     assert run(tmp_path, 0, "undisturbed") == {"kills": 0, "code": 0}
     longest = LONGEST * read(tmp_path / "undisturbed" / "journal.jsonl")[0].seconds
     assert run(tmp_path, KILLS, "killed", longest) == {"kills": KILLS, "code": 0}
-    assert found(tmp_path / "killed") == found(tmp_path / "undisturbed")
+    assert results(tmp_path / "killed") == results(tmp_path / "undisturbed")
     assert len(read(tmp_path / "killed" / "journal.jsonl")[0].sessions) > KILLS / 4
     compare_with_mlflow(tmp_path, tmp_path / "killed")
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command import QUICK, inline, nas, said
+from command import QUICK, error_line, inline, nas
 from PIL import Image
 
 from nas import plugins
@@ -76,7 +76,7 @@ def test_a_search_with_layers_from_files_goes_all_the_way(
     assert "unreadable" in shown
     assert "--plugins" in shown
     for command in (["predict", "--search", "run", "digit.png"], ["resume", "run"], ["repair", "run"]):
-        line = said(nas(*command, cwd=tmp_path, code=1))
+        line = error_line(nas(*command, cwd=tmp_path, code=1))
         assert "there is no layer" in line
         assert "--plugins" in line
 

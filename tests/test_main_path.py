@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from command import NAS, QUICK, found, inline, left, nas, pace, said
+from command import NAS, QUICK, error_line, inline, nas, pace, results, survivors
 
 from nas.architecture.architecture import Architecture
 from nas.data import mnist, open_source
@@ -86,7 +86,7 @@ def test_one_worker_in_python_finds_the_same_bit_for_bit(place: Path, result: di
     assert isinstance(winner, dict)
     assert (outcome.architecture.id, outcome.test_accuracy) == (winner["id"], winner["test_accuracy"])
     assert outcome.validation_accuracy == winner["validation_accuracy"]
-    assert found(place / "one worker") == found(search)
+    assert results(place / "one worker") == results(search)
     assert not (place / "one worker" / "mlflow.db").exists()
 
 
@@ -228,7 +228,7 @@ def test_ctrl_c_ends_a_search_and_its_workers(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "interrupted" in rest
     assert "Traceback" not in rest
-    assert left(children) == []
+    assert survivors(children) == []
     assert read(tmp_path / "stopped" / "journal.jsonl")[0].trials
 
 
@@ -338,14 +338,16 @@ def test_a_mistake_is_one_line(
     (tmp_path / "taken").write_text("")
     (tmp_path / "wrong.toml").write_text("trails = 3\n")
     (tmp_path / "wrong.json").write_text('{"layers": [{"type": "Conv3d"}]}')
-    assert line in said(inline(*words, code=code))
+    assert line in error_line(inline(*words, code=code))
     assert not list(tmp_path.glob("runs/*/journal.jsonl")) or "--max-parameters" in words
 
 
 def test_the_real_command_says_it_in_one_line_too(tmp_path: Path) -> None:
-    assert "did you mean 'evolve'?" in said(nas("search", "--strategy", "evolv", cwd=tmp_path, code=2))
-    assert "Error: " in nas("search", "--trials", "0", cwd=tmp_path, code=2).stderr
-    assert "'x' is not of the form KEY=VALUE" in nas("search", "--set", "x", cwd=tmp_path, code=2).stderr
+    assert "did you mean 'evolve'?" in error_line(nas("search", "--strategy", "evolv", cwd=tmp_path, code=2))
+    assert "trials = 0: input should be" in error_line(nas("search", "--trials", "0", cwd=tmp_path, code=2))
+    assert "'x' is not of the form KEY=VALUE" in error_line(nas("search", "--set", "x", cwd=tmp_path, code=2))
+    assert "no such option '--trails'" in error_line(nas("search", "--trails", "3", cwd=tmp_path, code=2))
+    assert "valid integer or 'auto'" in error_line(nas("search", "--workers", "many", cwd=tmp_path, code=2))
 
 
 @pytest.mark.mnist

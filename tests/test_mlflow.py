@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import pytest
 from click.testing import CliRunner
-from command import left
+from command import survivors
 
 from nas.architecture.architecture import Architecture
 from nas.architecture.known import LECTURE, LENET5
@@ -576,7 +576,7 @@ def test_ui_shows_the_store_and_leaves_nothing_behind(
     assert len(family) == 2  # MLflow's command and its server
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 0
-    assert left(family) == []
+    assert survivors(family) == []
 
 
 # --- a server that dies, and comes back

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from command import nas, said
+from command import error_line, nas
 from conftest import finished
 from test_mlflow import Shown, make_outcome, make_trial
 
@@ -189,7 +189,7 @@ def test_an_outcome_that_cannot_be_is_one_line(tmp_path: Path, change: dict[str,
     entry["outcome"] |= change
     shown.path.write_bytes(b"".join(lines) + line_of(entry))
     done = nas("show", "one", "--report", "page.html", cwd=tmp_path, code=1)
-    assert "one" in said(done)
+    assert "one" in error_line(done)
     assert "\x1b" not in done.stderr
 
 

@@ -34,7 +34,7 @@ class Commands(click.Group):
             _say(str(error))
             ctx.exit(error.exit_code)
         except click.UsageError as error:
-            message = error.format_message()
+            message = " ".join(error.format_message().split())
             message = f"{message[0].lower()}{message[1:]}{'' if message.endswith(('.', '?')) else '.'}"
             _say(f"{message} See `{error.ctx.command_path if error.ctx else 'nas'} --help`.")
             ctx.exit(error.exit_code)

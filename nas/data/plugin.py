@@ -64,7 +64,7 @@ class DatasetPlugin(ABC):
 
     def searched(self) -> str:
         """The beginning of an error message about missing data, with the folders that were searched."""
-        return f"{self.name} is in none of {', '.join(str(folder) for folder in self.folders)}"
+        return f"{self.name} was not found in {', '.join(str(folder) for folder in self.folders)}"
 
 
 def stratified(labels: Array, sizes: Sequence[int], seed: int) -> list[Array]:

@@ -107,7 +107,7 @@ def _network(search: str, digits: str) -> tuple[str, Architecture]:
     trials = [trial for record in records for trial in (*(t.trial for t in record.told), *record.trials.values())]
     matches = {trial.id: trial.job.candidate.architecture for trial in trials if trial.id.startswith(digits)}
     if not matches:
-        place = search or f"the {len(folders)} searches of {RUNS.absolute()}"
+        place = search or f"the searches in {RUNS.absolute()}"
         raise UsageError(f"there is no network with the id {digits} in {place}; `nas show` lists the best")
     if len(matches) > 1:
         some = ", ".join(sorted(matches)[:5])

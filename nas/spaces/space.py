@@ -219,7 +219,7 @@ class SearchSpace(ABC):
                 reason = str(error)
         raise SpaceError(
             f"none of {MAX_DRAWS:,} networks drawn from the space {type(self).__name__} fits (the last: "
-            f"{reason}); allow more parameters or choose another space"
+            f"{reason}); allow more with --max-parameters or --max-flops, or choose another --space"
         )
 
     def mutate(self, candidate: Candidate, rng: Random) -> Candidate:
