@@ -26,7 +26,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, get_type_hints
 
-from nas.errors import NasError, OptionError, PluginError, UnknownLayerError, UsageError, plain, quoted, unknown
+from nas.errors import NasError, OptionError, PluginError, UnknownLayerError, UsageError, plain, unknown
 
 # Kind → the base class of its plugins (an evaluator need not be a subclass of its own).
 KINDS = {
@@ -219,8 +219,8 @@ def _layer_of_file(name: str, _: tuple[Path, ...]) -> type[Any]:
         raise PluginError(f"there are two layers {name!r}: {places[0]} and {places[1]}; rename or remove one")
     if not places:
         known = [*_installed_layers(), *(other for _, layers in offered for other in layers)]
-        hint = "if it is a plugin's, name its folder with --plugins"
-        raise UnknownLayerError(f"there is no layer {quoted(name)}: {hint} (known: {', '.join(known)})")
+        hint = "if a plugin has it, name the plugin's folder with --plugins"
+        raise UnknownLayerError(f"{unknown('layer', name, known)}; {hint}")
     found: type[Any] = getattr(_import_file(places[0]), name)
     return found
 

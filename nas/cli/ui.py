@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
@@ -85,9 +84,11 @@ def _server(store: str | None) -> tuple[list[str], dict[str, str]]:
 
 def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
     """Wait for the server; returns whether it answers."""
+    from urllib.request import urlopen  # here, because `nas --help` would wait for it
+
     while server.poll() is None:
         try:
-            with urllib.request.urlopen(f"{address}/health", timeout=2):  # noqa: S310
+            with urlopen(f"{address}/health", timeout=2):  # noqa: S310
                 return True
         except OSError:
             time.sleep(0.3)
@@ -96,9 +97,11 @@ def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
 
 def _page(address: str) -> str:
     """The page of all searches; MLflow's own first page is about language models."""
+    from urllib.request import urlopen
+
     question = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name=nas"
     try:
-        with urllib.request.urlopen(question, timeout=10) as answer:  # noqa: S310
+        with urlopen(question, timeout=10) as answer:  # noqa: S310
             experiment = json.load(answer)["experiment"]["experiment_id"]
     except (OSError, ValueError, KeyError, TypeError):  # a store without searches
         return address
