@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nas.cli.options import options_of
+from nas.cli.options import data_dir_option
 
 
 @click.group()
@@ -15,7 +15,7 @@ def data() -> None:
 
 
 @data.command("list")
-@options_of("data-dir")
+@data_dir_option
 def list_(data_dir: Path | None) -> None:
     """Show all data sets, and the folder of each on this machine."""
     import inspect
@@ -43,7 +43,7 @@ def list_(data_dir: Path | None) -> None:
 
 @data.command()
 @click.argument("name")
-@options_of("data-dir")
+@data_dir_option
 def fetch(name: str, data_dir: Path | None) -> None:
     """Download a data set, without the files that are there already.
 
@@ -57,7 +57,7 @@ def fetch(name: str, data_dir: Path | None) -> None:
 
 @data.command()
 @click.argument("name")
-@options_of("data-dir")
+@data_dir_option
 def verify(name: str, data_dir: Path | None) -> None:
     """Compare the files of a data set with their checksums.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nas.cli.options import options_of, plugins_option, print_json, print_out
+from nas.cli.options import FOLDER, json_option, plugins_option, print_json, print_out
 from nas.errors import plain
 from nas.winner.export import PLACES
 
@@ -25,7 +25,16 @@ from nas.winner.export import PLACES
     help="Format to write: onnx (one file for onnxruntime), torch (an archive of torch.export), safetensors (the "
     "weights and architecture.json), python (readable PyTorch code and the weights) or all. May be repeated.",
 )
-@options_of("export", "json")
+@click.option(
+    "--out", metavar="FOLDER", type=FOLDER, help="Folder to write to. Default: best/ in the folder of the search."
+)
+@click.option(
+    "--data-dir",
+    metavar="FOLDER",
+    type=FOLDER,
+    help="Folder to look for data sets in first. Default: the same as in the search.",
+)
+@json_option
 @plugins_option(expose=True)
 def export(
     search: str | None,

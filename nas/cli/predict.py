@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.cli.options import options_of, plugins_option, print_json, print_out
+from nas.cli.options import json_option, plugins_option, print_json, print_out
 from nas.errors import ImageError, NasError, UsageError, plain, quoted, unknown
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ CLASS_WIDTH = 16  # characters of a class's name
 
 @click.command()
 @click.argument("arguments", metavar="[SEARCH] IMAGE...", nargs=-1)
-@options_of("predict", "json")
+@click.option("--search", "chosen", metavar="SEARCH", help="Search to use. Then all arguments are images.")
+@json_option
 @plugins_option()
 @click.pass_context
 def predict(context: click.Context, arguments: tuple[str, ...], chosen: str | None, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.cli.options import options_of, plugins_option, print_json, print_out
+from nas.cli.options import FILE, json_option, plugins_option, print_json, print_out
 from nas.errors import NasError, plain
 from nas.files import write_whole
 
@@ -20,7 +20,7 @@ SHOWN = 10  # rows of the table of the best networks
 
 
 @click.command("list")
-@options_of("json")
+@json_option
 @plugins_option()
 def list_(as_json: bool) -> None:
     """List the searches under runs/ with their states and scores.
@@ -44,7 +44,13 @@ def list_(as_json: bool) -> None:
 
 @click.command()
 @click.argument("search", required=False)
-@options_of("show", "json")
+@click.option(
+    "--report",
+    metavar="FILE.html",
+    type=FILE,
+    help="Write a web page with the result and all figures, instead of printing.",
+)
+@json_option
 @plugins_option()
 def show(search: str | None, report: Path | None, as_json: bool) -> None:
     """Show the state, the best networks and the winner of a search.
@@ -88,7 +94,7 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("search", required=False)
-@options_of("sync")
+@click.option("--store", metavar="URI", help="Address of the MLflow store. Default: the store of the search.")
 @plugins_option()
 def sync(search: str | None, store: str | None) -> None:
     """Write everything of a search to MLflow that is missing there.

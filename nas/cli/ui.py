@@ -15,7 +15,6 @@ from pathlib import Path
 
 import click
 
-from nas.cli.options import options_of
 from nas.errors import NasError, UsageError
 
 
@@ -24,7 +23,9 @@ from nas.errors import NasError, UsageError
 @click.option(
     "--port", metavar="N", default=5000, type=click.IntRange(1, 65_535), help="Port to listen on. Default: 5000."
 )
-@options_of("ui")
+@click.option("--store", metavar="URI", help="Address of the MLflow store. Default: mlflow.db in this folder.")
+@click.option("--open", "browser", is_flag=True, help="Open a browser when the server answers.")
+@click.option("--allow-remote", is_flag=True, help="Allow other machines to connect, without any password.")
 def ui(host: str, port: int, store: str | None, browser: bool, allow_remote: bool) -> None:
     """Show the searches of this folder in a browser, with MLflow."""
     with suppress(ValueError):  # any other name than localhost
