@@ -111,6 +111,7 @@ def describe(place: Place) -> Description:
     except (OSError, SyntaxError, ValueError) as error:
         return Description((), label, "", f"{type(error).__name__}: {' '.join(str(error).split())}")
     parents = {target.partition(":")[2]: kind for kind, target in KINDS.items()} | ALSO
+    parents |= dict.fromkeys(_installed_layers(), "layer")  # a layer may be a subclass of another
     classes = []
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and name in ("", node.name):
@@ -207,18 +208,18 @@ def layer(name: str) -> type[Any]:
     installed = _installed_layers()
     if name in installed:
         return _loaded("layer", installed[name])
-    return _layer_of_file(name, tuple(folders()))
+    return _layer_of_file(name, tuple(_offered), os.environ.get("NAS_PLUGINS", ""), Path.cwd())
 
 
 @cache
-def _layer_of_file(name: str, _: tuple[Path, ...]) -> type[Any]:
-    """The class of a layer in the present folders."""
+def _layer_of_file(name: str, *_: object) -> type[Any]:
+    """The class of a layer in the present folders, which follow from the other arguments."""
     offered = [(path, describe(path).layers) for path in files()]
     places = [path for path, layers in offered if name in layers]
     if len(places) > 1:
         raise PluginError(f"there are two layers {name!r}: {places[0]} and {places[1]}; rename or remove one")
     if not places:
-        known = [*_installed_layers(), *(other for _, layers in offered for other in layers)]
+        known = {*_installed_layers(), *(other for _, layers in offered for other in layers)}
         hint = "if a plugin has it, name the plugin's folder with --plugins"
         raise UnknownLayerError(f"{unknown('layer', name, known)}; {hint}")
     found: type[Any] = getattr(_import_file(places[0]), name)
@@ -228,7 +229,12 @@ def _layer_of_file(name: str, _: tuple[Path, ...]) -> type[Any]:
 @cache
 def _installed_layers() -> dict[str, EntryPoint]:
     """The layers of installed packages, by the names of their classes."""
-    return {place.attr: place for place in entry_points(group=GROUPS["layer"])}
+    found: dict[str, EntryPoint] = {}
+    for place in entry_points(group=GROUPS["layer"]):
+        if found.setdefault(place.attr, place) != place:
+            both = f"{found[place.attr].value} and {place.value}"
+            raise PluginError(f"two installed layers are called {place.attr!r}: {both}; remove one package")
+    return found
 
 
 def source_hash(plugin: type[Any]) -> str:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from command import QUICK, error_line, inline, nas
 from PIL import Image
 
 from nas import plugins
-from nas.architecture.architecture import Architecture
-from nas.architecture.layers import Conv2d, GlobalAveragePool
+from nas.architecture.architecture import Architecture, Limits
+from nas.architecture.layer import Layer, Shape, setting
+from nas.architecture.layers import Add, Conv2d, GlobalAveragePool
 from nas.errors import ArchitectureError, PluginError
 from nas.records.journal import FILE
 from nas.records.record import read
 from nas.testing import check
+from nas.training.network import Network
 
 EXAMPLES = Path(__file__).parent.parent / "plugins"
 SPACE = '''
 from convnext_block import ConvNextBlock
 from squeeze_excitation import SqueezeExcitation
 
-from nas.architecture.architecture import Architecture
+from nas.architecture.architecture import Architecture, Limits
+from nas.architecture.layer import Layer, Shape, setting
 from nas.architecture.layers import Add, Conv2d, GlobalAveragePool
 from nas.spaces.space import SearchSpace
 
@@ -106,7 +111,6 @@ BROKEN = {
     "Learns as many": ("2 * shape[0] * self.hidden(shape) + shape[0]", "2 * shape[0] * self.hidden(shape)"),
     "Does as many": ("4 * shape[0]", "2 * shape[0]"),
     "Passes a gradient": ("return x * weights", "return x.mul_(0).detach() * weights.detach()"),
-    "Refuses what": ("        self.hidden(shape)\n        return shape", "        return (shape[0], shape[1])"),
     "Is written as JSON": ("count(4)", "setting(lambda v: True, 'anything', 4.5)"),
 }
 
@@ -146,3 +150,72 @@ def test_a_module_that_has_no_source_is_one_line(tmp_path: Path, monkeypatch: py
         NasError, match=r"layer 2 \(Hidden kernel=3\) cannot be written as Python: .* inside a function"
     ):
         source_code(Description(network, (1, 12, 12), ("a", "b")), "x")
+
+
+@dataclass(frozen=True)
+class Odd(Layer):
+    """Whatever a test wants; not a layer of this package, although PyTorch's modules are in it."""
+
+    kind: str = setting(lambda value: True, "anything", "pool")
+    size: int = setting(lambda value: value > 0, "a number above 0", 3)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape if self.kind != "list" else list(shape)  # type: ignore[return-value]
+
+    def module(self, shape: Shape) -> torch.nn.Module:
+        match self.kind:
+            case "pool":
+                return torch.nn.Sequential(torch.nn.MaxPool2d(3, stride=1, padding=1))
+            case "twice":
+                act, conv = torch.nn.ReLU(), torch.nn.Conv2d(shape[0], shape[0], 1)
+                return torch.nn.Sequential(act, conv, act)
+            case "shuffle":
+                order = torch.randperm(shape[0], device="cpu").tolist()
+                return torch.nn.Conv2d(shape[0], len(order), 1)
+        raise ValueError("this module cannot be made")
+
+
+def built(*layers: Layer) -> Network:
+    torch.manual_seed(1)
+    return Network(
+        Architecture((*layers, GlobalAveragePool())), (4, 6, 6), 2, mean=[0.0] * 4, std=[1.0] * 4
+    ).eval()
+
+
+def test_the_modules_of_a_plugin_do_what_they_are_told() -> None:
+    x = torch.randn(2, 4, 6, 6)
+    pooled = torch.nn.functional.max_pool2d(x, 3, stride=1, padding=1)
+    network = built(Odd("pool"))
+    torch.testing.assert_close(network(x), network.layers["3_dense"](pooled.mean((2, 3))))
+    network = built(Odd("twice"))
+    convolved = network.layers["1_1"](torch.relu(x))
+    torch.testing.assert_close(network(x), network.layers["3_dense"](torch.relu(convolved).mean((2, 3))))
+
+
+def test_random_numbers_do_not_depend_on_what_was_counted_before() -> None:
+    first, second = (built(Odd("shuffle", size=9)).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("none", "ValueError: this module cannot"), ("list", "its output_shape is")]
+)
+def test_what_a_plugin_raises_costs_its_network_one_line(kind: str, words: str) -> None:
+    limits = Limits((4, 6, 6), 2)
+    network = Architecture((Odd(kind), GlobalAveragePool()))
+    assert not limits.allow(network)
+    with pytest.raises(ArchitectureError, match=rf"layer 1 \(Odd kind={kind}\) on 6×6×4: {words}"):
+        limits.check(network)
+
+
+def test_settings_keep_their_type_and_their_line() -> None:
+    for size in (3.0, True, "3", 0):
+        with pytest.raises(ArchitectureError, match="Odd: size must be a number above 0"):
+            Odd(size=size)  # type: ignore[arg-type]
+    assert "\n" not in str(Odd("a\n            __import__('os').system('true'),\n#"))
+
+
+def test_the_order_of_summands_makes_no_other_network() -> None:
+    layers = (Conv2d(4, padding="same"), Conv2d(4, padding="same"))
+    one, other = (Architecture((*layers, Add(inputs=inputs))) for inputs in ((1, 2), (2, 1)))
+    assert one.id == other.id

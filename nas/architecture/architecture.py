@@ -68,6 +68,8 @@ class Architecture:
             if layer.inputs == (position - 1,):  # the default is left out, so that equal networks are equal
                 layers[position - 1] = replace(layer, inputs=())
             inputs = layer.inputs or (position - 1,)
+            if isinstance(layer, Merge) and layer.is_symmetric and inputs != tuple(sorted(inputs)):
+                layers[position - 1] = replace(layer, inputs=tuple(sorted(inputs)))
             followed.update(inputs)
             place = f"layer {position} ({layer})"
             if max(inputs) >= position:
@@ -101,8 +103,7 @@ class Architecture:
     @property
     def is_built_in(self) -> bool:
         """Whether all layers come from this package and none from torchvision: their random numbers are known."""
-        own = all(type(layer).__module__.startswith("nas.architecture.") for layer in self.layers)
-        return own and not self.backbones
+        return all(layer.is_built_in for layer in self.layers) and not self.backbones
 
     @property
     def backbones(self) -> list[Pretrained]:
@@ -126,15 +127,21 @@ class Architecture:
             given = [shapes[i] for i in inputs]
             try:
                 output = layer.output_shape(*given)
+                if not layer.is_built_in:
+                    _check_shape(output)
                 row = Row(layer, inputs, output, layer.parameters(*given), layer.flops(*given))
                 for name, size in zip(LARGEST, (row.parameters, row.flops, math.prod(output)), strict=True):
                     totals[name] += size
                     if totals[name] > LARGEST[name]:
                         total = f"{totals[name]:,} {name}; {LARGEST[name]:,} are the most"
                         raise ArchitectureError(f"up to here the network has {total}")  # noqa: TRY301
-            except ArchitectureError as error:
+            except Exception as error:
+                if layer.is_built_in and not isinstance(error, ArchitectureError):
+                    raise
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                reason = str(error) if isinstance(error, ArchitectureError) else reason
                 where = " and ".join(map(show, given))
-                raise ArchitectureError(f"layer {position} ({layer}) on {where}: {error}") from None
+                raise ArchitectureError(f"layer {position} ({layer}) on {where}: {reason}") from None
             rows.append(row)
             shapes.append(output)
         return rows
@@ -199,6 +206,12 @@ class Architecture:
             return cls.from_dict(data)
         except ArchitectureError as error:
             raise ArchitectureError(f"{path}: {error}") from None
+
+
+def _check_shape(shape: object) -> None:
+    """Refuse what a plugin's layer cannot make."""
+    if not (type(shape) is tuple and shape and all(type(size) is int and size >= 1 for size in shape)):
+        raise ArchitectureError(f"its output_shape is {quoted(shape)}: it must be a tuple of whole numbers")
 
 
 def read_dict(path: Path) -> Any:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from nas.errors import ArchitectureError, PluginError, quoted, unknown
+from nas.errors import ArchitectureError, PluginError, plain, quoted, unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,6 +77,26 @@ def image_of(shape: Shape) -> Shape:
     return shape
 
 
+@cache
+def _fields(kind: type[Layer]) -> tuple[Field[Any], ...]:
+    return fields(kind)
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples, at any depth."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _allows(known: Field[Any], value: Any) -> bool:
+    """Whether a setting may have a value: 5.0 is not 5, because equal layers must have equal ids."""
+    if known.default is not MISSING and type(value) is not type(known.default):
+        return False
+    try:
+        return bool(known.metadata["allows"](value))
+    except Exception:  # noqa: BLE001  # an author's test that compares a stranger's text with a number
+        return False
+
+
 def _are_positions(value: Any) -> bool:
     return type(value) is tuple and len(value) <= MAX_INPUTS and all(type(i) is int and i >= 0 for i in value)
 
@@ -101,21 +121,25 @@ class Layer(ABC):
 
     def __post_init__(self) -> None:
         """Refuse settings that are not allowed; lists, which come from JSON, become tuples."""
-        for known in fields(self):
+        for known in _fields(type(self)):
             value = getattr(self, known.name)
             if isinstance(value, list):
-                object.__setattr__(self, known.name, value := tuple(value))
-            allows = known.metadata.get("allows")
-            if allows is None:
+                object.__setattr__(self, known.name, value := _frozen(value))
+            if "allows" not in known.metadata:
                 raise PluginError(f"{type(self).__name__}: declare {known.name} with setting, count …")
-            if not allows(value):
+            if not _allows(known, value):
                 rule = f"{known.name} must be {known.metadata['words']}, not {quoted(value)}"
                 raise ArchitectureError(f"{type(self).__name__}: {rule}")
 
     @classmethod
     def settings(cls) -> list[Field[Any]]:
         """The settings of this kind of layer, in order: all fields but ``inputs``."""
-        return [known for known in fields(cls) if known.name != "inputs"]
+        return [known for known in _fields(cls) if known.name != "inputs"]
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether the layer comes from this package, and not from a plugin."""
+        return type(self).__module__.startswith("nas.architecture.")
 
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:
@@ -153,12 +177,13 @@ class Layer(ABC):
     def __str__(self) -> str:
         """The words, and the inputs if they are named: ``Add ← 3, 5``."""
         named = ", ".join("input" if i == 0 else str(i) for i in self.inputs)
-        return f"{self.words()} ← {named}" if named else self.words()
+        words = plain(" ".join(self.words().split()))  # a setting may be any text: it stands in files and tables
+        return f"{words} ← {named}" if named else words
 
     def to_dict(self) -> dict[str, Any]:
         """The layer's type and the settings that differ from their defaults: a new setting changes no old id."""
-        values = {known.name: getattr(self, known.name) for known in fields(self)}
-        changed = {f.name: values[f.name] for f in fields(self) if values[f.name] != f.default}
+        values = ((known, getattr(self, known.name)) for known in _fields(type(self)))
+        changed = {known.name: value for known, value in values if value != known.default}
         return {"type": type(self).__name__, **changed}
 
     @classmethod
@@ -193,6 +218,8 @@ class Plain(Layer):
 class Merge(Layer):
     """A layer of two or more inputs: its methods take as many shapes, and its module as many tensors."""
 
+    is_symmetric: ClassVar[bool] = False  # whether the order of the inputs makes no difference
+
     @abstractmethod
     def output_shape(self, *shapes: Shape) -> Shape:
         """The shape of the output for these inputs.
@@ -220,7 +247,9 @@ def _counted(layer: Layer, *shapes: Shape) -> tuple[int, int]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+    # A trial follows from its job: whether a layer was counted before must not change the random numbers.
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), FlopCounterMode(display=False) as counter:
         module = layer.module(*shapes).eval()
-        module(*(torch.zeros(1, *shape) for shape in shapes))
+        with torch.no_grad():
+            module(*(torch.zeros(1, *shape) for shape in shapes))
     return sum(parameter.numel() for parameter in module.parameters()), counter.get_total_flops()

@@ -10,7 +10,7 @@ from nas import plugins
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Flatten, Layer, Merge, Shape, show
 from nas.errors import ArchitectureError, NasError
-from nas.testing.contract import Contract, doing, require
+from nas.testing.contract import Contract, doing, global_random, require
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,6 +68,19 @@ class LayerContract(Contract):
             lost = [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
             require(not lost, f"the parameter {(lost or [''])[0]} gets no gradient")
             require(all(map(torch.equal, inputs, before)), "it changes its input in place")
+
+    def test_seed(self) -> None:
+        """Draws its weights from PyTorch's random numbers alone."""
+        import torch
+
+        weights = []
+        for _ in range(2):
+            with global_random(1) as changed:
+                weights.append(self._module(self._fitting()[0]).state_dict())
+                others = [name for name in changed() if name != "torch"]
+                require(not others, f"module draws from, or seeds, {' and '.join(others)}")
+        same = all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+        require(same, "with the same seed of PyTorch, its module has other weights")
 
     def test_json(self) -> None:
         """Is written as JSON, found again by its name, and read back equal."""

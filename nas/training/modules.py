@@ -97,7 +97,7 @@ FASTER: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: Conv, nn.MaxPool2d:
 
 
 def tuned(module: nn.Module) -> nn.Module:
-    """The module with faster parts, if it is PyTorch's or this package's; its parameters do not change."""
+    """A module of a built-in layer with faster parts, which know the settings of built-in layers only."""
     for part in module.modules() if isinstance(module, Residual | CellGraph) else [module]:
         part.__class__ = FASTER.get(type(part), type(part))  # nothing is built twice, and no random number drawn
     return module

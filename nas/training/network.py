@@ -60,9 +60,12 @@ class Network(nn.Module):
         built: list[dict[str, nn.Module]] = [{}]
         for position, row in enumerate(rows, 1):
             module = row.layer.module(*(shapes[i] for i in row.inputs))
-            children = dict(module.named_children()) if type(module) is nn.Sequential else None
-            own = {type(row.layer).__name__: module} if children is None else children
-            built.append({f"{position}_{name}": modules.tuned(part) for name, part in own.items()})
+            # _modules, because named_children leaves out a module that is there twice.
+            own = module._modules if type(module) is nn.Sequential else {type(row.layer).__name__: module}
+            parts = {f"{position}_{name}": part for name, part in own.items() if part is not None}
+            if row.layer.is_built_in:
+                parts = {name: modules.tuned(part) for name, part in parts.items()}
+            built.append(parts)
         inputs = [(), *(row.inputs for row in rows)]
         modules.pool_first(built, inputs)
         last = {i: position for position, used in enumerate(inputs) for i in used}

@@ -13,6 +13,8 @@ from nas.errors import ArchitectureError
 class Add(Plain, Merge):
     """The sum of its inputs, which must have the same shape (He et al., ResNet, 2016)."""
 
+    is_symmetric = True
+
     def output_shape(self, *shapes: Shape) -> Shape:
         if len(set(shapes)) > 1:
             given = " and ".join(dict.fromkeys(map(show, shapes)))

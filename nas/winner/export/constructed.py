@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import math
 import re
+import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -24,6 +26,7 @@ from nas.architecture.layer import Layer, Shape
 from nas.errors import NasError
 from nas.winner.weights import weightless
 
+INSTALLED = {*sys.stdlib_module_names, "torch", "torchvision", "numpy"}  # what the file may import
 CALL = "_nas_call"  # the attribute of a module that holds the arguments of its constructor
 
 
@@ -82,7 +85,7 @@ class Source:
             case nn.Module():
                 return self.expression(value)
             case None | bool() | int() | float():
-                return repr(value)
+                return repr(value) if value is None or math.isfinite(value) else f'float("{value}")'
             case str():
                 return quoted(value)
             case OrderedDict():
@@ -104,6 +107,9 @@ class Source:
         if getattr(nn, name, None) is thing:
             return f"nn.{name}"
         module = importlib.import_module(thing.__module__)
+        if module.__name__.partition(".")[0] in INSTALLED:
+            self.imports.setdefault(name, f"from {module.__name__} import {name}")
+            return name
         if name not in _parts(module)[0]:
             raise NasError(f"{name} is defined inside a function: define it at the top of {_file(module)}")
         self._define(module, name)
@@ -131,12 +137,14 @@ class Source:
         """Add an import of a module; for a class or function of nas or of the same folder, its source."""
         thing = getattr(module, name)
         home = getattr(thing, "__module__", "") or ""
-        if home.startswith("nas.") and home != "nas.architecture.modules":
-            raise NasError(f"{_file(module)} uses {home}.{name}, and the file must run without nas")
-        other = importlib.import_module(home) if isinstance(thing, type | FunctionType) else module
         is_ours = home == "nas.architecture.modules"
+        if not is_ours and (home.startswith("nas.") or re.match(r"(from|import) nas\b", statement)):
+            raise NasError(f"{_file(module)} uses {name} of nas, and the file must run without nas")
+        other = importlib.import_module(home) if isinstance(thing, type | FunctionType) else module
         if is_ours or (other is not module and _file(other).parent == _file(module).parent):
             self._define(other, thing.__qualname__)
+        elif statement.startswith("from ."):
+            raise NasError(f"{_file(module)} imports {name} from another file of its package")
         else:
             self.imports.setdefault(name, statement)
 

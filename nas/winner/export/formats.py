@@ -115,7 +115,7 @@ def _example(model: Model) -> tuple[Any, tuple[Any], dict[str, Any]]:
         # Of another size than the network's: torch.export would take equal sizes for a rule.
         sizes = [sizes[0] + 3, sizes[1] + 5]
         free |= {2: Dim("height", min=1), 3: Dim("width", min=1)}
-    images = torch.zeros((2, channels, *sizes), dtype=torch.uint8)
+    images = torch.zeros((2, channels, *sizes), dtype=torch.uint8 if len(sizes) == 2 else torch.float32)
     return AnySize(model.network).eval(), (images,), {"images": free}
 
 

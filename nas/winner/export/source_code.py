@@ -86,7 +86,7 @@ def _modules(description: Description) -> Iterator[tuple[Row, dict[str, nn.Modul
     for row in description.rows():
         module = constructed(row.layer, [shapes[i] for i in row.inputs])
         shapes.append(row.shape)
-        yield row, dict(module.named_children()) if type(module) is torch.nn.Sequential else {"": module}
+        yield row, dict(module._modules) if type(module) is torch.nn.Sequential else {"": module}
 
 
 def _lines(description: Description, source: Source) -> Iterator[str]:
