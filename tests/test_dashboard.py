@@ -40,8 +40,8 @@ def search(place: Path) -> Any:
 
 
 def open_search(page: Page, search: Any) -> None:
-    page.get_by_role("link", name=search.name).first.click()
-    page.get_by_role("heading", name=search.name).wait_for()
+    page.get_by_role("link", name=search.header.name).first.click()
+    page.get_by_role("heading", name=search.header.name).wait_for()
 
 
 def picture(page: Page, name: str) -> int:
@@ -53,7 +53,7 @@ def picture(page: Page, name: str) -> int:
 
 
 def test_the_searches_are_a_list_and_a_search_opens_into_its_trials(page: Page, search: Any) -> None:
-    page.get_by_role("link", name=search.name).first.wait_for()
+    page.get_by_role("link", name=search.header.name).first.wait_for()
     assert page.get_by_role("link", name="evolve 0001").count() == 0  # folded
     unfold(page)
     page.get_by_text(re.compile(r"evolve 00\d\d · [\d.]+k? · [\d.]+ %")).first.wait_for()

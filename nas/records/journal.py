@@ -10,7 +10,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -74,6 +74,10 @@ class Journal(Observer):
     def __exit__(self, *_: object) -> None:
         self._file.close()
         self._lock.release()
+
+    def __iter__(self) -> Iterator[Trial]:
+        """The finished trainings, in their order."""
+        return iter(self.record.trials.values())
 
     def find(self, job: Job) -> Trial | None:
         """The known trial of this job, without scores, or None."""
