@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 from command import QUICK, error_line, inline, nas
+from conftest import finished, job
 from PIL import Image
 
 from nas import plugins
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layer import Layer, Shape, setting
 from nas.architecture.layers import Add, Conv2d, GlobalAveragePool
-from nas.errors import ArchitectureError, PluginError
-from nas.records.journal import FILE
+from nas.errors import ArchitectureError, JournalError, PluginError
+from nas.records.journal import FILE, Journal, locked, repair
 from nas.records.record import read
+from nas.records.searches import State
 from nas.testing import check
 from nas.training.network import Network
 
@@ -97,6 +99,35 @@ def test_a_name_in_a_file_imports_nothing_that_is_not_offered(
     monkeypatch.setenv("NAS_PLUGINS", str(mine))
     layers = [{"type": "Conv2d", "filters": 8}, {"type": "SqueezeExcitation"}, {"type": "GlobalAveragePool"}]
     assert Architecture.from_dict({"layers": layers}).parameters((1, 8, 8), 2) == 80 + 42 + 18
+
+
+def test_a_layer_that_does_not_work_now_is_no_damage(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lines are sound: no repair may drop them, however the file of the plugin is broken."""
+    monkeypatch.chdir(tmp_path)
+    folder, file = tmp_path / "plugins", tmp_path / "plugins" / "squeeze_excitation.py"
+    shutil.copytree(mine, folder)
+    plugins.offer([folder])
+    attention = {"type": "SqueezeExcitation", "reduction": 2}
+    layers = [{"type": "Conv2d", "filters": 8}, attention, {"type": "GlobalAveragePool"}]
+    path = tmp_path / FILE
+    with Journal(path) as journal:
+        journal.begin({"config": {}})
+        journal.append(finished(job(Architecture.from_dict({"layers": layers}))))
+    before, sound = path.read_bytes(), file.read_text()
+    for broken in (f"import no_such_package\n{sound}", sound.replace("reduction", "ratio")):
+        file.write_text(broken)
+        plugins._layer_of_file.cache_clear()
+        with pytest.raises(JournalError, match="cannot be repaired: "):
+            repair(tmp_path)
+        state = State.of(tmp_path)
+        assert (state.status, "no entry of a journal" in state.detail) == ("unreadable", False)
+        with locked(path):
+            assert State.of(tmp_path).status == "running"
+            with pytest.raises(JournalError, match="is being searched by another process"):
+                locked(path)
+    assert path.read_bytes() == before
 
 
 def test_two_layers_of_one_name_are_an_error(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

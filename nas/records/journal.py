@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from nas.errors import JournalError, StorageError, UnknownLayerError
+from nas.errors import JournalError, NasError, StorageError
 from nas.files import write_whole
 from nas.records.observer import Observer
 from nas.records.outcome import Outcome
@@ -172,7 +172,7 @@ def locked(path: Path) -> FileLock:
     except Timeout:
         try:
             sessions = read(path)[0].sessions
-        except JournalError:
+        except NasError:
             sessions = []
         writer = f"process {sessions[-1].process} on {sessions[-1].host}" if sessions else "another process"
         raise JournalError(f"{path.parent} is being searched by {writer}: wait for it, or end it") from None
@@ -204,7 +204,8 @@ def repair(folder: Path) -> tuple[int, int]:
         The number of lines that were kept, and of those that were not.
 
     Raises:
-        JournalError: no line is whole, the journal is of another version, or a process is writing it.
+        JournalError: no line is whole, the journal is of another version, a layer in it cannot be used now, or a
+            process is writing it.
     """
     path = folder / FILE
     with locked(path):
@@ -235,7 +236,7 @@ def _whole_lines(every: list[bytes], path: Path) -> tuple[list[bytes], int]:
             continue
         try:
             record.take(entry)
-        except (JournalError, UnknownLayerError) as error:  # of another version, or with a plugin's layer
+        except NasError as error:  # of another version, or with a layer that does not work now: the line is sound
             raise JournalError(f"{path} cannot be repaired: {error}") from None
         except WRONG:
             lost += 1

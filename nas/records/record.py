@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from nas import checks
 from nas.architecture.architecture import Limits
-from nas.errors import JournalError, NasError, UnknownLayerError, quoted
+from nas.errors import JournalError, NasError, quoted
 from nas.objectives import Objective, scored
 from nas.records.outcome import COMPARED_WITH, Comparison, Header, Outcome
 from nas.spaces.space import Candidate
@@ -268,6 +268,7 @@ def read(path: Path) -> tuple[Record, int]:
 
     Raises:
         JournalError: it cannot be read, or is of another version; or a line, which is named, is damaged.
+        NasError: a network in it cannot be made now, for example because the plugin of a layer is missing.
     """
     record, whole = Record(path), 0
     try:
@@ -284,8 +285,8 @@ def read(path: Path) -> tuple[Record, int]:
                 record.take(entry)
             except JournalError as error:
                 raise JournalError(f"{path} cannot be read: {error}") from None
-            except UnknownLayerError as error:
-                raise UnknownLayerError(f"{path} cannot be read: {error}") from None
+            except NasError as error:  # its checksum holds: it is the layer of a plugin that does not work now
+                raise NasError(f"{path} cannot be read: {error}") from None
             except WRONG as error:
                 raise JournalError(f"{where}: this is no entry of a journal ({error!r:.100})") from None
             whole += len(line)

@@ -16,7 +16,7 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.backbones import BACKBONES
 from nas.architecture.known import KNOWN
 from nas.architecture.layers import Pretrained
-from nas.errors import JournalError, NasError, UnknownLayerError, UsageError, plain, unknown
+from nas.errors import JournalError, NasError, UsageError, plain, unknown
 from nas.records.journal import FILE, LOCK, is_running
 from nas.records.record import RUNS, Record, place, read
 
@@ -134,7 +134,7 @@ class State:
 
     folder: Path
     record: Record  # as far as it can be read
-    status: str  # running, interrupted, finished, failed, damaged, unreadable (a plugin's layer is missing)
+    status: str  # running, interrupted, finished, failed, damaged, unreadable (a plugin's layer does not work)
     detail: str = ""  # the process, the error message, or the reason
 
     @classmethod
@@ -143,9 +143,9 @@ class State:
         running = is_running(folder)
         try:
             record = read(folder / FILE)[0]
-        except (JournalError, UnknownLayerError) as error:
+        except NasError as error:
             status = "damaged" if isinstance(error, JournalError) else "unreadable"
-            return cls(folder, Record(folder / FILE), status, str(error))
+            return cls(folder, Record(folder / FILE), "running" if running else status, str(error))
         latest = record.sessions[-1] if record.sessions else None
         process = f"process {latest.process} on {latest.host}" if latest else ""
         if running:
