@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nas.architecture.architecture import Architecture
     from nas.architecture.layer import Layer
     from nas.data.dataset import Dataset
+    from nas.data.plugin import DatasetPlugin
     from nas.errors import NasError
     from nas.experiment import Experiment
     from nas.records.outcome import Outcome
@@ -35,6 +36,7 @@ _MODULES = {
     "Architecture": "nas.architecture.architecture",
     "Candidate": "nas.spaces.space",
     "Dataset": "nas.data.dataset",
+    "DatasetPlugin": "nas.data.plugin",
     "Experiment": "nas.experiment",
     "Layer": "nas.architecture.layer",
     "NasError": "nas.errors",
@@ -48,8 +50,8 @@ _MODULES = {
     "train": "nas.run.runs",
 }
 
-__all__ = ["Architecture", "Candidate", "Dataset", "Experiment", "Layer", "NasError", "Outcome", "SearchSpace"]
-__all__ += ["Strategy", "Trial", "load", "resume", "search", "train"]
+__all__ = ["Architecture", "Candidate", "Dataset", "DatasetPlugin", "Experiment", "Layer", "NasError", "Outcome"]
+__all__ += ["SearchSpace", "Strategy", "Trial", "load", "resume", "search", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,8 +29,7 @@ from nas.errors import OptionError, UsageError, label, plain, quoted, unknown
 from nas.files import read_small
 from nas.objectives import Objective
 from nas.records.observer import Observer
-from nas.records.outcome import Outcome
-from nas.records.searches import GIVEN
+from nas.records.outcome import GIVEN, Outcome
 from nas.toml import place_of, read_table, written, written_key
 from nas.training.recipe import Recipe, recipe_of, table_of
 
@@ -207,6 +206,9 @@ class Experiment(BaseModel):
         text = read_small(path)
         values = read_table(path, text)
         options, own = values.get("options", {}), changes.get("options", {})
+        if not isinstance(own, dict):
+            cls.of(options=own)  # an error
+        trusted = installed.folders(cls.of(plugins=changes.get("plugins", ())).plugins)
         if isinstance(options, dict):
             flat: dict[str, Any] = {}
             for name, value in options.items():  # `space.filters = 2` is a table in TOML
@@ -219,7 +221,6 @@ class Experiment(BaseModel):
             head, _, option = name.partition(".")
             changed = option in own if head == "options" else head in changes or name in own  # "recipe.shift"
             raise UsageError(message if changed else f"{place_of(path, text, name)}: {message}") from None
-        trusted = installed.folders(changes.get("plugins", ()))
         for folder in cls.of(plugins=values.get("plugins", ())).plugins:
             if Path(os.path.realpath(folder)) not in trusted:  # resolve() raises for a loop of links
                 place, name = place_of(path, text, "plugins"), plain(str(folder))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 
 from nas import plugins
 from nas.architecture.architecture import Limits
-from nas.errors import ArchitectureError, NasError, PluginError
+from nas.architecture.layer import Layer
+from nas.errors import ArchitectureError, NasError, PluginError, UnknownLayerError, plain, quoted
 from nas.evaluation.evaluator import Evaluator
 from nas.evaluation.halving import in_order
 from nas.records.observer import Observer
@@ -115,16 +116,18 @@ class Search:
                 f"the strategy {self.name} must return a list of Candidates from ask, not {proposed!r:.80}"
             )
         for candidate in proposed[:count]:  # the journal must be able to write each and read it back
-            problem: object = candidate
+            problem: object = f"{quoted(dict(candidate.choices))} or its network is read back as another"
             try:
                 text = json.dumps(candidate.to_dict(), allow_nan=False)
                 if Candidate.from_dict(json.loads(text)) == candidate:
                     continue
+            except UnknownLayerError as error:
+                kinds = {type(layer) for layer in candidate.architecture.layers}
+                raise _homeless(kinds) or error from None
             except (TypeError, ValueError, AttributeError, RecursionError, NasError) as error:
                 problem = error
-            raise PluginError(
-                f"the strategy {self.name} must propose candidates of plain data (JSON): {problem!r:.200}"
-            )
+            reason = plain(str(problem))[:200]
+            raise PluginError(f"the strategy {self.name} must propose candidates of plain data (JSON): {reason}")
         return proposed[:count]
 
     def _evaluate(self, jobs: Sequence[Job]) -> list[Trial]:
@@ -141,3 +144,17 @@ class Search:
             trials.append(trial)
             self.observer.told(trial)
         return in_order(jobs, trials)
+
+
+def _homeless(kinds: Iterable[type[Layer]]) -> PluginError | None:
+    """The error about a layer whose class is in no file of plugins, as in a notebook."""
+    for kind in kinds:
+        try:
+            plugins.layer(kind.__name__)
+        except UnknownLayerError:
+            place = "a notebook or script" if kind.__module__ == "__main__" else kind.__module__
+            return PluginError(
+                f"the layer {kind.__name__} is defined in {place}, where workers cannot find it: "
+                "save the class in a file of plugins/"
+            )
+    return None

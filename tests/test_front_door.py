@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +90,17 @@ def test_a_search_with_objects_goes_on_with_the_same_objects_alone(tmp_path: Pat
     assert whole.header.config["strategy"] == "object:Draws"
     assert whole.header.dataset["name"] == "blobs"
     folder = tmp_path / "stopped"
-    with pytest.raises(Interrupted, match=r"go on with: nas\.resume\(.*strategy=Draws, space=Tiny, dataset=Blobs"):
+    with pytest.raises(
+        Interrupted, match=r"go on in Python with: nas\.resume\(.*strategy=Draws, space=Tiny, dataset=Blobs"
+    ):
         nas.search(**OURS, out=folder, observers=[Stop(2)])
     assert "nas.resume(FOLDER, strategy=Draws, space=Tiny" in (folder / "search.toml").read_text()
+    for page in (
+        CliRunner().invoke(cli, ["show", str(folder)]).output,
+        report(read(folder / FILE)[0]).split("toml")[0],
+    ):
+        assert "Draws" in page
+        assert "object:" not in page
     result = CliRunner().invoke(cli, ["resume", str(folder)])
     assert result.exit_code == 2
     last = result.output.splitlines()[-1]
@@ -122,7 +132,7 @@ def test_a_class_is_what_its_name_is(tmp_path: Path) -> None:
     classes = {"strategy": plugins.find("strategy", "random-search", [PLUGINS]), "evaluator": INLINE}
     experiment = nas.Experiment.of(**{**OURS, **classes, "trials": 1})
     by_class = nas.search(experiment, trials=6, out=tmp_path / "classes")
-    assert (by_name.header.kind, by_class.header.kind) == ("random-search", "object:RandomSearch")
+    assert (by_name.header.kind, by_class.header.kind) == ("random-search", "RandomSearch")
     assert results(tmp_path / "names") == results(tmp_path / "classes")
 
 
@@ -140,6 +150,9 @@ def test_a_class_is_what_its_name_is(tmp_path: Path) -> None:
         ({"strategy": 3}, "strategy = 3: input should be a valid string"),
         ({"options": {"space.filters": 3}}, "the space is an object.*leave out the option space.filters"),
         ({"options": {"depth": 3}}, "there is no option of Draws 'depth'"),
+        ({"observers": Stop(1)}, "observers = .*: it should be a list of objects of Observer"),
+        ({"observers": [print]}, "observers = .*: it should be a list of objects of Observer"),
+        ({"plugins": "pl"}, "plugins = 'pl': input should be a valid tuple"),
         ({"trails": 3}, "there is no setting 'trails'; did you mean 'trials'"),
     ],
     ids=lambda value: str(list(value)) if isinstance(value, dict) else "",
@@ -148,6 +161,27 @@ def test_a_mistake_in_python_is_one_line(tmp_path: Path, settings: dict[str, Any
     with pytest.raises(NasError, match=words):
         nas.search(**{**OURS, **settings}, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_argument_of_a_wrong_type_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "search.toml"
+    path.write_text("trials = 3")
+    calls: list[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any], str]] = [
+        (nas.search, (5,), {}, "5 is no Experiment and no path of one"),
+        (nas.search, ({"trials": 3},), {}, "{'trials': 3} is no Experiment"),
+        (nas.train, ("lecture",), {"seeds": "2"}, "seeds = '2': it should be a whole number"),
+        (nas.train, ("lecture",), {"observers": 3}, "observers = 3"),
+        (nas.Experiment.read, (path,), {"options": None}, "options = None: input should be a valid dictionary"),
+        (nas.Experiment.read, (path,), {"plugins": ["pl"]}, ""),
+        *((call, (tmp_path,), {"plugins": "pl"}, "plugins = 'pl'") for call in (nas.load, nas.resume)),
+    ]
+    for call, arguments, named, words in calls:
+        if words:
+            with pytest.raises(UsageError, match=re.escape(words)):
+                call(*arguments, **named)
+        else:
+            call(*arguments, **named)
+    assert not plugins._offered
 
 
 def test_options_reach_a_class_that_is_given() -> None:

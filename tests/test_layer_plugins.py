@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ from command import QUICK, error_line, inline, nas
 from conftest import finished, job
 from PIL import Image
 
+import nas as front_door
 from nas import plugins
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layer import Layer, Shape, setting
 from nas.architecture.layers import Add, Conv2d, GlobalAveragePool
-from nas.errors import ArchitectureError, JournalError, PluginError
+from nas.errors import ArchitectureError, JournalError, NasError, PluginError
 from nas.records.journal import FILE, Journal, locked, repair
 from nas.records.record import read
 from nas.records.searches import State
@@ -101,6 +103,42 @@ def test_a_name_in_a_file_imports_nothing_that_is_not_offered(
     assert Architecture.from_dict({"layers": layers}).parameters((1, 8, 8), 2) == 80 + 42 + 18
 
 
+def test_a_changed_layer_is_noticed_where_networks_have_it(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(mine, tmp_path / "plugins")
+    for name in ("random_search", "inline"):
+        shutil.copy(EXAMPLES / f"{name}.py", folder)
+    quick = ["--space", "attentive", *QUICK, "--mlflow", "off", "--evaluator", "inline"]
+    inline("search", *quick, "--trials", "4", "--out", "run")
+    for name, code in (("unused", "Unused"), ("squeeze_excitation", "SqueezeExcitation")):
+        file = folder / f"{name}.py"
+        file.write_text(
+            f"{(EXAMPLES / 'squeeze_excitation.py').read_text().replace('SqueezeExcitation', code)}#\n"
+        )
+    line = inline("resume", "run", "--trials", "5", code=1).stderr
+    assert "run has changed since it began: the source of the layer SqueezeExcitation has changed. --force" in line
+    shutil.copy(EXAMPLES / "squeeze_excitation.py", folder)
+    (folder / "unused.py").write_text((folder / "unused.py").read_text() + "#\n")
+    inline("resume", "run", "--trials", "5")
+    (folder / "unused.py").unlink()
+    inline("resume", "run", "--trials", "6")
+    best = {"layers": [{"type": "SqueezeExcitation", "reduction": 2}, {"type": "GlobalAveragePool"}]}
+    Path("arch.json").write_text(json.dumps(best))
+    shutil.move(folder, tmp_path / "elsewhere")
+    outcome = front_door.train(
+        "arch.json", plugins=["elsewhere"], dataset="shapes", options={"dataset.images": 200}, epochs=0.1,
+        evaluator="inline", mlflow="off", out="trained",
+    )  # fmt: skip
+    plugins._offered.clear()
+    with pytest.raises(NasError, match="there is no layer 'SqueezeExcitation'"):
+        front_door.load("trained")
+    assert front_door.load("trained", plugins=["elsewhere"])(
+        torch.zeros(1, *outcome.header.limits.input_shape)
+    ).shape == (1, 3)
+
+
 def test_a_layer_that_does_not_work_now_is_no_damage(
     mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +201,6 @@ def test_the_contract_finds_a_broken_layer(
 
 
 def test_a_module_that_has_no_source_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nas.errors import NasError
     from nas.winner.best import Description
     from nas.winner.export.source_code import source_code
 

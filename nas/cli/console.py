@@ -69,7 +69,7 @@ class View(Observer):
         config, data = header.config, header.dataset
         if header.note:
             self.console.print(f"note: {plain(header.note)}", style="yellow", soft_wrap=True)
-        self.phase, task = "searching", f"{header.kind} on {config.get('space')}"
+        self.phase, task = "searching", f"{header.kind} on {header.settings.get('space')}"
         if header.kind == "train":
             self.phase, task = "training", f"training {config['network']}"
         sizes = f"{data['train']:,} images to train, {data['validation']:,} to validate"

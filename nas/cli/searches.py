@@ -84,7 +84,7 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
         return
     _say(_summary(state))
     if state.status not in ("finished", "running") and "strategy" in config:
-        _say(f"go on with: {searches.resume_command(state.folder, config)}")
+        _say(searches.go_on(state.folder, config))
     from nas.cli import console
 
     console.show_leaders(_best(state)[:SHOWN])
@@ -139,7 +139,7 @@ def repair(search: str | None) -> None:
         return
     _say(f"{folder.name}: {kept} lines are kept and {lost} are not; the old journal is beside it")
     config = searches.State.of(folder).record.about.get("config", {})
-    _say(f"go on with: {searches.resume_command(folder, config)}")
+    _say(searches.go_on(folder, config))
 
 
 def _say(text: str) -> None:
@@ -161,6 +161,8 @@ def _best(state: State) -> list[Trial]:
 
 
 def _plain(state: State) -> dict[str, Any]:
+    from nas.records.outcome import GIVEN
+
     record = state.record
     config = record.about.get("config", {})
     best = _best(state)
@@ -169,7 +171,7 @@ def _plain(state: State) -> dict[str, Any]:
         "state": state.status,
         "words": state.detail,
         "begun": record.sessions[0].at if record.sessions else None,
-        "strategy": config.get("strategy", "train"),
+        "strategy": str(config.get("strategy", "train")).removeprefix(GIVEN),
         "dataset": record.about.get("dataset", {}).get("name"),
         "trials": len(record.told),
         "failed": sum(told.trial.failure is not None for told in record.told),

@@ -26,7 +26,7 @@ def search_tags(header: Header) -> dict[str, str]:
     """The tags of a search's run."""
     return {
         "nas.note": header.note,
-        "space": header.config.get("space", ""),
+        "space": header.settings.get("space", ""),
         "dataset": header.dataset["name"],
         "dataset_fingerprint": header.dataset["fingerprint"],
     }

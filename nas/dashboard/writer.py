@@ -118,7 +118,7 @@ class Writer:
         """Log the configuration and the data. A changed setting becomes a tag: parameters cannot change."""
         from mlflow.exceptions import MlflowException
 
-        params = {key(name): str(value)[:LONGEST] for name, value in flat(self._header.config)}
+        params = {key(name): str(value)[:LONGEST] for name, value in flat(self._header.settings)}
         known = search.data.params if search else {}
         new = {name: value for name, value in params.items() if name not in known}
         changed = {f"changed.{name}": value for name, value in params.items() if known.get(name, value) != value}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Concatenate, ParamSpec
 
+from nas.errors import UsageError, quoted
 from nas.records.outcome import Header, Outcome
 from nas.spaces.space import Candidate
 from nas.trial import Trial
@@ -34,7 +35,7 @@ class Observer:
         """A training has ended, for any number of epochs: it is in the journal."""
 
     def told(self, trial: Trial) -> None:
-        """A candidate has passed through all its rungs: the strategy will be told this trial of it."""
+        """A candidate is finished; the strategy gets this trial."""
 
     def selecting(self, jobs: int, epochs: float) -> None:
         """The search is over: the finalists are trained again, ``jobs`` trainings of ``epochs`` each."""
@@ -67,6 +68,8 @@ class Observers(Observer):
     """Several observers as one. Each is told everything, in their order; a warning is passed on only once."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
+        if not isinstance(observers, list | tuple) or not all(isinstance(one, Observer) for one in observers):
+            raise UsageError(f"observers = {quoted(observers)}: it should be a list of objects of Observer")
         self.observers = tuple(observers)
         self._warnings = set[str]()
 

@@ -12,6 +12,10 @@ from nas.objectives import Objective
 from nas.statistics import deviation, difference_by_chance, interval, mean
 from nas.trial import Trial
 
+# Stands in the record before the name of a class, where a strategy, space, data set or evaluator was given as a
+# Python object. No file holds the object: the search goes on only with the same one.
+GIVEN = "object:"
+
 
 @dataclass(frozen=True)
 class Header:
@@ -40,7 +44,12 @@ class Header:
     @property
     def kind(self) -> str:
         """The strategy that searched, or ``train`` where one network was trained without a search."""
-        return str(self.config.get("strategy", "train"))
+        return str(self.settings.get("strategy", "train"))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration for people: a class that was given in Python stands there by its name alone."""
+        return {k: v.removeprefix(GIVEN) if isinstance(v, str) else v for k, v in self.config.items()}
 
 
 COMPARED_WITH = {"second": "the second finalist", "lecture": "the lecture's network"}

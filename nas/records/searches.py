@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,12 +18,11 @@ from nas.architecture.known import KNOWN
 from nas.architecture.layers import Pretrained
 from nas.errors import JournalError, NasError, UsageError, plain, unknown
 from nas.records.journal import FILE, LOCK, is_running
+from nas.records.outcome import GIVEN
 from nas.records.record import RUNS, Record, place, read
 
 TOML = "search.toml"
-# Stands in the record before the name of a class, where a strategy, space, data set or evaluator was given as a
-# Python object. No file holds the object: the search goes on only with the same one.
-GIVEN = "object:"
+LAYER = "layer "  # begins the name of a layer in the section of plugins
 WINNER = Path("best/architecture.json")
 # What may change between two sessions of a search without changing what it finds.
 FREE = frozenset({"trials", "time_limit", "workers", "mlflow", "data_dir", "plugins"})
@@ -162,20 +161,29 @@ def resume_command(folder: Path, config: Mapping[str, Any]) -> str:
 
     It names the folders of plugins again, because their code will run.
     """
+    folders = [str(path) for path in config.get("plugins", ())]
     objects = {kind: str(name).removeprefix(GIVEN) for kind, name in config.items() if str(name).startswith(GIVEN)}
     if objects:
+        objects |= {"plugins": str(folders)} if folders else {}
         again = ", ".join(f"{kind}={name}" for kind, name in objects.items())
-        return f"nas.resume({place(folder)!r}, {again}) in Python"
-    options = [part for path in config.get("plugins", ()) for part in ("--plugins", str(path))]
+        return f"nas.resume({place(folder)!r}, {again})"
+    options = [part for path in folders for part in ("--plugins", path)]
     return shlex.join(["nas", "resume", place(folder), *options])
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def go_on(folder: Path, config: Mapping[str, Any]) -> str:
+    """The advice to resume a search: see `resume_command`."""
+    command = resume_command(folder, config)
+    return f"go on in Python with: {command}" if command.startswith("nas.") else f"go on with: {command}"
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], used: Collection[str] = ()) -> list[str]:
     """The changes of a search since it began that can change its result, a line for each.
 
     Args:
         before: the header in its journal.
         now: the header that this process would write.
+        used: the names of the layers in its networks; the source of any other layer has changed no result.
     """
     then, own = before.get("config", {}), now.get("config", {})
     changes = [
@@ -187,5 +195,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if old and old != now["dataset"]["fingerprint"]:
         changes.append(f"the images of {now['dataset']['name']} have changed (their fingerprint was {old})")
     sources = before.get("plugins", {})
-    changed = [kind for kind, source in now["plugins"].items() if sources.get(kind, source) != source]
+    now_used = {
+        k: s for k, s in now["plugins"].items() if k.removeprefix(LAYER) in used or not k.startswith(LAYER)
+    }
+    changed = [kind for kind, source in now_used.items() if sources.get(kind, source) != source]
     return changes + [f"the source of the {kind} has changed" for kind in changed]

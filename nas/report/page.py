@@ -45,7 +45,7 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
     shown = outcome.winner if outcome else next(iter(best), None)
     failures = Counter(plain(trial.failure.message) for trial in trials if trial.failure)
     seconds = outcome.seconds if outcome else record.seconds
-    config = {**header.config, "recipe": header.recipe}
+    config = {**header.settings, "recipe": header.recipe}
     settings = {k.replace("_", " "): config[k] for k in SETTINGS if config.get(k) not in (None, "", [])}
     settings |= dict(config.get("options") or {})
     try:

@@ -98,8 +98,7 @@ def recorded(resolved: Resolved, start: Start, observers: Sequence[Observer]) ->
             with suppress(StorageError):
                 journal.stopped("interrupted", "")
             run.observer.interrupted()
-            command = searches.resume_command(run.header.folder, run.header.config)
-            advice = "" if resolved.training else f"; go on with: {command}"
+            advice = "" if resolved.training else f"; {searches.go_on(run.header.folder, run.header.config)}"
             raise Interrupted(f"interrupted{advice}") from None
         finally:
             try:
@@ -130,8 +129,9 @@ def _journal(resolved: Resolved, start: Start, observer: Observer) -> Iterator[J
 
 def _compare(journal: Journal, header: dict[str, Any], observer: Observer, *, force: bool) -> None:
     """Warn of changes since the search began; refuse those that would change the result, unless forced."""
-    before = journal.record.about
-    changes = searches.differences(before, header) if "config" in before else []  # without, it had not begun
+    before, networks = journal.record.about, [key.job.candidate for key in journal.record.trials.values()]
+    used = {type(layer).__name__ for network in networks for layer in network.architecture.layers}
+    changes = searches.differences(before, header, used) if "config" in before else []  # without, it had not begun
     if changes and not force:
         name, listed = journal.path.parent.name, "; ".join(changes)
         raise JournalError(f"{name} has changed since it began: {listed}. --force goes on with it")

@@ -36,7 +36,8 @@ def resume(
     Raises:
         NasError: the search cannot go on; the message says why.
     """
-    plugins.offer(map(Path, changes.get("plugins", ())))  # the journal may name their layers
+    Observers(observers)  # checks them
+    plugins.offer(Experiment.of(plugins=changes.get("plugins", ())).plugins)  # the journal may name their layers
     folder = searches.named(None if search is None else str(search), needs=searches.TOML)
     if not (folder / searches.TOML).is_file():
         raise UsageError(

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nas import plugins
 from nas.architecture.architecture import Architecture
-from nas.errors import UsageError
+from nas.errors import UsageError, quoted
 from nas.evaluation.halving import SuccessiveHalving, in_order
 from nas.experiment import Experiment
 from nas.records import searches
-from nas.records.observer import Observer
+from nas.records.observer import Observer, Observers
 from nas.records.outcome import Outcome
 from nas.run import selection
 from nas.run.conclude import conclude
@@ -50,9 +51,12 @@ def search(
     Raises:
         NasError: a mistake that the user can correct; the message says how.
     """
+    Observers(observers)  # checks them
     if isinstance(experiment, Experiment):
         experiment = experiment.changed(**settings) if settings else experiment
     else:
+        if experiment is not None and not isinstance(experiment, str | Path):
+            raise UsageError(f"{quoted(experiment)} is no Experiment and no path of one: nas.search(trials=3)")
         experiment = Experiment.read(Path(experiment), **settings) if experiment else Experiment.of(**settings)
     trials = experiment.trials or (None if experiment.time_limit else DEFAULT_TRIALS)
     experiment = experiment.model_copy(update={"trials": trials})
@@ -130,14 +134,16 @@ def train(
     Raises:
         NasError: a mistake that the user can correct; the message says how.
     """
+    Observers(observers)  # checks them
+    if type(seeds) is not int or seeds < 1:
+        raise UsageError(f"seeds = {quoted(seeds)}: it should be a whole number, 1 or more")
+    wrong = sorted(SEARCH_ONLY & settings.keys())
+    experiment = Experiment.of(**{"workers": 1 if seeds == 1 else "auto", **settings})
+    plugins.offer(experiment.plugins)  # the network may have their layers
     if isinstance(network, Architecture):
         name, architecture = network.id, network
     else:
         name, architecture = searches.any_network(str(network))
-    if seeds < 1:
-        raise UsageError(f"seeds = {seeds}: at least one training is needed")
-    wrong = sorted(SEARCH_ONLY & settings.keys())
-    experiment = Experiment.of(**{"workers": 1 if seeds == 1 else "auto", **settings})
     wrong += [f"the option {name}" for name in experiment.options if not name.startswith(TRAINING_OPTIONS)]
     if wrong:
         raise UsageError(f"{wrong[0]} is for searches, and this is a training of one network: leave it out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +13,9 @@ from nas.architecture.architecture import Architecture, Row, read_dict
 from nas.architecture.layers import Shape
 from nas.data.plugin import FRAMINGS
 from nas.errors import NasError, StorageError, quoted
+from nas.experiment import Experiment
 from nas.files import write_whole
+from nas.plugins import offer
 from nas.winner.export import PLACES
 from nas.winner.weights import restored
 
@@ -87,15 +90,17 @@ def read_best(best: Path) -> tuple[Description, Network]:
         raise NasError(f"{best} does not hold a trained network: {error}") from None
 
 
-def load(folder: str | Path) -> Network:
+def load(folder: str | Path, *, plugins: Sequence[str | Path] = ()) -> Network:
     """The trained network of a search or a training, in evaluation mode: see `load_network`.
 
     Args:
         folder: the folder of the search or the training, or ``best`` in it.
+        plugins: folders of plugins: their layers may be in the network, and their code may run.
 
     Raises:
         NasError: there is no trained network, or one of its files is damaged.
     """
+    offer(Experiment.of(plugins=plugins).plugins)
     best = Path(folder) / "best"
     return load_network(best if best.is_dir() else Path(folder))
 
