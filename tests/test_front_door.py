@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from click.testing import CliRunner
 from command import results
 from conftest import Tiny
+from torch import nn
 
 import nas
 from nas import plugins
+from nas.architecture.layer import Shape
 from nas.architecture.layers import Conv2d, GlobalAveragePool
 from nas.cli.main import cli
 from nas.dashboard.runs import flat
@@ -26,6 +29,7 @@ from nas.errors import Interrupted, JournalError, NasError, UsageError
 from nas.records.journal import FILE
 from nas.records.observer import Observer
 from nas.records.record import entry_of, line_of, lines, read
+from nas.records.searches import go_on
 from nas.report.page import report
 from nas.run import resolve
 from nas.training.recipe import RECIPES, Recipe
@@ -111,6 +115,37 @@ def test_a_search_with_objects_goes_on_with_the_same_objects_alone(tmp_path: Pat
     outcome = nas.resume(folder, **objects)
     assert outcome.test_accuracy == whole.test_accuracy
     assert results(folder) == results(tmp_path / "whole")
+
+
+def test_the_advice_to_go_on_names_the_plugins_again() -> None:
+    advice = go_on(Path("/a/run"), {"strategy": "object:Draws", "plugins": ["pl"]})
+    assert advice == "go on in Python with: nas.resume('/a/run', strategy=Draws, plugins=['pl'])"
+
+
+@dataclass(frozen=True)
+class Homeless(nas.Layer):
+    """A layer that stands in no file of plugins."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
+    def module(self, shape: Shape) -> nn.Module:
+        return nn.Identity()
+
+
+class Proposes(Draws):
+    """Proposes a layer that no worker can find."""
+
+    def ask(self, count: int) -> list[nas.Candidate]:
+        return [nas.Candidate(nas.Architecture((Homeless(), GlobalAveragePool())))]
+
+
+def test_a_layer_outside_of_plugin_files_is_refused_in_one_line(tmp_path: Path) -> None:
+    message = (
+        f"the layer Homeless is defined in {__name__}, where workers cannot find it: save the class in a file"
+    )
+    with pytest.raises(NasError, match=f"^{re.escape(message)}"):
+        nas.search(**{**OURS, "strategy": Proposes}, out=tmp_path / "out")
 
 
 class Other(Draws):

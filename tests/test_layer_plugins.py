@@ -108,7 +108,7 @@ def test_a_changed_layer_is_noticed_where_networks_have_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = shutil.copytree(mine, tmp_path / "plugins")
-    for name in ("random_search", "inline"):
+    for name in ("inline", "shapes"):
         shutil.copy(EXAMPLES / f"{name}.py", folder)
     quick = ["--space", "attentive", *QUICK, "--mlflow", "off", "--evaluator", "inline"]
     inline("search", *quick, "--trials", "4", "--out", "run")
@@ -120,7 +120,8 @@ def test_a_changed_layer_is_noticed_where_networks_have_it(
     line = inline("resume", "run", "--trials", "5", code=1).stderr
     assert "run has changed since it began: the source of the layer SqueezeExcitation has changed. --force" in line
     shutil.copy(EXAMPLES / "squeeze_excitation.py", folder)
-    (folder / "unused.py").write_text((folder / "unused.py").read_text() + "#\n")
+    with (folder / "unused.py").open("a") as file:
+        file.write("#")
     inline("resume", "run", "--trials", "5")
     (folder / "unused.py").unlink()
     inline("resume", "run", "--trials", "6")
@@ -134,9 +135,8 @@ def test_a_changed_layer_is_noticed_where_networks_have_it(
     plugins._offered.clear()
     with pytest.raises(NasError, match="there is no layer 'SqueezeExcitation'"):
         front_door.load("trained")
-    assert front_door.load("trained", plugins=["elsewhere"])(
-        torch.zeros(1, *outcome.header.limits.input_shape)
-    ).shape == (1, 3)
+    network = front_door.load("trained", plugins=["elsewhere"])
+    assert network(torch.zeros(1, *outcome.header.limits.input_shape)).shape[0] == 1
 
 
 def test_a_layer_that_does_not_work_now_is_no_damage(
