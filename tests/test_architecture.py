@@ -263,10 +263,7 @@ def test_a_graph_is_written_and_read_and_a_chain_is_written_as_ever() -> None:
     ("layers", "words"),
     [
         ([{"type": "Flatten", "inputs": [1]}], "layer 1 .* names layer 1 as an input, .* name 0"),
-        (
-            [{"type": "Flatten", "inputs": [2]}, {"type": "Flatten"}],
-            "layer 1 .* layer 2 .* does not come before",
-        ),
+        ([{"type": "Flatten", "inputs": [2]}, {"type": "Flatten"}], "layer 1 .* layer 2 .* does not come before"),
         ([{"type": "Flatten"}, {"type": "Flatten", "inputs": [0]}], "layer 1 .* leads nowhere"),
         ([{"type": "Flatten"}, {"type": "Add"}], "layer 2 .* merges two inputs or more"),
         ([{"type": "Flatten"}, {"type": "Flatten", "inputs": [0, 1]}], "layer 2 .* takes one input, and names 2"),

@@ -64,23 +64,14 @@ def test_there_is_an_experiment_for_every_strategy() -> None:
             "line 5: there is no field of a recipe 'learning_rat'; did you mean 'learning_rate'",
         ),
         ("[recipe]\nlearning_rate = 0", r"line 4: recipe.learning_rate = 0: should be above 0 and 100 or less"),
-        (
-            "[recipe]\nlabel_smoothing = 1.0",
-            "line 4: recipe.label_smoothing = 1.0: should be 0 or more and below",
-        ),
+        ("[recipe]\nlabel_smoothing = 1.0", "line 4: recipe.label_smoothing = 1.0: should be 0 or more and below"),
         ("[recipe]\nlabel_smoothing = nan", "line 4: recipe.label_smoothing = nan: should be"),
         ("recipe = {batch_size = 0}", "line 3: recipe.batch_size = 0: should be 1 or more"),
         ("[recipe]\nbatch_size = 6.4", "line 4: recipe.batch_size = 6.4: should be a whole number"),
         ("recipe.shift = true", "line 3: recipe.shift = True: should be a whole number"),
         ("recipe.shift = [1]", r"line 3: recipe.shift = \[1\]: should be a whole number"),
-        (
-            "[recipe]\nschedule = 'cosine'",
-            "line 4: recipe.schedule = 'cosine': should be one of one-cycle, con",
-        ),
-        (
-            "[recipe]\nprecision = 'float32'",
-            "line 4: a recipe has no precision: write precision = 'float32'",
-        ),
+        ("[recipe]\nschedule = 'cosine'", "line 4: recipe.schedule = 'cosine': should be one of one-cycle, con"),
+        ("[recipe]\nprecision = 'float32'", "line 4: a recipe has no precision: write precision = 'float32'"),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line_that_names_the_place(tmp_path: Path, line: str, words: str) -> None:

@@ -120,8 +120,8 @@ def test_a_changed_layer_is_noticed_where_networks_have_it(
     line = inline("resume", "run", "--trials", "5", code=1).stderr
     assert "run has changed since it began: the source of the layer SqueezeExcitation has changed. --force" in line
     shutil.copy(EXAMPLES / "squeeze_excitation.py", folder)
-    with (folder / "unused.py").open("a") as file:
-        file.write("#")
+    with (folder / "unused.py").open("a") as unused:
+        unused.write("#")
     inline("resume", "run", "--trials", "5")
     (folder / "unused.py").unlink()
     inline("resume", "run", "--trials", "6")

@@ -301,11 +301,7 @@ def test_a_closed_pipe_does_not_end_a_training(place: Path) -> None:
         (["search", "--dataset", "minst"], 2, "there is no dataset 'minst'; did you mean 'mnist'?"),
         (["search", "--recipe", "lectur"], 2, "there is no recipe 'lectur'; did you mean 'lecture'?"),
         (["search", "--objective", "acuracy"], 2, "there is no metric 'acuracy'; did you mean"),
-        (
-            ["search", "--set", "populaton=3"],
-            2,
-            "there is no option of Evolve 'populaton'; did you mean",
-        ),
+        (["search", "--set", "populaton=3"], 2, "there is no option of Evolve 'populaton'; did you mean"),
         (["search", "--device", "tpu"], 2, "there is no device 'tpu' here"),
         (["search", "--workers", "many"], 2, "workers = 'many'"),
         (["search", "--group", "all"], 2, "group = 'all'"),

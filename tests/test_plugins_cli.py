@@ -57,14 +57,7 @@ def test_the_list_shows_what_is_there_and_what_is_wrong_with_it(empty: Path) -> 
         sys.modules.pop(name, None)
     lines = nas("list", "--plugins", str(folder)).stdout.splitlines()
     heads = [line for line in lines if line and "·" not in line]
-    assert heads == [
-        "strategies",
-        "spaces",
-        "data sets",
-        "evaluators",
-        "layers",
-        "files without a plugin in them",
-    ]
+    assert heads == ["strategies", "spaces", "data sets", "evaluators", "layers", "files without a plugin in them"]
 
     def line(*words: str) -> str:
         [found] = [one for one in lines if all(word in one for word in words)]

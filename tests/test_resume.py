@@ -210,10 +210,7 @@ def test_an_evaluator_that_returns_too_few_or_too_many_is_named(tmp_path: Path, 
             trials = [finished(one) for one in jobs]
             yield from (trials * 2)[:count]
 
-    with (
-        Journal(tmp_path / FILE) as journal,
-        pytest.raises(Exception, match="the evaluator Counts "),
-    ):
+    with Journal(tmp_path / FILE) as journal, pytest.raises(Exception, match="the evaluator Counts "):
         list(CachedEvaluator(Counts(), journal, LOSS).evaluate([job(LECTURE), job(LENET5)]))
 
 

@@ -28,19 +28,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from nas import plugins
-from nas.architecture.architecture import (
-    LARGEST_FILE,
-    Architecture,
-)
+from nas.architecture.architecture import LARGEST_FILE, Architecture
 from nas.architecture.backbones import BACKBONES
 from nas.architecture.known import KNOWN, LECTURE
-from nas.architecture.layers import (
-    Conv2d,
-    Dense,
-    Flatten,
-    Layer,
-    Pretrained,
-)
+from nas.architecture.layers import Conv2d, Dense, Flatten, Layer, Pretrained
 from nas.cli.console import QuietConsole, View
 from nas.cli.main import cli
 from nas.data.dataset import Dataset

@@ -72,71 +72,37 @@ data_dir_option = click.option(
 
 def training_options(command: Command) -> Command:
     """Add the options of every command that trains. They set fields of `Experiment`, which checks them."""
+    # fmt: off
     options = [
-        click.option(
-            "--dataset",
-            metavar="NAME",
-            help="Data set to learn from: mnist, mnist-5k (5,000 images of it), or the name of a plugin. "
-            "Default: auto, which is mnist if it is on this machine or can be downloaded, otherwise "
-            "mnist-5k.",
-        ),
-        click.option(
-            "--data-dir",
-            metavar="FOLDER",
-            type=FOLDER,
-            help="Folder to look for data sets in first. Default: NAS_DATA_DIR, then the user's cache folder.",
-        ),
-        click.option(
-            "--epochs",
-            metavar="N",
-            callback=number,
-            help="Length of a full training in epochs, which are passes over the training images; may be a "
-            "fraction. Default: enough epochs for 14,000 images, at least 1.",
-        ),
-        click.option(
-            "--recipe",
-            metavar="NAME",
-            help="How networks are trained: default (AdamW, one-cycle learning rate, batches of 64 images) or "
-            "lecture (Adam, constant learning rate, batches of 128 images). Default: default.",
-        ),
-        click.option(
-            "--precision",
-            metavar="NAME",
-            help="Number format of the training: float32, tf32 or bfloat16. Default: auto, which is bfloat16 "
-            "if the device has units for it, otherwise float32.",
-        ),
-        click.option(
-            "--device",
-            metavar="NAME",
-            help="Device that trains: cpu, cuda, cuda:1 or mps. Default: auto, which is a CUDA device if "
-            "there is one, otherwise the CPU.",
-        ),
-        click.option(
-            "--group",
-            metavar="N",
-            callback=number,
-            help="Largest number of networks that a GPU trains at the same time. Default: auto, which "
-            "measures what is fastest.",
-        ),
-        click.option(
-            "--seed",
-            metavar="N",
-            callback=number,
-            help="Seed of every random choice: on a CPU, the same seed gives the same result. Default: 0.",
-        ),
-        click.option(
-            "--out",
-            metavar="FOLDER",
-            type=FOLDER,
-            help="New or empty folder for the result. Default: a new folder in runs/, named by date and time.",
-        ),
-        click.option(
-            "--mlflow",
-            metavar="URI",
-            help="Address of the MLflow store that gets the results, or off for none. Default: "
-            "MLFLOW_TRACKING_URI, otherwise the file mlflow.db in this folder.",
-        ),
+        click.option("--dataset", metavar="NAME", help=
+            "Data set to learn from: mnist, mnist-5k (5,000 images of it), or the name of a plugin. Default: "
+            "auto, which is mnist if it is on this machine or can be downloaded, otherwise mnist-5k."),
+        click.option("--data-dir", metavar="FOLDER", type=FOLDER, help=
+            "Folder to look for data sets in first. Default: NAS_DATA_DIR, then the user's cache folder."),
+        click.option("--epochs", metavar="N", callback=number, help=
+            "Length of a full training in epochs, which are passes over the training images; may be a fraction. "
+            "Default: enough epochs for 14,000 images, at least 1."),
+        click.option("--recipe", metavar="NAME", help=
+            "How networks are trained: default (AdamW, one-cycle learning rate, batches of 64 images) or lecture "
+            "(Adam, constant learning rate, batches of 128 images). Default: default."),
+        click.option("--precision", metavar="NAME", help=
+            "Number format of the training: float32, tf32 or bfloat16. Default: auto, which is bfloat16 if the "
+            "device has units for it, otherwise float32."),
+        click.option("--device", metavar="NAME", help=
+            "Device that trains: cpu, cuda, cuda:1 or mps. Default: auto, which is a CUDA device if there is "
+            "one, otherwise the CPU."),
+        click.option("--group", metavar="N", callback=number, help=
+            "Largest number of networks that a GPU trains at the same time. Default: auto, which measures what "
+            "is fastest."),
+        click.option("--seed", metavar="N", callback=number, help=
+            "Seed of every random choice: on a CPU, the same seed gives the same result. Default: 0."),
+        click.option("--out", metavar="FOLDER", type=FOLDER, help=
+            "New or empty folder for the result. Default: a new folder in runs/, named by date and time."),
+        click.option("--mlflow", metavar="URI", help=
+            "Address of the MLflow store that gets the results, or off for none. Default: MLFLOW_TRACKING_URI, "
+            "otherwise the file mlflow.db in this folder."),
     ]
+    # fmt: on
     return reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 

@@ -15,91 +15,44 @@ if TYPE_CHECKING:
     from nas.records.outcome import Outcome
 
 
+# Each option: its name and the kind of its value, then its help.
+# fmt: off
 @click.command()
 @click.argument("experiment", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option(
-    "--strategy",
-    metavar="NAME",
-    help="Method that proposes candidates: evolve, trial-and-error, reference, or the name of a "
-    "plugin. Default: evolve.",
-)
-@click.option(
-    "--space",
-    metavar="NAME",
-    help="Set of networks that candidates come from: cnn, lecture, or the name of a plugin. Default: cnn.",
-)
-@click.option(
-    "--trials",
-    metavar="N",
-    callback=number,
-    help="Number of candidates to try. Default: 40, or as many as fit into the time limit.",
-)
-@click.option(
-    "--time-limit",
-    metavar="TIME",
-    help="Time for the whole run, such as 90s, 10m or 1h30m: 45 % of it for the search, the rest for "
-    "the final selection and the test. Default: no limit.",
-)
-@click.option(
-    "--objective",
-    "objectives",
-    metavar="METRIC",
-    multiple=True,
-    help="Metric that should be large, or with a minus sign before it, small. If the option is "
-    "repeated, the search keeps a Pareto front, and the first metric chooses the winner. "
-    "Default: -validation_loss.",
-)
-@click.option(
-    "--max-parameters",
-    metavar="N",
-    callback=number,
-    help="Largest number of parameters that a candidate may have. Default: no limit.",
-)
-@click.option(
-    "--max-flops",
-    metavar="N",
-    callback=number,
-    help="Largest number of operations that a candidate may need for one image. Default: the limit of "
-    "the space, which is 5,000,000 for cnn and lecture.",
-)
-@click.option(
-    "--batch",
-    metavar="N",
-    callback=number,
-    help="Number of candidates that are proposed together and compete with one another. Default: 8.",
-)
-@click.option(
-    "--rungs",
-    metavar="N",
-    callback=number,
-    help="Number of rungs of successive halving, 1 to 4. Each rung trains the best quarter of the "
-    "candidates of the rung before, for four times as long; with 1, all candidates are trained "
-    "in full. Default: 2.",
-)
-@click.option(
-    "--evaluator",
-    metavar="NAME",
-    help="Where networks are trained: local, which is processes on this machine, or the name of a "
-    "plugin. Default: local.",
-)
-@click.option(
-    "--workers",
-    metavar="N",
-    callback=number,
-    help="Number of processes that train side by side. Default: auto, which is one for each CPU core, "
-    "or one for a GPU.",
-)
+@click.option("--strategy", metavar="NAME", help=
+    "Method that proposes candidates: evolve, trial-and-error, reference, or the name of a plugin. Default: "
+    "evolve.")
+@click.option("--space", metavar="NAME", help=
+    "Set of networks that candidates come from: cnn, lecture, or the name of a plugin. Default: cnn.")
+@click.option("--trials", metavar="N", callback=number, help=
+    "Number of candidates to try. Default: 40, or as many as fit into the time limit.")
+@click.option("--time-limit", metavar="TIME", help=
+    "Time for the whole run, such as 90s, 10m or 1h30m: 45 % of it for the search, the rest for the final "
+    "selection and the test. Default: no limit.")
+@click.option("--objective", "objectives", metavar="METRIC", multiple=True, help=
+    "Metric that should be large, or with a minus sign before it, small. If the option is repeated, the search "
+    "keeps a Pareto front, and the first metric chooses the winner. Default: -validation_loss.")
+@click.option("--max-parameters", metavar="N", callback=number, help=
+    "Largest number of parameters that a candidate may have. Default: no limit.")
+@click.option("--max-flops", metavar="N", callback=number, help=
+    "Largest number of operations that a candidate may need for one image. Default: the limit of the space, "
+    "which is 5,000,000 for cnn and lecture.")
+@click.option("--batch", metavar="N", callback=number, help=
+    "Number of candidates that are proposed together and compete with one another. Default: 8.")
+@click.option("--rungs", metavar="N", callback=number, help=
+    "Number of rungs of successive halving, 1 to 4. Each rung trains the best quarter of the candidates of the "
+    "rung before, for four times as long; with 1, all candidates are trained in full. Default: 2.")
+@click.option("--evaluator", metavar="NAME", help=
+    "Where networks are trained: local, which is processes on this machine, or the name of a plugin. Default: "
+    "local.")
+@click.option("--workers", metavar="N", callback=number, help=
+    "Number of processes that train side by side. Default: auto, which is one for each CPU core, or one for a "
+    "GPU.")
 @plugins_option(expose=True)
 @training_options
-@click.option(
-    "--set",
-    "options",
-    metavar="KEY=VALUE",
-    multiple=True,
-    callback=pairs,
-    help="Option of the strategy, such as population=20. With a prefix, option of another part: "
-    "space.KEY, dataset.KEY, evaluator.KEY or recipe.KEY. May be repeated.",
-)
+@click.option("--set", "options", metavar="KEY=VALUE", multiple=True, callback=pairs, help=
+    "Option of the strategy, such as population=20. With a prefix, option of another part: space.KEY, "
+    "dataset.KEY, evaluator.KEY or recipe.KEY. May be repeated.")
 @json_option
 def search(experiment: Path | None, out: Path | None, as_json: bool, **values: Any) -> None:
     """Search for the best network for a data set, train and test it.
@@ -113,31 +66,16 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, **values: A
 
 @click.command()
 @click.argument("search", required=False)
-@click.option(
-    "--trials",
-    metavar="N",
-    callback=number,
-    help="Number of candidates in all, including the earlier ones. Default: as before.",
-)
-@click.option(
-    "--time-limit",
-    metavar="TIME",
-    help="Time for the whole search, such as 1h30m, including the time that it has taken. Default: as before.",
-)
-@click.option(
-    "--workers",
-    metavar="N",
-    callback=number,
-    help="Number of processes that train side by side. Default: as before.",
-)
-@click.option(
-    "--data-dir", metavar="FOLDER", type=FOLDER, help="Folder to look for data sets in first. Default: as before."
-)
-@click.option(
-    "--mlflow",
-    metavar="URI",
-    help="Address of the MLflow store that gets the results, or off for none. Default: as before.",
-)
+@click.option("--trials", metavar="N", callback=number, help=
+    "Number of candidates in all, including the earlier ones. Default: as before.")
+@click.option("--time-limit", metavar="TIME", help=
+    "Time for the whole search, such as 1h30m, including the time that it has taken. Default: as before.")
+@click.option("--workers", metavar="N", callback=number, help=
+    "Number of processes that train side by side. Default: as before.")
+@click.option("--data-dir", metavar="FOLDER", type=FOLDER, help=
+    "Folder to look for data sets in first. Default: as before.")
+@click.option("--mlflow", metavar="URI", help=
+    "Address of the MLflow store that gets the results, or off for none. Default: as before.")
 @click.option("--force", is_flag=True, help="Go on even if the data or a plugin have changed since the start.")
 @json_option
 @plugins_option(expose=True)
@@ -153,24 +91,13 @@ def resume(search: str | None, as_json: bool, force: bool, **values: Any) -> Non
 
 @click.command()
 @click.argument("network")
-@click.option(
-    "--seeds",
-    metavar="N",
-    default=1,
-    type=click.IntRange(1, 1_000),
-    help="Number of trainings with different seeds; the best on the validation images is kept. Default: 1.",
-)
+@click.option("--seeds", metavar="N", default=1, type=click.IntRange(1, 1000), help=
+    "Number of trainings with different seeds; the best on the validation images is kept. Default: 1.")
 @plugins_option(expose=True)
 @training_options
-@click.option(
-    "--set",
-    "options",
-    metavar="KEY=VALUE",
-    multiple=True,
-    callback=pairs,
-    help="Option of the data set, the evaluator or the recipe: dataset.KEY, evaluator.KEY or "
-    "recipe.KEY, such as recipe.shift=0. May be repeated.",
-)
+@click.option("--set", "options", metavar="KEY=VALUE", multiple=True, callback=pairs, help=
+    "Option of the data set, the evaluator or the recipe: dataset.KEY, evaluator.KEY or recipe.KEY, such as "
+    "recipe.shift=0. May be repeated.")
 @json_option
 def train(network: str, out: Path | None, as_json: bool, **values: Any) -> None:
     """Train one network without a search, and test it.
@@ -186,6 +113,7 @@ def train(network: str, out: Path | None, as_json: bool, **values: Any) -> None:
     _run("train", nas.train, _training_result, as_json, network, out=out, **given(**values))
 
 
+# fmt: on
 def _run(
     command: str,
     action: Callable[..., Outcome],

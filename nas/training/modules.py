@@ -108,7 +108,8 @@ def pool_first(built: Sequence[dict[str, nn.Module]], inputs: Sequence[tuple[int
 
     ``built`` has the named modules of each layer and is changed; ``inputs`` has the positions that it follows.
     """
-    moved = set[str]()  # an activation moves once: rounded to bfloat16, the next pooling would see equal values
+    # An activation moves behind one pooling module only: in bfloat16 the next one would see equal values.
+    moved = set[str]()
     uses = Counter(i for positions in inputs for i in positions)
     for parts, positions in zip(built, inputs, strict=True):
         pool = next(iter(parts.values()), None)
@@ -116,10 +117,12 @@ def pool_first(built: Sequence[dict[str, nn.Module]], inputs: Sequence[tuple[int
             continue
         before = built[positions[0]]
         name, last = next(reversed(before.items()), ("", pool))
-        if isinstance(last, MONOTONE) and name not in moved:
+        moves = isinstance(last, MONOTONE) and name not in moved
+        if moves:
             parts[name] = before.pop(name)
-            moved.add(name)
         [*convolutions] = before.values()
         if len(convolutions) == 1 and isinstance(convolutions[0], Conv) and not convolutions[0].window:
             convolutions[0].window = pool.kernel_size
             del parts[next(iter(parts))]
+        elif moves:
+            moved.add(name)
