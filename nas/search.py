@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -123,7 +123,10 @@ class Search:
                     continue
             except UnknownLayerError as error:
                 kinds = {type(layer) for layer in candidate.architecture.layers}
-                raise _homeless(kinds) or error from None
+                kind = next((kind for kind in kinds if f"layer {kind.__name__!r}" in str(error)), Layer)
+                place = "a notebook or script" if kind.__module__ == "__main__" else kind.__module__
+                message = f"the layer {kind.__name__} is defined in {place}, where workers cannot find it"
+                raise PluginError(f"{message}: save the class in a file of plugins/") from None
             except (TypeError, ValueError, AttributeError, RecursionError, NasError) as error:
                 problem = error
             reason = plain(str(problem))[:200]
@@ -144,17 +147,3 @@ class Search:
             trials.append(trial)
             self.observer.told(trial)
         return in_order(jobs, trials)
-
-
-def _homeless(kinds: Iterable[type[Layer]]) -> PluginError | None:
-    """The error about a layer whose class is in no file of plugins, as in a notebook."""
-    for kind in kinds:
-        try:
-            plugins.layer(kind.__name__)
-        except UnknownLayerError:
-            place = "a notebook or script" if kind.__module__ == "__main__" else kind.__module__
-            return PluginError(
-                f"the layer {kind.__name__} is defined in {place}, where workers cannot find it: "
-                "save the class in a file of plugins/"
-            )
-    return None

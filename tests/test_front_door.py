@@ -141,9 +141,7 @@ class Proposes(Draws):
 
 
 def test_a_layer_outside_of_plugin_files_is_refused_in_one_line(tmp_path: Path) -> None:
-    message = (
-        f"the layer Homeless is defined in {__name__}, where workers cannot find it: save the class in a file"
-    )
+    message = f"the layer Homeless is defined in {__name__}, where workers cannot find it: save"
     with pytest.raises(NasError, match=f"^{re.escape(message)}"):
         nas.search(**{**OURS, "strategy": Proposes}, out=tmp_path / "out")
 

@@ -104,22 +104,30 @@ def test_a_name_in_a_file_imports_nothing_that_is_not_offered(
 
 
 def test_a_changed_layer_is_noticed_where_networks_have_it(
-    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = shutil.copytree(mine, tmp_path / "plugins")
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    text = (EXAMPLES / "squeeze_excitation.py").read_text()
+    (folder / "gating.py").write_text(text)  # no other test has imported a file of this name
+    gated = SPACE.replace("from convnext_block import ConvNextBlock", "").replace("squeeze_excitation", "gating")
+    (folder / "gated.py").write_text(gated.replace("ConvNextBlock", "SqueezeExcitation"))
     for name in ("inline", "shapes"):
         shutil.copy(EXAMPLES / f"{name}.py", folder)
-    quick = ["--space", "attentive", *QUICK, "--mlflow", "off", "--evaluator", "inline"]
+    quick = ["--space", "gated", *QUICK, "--mlflow", "off", "--evaluator", "inline"]
     inline("search", *quick, "--trials", "4", "--out", "run")
-    for name, code in (("unused", "Unused"), ("squeeze_excitation", "SqueezeExcitation")):
+    for name, code in (("unused", "Unused"), ("gating", "SqueezeExcitation")):
         file = folder / f"{name}.py"
         file.write_text(
             f"{(EXAMPLES / 'squeeze_excitation.py').read_text().replace('SqueezeExcitation', code)}#\n"
         )
     line = inline("resume", "run", "--trials", "5", code=1).stderr
     assert "run has changed since it began: the source of the layer SqueezeExcitation has changed. --force" in line
-    shutil.copy(EXAMPLES / "squeeze_excitation.py", folder)
+from nas.architecture.architecture import Architecture, Limits
+from nas.architecture.layer import Layer, Shape, setting
+from nas.architecture.layers import Add, Conv2d, GlobalAveragePool
+from nas.errors import ArchitectureError, JournalError, PluginError
     with (folder / "unused.py").open("a") as unused:
         unused.write("#")
     inline("resume", "run", "--trials", "5")
@@ -133,6 +141,7 @@ def test_a_changed_layer_is_noticed_where_networks_have_it(
         evaluator="inline", mlflow="off", out="trained",
     )  # fmt: skip
     plugins._offered.clear()
+    plugins._layer_of_file.cache_clear()  # as in another process
     with pytest.raises(NasError, match="there is no layer 'SqueezeExcitation'"):
         front_door.load("trained")
     network = front_door.load("trained", plugins=["elsewhere"])

@@ -6,7 +6,8 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +23,6 @@ from nas.records.outcome import GIVEN
 from nas.records.record import RUNS, Record, place, read
 
 TOML = "search.toml"
-LAYER = "layer "  # begins the name of a layer in the section of plugins
 WINNER = Path("best/architecture.json")
 # What may change between two sessions of a search without changing what it finds.
 FREE = frozenset({"trials", "time_limit", "workers", "mlflow", "data_dir", "plugins"})
@@ -177,13 +177,15 @@ def go_on(folder: Path, config: Mapping[str, Any]) -> str:
     return f"go on in Python with: {command}" if command.startswith("nas.") else f"go on with: {command}"
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], used: Collection[str] = ()) -> list[str]:
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], unused: AbstractSet[str] = frozenset()
+) -> list[str]:
     """The changes of a search since it began that can change its result, a line for each.
 
     Args:
         before: the header in its journal.
         now: the header that this process would write.
-        used: the names of the layers in its networks; the source of any other layer has changed no result.
+        unused: parts that have changed no result: the layers that none of its networks has.
     """
     then, own = before.get("config", {}), now.get("config", {})
     changes = [
@@ -195,8 +197,5 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], used: Collect
     if old and old != now["dataset"]["fingerprint"]:
         changes.append(f"the images of {now['dataset']['name']} have changed (their fingerprint was {old})")
     sources = before.get("plugins", {})
-    now_used = {
-        k: s for k, s in now["plugins"].items() if k.removeprefix(LAYER) in used or not k.startswith(LAYER)
-    }
-    changed = [kind for kind, source in now_used.items() if sources.get(kind, source) != source]
+    changed = sorted({kind for kind, _ in now["plugins"].items() - sources.items()} & sources.keys() - unused)
     return changes + [f"the source of the {kind} has changed" for kind in changed]

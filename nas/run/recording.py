@@ -129,9 +129,12 @@ def _journal(resolved: Resolved, start: Start, observer: Observer) -> Iterator[J
 
 def _compare(journal: Journal, header: dict[str, Any], observer: Observer, *, force: bool) -> None:
     """Warn of changes since the search began; refuse those that would change the result, unless forced."""
-    before, networks = journal.record.about, [key.job.candidate for key in journal.record.trials.values()]
-    used = {type(layer).__name__ for network in networks for layer in network.architecture.layers}
-    changes = searches.differences(before, header, used) if "config" in before else []  # without, it had not begun
+    before, networks = journal.record.about, [t.job.candidate.architecture for t in journal.record.trials.values()]
+    used = {f"layer {type(layer).__name__}" for network in networks for layer in network.layers}
+    unused = {kind for kind in header["plugins"] if kind.startswith("layer ")} - used
+    changes = (
+        searches.differences(before, header, unused) if "config" in before else []
+    )  # without, it had not begun
     if changes and not force:
         name, listed = journal.path.parent.name, "; ".join(changes)
         raise JournalError(f"{name} has changed since it began: {listed}. --force goes on with it")

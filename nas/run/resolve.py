@@ -23,7 +23,6 @@ from nas.evaluation.local import spawn
 from nas.experiment import Experiment
 from nas.objectives import Objective
 from nas.records.outcome import GIVEN
-from nas.records.searches import LAYER
 from nas.spaces.space import SearchSpace
 from nas.strategies.strategy import Strategy
 from nas.training.recipe import Precision, Recipe, recipe_of
@@ -97,7 +96,12 @@ class Resolved:
             "limits": {**asdict(self.limits), "input_shape": list(self.limits.input_shape)},
             "note": self.source.note,
             # A change in the source of a plugin may change the result.
-            "plugins": {kind: self._source_of(kind) for kind in self.parts} | _layers(),
+            "plugins": {kind: self._source_of(kind) for kind in self.parts}
+            | {
+                f"layer {name}": hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+                for path in plugins.files()
+                for name in plugins.describe(path).layers
+            },
             "versions": {package: version(package) for package in ("nas", "torch")},
         }
 
@@ -111,16 +115,6 @@ class Resolved:
             return hashlib.sha256(inspect.getsource(part).encode()).hexdigest()[:16]
         except (OSError, TypeError):  # a class typed into an interpreter
             return ""
-
-
-def _layers() -> dict[str, str]:
-    """The layers of all plugin files, none of which is imported: ``layer NAME`` → its file's `source_hash`."""
-    described = {path: plugins.describe(path).layers for path in plugins.files()}
-    return {
-        LAYER + name: hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        for path, names in described.items()
-        for name in names
-    }
 
 
 def resolve(experiment: Experiment, training: Mapping[str, str | int] = MappingProxyType({})) -> Resolved:
