@@ -124,10 +124,7 @@ def test_a_changed_layer_is_noticed_where_networks_have_it(
         )
     line = inline("resume", "run", "--trials", "5", code=1).stderr
     assert "run has changed since it began: the source of the layer SqueezeExcitation has changed. --force" in line
-from nas.architecture.architecture import Architecture, Limits
-from nas.architecture.layer import Layer, Shape, setting
-from nas.architecture.layers import Add, Conv2d, GlobalAveragePool
-from nas.errors import ArchitectureError, JournalError, PluginError
+    (folder / "gating.py").write_text(text)
     with (folder / "unused.py").open("a") as unused:
         unused.write("#")
     inline("resume", "run", "--trials", "5")
