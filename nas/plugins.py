@@ -43,6 +43,7 @@ Place = EntryPoint | Path
 Result = TypeVar("Result")
 
 _offered: list[Path] = []  # the folders of `offer`
+_imported_from: list[str] = []  # the folders of plugin files that were imported, the latest first
 
 
 @dataclass(frozen=True)
@@ -312,8 +313,7 @@ def _hints(plugin: type[Any], names: AbstractSet[str]) -> dict[str, Any]:
 
 def _import_file(path: Path) -> Any:
     """Import a plugin file, again if its content has changed. The files of a folder can import each other."""
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # at the end, where it hides no other module
+    _beside(path.parent)
     importlib.invalidate_caches()
     name = path.stem if _is_there(path.stem, path) else f"nas_plugin_{path.stem}"  # another module has the name
     content = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -331,6 +331,19 @@ def _import_file(path: Path) -> Any:
         del sys.modules[name]
         raise
     return module
+
+
+def _beside(folder: Path) -> None:
+    """Let imports find the modules of this folder, and not those of the same name of another plugin folder."""
+    others = [other for other in _imported_from if other != str(folder)]
+    for path in folder.glob("*.py"):
+        origin = getattr(getattr(sys.modules.get(path.stem), "__spec__", None), "origin", None)
+        if origin and os.path.dirname(origin) in others:
+            del sys.modules[path.stem]
+    if str(folder) not in sys.path or str(folder) in _imported_from:
+        # At the end, where they hide no other module.
+        _imported_from[:] = [str(folder), *others]
+        sys.path[:] = [entry for entry in sys.path if entry not in _imported_from] + _imported_from
 
 
 def _is_there(name: str, path: Path) -> bool:

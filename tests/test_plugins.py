@@ -93,6 +93,20 @@ def test_a_broken_plugin_is_one_line(folder: Path, name: str, words: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_a_plugin_imports_the_file_beside_it_and_not_its_namesake_elsewhere(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("first", "second")}
+    for name, folder in folders.items():
+        folder.mkdir()
+        (folder / "_helper.py").write_text(f"FROM = {name!r}\n")
+        (folder / "layer_like.py").write_text("class LayerLike: ...\n")
+        source = GOOD + "\n    from _helper import FROM\n    from layer_like import LayerLike\n"
+        (folder / f"{name}_plugin.py").write_text(source)
+    found = {name: plugins.find("strategy", f"{name}-plugin", [folder]) for name, folder in folders.items()}
+    assert {name: plugin.FROM for name, plugin in found.items()} == {"first": "first", "second": "second"}
+    assert found["first"].LayerLike is not found["second"].LayerLike
+    assert str(folders["second"]) in str(sys.modules["layer_like"].__file__)
+
+
 def test_two_plugins_of_one_name_are_an_error_that_names_both(tmp_path: Path) -> None:
     (tmp_path / "evolve.py").write_text(GOOD)
     with pytest.raises(
