@@ -238,11 +238,19 @@ def _installed_layers() -> dict[str, EntryPoint]:
     return found
 
 
-def source_hash(plugin: type[Any]) -> str:
-    """The first 16 digits of the SHA-256 of the file that defines a plugin's class; empty if there is no file."""
+def source_hash(plugin: type[Any] | Path) -> str:
+    """The first 16 digits of the SHA-256 of a plugin's source; empty if there is no file.
+
+    The source is the file that defines the class and the helpers (``_name.py``) beside it that it imports.
+    """
     try:
-        return hashlib.sha256(Path(inspect.getfile(plugin)).read_bytes()).hexdigest()[:16]
-    except (OSError, TypeError):  # the class was made in a notebook, or its file was deleted
+        paths = [plugin if isinstance(plugin, Path) else Path(inspect.getfile(plugin))]
+        for path in paths:  # the list grows meanwhile
+            names = {name for name in _imported(ast.parse(path.read_bytes())) if name.startswith("_")}
+            beside = [path.with_name(f"{name}.py") for name in sorted(names)]
+            paths += [other for other in beside if other.is_file() and other not in paths]
+        return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+    except (OSError, TypeError, SyntaxError):  # made in a notebook, or its file was deleted or is being written
         return ""
 
 
@@ -338,7 +346,7 @@ def _beside(folder: Path) -> None:
     others = [other for other in _imported_from if other != str(folder)]
     for path in folder.glob("*.py"):
         origin = getattr(getattr(sys.modules.get(path.stem), "__spec__", None), "origin", None)
-        if origin and os.path.dirname(origin) in others:
+        if origin and str(Path(origin).parent) in others:
             del sys.modules[path.stem]
     if str(folder) not in sys.path or str(folder) in _imported_from:
         # At the end, where they hide no other module.

@@ -11,6 +11,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from nas import plugins
 from nas.architecture.architecture import Architecture
@@ -30,8 +31,14 @@ hypothesis.settings.load_profile("nas")
 LOSS = (Objective("validation_loss", -1),)
 
 
+# With pytest-xdist these files begin first, the longest at the front, or one process would be alone at the end.
+LONGEST = ("main_path", "export", "dashboard", "docs", "layer_plugins", "resume", "predict", "mlflow", "contract")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need the full MNIST, or a GPU, run where it is, and are skipped visibly elsewhere."""
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
     folder = os.environ.get("NAS_DATA_DIR")
     reasons = {}
     if not folder or not Path(folder, "MNIST", "raw").is_dir():
@@ -138,8 +145,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with spaces in its name, in which a real search with two workers has been run."""
     from command import QUICK, nas  # here, so that the tests for a GPU do without what it imports
 
-    folder = tmp_path_factory.mktemp("a folder with spaces")
-    done = nas("search", "--strategy", "evolve", "--trials", "10", "--workers", "2", *QUICK, "--json", cwd=folder)
-    (folder / "printed.json").write_text(done.stdout.splitlines()[-1])
-    (folder / "progress.txt").write_text(done.stderr)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "a folder with spaces"
+    with FileLock(f"{folder}.lock"):  # the processes of pytest-xdist share it
+        if not folder.exists():
+            folder.mkdir()
+            words = ["search", "--strategy", "evolve", "--trials", "10", "--workers", "2", *QUICK, "--json"]
+            done = nas(*words, cwd=folder)
+            (folder / "printed.json").write_text(done.stdout.splitlines()[-1])
+            (folder / "progress.txt").write_text(done.stderr)
     return folder

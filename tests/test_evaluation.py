@@ -62,6 +62,7 @@ def test_the_number_of_workers_does_not_change_a_bit(blobs: Dataset) -> None:
     assert len(set(results[0])) == len(jobs)
 
 
+@pytest.mark.faults
 def test_every_fault_costs_its_own_job_only(
     blobs: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_worker_that_is_killed_costs_time_only(blobs: Dataset, tmp_path: Path)
     assert _losses(killed) == _losses(undisturbed)
 
 
+@pytest.mark.faults
 def test_workers_are_replaced_with_the_server_that_they_come_from(blobs: Dataset) -> None:
     jobs = [job(DENSE, 1.5, seed) for seed in (1, 2)]
     with Slow(blobs, RECIPE, workers=3) as evaluator:
@@ -240,6 +242,7 @@ def test_a_full_folder_of_temporary_files_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.faults
 def test_too_few_file_descriptors_are_one_line(blobs: Dataset) -> None:
     with Slow(blobs, RECIPE, workers=8) as evaluator:
         list(evaluator.evaluate([job(DENSE, 0.1, 99)]))
@@ -307,6 +310,7 @@ def temporary() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.faults
 def test_nothing_survives_a_parent_that_is_killed(
     blobs: Dataset, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -312,6 +312,7 @@ def test_a_full_disk_leaves_the_earlier_export(tmp_path: Path) -> None:
     assert not (tmp_path / DRAFT).exists()
 
 
+@pytest.mark.faults
 def test_a_killed_export_leaves_nothing_in_place_and_is_repeated(tmp_path: Path) -> None:
     folder = searched(tmp_path / "search", dataset="nowhere")
     made(folder)

@@ -59,6 +59,7 @@ def test_a_worker_on_a_cpu_trains_one_job_after_the_other(
     assert {path.stem for path in tmp_path.glob("*.safetensors")} == set(alone)
 
 
+@pytest.mark.faults
 def test_what_ends_a_worker_costs_its_own_job_only(blobs: Dataset, tmp_path: Path) -> None:
     """The jobs of a group that have no trial yet are tried again, each alone."""
     dense = Architecture((Flatten(),))

@@ -80,12 +80,12 @@ def test_a_search_with_layers_from_files_goes_all_the_way(
     code = Path("run/best/python/network.py").read_text()
     assert "class Gate(nn.Module)" in code or "class Block(nn.Module)" in code
 
-    # Another process imports nothing because the journal names it.
-    shown = nas("show", "run", cwd=tmp_path).stdout
+    monkeypatch.setattr(plugins, "_offered", [])  # nothing is imported because the journal names it
+    shown = inline("show", "run").stdout
     assert "unreadable" in shown
     assert "--plugins" in shown
     for command in (["predict", "--search", "run", "digit.png"], ["resume", "run"], ["repair", "run"]):
-        line = error_line(nas(*command, cwd=tmp_path, code=1))
+        line = error_line(inline(*command, code=1))
         assert "there is no layer" in line
         assert "--plugins" in line
 
@@ -109,8 +109,10 @@ def test_a_changed_layer_is_noticed_where_networks_have_it(
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "plugins"
     folder.mkdir()
-    text = (EXAMPLES / "squeeze_excitation.py").read_text()
-    (folder / "gating.py").write_text(text)  # no other test has imported a file of this name
+    text = (EXAMPLES / "squeeze_excitation.py").read_text() + "import _gates  # noqa\n"
+    (folder / "gating.py").write_text(text)
+    helper = folder / "_gates.py"
+    helper.write_text("")
     gated = SPACE.replace("from convnext_block import ConvNextBlock", "").replace("squeeze_excitation", "gating")
     (folder / "gated.py").write_text(gated.replace("ConvNextBlock", "SqueezeExcitation"))
     for name in ("inline", "shapes"):
@@ -125,6 +127,10 @@ def test_a_changed_layer_is_noticed_where_networks_have_it(
     line = inline("resume", "run", "--trials", "5", code=1).stderr
     assert "run has changed since it began: the source of the layer SqueezeExcitation has changed. --force" in line
     (folder / "gating.py").write_text(text)
+    helper.write_text("#")  # a file that the layer imports
+    line = inline("resume", "run", "--trials", "5", code=1).stderr
+    assert "the source of the layer SqueezeExcitation has changed" in line
+    helper.write_text("")
     with (folder / "unused.py").open("a") as unused:
         unused.write("#")
     inline("resume", "run", "--trials", "5")

@@ -98,7 +98,7 @@ class Resolved:
             # A change in the source of a plugin may change the result.
             "plugins": {kind: self._source_of(kind) for kind in self.parts}
             | {
-                f"layer {name}": hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+                f"layer {name}": plugins.source_hash(path)
                 for path in plugins.files()
                 for name in plugins.describe(path).layers
             },

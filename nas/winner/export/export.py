@@ -169,7 +169,7 @@ def _check(name: str, path: Path, images: Tensor, expected: Tensor) -> float:
     with tempfile.TemporaryDirectory(prefix="nas-export-") as temporary:
         inputs, outputs = Path(temporary, "images.npy"), Path(temporary, "logits.npy")
         np.save(inputs, images.numpy())
-        command = [sys.executable, "-P", str(fresh.__file__), name, str(path), str(inputs), str(outputs)]
+        command = [sys.executable, "-BP", str(fresh.__file__), name, str(path), str(inputs), str(outputs)]
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
         if done.returncode:
             lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]

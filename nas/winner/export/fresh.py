@@ -1,6 +1,6 @@
 """Run an exported model in a new process, as another person would: a program that imports nothing of nas.
 
-    python -P fresh.py FORMAT MODEL IMAGES.npy LOGITS.npy
+    python -BP fresh.py FORMAT MODEL IMAGES.npy LOGITS.npy
 
 It reads raw images (N, C, H, W), uint8, and writes the logits (N, classes). Only the format "safetensors" needs
 nas; for the other formats its import is blocked, so that a model that needs nas fails.
