@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from command import NAS, inline, nas
+from command import NAS, inline
 from safetensors.torch import save_file
 from torch import nn
 
@@ -160,6 +160,15 @@ def run_python(folder: Path) -> Any:
     return module
 
 
+def write_python(model: Model, folder: Path) -> dict[Path, bytes]:
+    """What an earlier export to Python has left in a folder."""
+    (folder / "python").mkdir(parents=True)
+    files = {folder / "python" / name: content for name, content in FORMATS["python"].write(model).items()}
+    for path, content in files.items():
+        path.write_bytes(content)
+    return files
+
+
 def test_the_networks_of_these_tests_have_every_layer() -> None:
     known = {point.load() for point in entry_points(group="nas.layers")}
     assert {type(layer) for layers, _ in NETS.values() for layer in (*layers, Dense(1))} == known
@@ -235,8 +244,8 @@ def test_an_exported_model_runs_elsewhere_and_says_what_it_is(tmp_path: Path) ->
     import onnx
 
     model = made(tmp_path)
-    done = list(export(model, list(FORMATS), tmp_path, pictures(20, 1, 8, 8)))
-    assert [one.format for one in done] == list(FORMATS)
+    done = list(export(model, ["onnx", "torch"], tmp_path, pictures(20, 1, 8, 8)))  # docs/use-the-winner.md: all
+    assert [one.format for one in done] == ["onnx", "torch"]
     assert max(one.largest_difference for one in done) < TOLERANCE
     said = {one.key: one.value for one in onnx.load(tmp_path / "model.onnx").metadata_props}
     extra = {"nas.json": ""}
@@ -247,8 +256,7 @@ def test_an_exported_model_runs_elsewhere_and_says_what_it_is(tmp_path: Path) ->
 
 def test_a_model_that_is_not_the_original_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = pictures(50, 1, 8, 8)
-    list(export(made(tmp_path / "old"), ["python"], tmp_path, images))
-    before = {path: path.read_bytes() for path in (tmp_path / "python").glob("*.*")}
+    before = write_python(made(tmp_path / "old"), tmp_path)
     model = made(tmp_path / "new", (*PLAIN, Dense(4, "relu")))
 
     def wrong(change: Callable[[str], str]) -> None:
@@ -271,8 +279,8 @@ def test_a_model_that_is_not_the_original_is_not_kept(tmp_path: Path, monkeypatc
 def test_only_an_earlier_export_is_written_over(tmp_path: Path) -> None:
     model, images = made(tmp_path / "search"), pictures(2, 1, 8, 8)
     out = tmp_path / "out"
-    for _ in range(2):
-        list(export(model, ["python"], out, images))
+    write_python(model, out)
+    list(export(model, ["python"], out, images))
     (out / "python/notes.txt").write_text("mine")
     (out / "model.onnx").write_text("mine")
     for name in ("python", "onnx"):
@@ -298,7 +306,7 @@ def test_a_new_winner_does_not_stand_beside_exports_of_the_old_one(tmp_path: Pat
 
 def test_a_full_disk_leaves_the_earlier_export(tmp_path: Path) -> None:
     images = pictures(2, 1, 8, 8)
-    list(export(made(tmp_path / "small"), ["python"], tmp_path, images))
+    write_python(made(tmp_path / "small"), tmp_path)
     before = (tmp_path / "python/weights.pt").read_bytes()
     large = made(tmp_path / "large", (Flatten(), Dense(600)))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -398,10 +406,9 @@ def test_a_users_mistake_is_one_line(
     assert "Traceback" not in result.output
 
 
-def test_the_command_exports_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    inline("train", "mlp", "--dataset", "mnist-5k", "--epochs", "0.3", "--mlflow", "off")
-    done = nas("export", "--format=onnx", "--format=python", "--json", cwd=tmp_path)
+def test_the_command_exports_the_winner_of_a_search(place: Path, tmp_path: Path) -> None:
+    search = json.loads((place / "printed.json").read_text())["search"]
+    done = inline("export", search, "--format=onnx", "--format=python", "--json", "--out", str(tmp_path))
     assert done.stderr == ""
     [line] = done.stdout.splitlines()
     formats = json.loads(line)["formats"]

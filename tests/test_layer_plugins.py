@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import QUICK, error_line, inline, nas
+from command import QUICK, error_line, inline
 from conftest import finished, job
 from PIL import Image
 
@@ -65,7 +65,7 @@ def test_a_search_with_layers_from_files_goes_all_the_way(
     monkeypatch.chdir(tmp_path)
     named = ["--plugins", str(mine)]
     quick = ["--space", "attentive", *named, *QUICK, "--mlflow", "off", "--workers", "2"]
-    nas("search", *quick, "--trials", "3", "--out", "run", cwd=tmp_path)
+    inline("search", *quick, "--trials", "3", "--out", "run")
     inline("resume", "run", "--trials", "4", *named)
     record = read(Path("run", FILE))[0]
     assert [told.trial.failure for told in record.told] == [None] * 4

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from command import error_line, nas
+from command import error_line, inline
 from conftest import finished
 from test_mlflow import Shown, make_outcome, make_trial
 
@@ -156,15 +156,16 @@ def test_the_report_of_a_search_that_goes_on_says_so(tmp_path: Path) -> None:
     shown.close()
 
 
-def test_show_writes_the_report(tmp_path: Path) -> None:
+def test_show_writes_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     shown = Shown(tmp_path)
     shown.journal.told(make_trial(LECTURE, 0.95))
     shown.close()
-    done = nas("show", "one", "--report", "page.html", cwd=tmp_path)
+    done = inline("show", "one", "--report", "page.html")
     assert "page.html has the report of one" in done.stderr
     assert LECTURE.id in Page((tmp_path / "page.html").read_text()).words
-    assert "there is no folder nowhere" in nas("show", "--report", "nowhere/p.html", cwd=tmp_path, code=1).stderr
-    printed = json.loads(nas("show", "--report", "page.html", "--json", cwd=tmp_path).stdout)
+    assert "there is no folder nowhere" in inline("show", "--report", "nowhere/p.html", code=1).stderr
+    printed = json.loads(inline("show", "--report", "page.html", "--json").stdout)
     assert printed["trials"] == 1
 
 
@@ -176,7 +177,10 @@ def test_show_writes_the_report(tmp_path: Path) -> None:
         {"compared": [{"what": HOSTILE, "trial": "", "accuracy": 0.5, "only_winner": 1, "only_other": 2}]},
     ],
 )
-def test_an_outcome_that_cannot_be_is_one_line(tmp_path: Path, change: dict[str, object]) -> None:
+def test_an_outcome_that_cannot_be_is_one_line(
+    tmp_path: Path, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     shown = Shown(tmp_path)
     outcome = make_outcome(shown.header, make_trial(LENET5, 0.99))
     for trial in (outcome.winner, *outcome.retrained):
@@ -188,7 +192,7 @@ def test_an_outcome_that_cannot_be_is_one_line(tmp_path: Path, change: dict[str,
     entry = entry_of(last) or {}
     entry["outcome"] |= change
     shown.path.write_bytes(b"".join(lines) + line_of(entry))
-    done = nas("show", "one", "--report", "page.html", cwd=tmp_path, code=1)
+    done = inline("show", "one", "--report", "page.html", code=1)
     assert "one" in error_line(done)
     assert "\x1b" not in done.stderr
 

@@ -91,7 +91,7 @@ def test_a_search_killed_after_any_line_ends_as_if_it_had_not_been(
 ) -> None:
     whole, trainings = run(tmp_path / "whole" / FILE if mkdir(tmp_path / "whole") else tmp_path, make, 44)
     total = len(list(lines(tmp_path / "whole" / FILE)))
-    for lives in range(1, total - 1, 8):
+    for lives in range(1, total - 1, 12):
         mkdir(tmp_path / str(lives))
         path = tmp_path / str(lives) / FILE
         with pytest.raises(Killed):
