@@ -56,6 +56,10 @@ class PluginError(NasError):
     """A plugin that is broken, or that shares its name with another one."""
 
 
+class TooLateError(NasError):
+    """A plugin that has not answered within the time limit."""
+
+
 class JournalError(NasError):
     """A journal that cannot be read, or that belongs to another search."""
 

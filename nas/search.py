@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from typing import TypeVar
 
 from nas import plugins
 from nas.architecture.architecture import Limits
 from nas.architecture.layer import Layer
-from nas.errors import ArchitectureError, NasError, PluginError, UnknownLayerError, plain, quoted
+from nas.errors import ArchitectureError, NasError, PluginError, TooLateError, UnknownLayerError, plain, quoted
 from nas.evaluation.evaluator import Evaluator
 from nas.evaluation.halving import in_order
 from nas.records.observer import Observer
 from nas.spaces.space import Candidate
 from nas.strategies.strategy import Strategy
 from nas.trial import Job, Trial, job_seed
+
+Result = TypeVar("Result")
 
 MAX_STALE = 5  # batches without a new network within the limits, after which the search ends
 
@@ -38,12 +42,19 @@ class Budget:
     _asked: float = field(default=0.0, init=False)
     _longest: float = field(default=0.0, init=False)
 
+    @property
+    def deadline(self) -> float | None:
+        """The time until which the strategy may think about the present batch; None if the batch is known."""
+        return None if self._is_known else self.until
+
+    @property
+    def _is_known(self) -> bool:
+        return self._batches <= max(self.known, default=-1) + 1
+
     def next(self, done: int) -> int:
         """The size of the next batch after ``done`` candidates; zero when the search is over."""
         number, self._batches = self._batches, self._batches + 1
-        if number <= max(
-            self.known, default=-1
-        ):  # this was decided by a clock, which would now decide differently
+        if self._is_known:  # this was decided by a clock, which would now decide differently
             return self.known.get(number, self.batch)
         now = time.monotonic()
         if self._asked:
@@ -84,6 +95,8 @@ class Search:
         stale = 0  # batches in a row without a new network that fits
         while count := self.budget.next(len(history)):
             candidates = self._ask(count)
+            if candidates is None:  # this is not in the journal: with more time, the strategy is asked again
+                break
             self.observer.asked(count, candidates)
             if not candidates:
                 break
@@ -95,7 +108,8 @@ class Search:
             history += trials
             if len(trials) < len(jobs):
                 break  # time is up
-            plugins.guarded(partial(self.strategy.tell, trials), f"the strategy {self.name} failed in tell")
+            with suppress(TooLateError):  # the time is over, and `next` ends the search
+                self._call("tell", partial(self.strategy.tell, trials))
             if stale >= MAX_STALE:
                 self.observer.warned(
                     f"the strategy {self.name} has proposed nothing new that fits in {MAX_STALE} batches: "
@@ -109,8 +123,22 @@ class Search:
         """The name of the strategy in messages."""
         return str(getattr(self.strategy, "label", type(self.strategy).__name__))
 
-    def _ask(self, count: int) -> list[Candidate]:
-        proposed = plugins.guarded(partial(self.strategy.ask, count), f"the strategy {self.name} failed in ask")
+    def _call(self, method: str, call: Callable[[], Result]) -> Result:
+        """Call a method of the strategy, which is a plugin, within the time limit."""
+        label = f"the strategy {self.name}"
+        try:
+            answer = partial(plugins.in_time, call, self.budget.deadline, label)
+            return plugins.guarded(answer, f"{label} failed in {method}")
+        except TooLateError as error:
+            self.observer.warned(f"{error}: the search ends without waiting longer")
+            raise
+
+    def _ask(self, count: int) -> list[Candidate] | None:
+        """The strategy's next candidates; None if it has not answered within the time limit."""
+        try:
+            proposed = self._call("ask", partial(self.strategy.ask, count))
+        except TooLateError:
+            return None
         if not isinstance(proposed, list) or not all(isinstance(item, Candidate) for item in proposed):
             raise PluginError(
                 f"the strategy {self.name} must return a list of Candidates from ask, not {proposed!r:.80}"

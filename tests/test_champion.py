@@ -11,12 +11,14 @@ import pytest
 import torch
 from conftest import finished
 from mlflow import MlflowClient
+from mlflow.entities import ViewType
 from safetensors.torch import save_file
 
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import Dense, Flatten
 from nas.dashboard import registry
 from nas.dashboard.registry import log_model
+from nas.dashboard.runs import remove
 from nas.dashboard.store import client_of, experiment_of
 from nas.objectives import Objective, scored
 from nas.records.outcome import Header, Outcome
@@ -124,3 +126,27 @@ def test_a_search_that_was_given_more_has_a_new_version(store: Store) -> None:
     store.client.delete_model_version("nas-blobs", str(best.version))  # somebody tidies up
     store.win("next", 0.5)
     assert store.champion() == "next"
+
+
+def test_a_removed_search_leaves_nothing_in_mlflow(store: Store) -> None:
+    for name, loss in (("first", 0.3), ("better", 0.2), ("worse", 0.4)):
+        outcome, run = store.made(name, loss)
+        store.client.set_tag(run, "nas.id", f"id-of-{name}")
+        store.client.log_text(run, "text", "report.html")
+        store.log(outcome, run)
+    assert store.champion() == "better"
+    client, before = store.client, _files(store)
+    assert remove("id-of-better", store.uri) == 1
+    assert store.champion() == "first"
+    assert store.versions() == ["first", "worse"]
+    found = client.search_runs([store.experiment], run_view_type=ViewType.ALL)
+    assert sorted(run.data.tags["nas.id"] for run in found) == ["id-of-first", "id-of-worse"]
+    assert len(_files(store)) == len(before) * 2 / 3
+    assert remove("id-of-first", store.uri) + remove("id-of-worse", store.uri) == 2
+    assert client.search_registered_models() == []
+    assert _files(store) == []
+    assert remove("id-of-first", store.uri) == 0
+
+
+def _files(store: Store) -> list[Path]:
+    return [path for path in (store.folder / "mlartifacts").rglob("*") if path.is_file()]

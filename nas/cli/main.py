@@ -16,7 +16,7 @@ from nas.cli.export import export
 from nas.cli.plugins import plugins
 from nas.cli.predict import predict
 from nas.cli.search import resume, search, train
-from nas.cli.searches import list_, repair, show, sync
+from nas.cli.searches import list_, repair, rm, show, sync
 from nas.cli.ui import ui
 from nas.errors import NasError, plain
 
@@ -61,7 +61,7 @@ def cli() -> None:
     """  # noqa: D301
 
 
-for command in (search, resume, list_, show, train, predict, export, ui, sync, repair, plugins, data):
+for command in (search, resume, list_, show, train, predict, export, ui, sync, repair, rm, plugins, data):
     cli.add_command(command)
 
 

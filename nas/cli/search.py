@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import nas
-from nas.cli.options import FOLDER, given, json_option, number, pairs, plugins_option, print_json, training_options
+from nas.cli.options import (
+    FOLDER,
+    given,
+    json_option,
+    number,
+    pairs,
+    plugins_option,
+    print_json,
+    process_began,
+    training_options,
+)
 
 if TYPE_CHECKING:
     from nas.records.outcome import Outcome
@@ -27,8 +37,8 @@ if TYPE_CHECKING:
 @click.option("--trials", metavar="N", callback=number, help=
     "Number of candidates to try. Default: 40, or as many as fit into the time limit.")
 @click.option("--time-limit", metavar="TIME", help=
-    "Time for the whole run, such as 90s, 10m or 1h30m: 45 % of it for the search, the rest for the final "
-    "selection and the test. Default: no limit.")
+    "Time from the start of the command to its end, such as 90s, 10m or 1h30m: 45 % of it for the search, the "
+    "rest for the final selection and the test. Default: no limit.")
 @click.option("--objective", "objectives", metavar="METRIC", multiple=True, help=
     "Metric that should be large, or with a minus sign before it, small. If the option is repeated, the search "
     "keeps a Pareto front, and the first metric chooses the winner. Default: -validation_loss.")
@@ -61,7 +71,8 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, **values: A
 
     The result is a folder under runs/: best/ in it has the network with its weights.
     """
-    _run("search", nas.search, _search_result, as_json, experiment, out=out, **given(**values))
+    options = {"begun": process_began(), **given(**values)}
+    _run("search", nas.search, _search_result, as_json, experiment, out=out, **options)
 
 
 @click.command()
@@ -86,7 +97,8 @@ def resume(search: str | None, as_json: bool, force: bool, **values: Any) -> Non
 
     Finished trainings are not repeated. The result is the same as without the interruption.
     """
-    _run("resume", nas.resume, _search_result, as_json, search, force=force, **given(**values))
+    options = {"begun": process_began(), **given(**values)}
+    _run("resume", nas.resume, _search_result, as_json, search, force=force, **options)
 
 
 @click.command()

@@ -1,7 +1,8 @@
-"""``nas list``, ``nas show``, ``nas sync``, ``nas repair``: the searches that were made, and their records."""
+"""``nas list``, ``show``, ``sync``, ``repair`` and ``rm``: the searches that were made, and their records."""
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ SHOWN = 10  # rows of the table of the best networks
 @json_option
 @plugins_option()
 def list_(as_json: bool) -> None:
-    """List the searches under runs/ with their states and scores.
+    """List the searches under runs/ with their states, the disk space of their folders, and their scores.
 
     The states are running, interrupted, finished, failed, damaged and unreadable (a plugin is missing).
     """
@@ -36,7 +37,7 @@ def list_(as_json: bool) -> None:
     if not states:
         _say(f"there are no searches in {Path('runs').absolute()}: `nas search` makes one")
     for state in states:
-        _say(f"{state.folder.name:38} {state.status}")
+        _say(f"{state.folder.name:38} {state.status:12} {_megabytes(searches.size(state.folder)):>12}")
         for line in (state.detail, _summary(state) if "config" in state.record.about else ""):
             if line:
                 _say(f"    {line}")
@@ -142,6 +143,45 @@ def repair(search: str | None) -> None:
     _say(searches.go_on(folder, config))
 
 
+@click.command()
+@click.argument("names", metavar="SEARCH...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Remove without a question.")
+@click.option("--keep-mlflow", is_flag=True, help="Remove only the folders, and nothing from MLflow.")
+@plugins_option()
+def rm(names: tuple[str, ...], yes: bool, keep_mlflow: bool) -> None:
+    """Remove searches: their folders, their runs in MLflow, and their versions of registered models.
+
+    Each SEARCH is the folder of a search or its name under runs/.
+
+    A running search is not removed, nor a folder that holds other files than those of a search.
+    """
+    from nas.records import searches
+
+    states = [searches.State.of(folder) for folder in dict.fromkeys(map(searches.named, names))]
+    for state in states:
+        searches.check_removable(state.folder)
+        _say(f"{state.folder}: {state.status}, {_megabytes(searches.size(state.folder))}")
+    if not yes:
+        also = "" if keep_mlflow else " and what MLflow has of it"
+        click.echo(f"Remove {'this' if len(states) == 1 else 'all of this'}{also}? [y/N]", err=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise NasError("nothing was removed; --yes removes without a question")
+    for state in states:
+        chosen = state.record.about.get("config", {}).get("mlflow", "auto")
+        runs = 0
+        if state.record.id and not keep_mlflow and chosen != "off":
+            from nas.dashboard.runs import remove
+            from nas.dashboard.store import store_of
+
+            runs = remove(state.record.id, store_of(state.folder, chosen))
+        searches.remove(state.folder)
+        _say(f"{state.folder.name} is removed{f', with {runs:,} runs in MLflow' if runs else ''}")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
 def _say(text: str) -> None:
     """Print a text from a journal, which may be a stranger's, without control characters."""
     print_out(plain(text.encode(errors="replace").decode()))
@@ -161,6 +201,7 @@ def _best(state: State) -> list[Trial]:
 
 
 def _plain(state: State) -> dict[str, Any]:
+    from nas.records import searches
     from nas.records.outcome import GIVEN
 
     record = state.record
@@ -177,6 +218,7 @@ def _plain(state: State) -> dict[str, Any]:
         "failed": sum(told.trial.failure is not None for told in record.told),
         "trainings": len(record.trials),
         "seconds": record.seconds,
+        "bytes": searches.size(state.folder),
         "best_validation_accuracy": best[0].metrics.get("validation_accuracy") if best else None,
         "test_accuracy": (record.outcome or {}).get("test_accuracy"),
         "process": record.sessions[-1].process if state.status == "running" and record.sessions else None,

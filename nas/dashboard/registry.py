@@ -19,6 +19,7 @@ from nas.winner.best import load_network
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
     from torch import Tensor
 
 CHAMPION = "champion"
@@ -146,6 +147,17 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
         champion = LOWEST
     if _scores(tags) > champion:
         client.set_registered_model_alias(name, CHAMPION, version)
+
+
+def unregister(client: MlflowClient, version: ModelVersion) -> None:
+    """Delete a version of a registered model. If it was the champion, the best of the others follows it."""
+    client.delete_model_version(version.name, version.version)
+    others = client.search_model_versions(f"name = '{version.name}'")
+    if not others:
+        client.delete_registered_model(version.name)
+    elif CHAMPION not in client.get_registered_model(version.name).aliases:
+        best = max(others, key=lambda other: _scores(other.tags))
+        client.set_registered_model_alias(version.name, CHAMPION, best.version)
 
 
 def _registered(client: MlflowClient, header: Header) -> str:

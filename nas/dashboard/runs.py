@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import show
-from nas.errors import ArchitectureError
+from nas.dashboard.registry import unregister
+from nas.dashboard.store import client_of, probe, sqlite_file
+from nas.errors import ArchitectureError, NasError
 from nas.records.outcome import Header, Outcome
 from nas.report.drawing import network_svg
 from nas.report.summary import Summary, compact, layer_rows, markdown_table, percent
 from nas.trial import REDUCTION, Trial
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MOST_RUNS = 50_000  # in one answer of MLflow
 MOST_LAYERS = 80  # in a description; MLflow takes at most 8,000 characters
 
 Points = Mapping[tuple[str, int], tuple[float, float]]  # (metric, step) → value, time in seconds since 1970
@@ -147,6 +153,59 @@ def candidate_points(trial: Trial, start: float) -> Points:
     end = start + trial.metrics.get("train_seconds", 0.0)
     last = math.ceil(trial.job.epochs)
     return points | {(name, last): (value, end) for name, value in trial.metrics.items()}
+
+
+def remove(search: str, tracking_uri: str) -> int:
+    """Remove a search from a store: its runs with their files, its models, and its versions of registered models.
+
+    A server only marks runs and models as deleted; `mlflow gc` on its side frees their space.
+
+    Args:
+        search: its id (`Record.id`).
+        tracking_uri: the address of the store.
+
+    Returns:
+        The number of its runs.
+
+    Raises:
+        NasError: the store does not answer, or cannot be changed.
+    """
+    file = sqlite_file(tracking_uri)
+    if file and not file.exists():
+        return 0
+    try:
+        probe(tracking_uri)
+        return _remove(client_of(tracking_uri), search)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        advice = "--keep-mlflow removes the folder alone"
+        raise NasError(f"MLflow cannot be changed at {tracking_uri} ({reason}); {advice}") from error
+
+
+def _remove(client: MlflowClient, search: str) -> int:
+    from mlflow.entities import ViewType
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    store: Any = client._tracking_client.store
+    files: Callable[[str], Any] = get_artifact_repository
+    is_database = hasattr(store, "_hard_delete_run")  # what `mlflow gc` calls
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.`nas.id` = '{search}'", ViewType.ALL, MOST_RUNS)
+    for run in found:
+        run_id = run.info.run_id
+        for version in client.search_model_versions(f"run_id = '{run_id}'"):
+            unregister(client, version)
+        for model in client.search_logged_models(experiments, f"source_run_id = '{run_id}'"):
+            client.delete_logged_model(model.model_id)
+            if is_database:
+                files(model.artifact_location).delete_artifacts()
+                store._hard_delete_logged_model(model.model_id)
+        if run.info.lifecycle_stage == "active":
+            client.delete_run(run_id)
+        if is_database:
+            files(run.info.artifact_uri).delete_artifacts()
+            store._hard_delete_run(run_id)
+    return len(found)
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from nas.dashboard import runs
-from nas.dashboard.runs import Points, flat, key
+from nas.dashboard.runs import MOST_RUNS, Points, flat, key
 from nas.dashboard.store import LogModel, client_of, dataset_of, experiment_of
 from nas.objectives import Objective, hypervolume, scored
 from nas.records.outcome import Outcome
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 BATCH = 100  # metrics, parameters and tags of one call; MLflow takes at most 100 parameters
-MOST_RUNS = 50_000  # in one answer of MLflow
 LONGEST = 6_000  # characters; MLflow takes no longer parameter
 NONE: Mapping[Any, Any] = MappingProxyType({})
 Texts = Mapping[str, Any]  # values that MLflow stores as texts

@@ -39,7 +39,7 @@ class Journal(Observer):
 
     Args:
         path: the file; it is made if it does not exist.
-        begun: the moment (``time.monotonic``) at which a new search began.
+        begun: the moment (``time.monotonic``) at which this process began to work on the search.
 
     Raises:
         JournalError: it is damaged or of another version, or another process writes it.
@@ -59,7 +59,7 @@ class Journal(Observer):
             self._settled = sum(batches[:-1])  # candidates that cannot change: a clock cuts the last batch only
             self.is_new = not self._whole
             if self._whole:
-                self.begun = time.monotonic() - self.record.seconds
+                self.begun -= self.record.seconds
             else:
                 self._write({"header": {"version": VERSION, "id": secrets.token_hex(8)}})
         except BaseException as error:

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shlex
+import shutil
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -17,13 +18,16 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.backbones import BACKBONES
 from nas.architecture.known import KNOWN
 from nas.architecture.layers import Pretrained
-from nas.errors import JournalError, NasError, UsageError, plain, unknown
-from nas.records.journal import FILE, LOCK, is_running
+from nas.errors import JournalError, NasError, UsageError, plain, quoted, unknown
+from nas.records.journal import FILE, LOCK, is_running, locked
 from nas.records.outcome import GIVEN
-from nas.records.record import RUNS, Record, place, read
+from nas.records.record import RUNS, Record, entry_of, place, read
 
 TOML = "search.toml"
 WINNER = Path("best/architecture.json")
+HEADER = 1_000  # bytes of the first line of a journal, at most
+# What is in the folder of a search: its files, their drafts, and the journals that `nas repair` has kept.
+OURS = re.compile(r"best|retrained|search\.toml|journal\.jsonl(\.damaged-\d+)?|\.lock|\..*\.part")
 # What may change between two sessions of a search without changing what it finds.
 FREE = frozenset({"trials", "time_limit", "workers", "mlflow", "data_dir", "plugins"})
 
@@ -125,6 +129,51 @@ def with_winner(search: str | None) -> Path:
 def every() -> list[Path]:
     """The folders of all searches under runs/, by name."""
     return sorted(path.parent.absolute() for path in RUNS.glob(f"*/{FILE}"))
+
+
+def size(folder: Path) -> int:
+    """The bytes of all files of a search, without those in MLflow."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+def check_removable(folder: Path) -> None:
+    """Refuse to remove a running search, or a folder that holds other files than those of a search.
+
+    Raises:
+        NasError: it is one; the message says why.
+    """
+    if folder.is_symlink():
+        raise UsageError(f"{folder} is a link: remove it yourself, or name {folder.resolve()}")
+    with (folder / FILE).open("rb") as file:
+        begin = file.readline(HEADER)
+    if begin and "header" not in (entry_of(begin) or {}):
+        raise UsageError(f"{folder} is not the folder of a search: its {FILE} was not written by nas")
+    others = sorted(path.name for path in folder.iterdir() if not OURS.fullmatch(path.name))
+    if others:
+        some = ", ".join(map(quoted, others[:3]))
+        raise UsageError(f"{folder} has files that no search writes: {some}; move them elsewhere first")
+    locked(folder / FILE).release()
+
+
+def remove(folder: Path) -> None:
+    """Remove the folder of a search; the journal last, so that a kill leaves a search.
+
+    Raises:
+        NasError: a process works on it, or something cannot be removed.
+    """
+    check_removable(folder)
+    try:
+        with locked(folder / FILE):
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name not in (FILE, LOCK):
+                    path.unlink()
+            (folder / FILE).unlink()
+        (folder / LOCK).unlink(missing_ok=True)
+        folder.rmdir()
+    except OSError as error:
+        raise NasError(f"{error.filename or folder} cannot be removed: {error.strerror}") from None
 
 
 @dataclass(frozen=True)

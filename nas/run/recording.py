@@ -32,7 +32,7 @@ class Start:
     journal: Journal | None = None
     more: bool = False  # whether the search was given more budget
     force: bool = False  # whether to go on even if something has changed that changes the result
-    moment: float = field(default_factory=time.monotonic)
+    begun: float = field(default_factory=time.monotonic)  # when this process began to work on it
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Run:
     resolved: Resolved
     journal: Journal
     observer: Observers  # the journal, the caller's observers, MLflow
+    begun: float  # when this process began to work on it
 
     @property
     def record(self) -> Record:
@@ -81,7 +82,7 @@ def recorded(resolved: Resolved, start: Start, observers: Sequence[Observer]) ->
             uri = store_of(journal.path.parent, resolved.experiment.mlflow)
             logs = partial(log_model, resolved.data.validation.images[:4])
             every += [MlflowThread(journal.record, Observers(observers).warned, uri, logs, warm_up)]
-        run = Run(resolved, journal, Observers(every))
+        run = Run(resolved, journal, Observers(every), start.begun)
         run.observer.started(run.header)
         if start.journal is not None:
             known = run.record
@@ -117,7 +118,7 @@ def _journal(resolved: Resolved, start: Start, observer: Observer) -> Iterator[J
         _compare(start.journal, header, observer, force=start.force)
         opened: Any = nullcontext(start.journal)
     else:
-        opened = Journal(searches.new_folder(start.folder, resolved.kind) / FILE, begun=start.moment)
+        opened = Journal(searches.new_folder(start.folder, resolved.kind) / FILE, begun=start.begun)
     with opened as journal:
         if start.journal is None and not journal.is_new:  # at the same moment, another process took the folder
             raise UsageError(f"{journal.path.parent} is not empty any more; choose another folder with --out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,18 @@ from nas.records.journal import FILE, Journal
 from nas.records.observer import Observer, Observers
 from nas.records.outcome import Outcome
 from nas.records.record import Record
+from nas.run import time_limit
 from nas.run.recording import Start
-from nas.run.runs import CLOSING_SECONDS, find_winner
+from nas.run.runs import find_winner
 
 
 def resume(
-    search: str | Path | None = None, *, observers: Sequence[Observer] = (), force: bool = False, **changes: Any
+    search: str | Path | None = None,
+    *,
+    observers: Sequence[Observer] = (),
+    force: bool = False,
+    begun: float | None = None,
+    **changes: Any,
 ) -> Outcome:
     """Go on with a search that was interrupted or killed, or give a finished one more trials or time.
 
@@ -30,12 +37,14 @@ def resume(
         search: its folder, or its name under runs/; None for the latest search.
         observers: are told what happens.
         force: go on even if something has changed that changes the result.
+        begun: the moment (``time.monotonic``) from which its time counts; None for now.
         changes: settings (see `Experiment`) that differ from before: more trials, more time, other workers. A
             class or an object that was given to the search has to be given again.
 
     Raises:
         NasError: the search cannot go on; the message says why.
     """
+    begun = begun or time.monotonic()
     Observers(observers)  # checks them
     plugins.offer(Experiment.of(plugins=changes.get("plugins", ())).plugins)  # the journal may name their layers
     folder = searches.named(None if search is None else str(search), needs=searches.TOML)
@@ -43,7 +52,7 @@ def resume(
         raise UsageError(
             f"{folder} has no {searches.TOML}: it is a training, or it was ended before it began; start it again"
         )
-    with Journal(folder / FILE) as journal:
+    with Journal(folder / FILE, begun) as journal:
         record = journal.record
         config = record.about.get("config")
         if config is not None and "precision" not in config:
@@ -67,7 +76,7 @@ def resume(
         if experiment.lacks:
             again = searches.resume_command(folder, experiment.model_dump())
             raise UsageError(f"{folder.name} was given Python objects, and goes on only with the same: {again}")
-        return find_winner(experiment, Start(folder, journal, more, force), observers)
+        return find_winner(experiment, Start(folder, journal, more, force, begun), observers)
 
 
 def _check_budget(experiment: Experiment, record: Record, *, more: bool) -> None:
@@ -77,8 +86,9 @@ def _check_budget(experiment: Experiment, record: Record, *, more: bool) -> None
         raise UsageError(f"it has {told} trials already: --trials {experiment.trials} would be fewer")
     if experiment.trials == told and more:  # its test images would be opened for nothing
         raise UsageError(f"it has all of its {told} trials: give it more with --trials, too")
-    over = record.plan is not None and not more
-    if limit is not None and not over and record.seconds >= limit - min(CLOSING_SECONDS, limit / 2):
-        raise UsageError(
-            f"it has taken {record.seconds:.0f} s of its {limit:g} s: give it more time with --time-limit"
-        )
+    if limit is not None and (record.plan is None or more):
+        if record.seconds >= limit:
+            raise UsageError(
+                f"it has taken {record.seconds:.0f} s of its {limit:g} s: give it more time with --time-limit"
+            )
+        time_limit.check(experiment, record.seconds)

@@ -17,7 +17,7 @@ from nas.experiment import Experiment
 from nas.records import searches
 from nas.records.observer import Observer, Observers
 from nas.records.outcome import Outcome
-from nas.run import selection
+from nas.run import selection, time_limit
 from nas.run.conclude import conclude
 from nas.run.recording import Run, Start, recorded
 from nas.run.replayed import ReplayedStrategy
@@ -28,8 +28,6 @@ from nas.spaces.space import Candidate
 from nas.trial import Job, Trial, job_seed
 
 DEFAULT_TRIALS = 40
-SEARCH_SHARE = 0.45  # of a time limit; the final selection gets the rest, without the seconds at the end:
-CLOSING_SECONDS = 15.0  # for the test, the records and the model
 
 
 def search(
@@ -37,6 +35,7 @@ def search(
     *,
     out: str | Path | None = None,
     observers: Sequence[Observer] = (),
+    begun: float | None = None,
     **settings: Any,
 ) -> Outcome:
     """Search for a network, train the finalists again, test the winner once, and hand it over.
@@ -45,12 +44,14 @@ def search(
         experiment: an `Experiment`, or the path of a TOML file; None for the defaults.
         out: the folder to write; None for a new one in runs/.
         observers: are told what happens; without any, nothing is shown (MLflow is written nevertheless).
+        begun: the moment (``time.monotonic``) from which its time counts; None for now.
         settings: fields of `Experiment`, which replace those of ``experiment``. ``strategy``, ``space``,
             ``dataset`` and ``evaluator`` may be classes as well as names, a space or a data set an object, too.
 
     Raises:
         NasError: a mistake that the user can correct; the message says how.
     """
+    start = Start(Path(out) if out else None, begun=begun or time.monotonic())
     Observers(observers)  # checks them
     if isinstance(experiment, Experiment):
         experiment = experiment.changed(**settings) if settings else experiment
@@ -60,7 +61,8 @@ def search(
         experiment = Experiment.read(Path(experiment), **settings) if experiment else Experiment.of(**settings)
     trials = experiment.trials or (None if experiment.time_limit else DEFAULT_TRIALS)
     experiment = experiment.model_copy(update={"trials": trials})
-    return find_winner(experiment, Start(Path(out) if out else None), observers)
+    time_limit.check(experiment)
+    return find_winner(experiment, start, observers)
 
 
 def find_winner(experiment: Experiment, start: Start, observers: Sequence[Observer]) -> Outcome:
@@ -80,8 +82,14 @@ def _explore(run: Run) -> list[Trial]:
     """Every candidate's trial, in order; the journal answers the jobs that are finished."""
     resolved, record, experiment = run.resolved, run.record, run.resolved.experiment
     until = None
-    if limit := experiment.time_limit:  # the final selection gets its share of time that was added later, too
-        until = run.journal.begun + record.before_more + SEARCH_SHARE * (limit - record.before_more)
+    if limit := experiment.time_limit:
+        end = run.journal.begun + limit - time_limit.closing(experiment)
+        # The final selection gets its share of time that was added later, too. The start counts for neither.
+        begun, now = run.journal.begun + record.before_more, time.monotonic()
+        begun += now - max(begun, run.begun)
+        until = begun + time_limit.SEARCH_SHARE * (end - begun)
+        if not record.trials:  # without one, there would be no winner
+            until = max(until, min(now + time_limit.TRAINING, end - time_limit.SELECTING))
     if record.plan is not None:  # the search was over before this process began
         until = time.monotonic()
     sizes = {number: batch.wanted for number, batch in record.asked.items()}
@@ -104,8 +112,8 @@ def _plan(run: Run, history: Sequence[Trial]) -> tuple[Plan, float | None]:
         return Plan(**record.plan), None
     seconds = end = None
     if limit := resolved.experiment.time_limit:
-        over = run.journal.begun + limit
-        seconds, end = max(1.0, over - time.monotonic() - CLOSING_SECONDS), over - CLOSING_SECONDS / 2
+        over, closing = run.journal.begun + limit, time_limit.closing(resolved.experiment)
+        seconds, end = max(1.0, over - time.monotonic() - closing), over - closing / 2
     plan = selection.plan(history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds)
     before = Plan(**record.before_plan) if record.before_plan else plan
     if (before.epochs, before.seeds, before.finalists) > (plan.epochs, plan.seeds, plan.finalists):

@@ -1,0 +1,96 @@
+"""The time limit of a search: how it is divided, and the shortest one that can give a winner here."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+
+from nas.errors import UsageError, plain
+from nas.experiment import Experiment
+from nas.records import searches
+from nas.records.journal import FILE
+from nas.records.outcome import GIVEN
+from nas.records.record import entry_of, lines
+
+SEARCH_SHARE = 0.45  # of the time after the start and before the end; the final selection gets the rest
+# Seconds, measured with mnist-5k on two busy cores (docs/reliability.md).
+FIRST = 11.0  # from the start of the command until the first network is trained
+TRAINING = 8.0  # of it, for the workers' start and the training
+SELECTING = 3.0  # of the shortest final selection
+CLOSING = 3.0  # the test, the card and the records
+MLFLOW = 12.0  # the winner's model and the figures in MLflow, after all else
+COLD = 14.0  # to read PyTorch from the disk, if it is not in memory
+LOOKED_AT = 5  # of the latest searches
+SLOWER = 1.25  # times as long as them, because the next network may be larger or the machine busier
+
+
+def closing(experiment: Experiment) -> float:
+    """The seconds that the end of a search takes, after its last training."""
+    return CLOSING + MLFLOW * (experiment.mlflow != "off")
+
+
+def shortest(experiment: Experiment) -> float:
+    """The seconds of the shortest search with a winner, judged by the latest searches of the data set here."""
+    known = [_first(folder, experiment.dataset) for folder in searches.every()[-LOOKED_AT:]]
+    times = [seconds for seconds in known if seconds is not None]
+    return (SLOWER * median(times) if times else FIRST) + SELECTING + closing(experiment)
+
+
+def check(experiment: Experiment, spent: float = 0.0) -> None:
+    """Refuse a time limit that is too short to give a winner; ``spent``: the seconds that the search has taken.
+
+    Raises:
+        UsageError: it is; the message has the shortest limit.
+    """
+    limit = experiment.time_limit
+    if limit is None:
+        return
+    warm = spent + shortest(experiment)
+    least = warm + COLD * _cold()
+    if limit < least:
+        name = plain(experiment.dataset.removeprefix(GIVEN))
+        taken = f", of which {spent:.0f} s are over," if spent else ""
+        later = f" ({math.ceil(warm)}s when PyTorch has been read from the disk once)" if least > warm + 1 else ""
+        raise UsageError(
+            f"a time limit of {limit:g} s{taken} is too short for the data set {name} on this machine: "
+            f"give it --time-limit {math.ceil(least)}s or more{later}"
+        )
+
+
+def _first(folder: Path, dataset: str) -> float | None:
+    """The seconds until an earlier search of a data set here had trained its first network; None for any other."""
+    with suppress(OSError, LookupError, TypeError, AttributeError):
+        for line in lines(folder / FILE):
+            entry = entry_of(line) or {}
+            if "session" in entry:
+                name = entry["session"]["changes"].get("dataset", {}).get("name", dataset)
+                if entry["session"]["host"] != platform.node() or dataset not in ("auto", name):
+                    return None
+            elif "trial" in entry:
+                return float(entry["seconds"])
+    return None
+
+
+def _cold() -> float:
+    """The share of PyTorch's modules that are not in the page cache, as after a restart of the machine."""
+    spec = find_spec("torch")
+    folders = spec.submodule_search_locations or () if spec else ()
+    files = [file for folder in folders for file in Path(folder, "nn", "modules", "__pycache__").glob("*.pyc")]
+    return sum(not _in_memory(file) for file in files) / max(1, len(files))
+
+
+def _in_memory(file: Path) -> bool:
+    """Whether the beginning of a file is in the page cache; true where the system does not tell."""
+    try:
+        with file.open("rb", buffering=0) as opened:
+            os.preadv(opened.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    except (OSError, AttributeError):
+        return True
+    return True

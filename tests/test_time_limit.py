@@ -1,0 +1,157 @@
+"""Time limits: too short ones are refused, and a strategy that does not answer does not outlast one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Event
+
+import pytest
+from command import NAS, QUICK, error_line, inline, nas
+from conftest import Instant, Tiny, finished, job
+
+from nas.architecture.known import LECTURE
+from nas.records.journal import FILE, Journal
+from nas.records.observer import Observer
+from nas.records.record import read
+from nas.run.time_limit import _in_memory
+from nas.search import Budget, Search
+from nas.spaces.space import Candidate
+from nas.strategies.strategy import Strategy
+from nas.trial import Trial
+
+ABOUT = {"config": {}, "dataset": {"name": "mnist-5k"}}
+SILENT = """
+from nas.strategies.strategy import Strategy
+
+class Silent(Strategy):
+    def ask(self, count):
+        while len(self.history) >= {answers}:
+            pass
+        return [self.space.sample(self.rng) for _ in range(2)]
+"""
+
+
+class Warnings(Observer):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warned(self, message: str) -> None:
+        self.lines.append(message)
+
+
+@pytest.mark.parametrize("method", ["ask", "tell"])
+def test_a_strategy_that_never_answers_ends_the_search_with_what_it_has(method: str) -> None:
+    class Silent(Strategy):
+        def ask(self, count: int) -> list[Candidate]:
+            if method == "ask" and self.history:
+                Event().wait()
+            return [self.space.sample(self.rng)]
+
+        def tell(self, trials: Sequence[Trial]) -> None:
+            if method == "tell":
+                Event().wait()
+
+    told = Warnings()
+    budget = Budget(until=time.monotonic() + 0.3)
+    trials = Search(Silent(Tiny()), Instant(), budget, epochs=1.0, observer=told).run()
+    assert len(trials) == 1
+    assert told.lines == ["the strategy Silent has not answered in time: the search ends without waiting longer"]
+
+
+def test_an_error_that_looks_like_a_late_answer_is_an_error() -> None:
+    class Refused(Strategy):
+        def ask(self, count: int) -> list[Candidate]:
+            raise TimeoutError("the server is down")
+
+    search = Search(Refused(Tiny()), Instant(), Budget(until=time.monotonic() + 60), epochs=1.0)
+    with pytest.raises(Exception, match="Refused failed in ask: TimeoutError: the server is down"):
+        search.run()
+
+
+@pytest.mark.faults
+def test_a_busy_strategy_ends_with_its_search_and_is_asked_again_with_more_time(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    plugin = tmp_path / "plugins" / "silent.py"
+    plugin.write_text(SILENT.format(answers=2))
+    words = ["--strategy", "silent", "--mlflow", "off", "--out", "silent", *QUICK]
+    done = nas("search", "--time-limit", "30s", *words, cwd=tmp_path)
+    assert "Silent has not answered in time" in done.stderr
+    before = read(tmp_path / "silent" / FILE)[0]
+    assert before.outcome is not None
+    assert (len(before.told), before.seconds < 45) == (2, True)
+    plugin.write_text(SILENT.format(answers=1_000))
+    nas("resume", "silent", "--force", "--time-limit", "60s", "--trials", "4", cwd=tmp_path)
+    after = read(tmp_path / "silent" / FILE)[0]
+    assert after.outcome is not None
+    assert [told.trial.id for told in after.told[:2]] == [told.trial.id for told in before.told]
+    assert len(after.told) == 4
+
+
+def test_a_limit_that_is_too_short_is_refused_before_anything_slow(tmp_path: Path) -> None:
+    script = (
+        "import sys; from nas.cli.main import main\n"
+        "try: main()\nfinally: assert not {'torch', 'mlflow'} & sys.modules.keys()"
+    )
+    words = ["search", "--dataset", "mnist-5k", "--time-limit", "3s"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    line = "a time limit of 3 s is too short for the data set mnist-5k on this machine: give it --time-limit"
+    assert f"{line} 29s or more" in error_line(done)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "least"),
+    [(platform.node(), "mnist-5k", 69), ("elsewhere", "mnist-5k", 17), (platform.node(), "mnist", 17)],
+)
+def test_the_shortest_limit_is_known_from_earlier_searches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, name: str, least: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(platform, "node", lambda: host)
+    folder = tmp_path / "runs" / "earlier"
+    folder.mkdir(parents=True)
+    with Journal(folder / FILE, begun=time.monotonic() - 50) as journal:
+        journal.begin({**ABOUT, "dataset": {"name": name}})
+        journal.append(finished(job(LECTURE)))
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    words = ["search", "--dataset", "mnist-5k", "--mlflow", "off", "--time-limit", "3s"]
+    assert f"--time-limit {least}s or more" in error_line(inline(*words, code=2))
+
+
+def test_a_resumed_search_needs_enough_of_its_time(place: Path) -> None:
+    folder = next((place / "runs").iterdir())
+    seconds = read(folder / FILE)[0].seconds
+    words = ["resume", str(folder), "--trials", "20", "--time-limit"]
+    assert "has taken" in error_line(inline(*words, "1s", code=2))
+    line = error_line(inline(*words, f"{seconds + 1:.0f}s", code=2))
+    assert f"of which {seconds:.0f} s are over, is too short" in line
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="this system does not tell what is in memory")
+def test_a_file_that_must_be_read_from_the_disk_is_known(tmp_path: Path) -> None:
+    file = tmp_path / "module.pyc"
+    file.write_bytes(bytes(100))
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert not _in_memory(file)
+    file.read_bytes()
+    assert _in_memory(file)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells when a process began")
+def test_the_clock_begins_with_the_process() -> None:
+    script = "import time; time.sleep(0.5)\nfrom nas.cli.options import process_began\n"
+    script += "print(time.monotonic() - process_began())"
+    done = subprocess.run([NAS[0], "-c", script], capture_output=True, text=True, check=True)
+    assert 0.5 < float(done.stdout) < 60
