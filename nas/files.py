@@ -45,12 +45,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def file_system(path: Path, mounts: Path = MOUNTS) -> str:
+def file_system(path: Path) -> str:
     """The kind of file system on which a path lies or would lie, such as ``ext4``; empty if it is unknown."""
     found = ("", "")
     with suppress(OSError):
         where = os.path.realpath(path)
-        for line in mounts.read_text(errors="replace").splitlines():  # the last of several at one place counts
+        for line in MOUNTS.read_text(errors="replace").splitlines():  # the last of several at one place counts
             _, place, kind, *_ = line.split(" ")
             place = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), place)  # a space is \040
             if len(place) >= len(found[0]) and (where + "/").startswith(place.rstrip("/") + "/"):
