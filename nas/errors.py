@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 import reprlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -99,6 +100,17 @@ def label(name: str) -> str:
 def plain(text: str) -> str:
     """A text that a terminal only shows: control characters (ANSI escapes, bells) become �."""
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
+
+
+def masked(text: str) -> str:
+    """A text in which the credentials of addresses are ***: it may be written down and shown.
+
+    The user stays in the address of a database. In that of a server it goes, too: it may be a token.
+    """
+    # A password ends at the last @ before the host; that of a database may contain a slash, a port does not.
+    text = re.sub(r"(\w://[^\s:/@?#]*):(?!\d*(?:[/?#]|$))[^\s@]*@(?:[^\s@/?#]*@)*", r"\1:***@", text)
+    text = re.sub(r"(https?://)[^\s/@?#]+@", r"\1***@", text)
+    return re.sub(r"(?i)([?&](?:\w*(?:password|passwd|pwd|secret|token)|odbc_connect)=)[^&\s]*", r"\1***", text)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

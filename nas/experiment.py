@@ -18,6 +18,7 @@ from pydantic import (
     ModelWrapValidatorHandler,
     PrivateAttr,
     ValidationError,
+    field_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -25,7 +26,7 @@ from pydantic_core import PydanticCustomError
 import nas
 from nas import plugins as installed
 from nas.data.dataset import Dataset
-from nas.errors import OptionError, UsageError, label, plain, quoted, unknown
+from nas.errors import OptionError, UsageError, label, masked, plain, quoted, unknown
 from nas.files import read_small
 from nas.objectives import Objective
 from nas.records.observer import Observer
@@ -132,11 +133,18 @@ class Experiment(BaseModel):
     # Options of the strategy; with the prefix "space.", "dataset." or "evaluator." options of that part.
     options: dict[str, Annotated[Setting, BeforeValidator(_option)]] = {}
     data_dir: AnyPath | None = None
-    # The address of a tracking server, or "off"; "auto" is a file in the current folder.
-    mlflow: Annotated[str, Field(max_length=2_000)] = "auto"
+    # The address of a tracking server, or "off"; "auto" is a file in the current folder. Credentials in it are for
+    # this process only.
+    mlflow: Annotated[str, Field(max_length=2_000, repr=False)] = "auto"
+    mlflow_experiment: Name | None = None  # None: "nas", or another where that is not of this program
+    mlflow_parent: Name | None = None  # the id of the run in which the search's is nested, in the same experiment
     plugins: Annotated[tuple[AnyPath, ...], Field(strict=False)] = ()
     _places: dict[str, str] = PrivateAttr(default_factory=dict)  # option → "FILE, line N: " if it is from a file
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)  # part → the class or object that was given
+
+    @field_serializer("mlflow")
+    def _without_credentials(self, address: str) -> str:
+        return masked(address)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -179,7 +187,8 @@ class Experiment(BaseModel):
         first, *others = error.errors(include_url=False)
         if first["type"] == "recipe":
             return first["ctx"]["name"], first["msg"]
-        name, value = str(first["loc"][0]), quoted(first["input"])
+        given = first["input"]
+        name, value = str(first["loc"][0]), quoted(masked(given) if isinstance(given, str) else given)
         message = first["msg"].removeprefix("Value error, ")
         message = f"{message[0].lower()}{message[1:]}"
         if others and others[0]["type"] == "literal_error" and others[0]["loc"][0] == name:

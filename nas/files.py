@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from nas.errors import NasError, StorageError
 
 SMALL = 2**20  # bytes: far more than a person writes
+MOUNTS = Path("/proc/mounts")  # Linux
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -41,6 +43,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def file_system(path: Path) -> str:
+    """The kind of file system on which a path lies or would lie, such as ``ext4``; empty if it is unknown."""
+    found = ("", "")
+    with suppress(OSError):
+        where = os.path.realpath(path)
+        for line in MOUNTS.read_text(errors="replace").splitlines():  # the last of several at one place counts
+            _, place, kind, *_ = line.split(" ")
+            place = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), place)  # a space is \040
+            if len(place) >= len(found[0]) and (where + "/").startswith(place.rstrip("/") + "/"):
+                found = (place, kind)
+    return found[1]
 
 
 def read_small(path: Path, limit: int = SMALL) -> str:

@@ -38,7 +38,7 @@ class Store:
         shutil.copyfile(empty, folder / "mlflow.db")
         self.folder, self.uri = folder, f"sqlite:///{folder}/mlflow.db"
         self.client: MlflowClient = client_of(self.uri)
-        self.experiment = experiment_of(self.client, self.uri)
+        self.experiment = experiment_of(self.client, self.uri, {})
 
     def made(self, name: str, loss: float, fingerprint: str = "0123456789abcdef") -> tuple[Outcome, str]:
         """A search whose winner was trained again with such a loss, and its run."""

@@ -18,6 +18,7 @@ from nas.cli.predict import predict
 from nas.cli.search import resume, search, train
 from nas.cli.searches import list_, repair, rm, show, sync
 from nas.cli.ui import ui
+from nas.dashboard import SETTINGS
 from nas.errors import NasError, plain
 
 
@@ -68,6 +69,7 @@ for command in (search, resume, list_, show, train, predict, export, ui, sync, r
 def main() -> None:
     """The console script."""
     _on_signals(_interrupt)
+    os.environ.update({**SETTINGS, **os.environ})
     try:
         cli()
     finally:

@@ -102,6 +102,8 @@ def training_options(command: Command) -> Command:
         click.option("--mlflow", metavar="URI", help=
             "Address of the MLflow store that gets the results, or off for none. Default: MLFLOW_TRACKING_URI, "
             "otherwise the file mlflow.db in this folder."),
+        click.option("--mlflow-experiment", metavar="NAME", help=
+            "Experiment of MLflow that the run belongs to; it is made if it does not exist. Default: nas."),
     ]
     # fmt: on
     return reduce(lambda decorated, option: option(decorated), reversed(options), command)

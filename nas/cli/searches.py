@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nas.cli.options import FILE, json_option, plugins_option, print_json, print_out
-from nas.errors import NasError, plain
+from nas.errors import NasError, masked, plain
 from nas.files import write_whole
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def list_(as_json: bool) -> None:
     from nas.records import searches
 
     states = [searches.State.of(folder) for folder in searches.every()]
+    write_down(states)
     if as_json:
         print_json({"searches": [_plain(state) for state in states]})
         return
@@ -118,7 +120,8 @@ def sync(search: str | None, store: str | None) -> None:
     uri = store or store_of(state.folder, "auto" if chosen == "off" else chosen)
     with journal.locked(state.record.path):  # two processes would write everything twice
         written = write(state.record, uri, log_model_of(state.record.header))
-    _say(f"{uri} has all of {state.folder.name} now: {written} of {len(state.record.told)} candidates were new")
+    new = f"{written} of {len(state.record.told)} candidates were new"
+    _say(f"{masked(uri)} has all of {state.folder.name} now: {new}")
 
 
 @click.command()
@@ -180,6 +183,21 @@ def rm(names: tuple[str, ...], yes: bool, keep_mlflow: bool) -> None:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
+
+
+def write_down(states: Iterable[State]) -> None:
+    """Write down, once for each search, that its process was killed: MLflow would show it as running for ever."""
+    for state in states:
+        if state.is_killed:
+            from nas.run.resumed import write_down as write
+
+            try:
+                write(state)
+            except NasError as error:
+                click.echo(
+                    plain(f"nas: {state.folder.name} was killed, and MLflow may show it as running: {error}"),
+                    err=True,
+                )
 
 
 def _say(text: str) -> None:

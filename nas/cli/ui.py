@@ -15,7 +15,9 @@ from pathlib import Path
 
 import click
 
-from nas.errors import NasError, UsageError
+from nas.cli.searches import write_down
+from nas.dashboard import SETTINGS
+from nas.errors import NasError, UsageError, masked
 
 
 @click.command()
@@ -28,6 +30,8 @@ from nas.errors import NasError, UsageError
 @click.option("--allow-remote", is_flag=True, help="Allow other machines to connect, without any password.")
 def ui(host: str, port: int, store: str | None, browser: bool, allow_remote: bool) -> None:
     """Show the searches of this folder in a browser, with MLflow."""
+    from nas.records import searches
+
     with suppress(ValueError):  # any other name than localhost
         allow_remote |= host == "localhost" or ipaddress.ip_address(host).is_loopback
     if not allow_remote:
@@ -35,6 +39,7 @@ def ui(host: str, port: int, store: str | None, browser: bool, allow_remote: boo
             f"--host {host} can be reached by other machines without a password; allow it with --allow-remote"
         )
     command, environment = _server(store)
+    write_down(map(searches.State.of, searches.every()))
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:
@@ -63,24 +68,25 @@ def ui(host: str, port: int, store: str | None, browser: bool, allow_remote: boo
 
 def _server(store: str | None) -> tuple[list[str], dict[str, str]]:
     """The command that serves the store, and its environment."""
-    from nas.dashboard.store import SETTINGS, sqlite_file, store_uri
+    from nas.dashboard.store import SERVERS, sqlite_file, store_of
 
-    uri = store or store_uri(Path.cwd())
+    uri = store_of(Path(), store or "auto")
     if "://" not in uri:
         raise UsageError(
             f"--store {uri} is not the address of a store; write for example sqlite:////folder/mlflow.db"
         )
-    if uri.startswith(("http:", "https:")):
-        raise UsageError(f"{uri} is a server already: open it in a browser, or give another --store")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--registry-store-uri", uri]
-    command += ["--uvicorn-opts", "--log-level warning"]
+    if uri.startswith(SERVERS):
+        raise UsageError(f"{masked(uri)} is a server already: open it in a browser, or give another --store")
+    command = [sys.executable, "-m", "mlflow", "server", "--uvicorn-opts", "--log-level warning"]
     if file := sqlite_file(uri):
         if not file.is_file():
             raise NasError(f"there are no searches here: {file} does not exist; run `nas search`, or give --store")
         command += ["--default-artifact-root", (file.absolute().parent / "mlartifacts").as_uri()]
     # Without its job runners the server needs seven processes and 0.6 GB less.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
-    return command, {**SETTINGS, **os.environ, **quiet}
+    # Everybody on this machine can read a command line, and the address may have a password.
+    stores = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_REGISTRY_STORE_URI": uri}
+    return command, {**SETTINGS, **os.environ, **quiet, **stores}
 
 
 def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
@@ -97,14 +103,21 @@ def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
 
 
 def _page(address: str) -> str:
-    """The page of all searches; MLflow's own first page is about language models."""
-    from urllib.request import urlopen
+    """The page of the searches, or of the latest ones; MLflow's own first page is about language models."""
+    from urllib.request import Request, urlopen
 
-    question = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name=nas"
+    from nas.dashboard.store import OURS
+
+    wanted = {"max_results": 1, "filter": f"tags.`{OURS}` = 'true'", "order_by": ["last_update_time DESC"]}
+    question = Request(  # noqa: S310
+        f"{address}/api/2.0/mlflow/experiments/search",
+        json.dumps(wanted).encode(),
+        {"Content-Type": "application/json"},
+    )
     try:
         with urlopen(question, timeout=10) as answer:  # noqa: S310
-            experiment = json.load(answer)["experiment"]["experiment_id"]
-    except (OSError, ValueError, KeyError, TypeError):  # a store without searches
+            experiment = json.load(answer)["experiments"][0]["experiment_id"]
+    except (OSError, ValueError, LookupError, TypeError):  # a store without searches
         return address
     return f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning"
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
+from threading import Lock
 from typing import TYPE_CHECKING
 
+from nas.dashboard.store import client_of
 from nas.records.outcome import Header, Outcome
 from nas.report import figures
 from nas.report.summary import percent
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 MODEL = "nas.model"  # the tag of a registered version that names its logged model
 LOWEST = (-1.0, 0.0)  # scores below all others
+EXPORTING = Lock()  # torch.export and Python's filters of warnings serve one thread at a time
 
 
 def log_model_of(header: Header) -> Callable[[Outcome, str, str], None]:
@@ -52,28 +54,10 @@ def log_model(example: Tensor, outcome: Outcome, tracking_uri: str, run_id: str)
         tracking_uri: the address of the store.
         run_id: the search's run.
     """
-    from mlflow import MlflowClient
-
-    with _tracking(tracking_uri):
-        client = MlflowClient()
-        model = _logged(client, outcome, run_id) or _log(example, outcome, run_id)
-        if outcome.header.kind != "train":
-            _register(client, outcome, run_id, model)
-
-
-@contextmanager
-def _tracking(uri: str) -> Iterator[None]:
-    """Let MLflow's functions use this store, and afterwards the store that they used before."""
-    import mlflow
-
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri)  # sets the variable, too
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before or "")
-        if before is None:
-            os.environ.pop("MLFLOW_TRACKING_URI", None)
+    client = client_of(tracking_uri)
+    model = _logged(client, outcome, run_id) or _log(client, example, outcome, run_id)
+    if outcome.header.kind != "train":
+        _register(client, outcome, run_id, model)
 
 
 def _logged(client: MlflowClient, outcome: Outcome, run_id: str) -> str | None:
@@ -90,25 +74,37 @@ def _logged(client: MlflowClient, outcome: Outcome, run_id: str) -> str | None:
     return None
 
 
-def _log(example: Tensor, outcome: Outcome, run_id: str) -> str:
-    """Log the winner's network; the id of the model."""
-    import mlflow
+def _log(client: MlflowClient, example: Tensor, outcome: Outcome, run_id: str) -> str:
+    """Log the winner's network; the id of the model.
+
+    ``mlflow.pytorch.log_model`` would do it through the active run and the store of the whole process.
+    """
     import torch
-    from mlflow.models import infer_signature
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model, infer_signature
+    from mlflow.pytorch import save_model
 
     network = load_network(outcome.weights.parent)
     images = example.float()
     with torch.inference_mode():
         signature = infer_signature(images.numpy(), network(images).numpy())
-    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch.export, about tensors that share their memory
-        # Named here, because MLflow takes longer than a training to infer them.
-        requirements = [f"{package}=={version(package)}" for package in ("mlflow", "torch")]
-        logged = mlflow.pytorch.log_model(
-            network, name="model", signature=signature, input_example=images.numpy(),
-            tags={"nas.job": outcome.handed_over.job.key}, pip_requirements=requirements,
-        )  # fmt: skip
-    return str(logged.model_id)
+    # Named here, because MLflow takes longer than a training to infer them.
+    requirements = [f"{package}=={version(package)}" for package in ("mlflow", "torch")]
+    run = client.get_run(run_id)
+    tags = {"nas.job": outcome.handed_over.job.key}
+    made = client.create_logged_model(run.info.experiment_id, "model", run_id, tags, run.data.params)
+    client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
+    about = Model(made.artifact_location, run_id, model_uuid=made.model_id, model_id=made.model_id)
+    with tempfile.TemporaryDirectory() as folder:
+        with EXPORTING, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch.export, about tensors that share their memory
+            save_model(
+                network, f"{folder}/model", mlflow_model=about, signature=signature, input_example=images.numpy(),
+                pip_requirements=requirements, serialization_format="pt2",
+            )  # fmt: skip
+        client.log_model_artifacts(made.model_id, f"{folder}/model")
+    client.finalize_logged_model(made.model_id, "READY")
+    return str(made.model_id)
 
 
 def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -> None:
@@ -137,7 +133,9 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
         accuracy = f"{percent(outcome.validation_accuracy)} of the validation images"
         trainings = f"mean of {len(outcome.retrained)} trainings"
         text = f"{accuracy} ({trainings}), {outcome.parameters:,} parameters, found by {outcome.header.name}"
-        created = client.create_model_version(name, f"models:/{model}", run_id, tags, None, text, model_id=model)
+        # For the address models:/ID, MLflow would look into the store of the whole process.
+        source = client.get_logged_model(model).artifact_location
+        created = client.create_model_version(name, source, run_id, tags, None, text, model_id=model)
         version = str(created.version)
     versions = [{"name": name, "version": version}]
     client.set_logged_model_tags(model, {"mlflow.modelVersions": json.dumps(versions)})  # the dashboard's link

@@ -31,6 +31,7 @@ Points = Mapping[tuple[str, int], tuple[float, float]]  # (metric, step) → val
 def search_tags(header: Header) -> dict[str, str]:
     """The tags of a search's run."""
     return {
+        "mlflow.parentRunId": header.config.get("mlflow_parent") or "",
         "nas.note": header.note,
         "space": header.settings.get("space", ""),
         "dataset": header.dataset["name"],

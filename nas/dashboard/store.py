@@ -1,49 +1,48 @@
-"""The MLflow store: its address, its settings, a client, the experiment of all searches, their data sets."""
+"""The MLflow store: its address, a client, the experiment of a search, its data set.
+
+Nothing here uses or changes what belongs to the whole process: MLflow's active run, experiment and stores, its
+log, the environment. The program around a search may use MLflow itself.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import sqlite3
+import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from nas.errors import NasError
+from filelock import FileLock
+
+from nas.errors import NasError, masked
+from nas.files import file_system
 from nas.records.outcome import Header, Outcome
 from nas.records.record import RUNS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput
+    from mlflow.entities import DatasetInput, Experiment
 
-EXPERIMENT = "nas"
+EXPERIMENTS = ("nas", "nas-searches")  # the second where somebody else has an experiment of the first name
+OURS = "nas.experiment"  # the tag of an experiment that this program made
 LogModel = Callable[[Outcome, str, str], None]  # outcome, tracking URI, run id
 OPENING = Lock()  # Alembic, which makes and checks the tables, serves one thread of a process at a time
-PROBE = 1.0  # seconds in which a store has to answer
+PROBE = 1.0  # seconds in which a store has to accept a connection; a server gets five times as long to answer
 LAST_PROBE = 0.3  # the same at the end for a store that has already failed: the user is waiting
-
-# Environment variables that MLflow reads at import. With its defaults a dead server delays every call by 246 s.
-SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is for --json
-    "MLFLOW_DISABLE_AGENT_HINT": "true",
-}
+SERVERS = ("http:", "https:")
+DATABASES = ("postgresql", "mysql", "mssql")
+NETWORKS = ("nfs", "cifs", "smb", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs")  # kinds of file systems
+LOGIN = "it asks for a user and a password: set MLFLOW_TRACKING_URI to the address with both"
 
 
 def store_uri(folder: Path) -> str:
@@ -58,11 +57,16 @@ def store_of(folder: Path, chosen: str = "auto") -> str:
     Args:
         folder: of the search.
         chosen: an address, or ``auto`` for the store beside the folder ``runs`` of the search; for a search that
-            lies elsewhere, the store of the current folder.
+            lies elsewhere, the store of the current folder. The credentials of an address that comes from a record
+            are masked: they are taken from MLFLOW_TRACKING_URI, or left to MLflow and the database, which have
+            variables and files for them.
     """
-    if chosen != "auto":
-        return chosen
-    return store_uri(folder.parent.parent if folder.parent.name == RUNS.name else Path())
+    if chosen == "auto":
+        return store_uri(folder.parent.parent if folder.parent.name == RUNS.name else Path())
+    if chosen == masked(own := os.environ.get("MLFLOW_TRACKING_URI", "")):
+        return own
+    bare = chosen.replace("://***@", "://").replace(":***@", "@")
+    return re.sub(r"(?<=[?&])\w+=\*\*\*(?:&|$)", "", bare)
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -80,7 +84,7 @@ def artifacts_of(uri: str) -> Path:
 def probe(uri: str, seconds: float = PROBE) -> None:
     """Return at once if a store answers and can be written.
 
-    MLflow itself would try again and again: for 20 s and more with a server, for 102 s with a file.
+    MLflow itself would try again and again: for 20 s and more with a server, for 102 s with a file or a database.
 
     Raises:
         Exception: the store does not answer, or cannot be written.
@@ -88,87 +92,174 @@ def probe(uri: str, seconds: float = PROBE) -> None:
     if file := sqlite_file(uri):
         if file.exists():
             with closing(sqlite3.connect(file, timeout=seconds)) as connection:
-                _make_wal(connection, time.monotonic() + seconds)
                 connection.execute("BEGIN IMMEDIATE")
         else:
             file.parent.mkdir(parents=True, exist_ok=True)
-    elif uri.startswith(("http:", "https:")):
+    elif uri.startswith(SERVERS):
+        _probe_server(uri, seconds)
+    elif uri.startswith(DATABASES):
+        from sqlalchemy import NullPool, create_engine
+
         try:
-            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=seconds).close()  # noqa: S310
-        except urllib.error.HTTPError as error:  # a server answers
-            error.close()
+            create_engine(uri, poolclass=NullPool).connect().close()
+        except Exception as error:
+            if "password" in str(error):
+                raise NasError(LOGIN) from None
+            raise
 
 
-def _make_wal(connection: sqlite3.Connection, until: float) -> None:
-    """Let readers of the database not wait for writers (WAL); SQLite itself does not wait for this change."""
-    while True:
+def _probe_server(uri: str, seconds: float) -> None:
+    """Ask a server for an experiment, as MLflow would: with its credentials, its certificates and its proxies."""
+    import_mlflow()
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    ask: Callable[..., Any] = http_request
+    try:
+        with quiet():
+            answer = ask(
+                get_default_host_creds(uri),  # type: ignore[no-untyped-call]
+                "/api/2.0/mlflow/experiments/search",
+                "GET",
+                max_retries=0,
+                timeout=(seconds, 5 * seconds),
+                raise_on_status=False,
+                params={"max_results": 1},
+            )
+    except Exception as error:  # noqa: BLE001  # whatever requests, urllib3 and ssl raise
+        text = str(error)
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            advice = "name the certificate's file in MLFLOW_TRACKING_SERVER_CERT_PATH"
+            raise NasError(f"its certificate is not trusted: {advice}") from None
+        reason = re.search(r"\[Errno -?[0-9]+\] ([^'\")]+)", text)  # of the system, within what four packages add
+        raise NasError(reason[1] if reason else text) from None
+    if answer.status_code in (401, 403):
+        raise NasError(f"{LOGIN}, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+    if answer.status_code >= 500:
+        raise NasError(f"the server answers {answer.status_code} {answer.reason}")
+
+
+def import_mlflow() -> None:
+    """Import MLflow without its telemetry, which a variable turns off when MLflow is imported."""
+    if "mlflow" in sys.modules:
+        return
+    name = "MLFLOW_DISABLE_TELEMETRY"
+    with OPENING:
+        is_free = "mlflow" not in sys.modules and name not in os.environ
+        if is_free:
+            os.environ[name] = "true"
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
-                raise
-            time.sleep(0.01)
-        else:
-            return
+            import mlflow  # noqa: F401
+        finally:
+            if is_free:
+                del os.environ[name]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep MLflow from logging in this thread: it logs a traceback of every exception, and every retry."""
+    from mlflow.utils.logging_utils import SuppressLogFilter, suppress_logs_in_thread
+
+    retries, silence = logging.getLogger("urllib3.connectionpool"), SuppressLogFilter()
+    retries.addFilter(silence)  # which is silent in this thread only
+    try:
+        with suppress_logs_in_thread():
+            yield
+    finally:
+        retries.removeFilter(silence)
 
 
 def client_of(tracking_uri: str) -> MlflowClient:
     """A client; makes the store if it is a file that does not exist."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs every retry
-    with OPENING:
-        if (file := sqlite_file(tracking_uri)) and not file.exists():
-            _make_database(file, artifacts_of(tracking_uri))
-            probe(tracking_uri)
-        from mlflow import MlflowClient
+    import_mlflow()
+    from mlflow import MlflowClient
 
-        logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it logs a traceback of every exception
-        return MlflowClient(tracking_uri)
+    with OPENING:
+        if file := sqlite_file(tracking_uri):
+            _make_database(file, artifacts_of(tracking_uri))
+        return MlflowClient(tracking_uri, tracking_uri)
 
 
 def _make_database(file: Path, artifacts: Path) -> None:
-    """Make an empty store, completely or not at all.
+    """Make an empty store unless there is one, completely or not at all.
 
     MLflow makes a store in some sixty steps without a lock: two searches that begin together (measured: three of
-    three failed) or a kill in between would leave a file that MLflow cannot open again.
+    three failed) or a kill in between would leave a file that MLflow cannot open again. Some file systems have no
+    hard links, so a lock keeps a store from being replaced.
     """
+    if file.exists():
+        return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
-    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    draft, lock = file.with_name(f".{file.name}.{secrets.token_hex(4)}"), file.with_name(f".{file.name}.lock")
     try:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, quiet():
             # Without a folder for artifacts it takes the current one, and a ' in its name ends up in the SQL.
             SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", artifacts.as_uri())  # type: ignore[no-untyped-call]
+            with closing(sqlite3.connect(Path(folder, "mlflow.db"))) as made:
+                # Readers do not wait for writers. All processes must be on one machine.
+                made.execute(f"PRAGMA journal_mode={'DELETE' if network_warning(f'sqlite:///{file}') else 'WAL'}")
             shutil.copyfile(Path(folder, "mlflow.db"), draft)
-        with suppress(FileExistsError):  # another search was faster
-            os.link(draft, file)
+        with FileLock(lock):
+            if not file.exists():  # otherwise another search was faster
+                draft.replace(file)
+            lock.unlink(missing_ok=True)  # nobody needs it any more
     finally:
         draft.unlink(missing_ok=True)
 
 
-def experiment_of(client: MlflowClient, tracking_uri: str) -> str:
-    """The id of the experiment; makes it if it does not exist."""
+def network_warning(uri: str) -> str:
+    """What is wrong with an SQLite store on a network file system; empty for any other store."""
+    file = sqlite_file(uri)
+    kind = file_system(file) if file else ""
+    if not kind.startswith(NETWORKS):
+        return ""
+    return (
+        f"{file} is on a network file system ({kind}), where SQLite may block or lose data: give --mlflow "
+        "sqlite:////FOLDER/mlflow.db with a FOLDER on a local disk"
+    )
+
+
+def terminate(client: MlflowClient, run_id: str, status: str, at: float) -> None:
+    """Close a run, as ``client.set_terminated`` does, which prints a link to standard output."""
+    from mlflow.entities import RunStatus
+
+    store = client._tracking_client.store
+    store.update_run_info(run_id, RunStatus.from_string(status), int(at * 1000), None)
+
+
+def experiment_of(client: MlflowClient, tracking_uri: str, config: Mapping[str, Any]) -> str:
+    """The id of the experiment that a configuration names, or of ours; makes it if it does not exist."""
+    if parent := config.get("mlflow_parent"):
+        return str(client.get_run(parent).info.experiment_id)
+    chosen = config.get("mlflow_experiment")
+    for name in (chosen,) if chosen else EXPERIMENTS:
+        found = client.get_experiment_by_name(name) or _make_experiment(client, tracking_uri, name)
+        if not chosen and OURS not in found.tags:  # of somebody who has chosen the same name
+            continue
+        if found.lifecycle_stage != "active":
+            command = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            raise NasError(f"its experiment {name!r} was deleted: restore it with `{command}`")
+        return str(found.experiment_id)
+    others = " and ".join(EXPERIMENTS)
+    raise NasError(f"its experiments {others} are of another program: name one with --mlflow-experiment")
+
+
+def _make_experiment(client: MlflowClient, tracking_uri: str, name: str) -> Experiment:
     from mlflow.exceptions import MlflowException
 
-    known = client.get_experiment_by_name(EXPERIMENT)
-    if known is None:
-        # A server knows its folder for artifacts.
-        is_served = tracking_uri.startswith(("http:", "https:", "databricks"))
-        try:
-            # The kind decides which pages the dashboard offers; the default pages are those for language models.
-            tags = {"mlflow.experimentKind": "custom_model_development"}
-            place = None if is_served else artifacts_of(tracking_uri).as_uri()
-            return str(client.create_experiment(EXPERIMENT, place, tags))
-        except MlflowException:
-            known = client.get_experiment_by_name(EXPERIMENT)  # another process was faster
-            if known is None:
-                raise
-    if known.lifecycle_stage != "active":
-        command = f"mlflow experiments restore --experiment-id {known.experiment_id}"
-        raise NasError(f"its experiment {EXPERIMENT!r} was deleted: restore it with `{command}`")
-    return str(known.experiment_id)
+    # A server knows its folder for artifacts.
+    is_served = tracking_uri.startswith((*SERVERS, "databricks"))
+    try:
+        # The kind decides which pages the dashboard offers; the default pages are those for language models.
+        tags = {"mlflow.experimentKind": "custom_model_development", OURS: "true"}
+        place = None if is_served else artifacts_of(tracking_uri).as_uri()
+        return client.get_experiment(client.create_experiment(name, place, tags))
+    except MlflowException:
+        known = client.get_experiment_by_name(name)  # another process was faster
+        if known is None:
+            raise
+        return known
 
 
 def dataset_of(header: Header) -> DatasetInput:

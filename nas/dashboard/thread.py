@@ -7,12 +7,13 @@ dead store delays a trial. A write that fails is tried again later, from the rec
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from nas.dashboard.store import LAST_PROBE, PROBE, LogModel, probe
-from nas.errors import NasError
+from nas.dashboard.store import LAST_PROBE, PROBE, SERVERS, LogModel, import_mlflow, probe, quiet
+from nas.errors import NasError, masked
 from nas.records.observer import Observer
 from nas.records.record import Record, place
 from nas.trial import Trial
@@ -79,12 +80,23 @@ class MlflowThread(Observer):
             return
         self._closing.set()
         self.told(self._record.told[-1].trial)
-        while self._thread.is_alive():
-            steps = self._steps
-            self._thread.join(SHORT_PATIENCE if self._trouble else PATIENCE)
-            if self._thread.is_alive() and self._steps == steps:
+        steps, since = self._steps, time.monotonic()
+        while True:
+            self._thread.join(SHORT_PATIENCE)
+            if not self._thread.is_alive():
+                return
+            if self._steps != steps:
+                steps, since = self._steps, time.monotonic()
+            elif self._trouble or time.monotonic() - since > PATIENCE:
                 self._fail(f"no answer for {PATIENCE:g} s")
                 return
+            elif self.tracking_uri.startswith(SERVERS):
+                try:
+                    probe(self.tracking_uri)
+                except Exception as error:  # noqa: BLE001  # a call of MLflow would wait for minutes
+                    if self._steps == steps:
+                        self._fail(_first_line(error))
+                        return
 
     def _run(self) -> None:
         writer = None
@@ -116,11 +128,14 @@ class MlflowThread(Observer):
             self._step()
             from nas.dashboard.writer import Writer
 
-            writer = Writer(self._record, self.tracking_uri, self._log_model, self._step)
+            import_mlflow()
+            with quiet():
+                writer = Writer(self._record, self.tracking_uri, self._log_model, self._step)
             self.run_id = writer.run_id
             self._step()
         interrupted = self._record.ended is not None and self._record.ended["status"] == "interrupted"
-        writer.write(ended=ended, figures=not interrupted)  # the user waits after Ctrl-C; `nas sync` draws them
+        with quiet():  # the user waits after Ctrl-C; `nas sync` draws the figures
+            writer.write(ended=ended, figures=not interrupted)
         return writer
 
     def _step(self) -> None:
@@ -134,24 +149,31 @@ class MlflowThread(Observer):
             self._warn(f"MLflow cannot be written ({reason}); the search goes on and tries again later. {advice}")
 
 
-def sync(record: Record, tracking_uri: str, log_model: LogModel | None = None) -> int:
+def sync(record: Record, tracking_uri: str, log_model: LogModel | None = None, *, figures: bool = True) -> int:
     """Write the missing entries of a search on which no process works; returns the number of new candidates.
+
+    Args:
+        record: of the search.
+        tracking_uri: the address of the store.
+        log_model: logs the winner as a model.
+        figures: whether to draw the figures of a search without a winner.
 
     Raises:
         NasError: the store cannot be written.
     """
     try:
         probe(tracking_uri)
+        import_mlflow()
         from nas.dashboard.writer import Writer
 
-        writer = Writer(record, tracking_uri, log_model)
-        writer.write(ended=True)
-    except NasError:
-        raise
-    except Exception as error:
-        raise NasError(f"MLflow cannot be written at {tracking_uri}: {_first_line(error)}") from error
+        with quiet():
+            writer = Writer(record, tracking_uri, log_model)
+            writer.write(ended=True, figures=figures)
+    except Exception as error:  # noqa: BLE001  # any exception of MLflow
+        raise NasError(f"MLflow cannot be written at {masked(tracking_uri)}: {_first_line(error)}") from None
     return writer.written
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """The reason, without the credentials that are in the address of a request."""
+    return masked((str(error).strip() or type(error).__name__).splitlines()[0])[:200]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.dashboard import runs
 from nas.dashboard.runs import MOST_RUNS, Points, flat, key
-from nas.dashboard.store import LogModel, client_of, dataset_of, experiment_of
+from nas.dashboard.store import LogModel, client_of, dataset_of, experiment_of, terminate
 from nas.objectives import Objective, hypervolume, scored
 from nas.records.outcome import Outcome
 from nas.records.record import Record, Told
@@ -59,7 +59,7 @@ class Writer:
         self._record, self._header = record, record.header
         self._uri, self._log_model, self._on_progress = tracking_uri, log_model, on_progress
         self._client = client_of(tracking_uri)
-        self._experiment = experiment_of(self._client, tracking_uri)
+        self._experiment = experiment_of(self._client, tracking_uri, self._header.config)
         search, self._nested = self._existing()
         self._told = self._failed = 0
         self._best: dict[str, float] = {}
@@ -71,7 +71,7 @@ class Writer:
             self.run_id = search.info.run_id
         else:
             begun = record.sessions[0].at if record.sessions else record.at
-            self.run_id = self._create(record.header.name, begun, runs.search_tags(record.header))
+            self.run_id = self._create(self._header.name, begun, runs.search_tags(self._header))
             self._status = "RUNNING"
         self._log_configuration(search)
         self._plotted = 0  # the last candidate in the curves of the search; void steps are written again
@@ -107,9 +107,9 @@ class Writer:
         search, nested = None, {}
         of_search = f"tags.`nas.id` = '{self._record.id}'"
         for run in self._client.search_runs([self._experiment], of_search, max_results=MOST_RUNS):
-            if "mlflow.parentRunId" not in run.data.tags:
+            if "nas.trial" not in run.data.tags:
                 search = run
-            elif (number := run.data.tags.get("nas.trial", "")).isdecimal():
+            elif (number := run.data.tags["nas.trial"]).isdecimal():
                 nested[int(number)] = run
         return search, nested
 
@@ -152,7 +152,7 @@ class Writer:
         with tempfile.TemporaryDirectory() as folder:
             runs.write_candidate(Path(folder), candidate.architecture, self._header.limits)
             self._client.log_artifacts(run_id, folder)
-        self._client.set_terminated(run_id, "FAILED" if trial.failure else "FINISHED", int(at * 1000))
+        terminate(self._client, run_id, "FAILED" if trial.failure else "FINISHED", at)
         self.written += 1
 
     def _plot(self, trial: Trial, number: int, at: float) -> None:
@@ -268,5 +268,5 @@ class Writer:
         configuration = self._header.folder / "search.toml"
         if configuration.is_file():
             self._client.log_artifact(self.run_id, str(configuration))
-        self._client.set_terminated(self.run_id, status, int(at * 1000))
+        terminate(self._client, self.run_id, status, at)
         self._status = status

@@ -29,7 +29,9 @@ HEADER = 1_000  # bytes of the first line of a journal, at most
 # What is in the folder of a search: its files, their drafts, and the journals that `nas repair` has kept.
 OURS = re.compile(r"best|retrained|search\.toml|journal\.jsonl(\.damaged-\d+)?|\.lock|\..*\.part")
 # What may change between two sessions of a search without changing what it finds.
-FREE = frozenset({"trials", "time_limit", "workers", "mlflow", "data_dir", "plugins"})
+FREE = frozenset(
+    {"trials", "time_limit", "workers", "mlflow", "mlflow_experiment", "mlflow_parent", "data_dir", "plugins"}
+)
 
 
 def new_folder(out: Path | None, kind: str) -> Path:
@@ -202,7 +204,13 @@ class State:
             return cls(folder, record, "finished")
         if record.ended and record.ended["status"] == "failed":
             return cls(folder, record, "failed", record.ended["message"])
-        return cls(folder, record, "interrupted", "" if record.ended else f"{process or 'its process'} was killed")
+        detail = record.ended["message"] if record.ended else f"{process or 'its process'} was killed"
+        return cls(folder, record, "interrupted", detail)
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether its process ended without a word, and nobody has written that down yet."""
+        return self.status == "interrupted" and self.record.ended is None
 
 
 def resume_command(folder: Path, config: Mapping[str, Any]) -> str:

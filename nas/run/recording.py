@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.dashboard.registry import log_model, warm_up
-from nas.dashboard.store import store_of
+from nas.dashboard.store import network_warning, store_of
 from nas.dashboard.thread import MlflowThread
 from nas.errors import Interrupted, JournalError, StorageError, UsageError
 from nas.evaluation.cached import CachedEvaluator
@@ -77,13 +77,16 @@ def recorded(resolved: Resolved, start: Start, observers: Sequence[Observer]) ->
         NasError: the journal cannot be opened, or belongs to another search.
     """
     with _journal(resolved, start, Observers(observers)) as journal:
-        every = [journal, *observers]
+        every, caution = [journal, *observers], ""
         if resolved.experiment.mlflow != "off":
             uri = store_of(journal.path.parent, resolved.experiment.mlflow)
+            caution = network_warning(uri)
             logs = partial(log_model, resolved.data.validation.images[:4])
             every += [MlflowThread(journal.record, Observers(observers).warned, uri, logs, warm_up)]
         run = Run(resolved, journal, Observers(every), start.begun)
         run.observer.started(run.header)
+        if caution:
+            run.observer.warned(caution)
         if start.journal is not None:
             known = run.record
             run.observer.resumed(len(known.told), frozenset(known.trials), known.seconds)

@@ -9,7 +9,7 @@ from typing import Any
 
 from nas import plugins
 from nas.dashboard.registry import log_model_of
-from nas.dashboard.store import store_of
+from nas.dashboard.store import sqlite_file, store_of
 from nas.dashboard.thread import sync
 from nas.errors import JournalError, NasError, UsageError
 from nas.experiment import Experiment
@@ -77,6 +77,23 @@ def resume(
             again = searches.resume_command(folder, experiment.model_dump())
             raise UsageError(f"{folder.name} was given Python objects, and goes on only with the same: {again}")
         return find_winner(experiment, Start(folder, journal, more, force, begun), observers)
+
+
+def write_down(state: searches.State) -> None:
+    """Write that the process of a search was killed: to MLflow, where the search would be running for ever, and
+    to its journal, so that this is done once.
+
+    Raises:
+        NasError: one of them cannot be written, or the search goes on just now.
+    """
+    with Journal(state.folder / FILE) as journal:
+        record = journal.record
+        chosen = record.about.get("config", {}).get("mlflow", "off")
+        uri = store_of(state.folder, chosen)
+        file = sqlite_file(uri)
+        if chosen != "off" and record.told and (file is None or file.exists()):
+            sync(record, uri, figures=False)
+        journal.stopped("interrupted", state.detail)
 
 
 def _check_budget(experiment: Experiment, record: Record, *, more: bool) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from random import Random
+from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from nas.trial import Trial
 
 # The middle of a wide range of values that are equally good: docs/benchmarks.md, "Sample efficiency".
 INITIAL, TOURNAMENT = 16, 20
+DRAWING = Lock()  # one thread at a time has the global random numbers
 
 
 class Fitness(base.Fitness):  # type: ignore[misc]  # DEAP has no types
@@ -152,11 +154,12 @@ class Evolve(Strategy):
 @contextmanager
 def _seeded_globals(rng: Random) -> Iterator[None]:
     """Seed the global random numbers, from which DEAP draws, from ``rng``; restore them afterwards."""
-    python, numpy = random.getstate(), np.random.get_state()
-    random.seed(rng.getrandbits(64))
-    np.random.seed(rng.getrandbits(32))
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+    with DRAWING:
+        python, numpy = random.getstate(), np.random.get_state()
+        random.seed(rng.getrandbits(64))
+        np.random.seed(rng.getrandbits(32))
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

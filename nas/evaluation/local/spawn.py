@@ -15,11 +15,13 @@ import types
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from nas.errors import NasError
 
 GIB = 2**30
+LAUNCHING = Lock()  # a search in another thread would keep the hidden script, or these settings, as the old ones
 UNKNOWN = 255  # the exit code that multiprocessing gives if the server, which knew the code, was killed
 # Pauses before trying again: a killed server refuses connections some milliseconds before it is replaced.
 DYING_SERVER_SECONDS = (0.01, 0.1, 1.0)
@@ -45,7 +47,7 @@ def warm_up() -> None:
     if context().get_start_method() == "forkserver":
         from multiprocessing.forkserver import ensure_running
 
-        with suppress(OSError), _allocator():  # `start` will report the error
+        with suppress(OSError), LAUNCHING, _allocator():  # `start` will report the error
             ensure_running()
 
 
@@ -119,7 +121,7 @@ def _launch(main: Callable[..., None], *args: Any) -> tuple[Any, socket.socket]:
     try:
         process = context().Process(target=main, args=(theirs, *args), daemon=True)
         # A worker would run the main script, and a script that searches would search in each worker: it is hidden.
-        with _with_entry(sys.modules, "__main__", types.ModuleType("__main__")), _allocator():
+        with LAUNCHING, _with_entry(sys.modules, "__main__", types.ModuleType("__main__")), _allocator():
             process.start()
     except BaseException:
         ours.close()  # if the process starts after all, it finds its socket closed and ends
