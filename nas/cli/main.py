@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from contextlib import suppress
 from typing import Any
 
@@ -25,8 +23,10 @@ class Commands(click.Group):
     """A group of commands that reports a user's mistake in one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
+        """Run the command; the console script gives a function to call before it."""
         try:
+            if ctx.obj is not None:
+                ctx.obj()
             return super().invoke(ctx)
         except NasError as error:
             if os.environ.get("NAS_DEBUG"):
@@ -65,34 +65,7 @@ for command in (search, resume, list_, show, train, predict, export, ui, sync, r
     cli.add_command(command)
 
 
-def main() -> None:
-    """The console script."""
-    _on_signals(_interrupt)
-    try:
-        cli()
-    finally:
-        _on_signals(signal.SIG_IGN)  # Python removes its handlers when it exits; the exit code must stay ours
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except OSError:  # the reader has gone (`nas search | head`): Python would complain when it exits
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 def _say(message: str) -> None:
     """Print an error in one line; if nobody can read it, the exit code is enough."""
     with suppress(OSError):
         click.echo(plain(f"nas: {message}"), err=True)
-
-
-def _interrupt(*_: object) -> None:
-    """The first signal runs every `finally`; the second one ends this process at once, and so its workers."""
-    _on_signals(lambda *_: os._exit(130))
-    raise KeyboardInterrupt
-
-
-def _on_signals(handler: Any) -> None:
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # `nohup` ignores SIGHUP
-            signal.signal(number, handler)
