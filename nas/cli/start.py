@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _signal as signal  # type: ignore[import-not-found]  # `signal` itself takes 8 ms
 import _thread
+import codecs
 import os
 import sys
 import time
@@ -21,11 +22,18 @@ SHOW_CURSOR = b"\x1b[?25h"  # the live view hides it
 PATIENCE_SECONDS = 1.0  # for the end of an import
 TEMPORARY_FILES = -100  # their priority among the finalizers of multiprocessing
 _waiting_until = 0.0
+# For a terminal or a file whose encoding lacks them (the C locale, Windows); other characters become "?".
+ASCII: dict[int, Any] = {**str.maketrans("·→×–…│▁▂▃▄▅▆▇█", "->x-~|..::++##"), ord("±"): "+-"}
 
 
 def main() -> None:
     """Run the command."""
     _on_signals(_leave)
+    codecs.register_error("nas", _in_ascii)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115  # `nas … >&-` closes it
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="nas")  # type: ignore[union-attr]
     try:
         from nas.cli.main import cli
 
@@ -76,6 +84,13 @@ def _leave(*_: object) -> None:
             sys.modules["multiprocessing.util"]._run_finalizers(TEMPORARY_FILES)
     finally:
         os._exit(130)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Write what the encoding of a stream lacks with other characters, instead of ending with a traceback."""
+    assert isinstance(error, UnicodeEncodeError)  # noqa: S101
+    text = error.object[error.start : error.end].translate(ASCII)
+    return text.encode("ascii", "replace").decode(), error.end
 
 
 def _on_signals(handler: Any) -> None:

@@ -137,6 +137,16 @@ def _with_entry(mapping: MutableMapping[str, Any], name: str, value: Any) -> Ite
             mapping[name] = before
 
 
+def _forget_parent() -> None:
+    """Go on without what has stayed with the parent: this process was forked from one that has searched."""
+    from multiprocessing.forkserver import _forkserver as server
+
+    import torch
+
+    vars(server).update(_forkserver_pid=None, _forkserver_alive_fd=None, _forkserver_address=None)
+    torch.set_num_threads(1)  # torch would wait for its other threads without end
+
+
 @contextmanager
 def _inheritance() -> Iterator[None]:
     """Decide what processes that start now inherit.
@@ -149,10 +159,8 @@ def _inheritance() -> Iterator[None]:
     tunables = ":".join(f"glibc.malloc.{option}" for option in ALLOCATOR)
     name = "GLIBC_TUNABLES"
     with _lock, _with_entry(os.environ, name, os.environ.get(name, tunables)):  # the user's settings come first
-        if _server_of not in (0, os.getpid()):  # we were forked: the server is our parent's child
-            from multiprocessing.forkserver import _forkserver as server
-
-            vars(server).update(_forkserver_pid=None, _forkserver_alive_fd=None, _forkserver_address=None)
+        if _server_of not in (0, os.getpid()):
+            _forget_parent()
         _server_of = os.getpid()
         if os.name != "posix":
             yield
