@@ -9,12 +9,13 @@ network = nas.load(outcome.header.folder)
 
 from __future__ import annotations
 
-import importlib
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # without `typing`, which takes 20 ms: the console script must soon answer signals
 if TYPE_CHECKING:
+    from typing import Any
+
     from nas.architecture.architecture import Architecture
     from nas.architecture.layer import Layer
     from nas.data.dataset import Dataset
@@ -57,6 +58,8 @@ __all__ += ["SearchSpace", "Strategy", "Trial", "load", "resume", "search", "tra
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'nas' has no attribute {name!r}")
+    import importlib
+
     return getattr(importlib.import_module(_MODULES[name]), name)
 
 

@@ -26,11 +26,11 @@ class UsageError(NasError):
 
 
 class OptionError(UsageError):
-    """An option of a plugin that its constructor does not take, or whose value it refuses."""
+    """A setting, or an option of a plugin, that does not exist or whose value is refused."""
 
     def __init__(self, message: str, name: str) -> None:
         super().__init__(message)
-        self.name = name  # the option's
+        self.name = name  # of the setting or option
 
 
 class ArchitectureError(NasError):
@@ -74,6 +74,11 @@ class StorageError(NasError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         step = "free some space" if full else "make it writable"
         return cls(f"{path} cannot be written ({error.strerror}): {step}, then go on with `nas resume`")
+
+
+def unprintable(error: OSError) -> NasError:
+    """The result is on a full disk, for example; what a search has found is in its folder all the same."""
+    return NasError(f"the result cannot be written to the standard output ({error.strerror}): send it elsewhere")
 
 
 class Interrupted(KeyboardInterrupt):

@@ -104,7 +104,11 @@ AnyPath = Annotated[Path, Field(strict=False), AfterValidator(_path)]
 
 
 class Experiment(BaseModel):
-    """Everything that decides what a search does. The defaults are those of the command line."""
+    """Everything that decides what a search does. The defaults are those of the command line.
+
+    Raises:
+        NasError: a setting is unknown or out of range.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -165,21 +169,18 @@ class Experiment(BaseModel):
                     values["recipe"][name.removeprefix("recipe.")] = value
                 else:
                     values["options"][name] = value
-        experiment = validate(values)
+        try:
+            experiment = validate(values)
+        except ValidationError as error:
+            name, message = cls._explain(error)
+            raise OptionError(message, name) from None
         experiment._given = given
         return experiment
 
     @classmethod
     def of(cls, **values: Any) -> Self:
-        """An experiment.
-
-        Raises:
-            NasError: a setting that is unknown or out of range.
-        """
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise UsageError(cls._explain(error)[1]) from None
+        """An experiment from settings of any type."""
+        return cls(**values)
 
     @classmethod
     def _explain(cls, error: ValidationError) -> tuple[str, str]:
@@ -198,6 +199,8 @@ class Experiment(BaseModel):
             if first["type"] != "value_error":  # pydantic names only one of the allowed types
                 message = "should be a number, text, true or false"
             return name, f"option {label(name[8:])} = {value}: {message}"
+        if name in PARTS and first["type"] == "string_type":
+            message = f"give the name of a plugin, or a class (a subclass of {installed.base_of(name).__name__})"
         if first["type"] == "extra_forbidden":
             return name, unknown("setting", name, cls.model_fields)
         return name, f"{name} = {value}: {message}"
@@ -225,11 +228,11 @@ class Experiment(BaseModel):
             options = flat | own
         try:
             experiment = cls(**{**values, **changes, **({"options": options} if options else {})})
-        except ValidationError as error:
-            name, message = cls._explain(error)
+        except OptionError as error:
+            name = error.name
             head, _, option = name.partition(".")
             changed = option in own if head == "options" else head in changes or name in own  # "recipe.shift"
-            raise UsageError(message if changed else f"{place_of(path, text, name)}: {message}") from None
+            raise UsageError(str(error) if changed else f"{place_of(path, text, name)}: {error}") from None
         for folder in cls.of(plugins=values.get("plugins", ())).plugins:
             if Path(os.path.realpath(folder)) not in trusted:  # resolve() raises for a loop of links
                 place, name = place_of(path, text, "plugins"), plain(str(folder))
@@ -275,7 +278,7 @@ class Experiment(BaseModel):
         return {kind: name.removeprefix(GIVEN) for kind, name in names.items() if name.startswith(GIVEN)}
 
     def changed(self, **changes: Any) -> Self:
-        """The experiment with other settings, which may be classes and objects; raises as `of` does."""
+        """The experiment with other settings, which may be classes and objects; raises as the constructor does."""
         return self.of(**{name: getattr(self, name) for name in self.model_fields_set} | self._given | changes)
 
     def to_toml(self) -> str:

@@ -17,7 +17,7 @@ from nas.cli.main import cli
 from nas.records.journal import FILE
 from nas.records.record import read
 
-NAS = [sys.executable, "-c", "from nas.cli.main import main; main()"]
+NAS = [sys.executable, "-m", "nas"]
 QUICK = ["--dataset", "mnist-5k", "--epochs", "0.25", "--max-parameters", "20000", "--max-flops", "1500000"]
 QUICK += ["--precision", "float32"]  # so that the result is the same on every CPU
 TIMES = ("train_seconds", "images_per_second", "latency_ms")

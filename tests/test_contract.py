@@ -364,7 +364,7 @@ def test_the_example_of_a_package_is_installed_and_found(tmp_path: Path) -> None
     install = ["uv", "pip", "install", "--quiet", "--offline", "--no-deps", "--no-build-isolation"]
     install += ["--python", sys.executable, "--target", str(target), str(tmp_path / "source")]
     subprocess.run([sys.executable, "-m", *install], check=True)
-    nas = [sys.executable, "-c", "from nas.cli.main import main; main()", "plugins"]
+    nas = [sys.executable, "-m", "nas", "plugins"]
 
     def run(*words: str) -> str:
         done = subprocess.run(

@@ -27,6 +27,7 @@ from nas.architecture.layers import Conv2d, Dense, Flatten, GlobalAveragePool
 from nas.data.dataset import Dataset
 from nas.errors import NasError, StorageError, UsageError
 from nas.evaluation.cached import CachedEvaluator
+from nas.evaluation.local import machine
 from nas.evaluation.local import spawn as processes
 from nas.evaluation.local.local import LocalEvaluator
 from nas.records.journal import Journal
@@ -183,6 +184,15 @@ def test_when_time_is_up_already_no_process_is_started(blobs: Dataset) -> None:
         assert not _workers_of(os.getpid())
 
 
+def test_children_of_workers_end_where_there_are_no_process_groups(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "killpg")  # as on Windows
+    trials = evaluate(blobs, [job(DENSE, 1, 15)], Misbehaving, workers=1, weights=tmp_path)
+    assert trials[15].failure
+    assert not psutil.pid_exists(int((tmp_path / "15.child").read_text()))
+
+
 def test_leaving_early_ends_the_workers(blobs: Dataset) -> None:
     with Slow(blobs, RECIPE, workers=2) as evaluator:
         running = evaluator.evaluate([job(DENSE, seconds, seed) for seed, seconds in ((1, 0.1), (2, 300.0))])
@@ -303,6 +313,29 @@ with Patient(data, Recipe(), workers=4, weights=Path(sys.argv[1])) as evaluator:
 """
 
 
+def test_the_limits_of_a_container_count(tmp_path: Path) -> None:
+    """Of the own group and of those around it, in cgroup v2 and v1, with a namespace and without."""
+    real = machine.cores(), machine.memory()
+
+    def limits(place: Path, groups: str, **files: str) -> tuple[int, int]:
+        for name, text in {"proc/self/cgroup": groups, **files}.items():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(f"{text}\n")
+        return machine.cores(place), machine.memory(place)
+
+    top = "sys/fs/cgroup"
+    own = {f"{top}/a/b/cpu.max": "50000 100000", f"{top}/a/b/memory.max": "max", f"{top}/a/memory.max": "2048"}
+    assert limits(tmp_path / "2", "0::/a/b", **own) == (1, 2048)
+    outer = {f"{top}/cpu.max": "max 100000", f"{top}/memory.max": "max", f"{top}/memory.high": "4096"}
+    assert limits(tmp_path / "namespace", "0::/", **outer) == (real[0], 4096)
+    first = {f"{top}/cpu,cpuacct/d/cpu.cfs_quota_us": "20000", f"{top}/cpu,cpuacct/d/cpu.cfs_period_us": "100000"}
+    first |= {f"{top}/memory/memory.limit_in_bytes": "8192"}
+    assert limits(tmp_path / "1", "4:memory:/docker/d\n2:cpu,cpuacct:/d\n0::/", **first) == (1, 8192)
+    none = {f"{top}/cpu/cpu.cfs_quota_us": "-1", f"{top}/cpu/cpu.cfs_period_us": "100000"}
+    assert limits(tmp_path / "none", "2:cpu:/\n1:memory:/", **none)[0] == real[0]
+    assert (machine.cores(tmp_path), machine.memory(tmp_path)) == real
+
+
 @pytest.fixture
 def temporary() -> Iterator[Path]:
     """A folder whose path is short: a socket has its address in there."""
@@ -311,8 +344,9 @@ def temporary() -> Iterator[Path]:
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("start", ["fork server", "spawn"])
 def test_nothing_survives_a_parent_that_is_killed(
-    blobs: Dataset, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+    blobs: Dataset, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, start: str
 ) -> None:
     """And the parent's script, which has no ``if __name__ == "__main__"``, is not run again by its workers.
 
@@ -326,7 +360,7 @@ def test_nothing_survives_a_parent_that_is_killed(
         [sys.executable, str(script), str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary)},
+        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary), "NAS_START_METHOD": start},
     ) as parent:
         try:
             assert parent.stdout is not None

@@ -94,7 +94,7 @@ def test_one_signal_ends_a_search_that_can_go_on(
     assert command
     if phase == "training":
         done = subprocess.run(
-            ["bash", "-c", f"'{sys.executable}' -c 'from nas.cli.main import main; main()' resume {command[1]}"],
+            ["bash", "-c", f"'{sys.executable}' -m nas resume {command[1]}"],
             cwd=place, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -142,7 +142,7 @@ def killed(*given, **named):
         os.kill(os.getpid(), signal.SIGKILL)
     return before(*given, **named)
 module.{place} = killed
-from nas.cli.main import main
+from nas.cli.start import main
 main()
 """
 
@@ -348,7 +348,7 @@ def jumping():
     calls += 1
     return real() - (3600 if calls > 30 else 0)
 time.time = jumping
-from nas.cli.main import main
+from nas.cli.start import main
 main()
 """
 

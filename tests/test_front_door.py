@@ -180,7 +180,7 @@ def test_a_class_is_what_its_name_is(tmp_path: Path) -> None:
             {"dataset": Dataset.of("x", Blobs.split(8, 0), Blobs.split(8, 0), ("a", "b"))},
             "a Dataset has no test images: give a class or an object that has load_test",
         ),
-        ({"strategy": 3}, "strategy = 3: input should be a valid string"),
+        ({"strategy": 3}, r"strategy = 3: give the name of a plugin, or a class \(a subclass of Strategy\)"),
         ({"options": {"space.filters": 3}}, "the space is an object.*leave out the option space.filters"),
         ({"options": {"depth": 3}}, "there is no option of Draws 'depth'"),
         ({"observers": Stop(1)}, "observers = .*: it should be a list of objects of Observer"),
@@ -193,6 +193,9 @@ def test_a_class_is_what_its_name_is(tmp_path: Path) -> None:
 def test_a_mistake_in_python_is_one_line(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(NasError, match=words):
         nas.search(**{**OURS, **settings}, out=tmp_path / "out")
+    if settings.keys() & nas.Experiment.model_fields.keys() - {"options"}:  # the rest needs the data
+        with pytest.raises(NasError, match=words):
+            nas.Experiment(**{**OURS, **settings})
     assert not (tmp_path / "out").exists()
 
 

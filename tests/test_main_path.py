@@ -287,7 +287,7 @@ def test_train_an_architecture_file_and_print_a_table(
 @pytest.mark.faults
 def test_a_closed_pipe_does_not_end_a_training(place: Path) -> None:
     train = "train lecture --dataset mnist-5k --epochs 0.2 --mlflow off --out closed"
-    line = f'set -o pipefail; "$0" -c "from nas.cli.main import main; main()" {train} 2>&1 | head -n 1'
+    line = f'set -o pipefail; "$0" -m nas {train} 2>&1 | head -n 1'
     command = ["bash", "-c", line, sys.executable]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     assert done.stderr == ""

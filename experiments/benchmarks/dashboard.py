@@ -143,8 +143,8 @@ def share(seeds: list[int]) -> None:
     """Seconds of whole commands: a default search on mnist-5k with MLflow and without, in turns."""
     nas = [
         sys.executable,
-        "-c",
-        "from nas.cli.main import main; main()",
+        "-m",
+        "nas",
         "search",
         "--dataset",
         "mnist-5k",

@@ -32,7 +32,7 @@ from scipy.stats import kendalltau
 from nas.architecture.architecture import Limits
 from nas.data import open_source
 from nas.data.mnist import Mnist
-from nas.evaluation.local import spawn as processes
+from nas.evaluation.local import machine
 from nas.evaluation.local.local import LocalEvaluator
 from nas.spaces.cnn import Cnn
 from nas.spaces.space import Candidate
@@ -68,7 +68,7 @@ def train(name: str, path: Path, networks: int, device: str, group: int) -> None
     sets = [("float32", 0, epochs) for epochs in FIDELITIES[name]]
     sets += [("float32", 1, longest)] + [("bfloat16", 0, longest)] * (name == "mnist-5k" or device != "cpu")
     sets += [("tf32", 0, longest)] * device.startswith("cuda")
-    workers = processes.cores() if device == "cpu" else 1
+    workers = machine.cores() if device == "cpu" else 1
     for precision, repeat, epochs in sets:
         recipe = replace(RECIPES["default"], precision=precision)  # type: ignore[arg-type]
         jobs = [Job(one, epochs, job_seed(0, one.architecture.id, repeat)) for one in candidates(networks, limits)]

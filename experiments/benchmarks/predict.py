@@ -86,8 +86,8 @@ def classified(search: Path, name: str, images: list[Pixels], labels: Pixels) ->
             Image.fromarray(image).save(Path(folder, f"{number:05}.png"))
         command = [
             sys.executable,
-            "-c",
-            "from nas.cli.main import main; main()",
+            "-m",
+            "nas",
             "predict",
             "--search",
             str(search),

@@ -41,7 +41,7 @@ from nas.data.dataset import Dataset, Split
 from nas.data.mnist import CLASSES, SEED, SIZES, Mnist
 from nas.data.plugin import stratified
 from nas.evaluation.local.local import LocalEvaluator
-from nas.evaluation.local.spawn import cores
+from nas.evaluation.local.machine import cores
 from nas.spaces.cnn import Cnn
 from nas.spaces.space import Candidate
 from nas.training.network import Network

@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nas.errors import plain
+from nas.errors import plain, unprintable
 from nas.objectives import rank
 from nas.records.observer import Observer
 from nas.records.outcome import Header, Outcome
@@ -31,21 +31,27 @@ BARS = "▁▂▃▄▅▆▇█"
 class QuietConsole(Console):
     """A console that becomes silent when nobody can read it any more; the search goes on.
 
-    It prints texts unchanged: "[red]" in the name of a network or in a message is no markup.
+    It prints texts unchanged: "[red]" in the name of a network or in a message is no markup. With NO_COLOR in the
+    environment, it prints no escape codes at all.
     """
 
     def __init__(self, *, stderr: bool = False, highlight: bool = True) -> None:
-        super().__init__(stderr=stderr, highlight=highlight, markup=False, emoji=False)
+        super().__init__(
+            stderr=stderr, highlight=highlight, markup=False, emoji=False,
+            color_system=None if os.environ.get("NO_COLOR") else "auto",
+        )  # fmt: skip
 
     def on_broken_pipe(self) -> None:
         """Write nothing more."""
         self.quiet = True
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print; a closed terminal or a log on a full disk does not end a search."""
+        """Print. A closed terminal or a full log does not end a search, but no result is lost silently."""
         try:
             super().print(*objects, **options)
-        except OSError:
+        except OSError as error:
+            if not self.stderr:
+                raise unprintable(error) from None
             self.quiet = True
 
 
@@ -74,7 +80,7 @@ class View(Observer):
             self.phase, task = "training", f"training {config['network']}"
         sizes = f"{data['train']:,} images to train, {data['validation']:,} to validate"
         self.console.print(f"{task}, {data['name']} ({sizes}) → {header.folder}", soft_wrap=True)
-        if self.console.is_terminal:
+        if self.console.color_system:  # a terminal that knows escape codes, and may get them
             self.live = Live(get_renderable=self.draw, console=self.console, refresh_per_second=2, transient=True)
             self.live.start()
 
@@ -117,7 +123,9 @@ class View(Observer):
     def interrupted(self) -> None:
         """Answer Ctrl-C."""
         self.close()
-        self.console.print("interrupted: writing the record (press Ctrl-C again to leave at once)", style="yellow")
+        if self.console.is_terminal:
+            text = "interrupted: writing the record (press Ctrl-C again to leave at once)"
+            self.console.print(text, style="yellow")
 
     def failed(self, message: str) -> None:
         """Print how to continue; the command line prints the message itself afterwards."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
+from click.exceptions import Exit, NoArgsIsHelpError
 
 from nas import __version__
 from nas.cli.data import data
@@ -25,32 +25,50 @@ from nas.errors import NasError, plain
 class Commands(click.Group):
     """A group of commands that reports a user's mistake in one line, without a traceback."""
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the options before the command, such as --help."""
+        with _reported():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
+        """Run the command; the console script gives a function to call before it."""
+        with _reported():
+            if ctx.obj is not None:
+                ctx.obj()
             return super().invoke(ctx)
-        except NasError as error:
-            if os.environ.get("NAS_DEBUG"):
-                raise
-            _say(str(error))
-            ctx.exit(error.exit_code)
-        except click.UsageError as error:
-            message = " ".join(error.format_message().split())
-            message = f"{message[0].lower()}{message[1:]}{'' if message.endswith(('.', '?')) else '.'}"
-            _say(f"{message} See `{error.ctx.command_path if error.ctx else 'nas'} --help`.")
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt as error:
-            _say(str(error) or "interrupted")
-            ctx.exit(130)
-        except OSError as error:  # a full disk, too many open files, a missing permission: no bug
-            if os.environ.get("NAS_DEBUG") or isinstance(error, BrokenPipeError):
-                raise
-            place = f"{error.filename}: " if error.filename else ""
-            _say(f"{place}{error.strerror or error}")
-            ctx.exit(1)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except NasError as error:
+        if os.environ.get("NAS_DEBUG"):
+            raise
+        _say(str(error))
+        raise Exit(error.exit_code) from None
+    except NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        message = " ".join(error.format_message().split())
+        message = f"{message[0].lower()}{message[1:]}{'' if message.endswith(('.', '?')) else '.'}"
+        _say(f"{message} See `{error.ctx.command_path if error.ctx else 'nas'} --help`.")
+        raise Exit(error.exit_code) from None
+    except KeyboardInterrupt as error:
+        _say(str(error) or "interrupted")
+        raise Exit(130) from None
+    except OSError as error:  # a full disk, too many open files, a missing permission: no bug
+        if os.environ.get("NAS_DEBUG") or isinstance(error, BrokenPipeError):
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _say(f"{place}{error.strerror or error}")
+        raise Exit(1) from None
+
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "color": False if os.environ.get("NO_COLOR") else None}
+
+
+@click.group(cls=Commands, context_settings=SETTINGS)
 @click.version_option(__version__, prog_name="nas")
 def cli() -> None:
     """Find a small convolutional network for a set of images.
@@ -66,35 +84,7 @@ for command in (search, resume, list_, show, train, predict, export, ui, sync, r
     cli.add_command(command)
 
 
-def main() -> None:
-    """The console script."""
-    _on_signals(_interrupt)
-    os.environ.update({**SETTINGS, **os.environ})
-    try:
-        cli()
-    finally:
-        _on_signals(signal.SIG_IGN)  # Python removes its handlers when it exits; the exit code must stay ours
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except OSError:  # the reader has gone (`nas search | head`): Python would complain when it exits
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 def _say(message: str) -> None:
     """Print an error in one line; if nobody can read it, the exit code is enough."""
     with suppress(OSError):
         click.echo(plain(f"nas: {message}"), err=True)
-
-
-def _interrupt(*_: object) -> None:
-    """The first signal runs every `finally`; the second one ends this process at once, and so its workers."""
-    _on_signals(lambda *_: os._exit(130))
-    raise KeyboardInterrupt
-
-
-def _on_signals(handler: Any) -> None:
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # `nohup` ignores SIGHUP
-            signal.signal(number, handler)

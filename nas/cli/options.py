@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import click
 
+from nas.errors import unprintable
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -128,10 +130,12 @@ def print_out(text: str) -> None:
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
-    except OSError:
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise unprintable(error) from None
 
 
 def print_json(data: dict[str, Any]) -> None:
     """Print one object in one line."""
-    print_out(json.dumps(data, ensure_ascii=False))
+    print_out(json.dumps(data))

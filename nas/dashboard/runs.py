@@ -13,7 +13,7 @@ from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import show
 from nas.dashboard.registry import unregister
 from nas.dashboard.store import client_of, probe, sqlite_file
-from nas.errors import ArchitectureError, NasError
+from nas.errors import ArchitectureError, NasError, masked
 from nas.records.outcome import Header, Outcome
 from nas.report.drawing import network_svg
 from nas.report.summary import Summary, compact, layer_rows, markdown_table, percent
@@ -180,7 +180,7 @@ def remove(search: str, tracking_uri: str) -> int:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         advice = "--keep-mlflow removes the folder alone"
-        raise NasError(f"MLflow cannot be changed at {tracking_uri} ({reason}); {advice}") from error
+        raise NasError(f"MLflow cannot be changed at {masked(tracking_uri)} ({masked(reason)}); {advice}") from error
 
 
 def _remove(client: MlflowClient, search: str) -> int:

@@ -19,7 +19,7 @@ from nas import plugins
 from nas.architecture.architecture import Limits
 from nas.data import open_source, search_folders
 from nas.errors import OptionError, UsageError
-from nas.evaluation.local import spawn
+from nas.evaluation.local import machine, spawn
 from nas.experiment import Experiment
 from nas.objectives import Objective
 from nas.records.outcome import GIVEN
@@ -145,7 +145,7 @@ def resolve(experiment: Experiment, training: Mapping[str, str | int] = MappingP
     decided = {"epochs": epochs, "device": device, "precision": recipe.precision}
     if not experiment.dataset.startswith(GIVEN):
         decided["dataset"] = source.name  # where it was "auto"
-    automatic = spawn.cores() if device == "cpu" else 1
+    automatic = machine.cores() if device == "cpu" else 1
     return Resolved(
         experiment.model_copy(update=decided), parts, source, data, limits, objectives, recipe, epochs, device,
         automatic if experiment.workers == "auto" else experiment.workers, training,
@@ -196,12 +196,12 @@ def _placed(experiment: Experiment, kind: str) -> Iterator[None]:
 
 
 def _device(name: str) -> str:
-    """The device that trains; ``auto`` is a CUDA device if there is one."""
+    """The device that trains; ``auto`` is CUDA if it is there, or else mps, the GPU of a Mac."""
     import torch
 
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if name == "auto":
+        return next(kind for kind in ("cuda", "mps", "cpu") if counts[kind])
     kind, _, index = name.partition(":")
     if not (index or "0").isdecimal() or int(index or 0) >= counts.get(kind, 0):
         known = ", ".join(device for device, count in counts.items() if count)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from nas import plugins
 from nas.data.download import WEIGHTS_SECONDS
 from nas.errors import ArchitectureError, UsageError
-from nas.evaluation.local import spawn
+from nas.evaluation.local import machine
 from nas.evaluation.local.shared import SharedDataset
 from nas.evaluation.local.spawn import GIB
 from nas.evaluation.local.worker import Task
@@ -78,7 +78,7 @@ class LocalEvaluator:
     ) -> None:
         if memory is not None and not memory > 0:
             raise UsageError(f"evaluator.memory={memory:g} should be above 0 GiB; 2 GiB or more are recommended")
-        limit = memory * GIB if memory else max(LEAST_MEMORY, MEMORY_SHARE * spawn.memory() / workers)
+        limit = memory * GIB if memory else max(LEAST_MEMORY, MEMORY_SHARE * machine.memory() / workers)
         self._dataset, self._until, self._warn = dataset, until, warn
         self._shared = SharedDataset(dataset)
         folder = str(weights.resolve()) if weights else ""

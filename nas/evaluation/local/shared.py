@@ -6,8 +6,8 @@ import os
 import shutil
 import stat
 import tempfile
-import weakref
 from contextlib import suppress
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -37,7 +37,7 @@ class SharedDataset:
             where = Path(tempfile.gettempdir())
             _remove_abandoned(where)
             self.folder, lock = _locked_folder(where)
-            self.remove = weakref.finalize(self, _remove, self.folder, lock)
+            self.remove = Finalize(self, _remove, (self.folder, lock), exitpriority=0)
             dataset.save(self.folder)
         except OSError as error:
             if hasattr(self, "remove"):

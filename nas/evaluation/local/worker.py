@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -15,19 +14,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import connection, parent_process
 from pathlib import Path
-from typing import Any, cast
-
-import torch
+from typing import TYPE_CHECKING, Any, cast
 
 from nas import plugins
-from nas.data.dataset import Dataset
 from nas.errors import NasError, StorageError
 from nas.files import write_whole
-from nas.training.group import Group
-from nas.training.recipe import Recipe
 from nas.trial import Job, Trial
 
-Work = Callable[[Sequence[Job], Dataset, "Task"], Iterable[Trial]]  # yields a trial for each job, as they finish
+if TYPE_CHECKING:
+    from nas.data.dataset import Dataset
+    from nas.training.group import Group
+    from nas.training.recipe import Recipe
+
+Work = Callable[[Sequence[Job], "Dataset", "Task"], Iterable[Trial]]  # yields a trial for each job, as they finish
 
 _warnings: list[str] = []  # lines for the user, sent with the next trial
 
@@ -63,12 +62,14 @@ def train_jobs(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Tr
 @lru_cache(maxsize=1)
 def _group(dataset: Dataset, task: Task) -> Group:
     """The trainer of this process, which keeps the data on the device, and captured steps for the next jobs."""
+    from nas.training.group import Group
+
     return Group(dataset, task.recipe, task.device, task.group, _warnings.append)
 
 
 def main(jobs: socket.socket, task: Task) -> None:
     """Receive lists of jobs and send trials, each as a line of JSON, until the connection closes."""
-    _end_with_parent()
+    _end_with_parent()  # before torch is imported, if no server has done that
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     discard = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # standard output and error: a candidate must not print between the lines of the search
@@ -76,6 +77,8 @@ def main(jobs: socket.socket, task: Task) -> None:
     os.close(discard)
     with suppress(OSError):  # if memory runs out, the system kills a worker and not the search
         Path("/proc/self/oom_score_adj").write_text("1000")
+    import torch
+
     torch.set_num_threads(1)
     with jobs.makefile("rw", encoding="utf-8") as lines:
         for answer in _answers(lines, task):
@@ -86,6 +89,8 @@ def _answers(lines: Iterable[str], task: Task) -> Iterator[dict[str, Any]]:
     """A trial for each job, or an error that is no candidate's fault, which ends the search."""
     try:
         plugins.offer(map(Path, task.plugins))
+        from nas.data.dataset import Dataset
+
         dataset = Dataset.load(Path(task.data))
         module, _, function = task.work.partition(":")
         work = cast("Work", getattr(importlib.import_module(module), function))
@@ -131,13 +136,12 @@ def _end_with_parent() -> None:
         with suppress(OSError):
             os.setsid()
     sentinel = parent.sentinel
-    if sys.platform == "linux":
+    with suppress(ImportError, AttributeError, OSError):  # not Linux
         import fcntl
 
-        with suppress(OSError):
-            fcntl.fcntl(sentinel, fcntl.F_SETOWN, -os.getpid())
-            fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
-            fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
+        fcntl.fcntl(sentinel, fcntl.F_SETOWN, -os.getpid())
+        fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
 
     def watch() -> None:
         connection.wait([sentinel])  # returns at once if it was closed before the kernel was asked

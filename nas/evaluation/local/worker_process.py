@@ -18,7 +18,7 @@ from nas.trial import Job, Kind, Trial
 
 # Exit codes of workers that were ended by a user, another program or a machine without memory; no candidate does
 # that to itself. With UNKNOWN the server was killed, and the worker may be alive.
-FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, UNKNOWN)
+FROM_OUTSIDE = (-9, -signal.SIGTERM, UNKNOWN)  # 9: SIGKILL, which Windows does not name
 LONGEST = 2**24  # bytes of an answer; a trial of a thousand epochs has 0.2 MB
 DYING_SECONDS = 5.0  # the longest wait for the exit code of a dead process; it takes milliseconds
 NO_TRIAL = "the worker process sent something else than its trial"
