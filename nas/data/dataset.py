@@ -61,7 +61,7 @@ class Dataset:
         """A verified data set with its fingerprint.
 
         Raises:
-            DataError: see `verify_split`; or the training and validation images have different shapes.
+            DataError: see `verify_split`.
         """
         _verify(name, train, validation, classes)
         digest = hashlib.sha256(json.dumps([name, list(classes)]).encode())
@@ -127,8 +127,19 @@ class Dataset:
         return cls(name, train, validation, classes, fingerprint)
 
 
-def verify_split(split: Split, name: str, classes: Sequence[str]) -> None:
-    """Check everything that a training relies on.
+def verify_test(test: Split, data: Dataset) -> None:
+    """Check the test images of a data set as its other images were checked (see `verify_split`)."""
+    verify_split(test, f"{data.name}, test images", data.classes, data.input_shape)
+
+
+def verify_split(split: Split, name: str, classes: Sequence[str], shape: Sequence[int] | None = None) -> None:
+    """Check everything that a training, or a test, relies on.
+
+    Args:
+        split: the images and labels.
+        name: begins the error message.
+        classes: the names of the classes.
+        shape: of a training image, which these images must have, too.
 
     Raises:
         DataError: a type or shape is wrong, the numbers of images and labels differ, a label is not from 0 to
@@ -140,10 +151,14 @@ def verify_split(split: Split, name: str, classes: Sequence[str]) -> None:
         if expected != actual:
             raise DataError(f"{name}: expected {property_} {expected}, found {actual}")
 
+    if not isinstance(split, Split):
+        raise DataError(f"{name}: expected a Split, found a {type(split).__name__}")
     images, labels = split.images, split.labels
     expect("images of type", torch.uint8, images.dtype)
     expect("labels of type", torch.int64, labels.dtype)
     expect("image dimensions (N, C, H, W):", 4, images.ndim)
+    if shape is not None:
+        expect("images of the training images' shape", tuple(shape), tuple(images.shape[1:]))
     expect("label dimensions (N):", 1, labels.ndim)
     expect("as many labels as images,", len(images), len(labels))
     wrong = labels[(labels < 0) | (labels >= len(classes))]
@@ -157,9 +172,4 @@ def verify_split(split: Split, name: str, classes: Sequence[str]) -> None:
 
 def _verify(name: str, train: Split, validation: Split, classes: Sequence[str]) -> None:
     verify_split(train, f"{name}, training images", classes)
-    verify_split(validation, f"{name}, validation images", classes)
-    shapes = tuple(train.images.shape[1:]), tuple(validation.images.shape[1:])
-    if shapes[0] != shapes[1]:
-        raise DataError(
-            f"{name}: expected validation images of the training images' shape {shapes[0]}, found {shapes[1]}"
-        )
+    verify_split(validation, f"{name}, validation images", classes, train.images.shape[1:])
