@@ -122,7 +122,7 @@ def train(
     observers: Sequence[Observer] = (),
     **settings: Any,
 ) -> Outcome:
-    """Train one network without a search, test it once, and hand over the seed with the best validation scores.
+    """Train one network without a search, test it once, and hand over the seed with the smallest validation loss.
 
     Args:
         network: an `Architecture`, or a text that `nas.records.searches.any_network` takes.
