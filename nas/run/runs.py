@@ -94,6 +94,7 @@ def _explore(run: Run) -> list[Trial]:
             experiment.seed,
             resolved.limits,
             run.observer,
+            resolved.make_space(),
         ).run()
 
 
