@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,17 +47,19 @@ class Inline(Evaluator):
         for job in jobs:
             if self._until is not None and time.monotonic() >= self._until:
                 return
-            yield from self._train(job)
+            yield self._train(job)
 
-    def _train(self, job: Job) -> list[Trial]:
+    def _train(self, job: Job) -> Trial:
         """The trial of a job; an exception is a failure of this job only."""
         import torch
 
-        from nas.evaluation.local.worker import safely, train_jobs
+        from nas.evaluation.local.worker import measure_jobs, safely, train_jobs
 
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in a worker: with two threads, the results differ by rounding
         try:
-            return list(safely(train_jobs, [job], self._dataset, self._task))
+            [measured] = safely(measure_jobs, [job], self._dataset, self._task)
+            [trial] = safely(train_jobs, [job], self._dataset, self._task)
+            return replace(trial, metrics={**measured.metrics, **trial.metrics})
         finally:
             torch.set_num_threads(threads)

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from command import survivors
 from conftest import LOSS, job, with_epochs
-from work import FullDisk, Grouped, KilledOnce, Misbehaving, Slow, knows_dynamo
+from work import FullDisk, Grouped, KilledOnce, Misbehaving, Noted, Slow, knows_dynamo
 
 from nas import plugins
 from nas.architecture.architecture import Architecture
@@ -61,6 +61,25 @@ def test_the_number_of_workers_does_not_change_a_bit(blobs: Dataset) -> None:
         )
     assert results[0] == results[1]
     assert len(set(results[0])) == len(jobs)
+
+
+def test_a_network_is_measured_once_and_while_nothing_trains(blobs: Dataset, tmp_path: Path) -> None:
+    networks = [Architecture((Conv2d(n, 3), GlobalAveragePool())) for n in (1, 2, 3)]
+    jobs = [job(network, 1, seed) for seed, network in enumerate(networks * 3)]
+    trials = evaluate(blobs, jobs, Noted, weights=tmp_path)
+    notes = {path.name: path.read_text().splitlines() for path in tmp_path.iterdir()}
+    assert sorted(name for name in notes if "measurement" in name) == sorted(
+        f"{network.id}.measurement" for network in networks
+    )
+    assert all(len(lines) == 1 for lines in notes.values())
+    spans = {name: tuple(map(float, lines[0].split())) for name, lines in notes.items()}
+    for name, (start, end) in spans.items():
+        beside = [
+            other for other, (begun, over) in spans.items() if other != name and begun < end and over > start
+        ]
+        assert "measurement" not in name or not beside
+    latencies = {(trial.id, trial.metrics["latency_ms"]) for trial in trials.values()}
+    assert len(latencies) == len(networks)
 
 
 @pytest.mark.faults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from nas.architecture.known import LECTURE
 from nas.architecture.layers import Dense, Flatten
 from nas.data.dataset import Dataset
 from nas.errors import NasError
-from nas.objectives import scored
+from nas.evaluation.cached import CachedEvaluator
+from nas.objectives import Objective, best_seed, scored
+from nas.records.journal import Journal
 from nas.report.summary import verdict
 from nas.run.selection import Plan, best_trials, plan, retrain
 from nas.statistics import difference_by_chance, interval
@@ -163,6 +166,28 @@ def test_the_winner_has_the_best_mean_not_the_best_seed() -> None:
     assert len({one.seed for one in evaluator.jobs}) == 6
     assert best[0].job.seed not in {one.seed for one in evaluator.jobs}
     assert {one.epochs for one in evaluator.jobs} == {5.0}
+
+
+def test_the_smallest_loss_is_handed_over_whatever_the_objectives_are(tmp_path: Path) -> None:
+    """Equal networks have one latency: the noise of its measurement chose the worst seed."""
+    objectives = (Objective("latency_ms", -1), Objective("validation_accuracy"))
+    seeds = {1: (0.9, 0.161), 2: (0.3, 0.160), 3: (0.8, 0.157), 4: (0.7, math.nan), 5: (0.6, 0.155)}
+
+    class Measured(Instant):
+        def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+            for one in jobs:
+                done, (loss, latency) = finished(one), seeds[one.seed]
+                yield replace(done, metrics={**done.metrics, "validation_loss": loss, "latency_ms": latency})
+
+    trials = []
+    for some in ((1, 2, 3, 4), (5,)):  # as in a resumed search
+        with Journal(tmp_path / "journal.jsonl") as journal:
+            evaluator = CachedEvaluator(Measured(), journal, objectives)
+            trials += evaluator.evaluate([job(NETS[0], 1, seed) for seed in some])
+    good = [trial for trial in trials if trial.failure is None]
+    assert [trial.job.seed for trial in good] == [1, 2, 3, 5]
+    assert {trial.scores[0] for trial in good} == {-0.161}
+    assert best_seed(good).job.seed == 2
 
 
 def test_a_finalist_that_fails_is_left_out() -> None:

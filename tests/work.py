@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from conftest import finished
 
 from nas.data.dataset import Dataset
 from nas.evaluation.local.local import LocalEvaluator
-from nas.evaluation.local.worker import Task, Work, train_jobs
+from nas.evaluation.local.worker import Task, Work, measure_jobs, train_jobs
 from nas.trial import Job, Trial
 
 FAULTS = {
@@ -34,7 +35,7 @@ FAULTS = {
 class Misbehaving(LocalEvaluator):
     """Every seed that is not in FAULTS is well behaved. Tries and children are written down in ``weights``."""
 
-    work = "work:misbehave"
+    work, measure = "work:misbehave", "work:pretend"
 
     def seconds_allowed(self, job: Job) -> float:
         """Little for those that hang."""
@@ -50,7 +51,13 @@ class Slow(LocalEvaluator):
 class Grouped(LocalEvaluator):
     """Trains nothing; what was trained together is written down in ``weights``, a file for each group."""
 
-    work = "work:write_down"
+    work, measure = "work:write_down", "work:pretend"  # there may be no GPU
+
+
+class Noted(LocalEvaluator):
+    """Writes down in ``weights`` from when to when each network was measured and each job was done."""
+
+    work, measure = "work:note_training", "work:note_measurement"
 
 
 class KilledOnce(LocalEvaluator):
@@ -140,6 +147,30 @@ def train_on_a_full_disk(job: Job, dataset: Dataset, task: Task) -> Trial:
 
 def write_down(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Trial]:
     Path(task.weights, jobs[0].key).write_text(" ".join(job.candidate.architecture.id for job in jobs))
+    yield from map(finished, jobs)
+
+
+def note_training(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Trial]:
+    for job in jobs:
+        with _noted(task, f"{job.key}.training"):
+            time.sleep(0.05)
+        yield finished(job)
+
+
+def note_measurement(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Trial]:
+    with _noted(task, f"{jobs[0].candidate.architecture.id}.measurement"):
+        yield from measure_jobs(jobs, dataset, task)
+
+
+@contextmanager
+def _noted(task: Task, name: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    with Path(task.weights, name).open("a") as file:
+        file.write(f"{start} {time.monotonic()}\n")
+
+
+def pretend(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Trial]:
     yield from map(finished, jobs)
 
 

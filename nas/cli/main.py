@@ -18,7 +18,6 @@ from nas.cli.predict import predict
 from nas.cli.search import resume, search, train
 from nas.cli.searches import list_, repair, rm, show, sync
 from nas.cli.ui import ui
-from nas.dashboard import SETTINGS
 from nas.errors import NasError, plain
 
 

@@ -178,9 +178,9 @@ def remove(search: str, tracking_uri: str) -> int:
         probe(tracking_uri)
         return _remove(client_of(tracking_uri), search)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = masked((str(error).strip() or type(error).__name__).splitlines()[0][:200])
         advice = "--keep-mlflow removes the folder alone"
-        raise NasError(f"MLflow cannot be changed at {masked(tracking_uri)} ({masked(reason)}); {advice}") from error
+        raise NasError(f"MLflow cannot be changed at {masked(tracking_uri)} ({reason}); {advice}") from error
 
 
 def _remove(client: MlflowClient, search: str) -> int:

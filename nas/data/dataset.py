@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+WITH_CHANNEL = "write images[:, None] for (N, 1, H, W)"
+CHANNELS_FIRST = (
+    "write images.transpose(0, 3, 1, 2) for (N, C, H, W), or, if they are maps of such a size, exchange H and W"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -61,7 +66,7 @@ class Dataset:
         """A verified data set with its fingerprint.
 
         Raises:
-            DataError: see `verify_split`; or the training and validation images have different shapes.
+            DataError: see `verify_split`.
         """
         _verify(name, train, validation, classes)
         digest = hashlib.sha256(json.dumps([name, list(classes)]).encode())
@@ -127,8 +132,19 @@ class Dataset:
         return cls(name, train, validation, classes, fingerprint)
 
 
-def verify_split(split: Split, name: str, classes: Sequence[str]) -> None:
-    """Check everything that a training relies on.
+def verify_test(test: Split, data: Dataset) -> None:
+    """Check the test images of a data set as its other images were checked (see `verify_split`)."""
+    verify_split(test, f"{data.name}, test images", data.classes, data.input_shape)
+
+
+def verify_split(split: Split, name: str, classes: Sequence[str], shape: Sequence[int] | None = None) -> None:
+    """Check everything that a training, or a test, relies on.
+
+    Args:
+        split: the images and labels.
+        name: begins the error message.
+        classes: the names of the classes.
+        shape: of a training image, which these images must have, too.
 
     Raises:
         DataError: a type or shape is wrong, the numbers of images and labels differ, a label is not from 0 to
@@ -140,10 +156,18 @@ def verify_split(split: Split, name: str, classes: Sequence[str]) -> None:
         if expected != actual:
             raise DataError(f"{name}: expected {property_} {expected}, found {actual}")
 
+    if not isinstance(split, Split):
+        raise DataError(f"{name}: expected a Split, found a {type(split).__name__}")
     images, labels = split.images, split.labels
     expect("images of type", torch.uint8, images.dtype)
     expect("labels of type", torch.int64, labels.dtype)
+    if images.ndim == 3:
+        raise DataError(f"{name}: the images {tuple(images.shape)} have no dimension of channels: {WITH_CHANNEL}")
     expect("image dimensions (N, C, H, W):", 4, images.ndim)
+    if _has_channels_last(images.shape):
+        raise DataError(f"{name}: the images {tuple(images.shape)} look like (N, H, W, C): {CHANNELS_FIRST}")
+    if shape is not None:
+        expect("images of the training images' shape", tuple(shape), tuple(images.shape[1:]))
     expect("label dimensions (N):", 1, labels.ndim)
     expect("as many labels as images,", len(images), len(labels))
     wrong = labels[(labels < 0) | (labels >= len(classes))]
@@ -155,11 +179,15 @@ def verify_split(split: Split, name: str, classes: Sequence[str]) -> None:
         raise DataError(f"{name}: expected an image of every class, found none of {', '.join(empty)}")
 
 
+def _has_channels_last(shape: Sequence[int]) -> bool:
+    """Whether images look like (N, H, W, C): one, three or four channels of maps that are no narrow strips.
+
+    Recordings (N, channels, time, 1) are strips: they are long, and few.
+    """
+    _, height, width, channels = shape
+    return channels in (1, 3, 4) and min(height, width) > 4 and max(height, width) < 4 * min(height, width)
+
+
 def _verify(name: str, train: Split, validation: Split, classes: Sequence[str]) -> None:
     verify_split(train, f"{name}, training images", classes)
-    verify_split(validation, f"{name}, validation images", classes)
-    shapes = tuple(train.images.shape[1:]), tuple(validation.images.shape[1:])
-    if shapes[0] != shapes[1]:
-        raise DataError(
-            f"{name}: expected validation images of the training images' shape {shapes[0]}, found {shapes[1]}"
-        )
+    verify_split(validation, f"{name}, validation images", classes, train.images.shape[1:])

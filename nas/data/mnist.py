@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nas.data.dataset import Array, Dataset, Split, verify_split
+from nas.data.dataset import Array, Dataset, Split
 from nas.data.download import FAILURES, reachable, stream
 from nas.data.plugin import DatasetPlugin, stratified
 from nas.errors import DataError
@@ -70,9 +70,7 @@ class Mnist(DatasetPlugin):
     def load_test(self) -> Split:
         """The 10,000 test images."""
         images, labels = _arrays(*self._contents()[2:])
-        split = Split.of(images.copy(), labels)  # a copy, because torch needs writable memory
-        verify_split(split, f"{self.name}, test images", CLASSES)
-        return split
+        return Split.of(images.copy(), labels)  # a copy, because torch needs writable memory
 
     def verify(self) -> list[str]:
         """Compare the size and the checksum of each file; download nothing."""

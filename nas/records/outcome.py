@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.architecture.architecture import Architecture, Limits
-from nas.objectives import Objective
+from nas.objectives import Objective, best_seed
 from nas.statistics import deviation, difference_by_chance, interval, mean
 from nas.trial import Trial
 
@@ -96,8 +96,8 @@ class Outcome:
 
     @property
     def handed_over(self) -> Trial:
-        """The winner's training whose weights are in best/: the seed with the best validation scores."""
-        return max(self.retrained, key=lambda trial: trial.scores)
+        """The winner's training whose weights are in best/."""
+        return best_seed(self.retrained)
 
     @property
     def architecture(self) -> Architecture:

@@ -49,7 +49,7 @@ def conclude(
             others[what] = restored(architecture, limits.input_shape, limits.classes, weights)
         except (ValueError, NasError) as error:  # its weights are damaged
             run.observer.warned(f"the winner is not compared with {COMPARED_WITH[what]}: {error}")
-    tested, *rest = open_test(source, [network, *others.values()])
+    tested, *rest = open_test(source, run.resolved.data, [network, *others.values()])
     outcome = Outcome(
         header=run.header,
         trials=len(history),

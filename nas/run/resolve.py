@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any, cast
 from nas import plugins
 from nas.architecture.architecture import Limits
 from nas.data import open_source, search_folders
-from nas.errors import OptionError, UsageError
+from nas.data.dataset import Dataset
+from nas.errors import OptionError, PluginError, UsageError
 from nas.evaluation.local import machine, spawn
 from nas.experiment import Experiment
 from nas.objectives import Objective
@@ -28,7 +30,6 @@ from nas.strategies.strategy import Strategy
 from nas.training.recipe import Precision, Recipe, recipe_of
 
 if TYPE_CHECKING:
-    from nas.data.dataset import Dataset
     from nas.data.plugin import DatasetPlugin
 
 # The settings that only a search has, and the prefixes of the options that a training of one network may have.
@@ -71,6 +72,11 @@ class Resolved:
             return self.workers
         group = self.experiment.group
         return self.workers * (group if isinstance(group, int) else AT_LEAST_TOGETHER)
+
+    def make_space(self) -> SearchSpace:
+        """The space of the candidates, within the limits."""
+        space: SearchSpace = _made(self.experiment, "space", self.parts["space"])
+        return space.within(self.limits)
 
     def make_strategy(self) -> Strategy:
         """A new strategy, which has been told nothing."""
@@ -136,6 +142,9 @@ def resolve(experiment: Experiment, training: Mapping[str, str | int] = MappingP
     source = _source(experiment)
     parts["dataset"] = type(source)
     data = plugins.guarded(source.load, f"the data set {source.name} cannot be loaded")
+    if not isinstance(data, Dataset):
+        raise PluginError(f"load of {source.name} must return a Dataset, not a {type(data).__name__}")
+    plugins.guarded(partial(source.check_test, data), f"the test images of {source.name} cannot be loaded")
     limits = Limits(data.input_shape, len(data.classes))
     if not training:
         limits = replace(limits, max_parameters=experiment.max_parameters, max_flops=experiment.max_flops)

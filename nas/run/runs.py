@@ -102,6 +102,7 @@ def _explore(run: Run) -> list[Trial]:
             experiment.seed,
             resolved.limits,
             run.observer,
+            resolved.make_space(),
         ).run()
 
 
@@ -130,7 +131,7 @@ def train(
     observers: Sequence[Observer] = (),
     **settings: Any,
 ) -> Outcome:
-    """Train one network without a search, test it once, and hand over the seed with the best validation scores.
+    """Train one network without a search, test it once, and hand over the seed with the smallest validation loss.
 
     Args:
         network: an `Architecture`, or a text that `nas.records.searches.any_network` takes.

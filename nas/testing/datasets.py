@@ -54,13 +54,11 @@ class DatasetContract(Contract):
 
     def test_test_images(self) -> None:
         """Has test images of the same shape and classes."""
-        from nas.data.dataset import verify_split
+        from nas.data.dataset import verify_test
 
         data, test = self._load(), self._load_test()
         with doing("the test images"):
-            verify_split(test, "test images", data.classes)
-        shape, expected = tuple(test.images.shape[1:]), tuple(data.train.images.shape[1:])
-        require(shape == expected, f"the test images have the shape {shape}, the training images {expected}")
+            verify_test(test, data)
 
     def test_disjoint(self) -> None:
         """Has no image in two of its splits."""

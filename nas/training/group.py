@@ -13,7 +13,7 @@ from nas.training.gpu.lanes import Lane, Lanes
 from nas.training.modules import gpu_kernels
 from nas.training.network import Network
 from nas.training.recipe import Recipe
-from nas.training.trainer import train_resident
+from nas.training.trainer import build, latency_ms, train_resident
 from nas.trial import Job, Trial
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ class Group:
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = recipe.precision != "float32"
             if size != 1:
                 self._lanes = Lanes(lambda: Lane(self._data, recipe), size, warn)
+
+    def latency(self, job: Job) -> float:
+        """The milliseconds that the job's network takes for one image, whatever its weights are."""
+        return latency_ms(build(job, self._data.dataset).to(self._data.device), self._data)
 
     def train(self, jobs: Sequence[Job]) -> Iterator[tuple[Trial, Network | None]]:
         """A trial for each job, and its trained network (None after an exception), as they finish."""

@@ -24,7 +24,6 @@ class Stepper:
     """
 
     is_reused = False  # whether another job is trained in the same network afterwards
-    latency: float | None = None  # ms for one image, if it was measured
 
     def __init__(self, network: Network, data: Resident, recipe: Recipe, *, capturable: bool = False) -> None:
         self.network, self.data, self.recipe = network, data, recipe

@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from nas.training.backbone import adopt, imagenet
 from nas.training.batches import Resident, draw_epochs
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from nas.data.dataset import Dataset
 
 Trained = tuple[Trial, Network]
+LATENCY_SECONDS = 0.5  # for the measurement of one network; a small one takes 0.01 s
 
 
 def train(job: Job, dataset: Dataset, recipe: Recipe, device: str = "cpu") -> Trained:
@@ -40,16 +40,20 @@ def train(job: Job, dataset: Dataset, recipe: Recipe, device: str = "cpu") -> Tr
 
     Returns:
         The trial (without scores) and the trained network, in evaluation mode. A loss that is not finite
-        ends the training with a failed trial.
+        ends the training with a failed trial. The latency is right only if nothing else is computed meanwhile.
 
     Raises:
         ArchitectureError: the architecture does not fit the images.
     """
-    return train_resident(job, Resident(dataset, device), recipe)
+    data = Resident(dataset, device)
+    trial, network = train_resident(job, data, recipe)
+    if trial.failure is None:
+        trial = replace(trial, metrics={**trial.metrics, "latency_ms": latency_ms(network, data)})
+    return trial, network
 
 
 def train_resident(job: Job, data: Resident, recipe: Recipe) -> Trained:
-    """Train on images that are on the device already (see `train`)."""
+    """Train on images that are on the device already (see `train`); the latency is not measured."""
     devices = [data.device] if data.device.startswith("cuda") else []
     with torch.random.fork_rng(devices=devices):
         training = Training(job, Stepper(initial_network(job, data.dataset).to(data.device), data, recipe))
@@ -128,13 +132,11 @@ class Training:
         curve = tuple(self._curve)
         if self._failure:
             return replace(Trial.failed(self.job, "not_finite", self._failure), curve=curve), network
-        return Trial(self.job, self._metrics(network), curve), network
+        return Trial(self.job, self._metrics(), curve), network
 
-    def _metrics(self, network: Network) -> dict[str, float]:
-        latency, data = self.stepper.latency, self.stepper.data
-        if latency is None:
-            latency = latency_ms(network, data.validation[0][:1])
-        rows = self.job.candidate.architecture.table(data.dataset.input_shape, len(data.dataset.classes))
+    def _metrics(self) -> dict[str, float]:
+        dataset = self.stepper.data.dataset
+        rows = self.job.candidate.architecture.table(dataset.input_shape, len(dataset.classes))
         last = self._curve[-1]
         return {
             "validation_accuracy": last["validation_accuracy"],
@@ -143,7 +145,6 @@ class Training:
             "flops": float(sum(row.flops for row in rows)),
             "train_seconds": self._seconds,
             "images_per_second": self._images / max(self._seconds - self._validating, 1e-9),
-            "latency_ms": latency,
         }
 
 
@@ -168,12 +169,13 @@ def build(job: Job, dataset: Dataset) -> Network:
     return Network(job.candidate.architecture, shape, classes, mean=dataset.mean, std=dataset.std)
 
 
-def latency_ms(network: Network, image: Tensor, repeats: int = 20) -> float:
-    """Milliseconds for one image (1, C, H, W): the median of ``repeats`` runs, after as many to warm up."""
-    times = []
+def latency_ms(network: Network, data: Resident) -> float:
+    """Milliseconds for one image, the median of the second half of 40 runs; of a slow network, of fewer."""
+    image, times = data.validation[0][:1], list[float]()
+    network.eval()
     with torch.inference_mode():
-        for _ in range(2 * repeats):
+        while len(times) < 6 or (len(times) < 40 and sum(times) < LATENCY_SECONDS):
             start = time.perf_counter()
             network(image).sum().item()  # reading the result waits for a GPU
             times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times[repeats:])
+    return 1000 * statistics.median(times[len(times) // 2 :])

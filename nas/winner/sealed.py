@@ -12,7 +12,7 @@ from nas.trial import Trial
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nas.data.dataset import Split
+    from nas.data.dataset import Dataset, Split
     from nas.data.plugin import DatasetPlugin
     from nas.training.network import Network
 
@@ -34,12 +34,22 @@ class Result(NamedTuple):
         return Comparison(what, trial, other.accuracy, int(only_winner.sum()), int(only_other.sum()))
 
 
-def open_test(source: DatasetPlugin, networks: Sequence[Network]) -> list[Result]:
-    """Open the test images and classify them with the winner and with the networks that it is compared with."""
+def open_test(source: DatasetPlugin, data: Dataset, networks: Sequence[Network]) -> list[Result]:
+    """Open the test images and classify them with the winner and with the networks that it is compared with.
+
+    Raises:
+        NasError: the test images are not what they were when the run began (see `DatasetPlugin.check_test`), or
+            they cannot be classified.
+    """
+    from nas.data.dataset import verify_test
     from nas.training.network import right_and_loss
 
     test = _load(source)
-    return [Result(*right_and_loss(network, test.images, test.labels)) for network in networks]
+    verify_test(test, data)
+    return plugins.guarded(
+        lambda: [Result(*right_and_loss(network, test.images, test.labels)) for network in networks],
+        f"the test images of {source.name} cannot be classified",
+    )
 
 
 def test_images(source: DatasetPlugin) -> Tensor:

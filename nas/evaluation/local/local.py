@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+
+from pydantic import AfterValidator
 
 from nas import plugins
 from nas.data.download import WEIGHTS_SECONDS
@@ -34,6 +37,15 @@ GRACE_SECONDS = 60.0
 LOOK_SECONDS = 0.25  # between two checks of the workers' memory; in this time one core fills 0.5 GiB
 MEMORY_SHARE = 0.8  # of the machine's memory, for all workers together
 LEAST_MEMORY = 2 * GIB
+SMALLEST = 0.5  # GiB; the training of the smallest network takes 0.37, that of the lecture's network 0.46
+
+
+def _enough(memory: float) -> float:
+    """Refuse a limit with which every candidate would fail."""
+    if not memory >= SMALLEST:
+        needs = f"a worker needs {SMALLEST:g} GiB even for a small network"
+        raise UsageError(f"evaluator.memory={memory:g} is too little: {needs}; 2 or more are recommended")
+    return memory
 
 
 class LocalEvaluator:
@@ -57,11 +69,12 @@ class LocalEvaluator:
 
     Raises:
         StorageError: there is not enough space for the data set in the folder for temporary files.
-        UsageError: ``memory`` is not positive.
+        UsageError: ``memory`` is too little for any training.
     """
 
-    # The function that does jobs in a worker. It is no option, because options may come from a stranger's file.
+    # The functions of a worker. They are no options, because options may come from a stranger's file.
     work: ClassVar[str] = "nas.evaluation.local.worker:train_jobs"
+    measure: ClassVar[str] = "nas.evaluation.local.worker:measure_jobs"
 
     def __init__(
         self,
@@ -72,21 +85,21 @@ class LocalEvaluator:
         device: str = "cpu",
         weights: Path | None = None,
         until: float | None = None,
-        memory: float | None = None,
+        memory: Annotated[float, AfterValidator(_enough)] | None = None,
         group: int | str = 1,
         warn: Callable[[str], None] = lambda line: None,
     ) -> None:
-        if memory is not None and not memory > 0:
-            raise UsageError(f"evaluator.memory={memory:g} should be above 0 GiB; 2 GiB or more are recommended")
-        limit = memory * GIB if memory else max(LEAST_MEMORY, MEMORY_SHARE * machine.memory() / workers)
+        share = max(LEAST_MEMORY, MEMORY_SHARE * machine.memory() / workers)
+        limit = share if memory is None else _enough(memory) * GIB
         self._dataset, self._until, self._warn = dataset, until, warn
         self._shared = SharedDataset(dataset)
         folder = str(weights.resolve()) if weights else ""
         plugin_folders = tuple(map(str, plugins.folders()))
-        task = Task(str(self._shared.folder), recipe, device, folder, self.work, group, plugin_folders)
+        task = Task(str(self._shared.folder), recipe, device, folder, group, plugin_folders)
         most = group if isinstance(group, int) else MOST
         self._group = most if device.startswith("cuda") else 1  # jobs that a worker gets at a time
         self._workers = [Worker(task, limit) for _ in range(workers)]
+        self._measured: dict[str, Trial] = {}  # by the id of the network: its latency, or its failure
 
     def __enter__(self) -> Self:
         """The evaluator."""
@@ -100,41 +113,61 @@ class LocalEvaluator:
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
         """One trial for each job, as they finish; the longest job begins first.
 
+        Before that, the latency of each network is measured while nothing is trained, so that it does not depend
+        on the number of workers. A network that fails there is not trained.
+
         Raises:
             StorageError: the weights cannot be written.
             NasError: no worker process can be started.
         """
+        try:
+            measured = [(job, trial) for job in jobs if (trial := self._latency(job))]
+            yield from (replace(trial, job=job) for job, trial in measured if trial.failure)
+            for trial in self._train([job for job, trial in measured if not trial.failure]):
+                latency = self._measured[trial.id].metrics
+                yield trial if trial.failure else replace(trial, metrics={**trial.metrics, **latency})
+        finally:
+            _end([worker for worker in self._workers if worker.jobs])
+
+    def _latency(self, job: Job) -> Trial | None:
+        """The trial of a measurement, which is done once for each network; None if the time is over."""
+        name = job.candidate.architecture.id
+        if name not in self._measured:
+            endings = list(self._run(self.measure, [[job]]))
+            if endings and endings[0].retry:
+                endings = list(self._run(self.measure, [[job]]))
+            self._measured.update((name, ending.trial) for ending in endings)
+        return self._measured.get(name)
+
+    def _train(self, jobs: Sequence[Job]) -> Iterator[Trial]:
         retries: list[Job] = []
         longest = sorted(jobs, key=lambda job: (self._work_of(job), job.candidate.architecture.id), reverse=True)
         size = min(self._group, -(-len(jobs) // len(self._workers)) or 1)
         groups = [longest[at : at + size] for at in range(0, len(jobs), size)]
-        try:
-            for ending in self._run(groups):
-                if ending.retry:
-                    retries.append(ending.trial.job)
-                else:
-                    yield ending.trial
-            for ending in self._run([[job] for job in retries]):  # at the end, when most memory is free
-                trial, failure = ending.trial, ending.trial.failure
-                again = failure and Trial.failed(trial.job, failure.kind, f"{failure.message} (tried twice)")
-                yield again or trial
-        finally:
-            _end([worker for worker in self._workers if worker.jobs])
+        for ending in self._run(self.work, groups):
+            if ending.retry:
+                retries.append(ending.trial.job)
+            else:
+                yield ending.trial
+        for ending in self._run(self.work, [[job] for job in retries]):  # at the end, when most memory is free
+            trial, failure = ending.trial, ending.trial.failure
+            again = failure and Trial.failed(trial.job, failure.kind, f"{failure.message} (tried twice)")
+            yield again or trial
 
     def seconds_allowed(self, job: Job) -> float:
         """The seconds after which a job counts as hanging."""
         downloads = any(layer.weights for layer in job.candidate.architecture.backbones)
         return GRACE_SECONDS + downloads * WEIGHTS_SECONDS + self._work_of(job) / SLOWEST_FLOPS
 
-    def _run(self, groups: Sequence[list[Job]]) -> Iterator[Ending]:
-        """Run groups of jobs, which begin in this order; yields the end of each job."""
+    def _run(self, work: str, groups: Sequence[list[Job]]) -> Iterator[Ending]:
+        """Do ``work`` for groups of jobs, which begin in this order; yields the end of each job."""
         waiting = list(reversed(groups))
         while self._until is None or time.monotonic() < self._until:
             for worker in self._workers:
                 if waiting and not worker.jobs:
                     group = waiting.pop()
                     more = sum(map(self._work_of, group[1:])) / SLOWEST_FLOPS  # the first is the longest
-                    worker.start(group, max(map(self.seconds_allowed, group)) + more)
+                    worker.start(work, group, max(map(self.seconds_allowed, group)) + more)
             running = [worker for worker in self._workers if worker.jobs]
             if not running:
                 return

@@ -39,7 +39,6 @@ class Task:
     recipe: Recipe
     device: str
     weights: str = ""  # the folder for trained weights; they are discarded if it is empty
-    work: str = "nas.evaluation.local.worker:train_jobs"  # the function that does the jobs, see `Work`
     group: int | str = 1  # the number of jobs that are trained at a time on a GPU
     plugins: tuple[str, ...] = ()  # folders with plugin files, of layers, that may be imported
 
@@ -59,6 +58,12 @@ def train_jobs(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Tr
         yield trial
 
 
+def measure_jobs(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Trial]:
+    """Measure the latency of the jobs' networks before their training: the only metric of these trials."""
+    for job in jobs:
+        yield Trial(job, {"latency_ms": _group(dataset, task).latency(job)})
+
+
 @lru_cache(maxsize=1)
 def _group(dataset: Dataset, task: Task) -> Group:
     """The trainer of this process, which keeps the data on the device, and captured steps for the next jobs."""
@@ -68,7 +73,7 @@ def _group(dataset: Dataset, task: Task) -> Group:
 
 
 def main(jobs: socket.socket, task: Task) -> None:
-    """Receive lists of jobs and send trials, each as a line of JSON, until the connection closes."""
+    """Receive jobs and what to do with them, and send trials, each a line of JSON, until the connection closes."""
     _end_with_parent()  # before torch is imported, if no server has done that
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     discard = os.open(os.devnull, os.O_WRONLY)
@@ -92,10 +97,11 @@ def _answers(lines: Iterable[str], task: Task) -> Iterator[dict[str, Any]]:
         from nas.data.dataset import Dataset
 
         dataset = Dataset.load(Path(task.data))
-        module, _, function = task.work.partition(":")
-        work = cast("Work", getattr(importlib.import_module(module), function))
         for line in lines:
-            for trial in safely(work, [Job.from_dict(job) for job in json.loads(line)], dataset, task):
+            message = json.loads(line)
+            module, _, function = message["work"].partition(":")
+            work = cast("Work", getattr(importlib.import_module(module), function))
+            for trial in safely(work, [Job.from_dict(job) for job in message["jobs"]], dataset, task):
                 yield {"trial": trial.to_dict(), "warnings": _warnings.copy()}
                 _warnings.clear()
     except NasError as error:

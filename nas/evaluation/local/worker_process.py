@@ -46,8 +46,8 @@ class Worker:
         self._is_group = False
         self._is_spoiled = False  # the process may have been damaged by a job
 
-    def start(self, jobs: Sequence[Job], seconds: float) -> None:
-        """Send jobs, which are trained together, to an idle worker; after ``seconds`` it counts as hanging.
+    def start(self, work: str, jobs: Sequence[Job], seconds: float) -> None:
+        """Let an idle worker do jobs together with the function ``work``; after ``seconds`` it counts as hanging.
 
         Raises:
             NasError: no process can be started.
@@ -59,7 +59,8 @@ class Worker:
         self._started = time.monotonic()
         self.deadline = self._started + seconds
         with suppress(OSError):  # it died at this moment, which `endings` will notice
-            self._socket.sendall(json.dumps([job.to_dict() for job in jobs]).encode() + b"\n")
+            message = {"work": work, "jobs": [job.to_dict() for job in jobs]}
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     @property
     def readable(self) -> list[Any]:

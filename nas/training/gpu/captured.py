@@ -25,15 +25,13 @@ class Captured(Stepper):
     Create and use it within ``with torch.cuda.stream(...)``, always on the same stream: only one of the graphs
     that share the memory ``pool`` may run at a time.
 
-    ``pool`` is the memory of the graphs (see `torch.cuda.graph_pool_handle`), ``latency`` the ms for one image,
-    measured while the device did nothing else.
+    ``pool`` is the memory of the graphs (see `torch.cuda.graph_pool_handle`).
     """
 
     is_reused = True
 
-    def __init__(self, network: Network, data: Resident, recipe: Recipe, pool: Any, latency: float) -> None:
+    def __init__(self, network: Network, data: Resident, recipe: Recipe, pool: Any) -> None:
         super().__init__(network, data, recipe, capturable=True)
-        self.latency = latency
         self._buffers = _empty_epoch(network, data, recipe)
         self._at = torch.zeros(1, dtype=torch.int64, device=data.device)  # the next step of the epoch
         self._read = torch.zeros(3, pin_memory=True)

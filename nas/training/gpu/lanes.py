@@ -20,7 +20,7 @@ from nas.training.batches import Resident
 from nas.training.gpu.captured import Captured
 from nas.training.recipe import Recipe
 from nas.training.stepper import Stepper
-from nas.training.trainer import Trained, Training, build, initial_network, latency_ms
+from nas.training.trainer import Trained, Training, build, initial_network
 from nas.trial import Job, is_out_of_memory
 
 MOST = 64  # lanes, if the user gives no number; PyTorch has 32 streams, so that more lanes share them
@@ -100,10 +100,9 @@ class Lane:
             while len(self._captured) >= KEPT:
                 self._captured.popitem(last=False)
             self._pool = self._pool or torch.cuda.graph_pool_handle()
-            torch.cuda.synchronize(self.data.device)  # the latency is measured on an idle GPU
+            torch.cuda.synchronize(self.data.device)  # no other lane computes while the steps are captured
             twin = build(job, self.data.dataset).to(self.data.device)
-            latency = latency_ms(twin.eval(), self.data.validation[0][:1])
-            captured = Captured(twin, self.data, self.recipe, self._pool, latency)
+            captured = Captured(twin, self.data, self.recipe, self._pool)
         captured.load(network)
         self._captured[name] = captured  # at the end, as the one that was used last
         return captured
