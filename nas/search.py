@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
-from typing import TypeVar
 
-from nas import plugins
 from nas.architecture.architecture import Limits
-from nas.architecture.layer import Layer
-from nas.errors import (
-    ArchitectureError,
-    NasError,
-    PluginError,
-    SpaceError,
-    TooLateError,
-    UnknownLayerError,
-    plain,
-    quoted,
-)
+from nas.errors import ArchitectureError
 from nas.evaluation.evaluator import Evaluator
 from nas.evaluation.halving import in_order
 from nas.records.observer import Observer
-from nas.spaces.space import Candidate, SearchSpace
+from nas.spaces.space import SearchSpace
+from nas.strategies.checked import CheckedStrategy
 from nas.strategies.strategy import Strategy
 from nas.trial import Job, Trial, job_seed
-
-Result = TypeVar("Result")
 
 MAX_STALE = 5  # batches without a new network within the limits, after which the search ends
 
@@ -98,15 +82,15 @@ class Search:
     limits: Limits = field(default_factory=Limits)
     observer: Observer = field(default_factory=Observer)
     space: SearchSpace | None = None
-    _questions: dict[str, str] = field(default_factory=dict, init=False)  # of the space, so far
 
     def run(self) -> list[Trial]:
         """Search until the budget is spent or nothing is left to propose; every candidate's trial, in order."""
+        strategy = CheckedStrategy(self.strategy, self.space, self.observer.warned)
         history: list[Trial] = []
         seen: set[str] = set()
         stale = 0  # batches in a row without a new network that fits
         while count := self.budget.next(len(history)):
-            candidates = self._ask(count)
+            candidates = strategy.ask(count, self.budget.deadline)
             if candidates is None:  # this is not in the journal: with more time, the strategy is asked again
                 break
             self.observer.asked(count, candidates)
@@ -120,76 +104,14 @@ class Search:
             history += trials
             if len(trials) < len(jobs):
                 break  # time is up
-            with suppress(TooLateError):  # the time is over, and `next` ends the search
-                self._call("tell", partial(self.strategy.tell, trials))
+            strategy.tell(trials, self.budget.deadline)
             if stale >= MAX_STALE:
                 self.observer.warned(
-                    f"the strategy {self.name} has proposed nothing new that fits in {MAX_STALE} batches: "
+                    f"the strategy {strategy.name} has proposed nothing new that fits in {MAX_STALE} batches: "
                     f"the search ends after {len(history)} candidates"
                 )
                 break
         return history
-
-    @property
-    def name(self) -> str:
-        """The name of the strategy in messages."""
-        return str(getattr(self.strategy, "label", type(self.strategy).__name__))
-
-    def _check_space(self, candidates: Sequence[Candidate] = ()) -> None:
-        """Refuse a space with two questions of one name, and candidates of another space."""
-        if (space := self.space) is None:
-            return
-        name = f"the space {type(space).__name__}"
-        if not self._questions:
-            self._questions = plugins.guarded(space.check_questions, f"{name} failed in build")
-        for candidate in candidates:
-            try:
-                plugins.guarded(
-                    partial(space.check_candidate, candidate, self._questions), f"{name} failed in build"
-                )
-            except SpaceError as error:
-                proposed = f"the strategy {self.name} proposes the candidate {candidate.architecture.id}"
-                raise PluginError(f"{proposed}, but {error}") from None
-
-    def _call(self, method: str, call: Callable[[], Result]) -> Result:
-        """Call a method of the strategy, which is a plugin, within the time limit."""
-        label = f"the strategy {self.name}"
-        try:
-            answer = partial(plugins.in_time, call, self.budget.deadline, label)
-            return plugins.guarded(answer, f"{label} failed in {method}")
-        except TooLateError as error:
-            self.observer.warned(f"{error}: the search ends without waiting longer")
-            raise
-
-    def _ask(self, count: int) -> list[Candidate] | None:
-        """The strategy's next candidates; None if it has not answered within the time limit."""
-        self._check_space()
-        try:
-            proposed = self._call("ask", partial(self.strategy.ask, count))
-        except TooLateError:
-            return None
-        if not isinstance(proposed, list) or not all(isinstance(item, Candidate) for item in proposed):
-            raise PluginError(
-                f"the strategy {self.name} must return a list of Candidates from ask, not {proposed!r:.80}"
-            )
-        for candidate in proposed[:count]:  # the journal must be able to write each and read it back
-            problem: object = f"{quoted(dict(candidate.choices))} or its network is read back as another"
-            try:
-                text = json.dumps(candidate.to_dict(), allow_nan=False)
-                if Candidate.from_dict(json.loads(text)) == candidate:
-                    continue
-            except UnknownLayerError as error:
-                kinds = {type(layer) for layer in candidate.architecture.layers}
-                kind = next((kind for kind in kinds if f"layer {kind.__name__!r}" in str(error)), Layer)
-                place = "a notebook or script" if kind.__module__ == "__main__" else kind.__module__
-                message = f"the layer {kind.__name__} is defined in {place}, where workers cannot find it"
-                raise PluginError(f"{message}: save the class in a file of plugins/") from None
-            except (TypeError, ValueError, AttributeError, RecursionError, NasError) as error:
-                problem = error
-            reason = plain(str(problem))[:200]
-            raise PluginError(f"the strategy {self.name} must propose candidates of plain data (JSON): {reason}")
-        self._check_space(proposed[:count])
-        return proposed[:count]
 
     def _evaluate(self, jobs: Sequence[Job]) -> list[Trial]:
         """Train the jobs within the limits; returns the trials of all jobs, in their order."""
