@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from command import NAS, inline
+from command import NAS, error_line, inline
+from onnx import TensorProto, load
 from safetensors.torch import save_file
 from torch import nn
 
@@ -52,7 +53,7 @@ from nas.records.journal import FILE, Journal
 from nas.training.network import AnySize, Network
 from nas.winner.best import read_best, write_best
 from nas.winner.export.export import DRAFT, TOLERANCE, export, images_for, load_model
-from nas.winner.export.formats import FORMATS, Model
+from nas.winner.export.formats import FORMATS, Model, Onnx
 
 CLASSES = ("a", "b", "c")
 PLAIN = (Conv2d(4, activation="relu"), MaxPool(2), Flatten())
@@ -191,6 +192,50 @@ def test_every_layer_leaves_in_every_format_for_any_batch_and_any_size(name: str
             images = pictures(sizes[0], channels, *sizes[1:])
             for run in runs:
                 torch.testing.assert_close(run(images), original(images), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_model_of_fixed_size_is_one_float_image_and_does_not_resize_it(name: str, tmp_path: Path) -> None:
+    layers, shape = NETS[name]
+    model = made(tmp_path, layers, shape)
+    [exported] = export(model, ["onnx"], tmp_path / "out", pictures(3, *shape), Onnx(fixed=True))
+    proto = load(exported.path)
+    [given] = proto.graph.input
+    assert given.type.tensor_type.elem_type == TensorProto.FLOAT
+    assert [size.dim_value for size in given.type.tensor_type.shape.dim] == [1, *shape]
+    resizes = {node.op_type for node in proto.graph.node} & {"Resize"}
+    assert resizes == ({"Resize"} if name == "backbone" else set())  # a backbone enlarges small images itself
+    images = pictures(1, *shape).float()
+    torch.testing.assert_close(run_onnx(exported.path)(images), model.network(images), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("variant", "versions"),
+    [(Onnx(), (18, 8)), (Onnx(opset=21), (21, 10)), (Onnx(opset=20, ir_version=10), (20, 10))],
+)
+def test_the_versions_of_onnx_are_as_low_as_they_can_be_or_as_wanted(
+    tmp_path: Path, variant: Onnx, versions: tuple[int, int]
+) -> None:
+    """onnxruntime 1.17 refuses a file of IR version 10."""
+    [exported] = export(made(tmp_path), ["onnx"], tmp_path / "out", pictures(3, 1, 8, 8), variant)
+    proto = load(exported.path)
+    assert ([opset.version for opset in proto.opset_import], proto.ir_version) == ([versions[0]], versions[1])
+
+
+def test_versions_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
+    folder = searched(tmp_path / "s", dataset="missing")
+    made(folder)
+    for words, line in (
+        (["onnx", "--opset", "21", "--ir-version", "8"], "opset 21 needs --ir-version 10 or more, not 8"),
+        (["onnx", "--opset", "17"], "17 is not in the range 18<=x<=25"),
+        (["torch", "--fixed"], "--fixed is for --format onnx: leave it out"),
+        (["python", "--ir-version", "9"], "--ir-version is for --format onnx: leave it out"),
+    ):
+        assert line in error_line(inline("export", str(folder), "--format", *words, code=2))
+    assert sorted(path.name for path in (folder / "best").iterdir()) == [
+        "architecture.json",
+        "weights.safetensors",
+    ]
 
 
 @pytest.mark.parametrize("name", ["mnasnet0_5", "shufflenet_v2_x0_5"])  # mnasnet's weights have a version

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from nas.cli.options import FOLDER, json_option, plugins_option, print_json, print_out
-from nas.errors import plain
+from nas.errors import UsageError, plain
 from nas.winner.export import PLACES
 
 
@@ -24,6 +24,25 @@ from nas.winner.export import PLACES
     required=True,
     help="Format to write: onnx (one file for onnxruntime), torch (an archive of torch.export), safetensors (the "
     "weights and architecture.json), python (readable PyTorch code and the weights) or all. May be repeated.",
+)
+@click.option(
+    "--opset",
+    metavar="N",
+    type=click.IntRange(18, 25),
+    help="Version of ONNX's operators for --format onnx, 18 to 25. Default: 18, which most runtimes have.",
+)
+@click.option(
+    "--ir-version",
+    metavar="N",
+    type=click.IntRange(8, 13),
+    help="Version of the ONNX file for --format onnx. Default: 8, or the lowest that the opset allows. "
+    "onnxruntime 1.17 reads up to 9.",
+)
+@click.option(
+    "--fixed",
+    is_flag=True,
+    help="For --format onnx: one image at a time, float32 from 0 to 255, of the size of the training images and "
+    "not resized. For TensorRT and phones.",
 )
 @click.option(
     "--out", metavar="FOLDER", type=FOLDER, help="Folder to write to. Default: best/ in the folder of the search."
@@ -43,16 +62,21 @@ def export(
     data_dir: Path | None,
     plugins: tuple[Path, ...],
     as_json: bool,
+    **variant: Any,
 ) -> None:
     """Write the winner of a search as a file for other tools.
 
     SEARCH is the folder of a search or a training, or its name under runs/. Default: the latest one with a winner.
 
-    The exported model takes raw images of any size, resizes and normalises them. To check it, a new process loads
-    it, and its answers on the test images are compared with those of the original.
+    The exported model takes raw images of any size, resizes (unless --fixed) and normalises them. To check it, a
+    new process loads it, and its answers on the test images are compared with those of the original.
     """
+    chosen = {name: value for name, value in variant.items() if value}
+    if chosen and not {"onnx", "all"} & set(formats):
+        raise UsageError(f"--{next(iter(chosen)).replace('_', '-')} is for --format onnx: leave it out")
     from nas.records import searches
     from nas.winner.export import export as work
+    from nas.winner.export.formats import Onnx
 
     folder = searches.with_winner(search) if search is None else searches.named(search)
     model = work.load_model(folder)
@@ -61,7 +85,7 @@ def export(
         click.echo(plain(f"note: {note}"), err=True)
     wanted = tuple(PLACES) if "all" in formats else tuple(dict.fromkeys(formats))
     done: dict[str, Any] = {}
-    for exported in work.export(model, wanted, (out or model.best).absolute(), images):
+    for exported in work.export(model, wanted, (out or model.best).absolute(), images, Onnx(**chosen)):
         kind = "random" if note else "test"
         if not as_json:
             print_out(

@@ -24,7 +24,7 @@ from nas.records.journal import FILE
 from nas.records.record import read
 from nas.winner.best import read_best
 from nas.winner.export import PLACES, fresh
-from nas.winner.export.formats import FORMATS, MARK, Format, Model
+from nas.winner.export.formats import FORMATS, MARK, Format, Model, Onnx, onnx
 from nas.winner.sealed import test_images
 
 if TYPE_CHECKING:
@@ -111,7 +111,9 @@ def images_for(folder: Path, model: Model, data_dir: Path | None = None, plugins
     return Images(random, f"compared on {count:,} random images, because {reason}")
 
 
-def export(model: Model, formats: Sequence[str], out: Path, images: Tensor) -> Iterator[Exported]:
+def export(
+    model: Model, formats: Sequence[str], out: Path, images: Tensor, variant: Onnx | None = None
+) -> Iterator[Exported]:
     """Write a model in some formats, one after the other; each is moved to its place after it was checked.
 
     Args:
@@ -119,6 +121,7 @@ def export(model: Model, formats: Sequence[str], out: Path, images: Tensor) -> I
         formats: names in `FORMATS`.
         out: the folder to write.
         images: (N, C, H, W) uint8, for the comparison.
+        variant: of ONNX; None for the default.
 
     Raises:
         UsageError: a file or folder that is no earlier export stands in the place of an export.
@@ -136,7 +139,9 @@ def export(model: Model, formats: Sequence[str], out: Path, images: Tensor) -> I
     for name, place in places.items():
         begun = time.monotonic()
         try:
-            files = FORMATS[name].write(model)
+            files = onnx(model, variant) if variant and name == "onnx" else FORMATS[name].write(model)
+        except NasError:
+            raise
         except Exception as error:  # noqa: BLE001  torch.export can raise anything
             message = " ".join(plain(str(error)).split())[:200]
             reason = f"{type(error).__name__}: {message}".removesuffix(": ")

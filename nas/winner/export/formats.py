@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas import __version__
+from nas.errors import UsageError
 from nas.winner.best import Description
 from nas.winner.export.source_code import renamed, source_code
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from nas.training.network import Network
 
 MARK = "nas export"  # stands in one file of every export and identifies it
-OPSET = 18  # the first version of ONNX that can resize as PIL does
+OPSET = 18  # of ONNX: the first that can resize as PIL does, and the lowest that torch writes
+IR_VERSION = 8  # of the file: the one of this opset's time, which onnxruntime before 1.18 reads, too
 
 
 class Model(NamedTuple):
@@ -41,6 +43,14 @@ class Model(NamedTuple):
         }
 
 
+class Onnx(NamedTuple):
+    """The variant of ONNX that a runtime needs."""
+
+    opset: int = OPSET
+    ir_version: int | None = None  # None: 8, or the lowest that the opset allows
+    fixed: bool = False  # one float image of the network's size, with no resizing, for TensorRT and phones
+
+
 class Format(NamedTuple):
     """A format of export."""
 
@@ -48,17 +58,26 @@ class Format(NamedTuple):
     write: Callable[[Model], dict[str, bytes]]  # the content of each file; that of a single file has the name ""
 
 
-def onnx(model: Model) -> dict[str, bytes]:
+def onnx(model: Model, variant: Onnx = Onnx()) -> dict[str, bytes]:  # noqa: B008  # it cannot change
     """One file for onnxruntime and other runtimes."""
     import torch
+    from onnx.checker import check_model
+    from onnx.helper import find_min_ir_version_for
 
     with _silence():
         module, images, shapes = _example(model)
+        if variant.fixed:
+            module, images, shapes = model.network, (torch.zeros((1, *model.description.input_shape)),), None
         program = torch.onnx.export(
             module, images, dynamic_shapes=shapes, input_names=["images"], output_names=["logits"],
-            opset_version=OPSET, dynamo=True, verbose=False,
+            opset_version=variant.opset, dynamo=True, verbose=False,
         )  # fmt: skip
         proto = program.model_proto  # type: ignore[union-attr]
+        least = find_min_ir_version_for(proto.opset_import)
+        proto.ir_version = variant.ir_version or max(IR_VERSION, least)
+        if proto.ir_version < least:
+            raise UsageError(f"opset {variant.opset} needs --ir-version {least} or more, not {proto.ir_version}")
+        check_model(proto, full_check=True)
         for name, value in model.metadata().items():
             proto.metadata_props.add(key=name, value=value if isinstance(value, str) else json.dumps(value))
         return {"": proto.SerializeToString()}
@@ -102,7 +121,7 @@ FORMATS = {
 }
 
 
-def _example(model: Model) -> tuple[Any, tuple[Any], dict[str, Any]]:
+def _example(model: Model) -> tuple[Any, tuple[Any], dict[str, Any] | None]:
     """The module to export, an example of its input, and the sizes of the example that are free."""
     import torch
     from torch.export import Dim

@@ -25,8 +25,16 @@ def load_model(form: str, path: Path) -> Model:
     if form == "onnx":
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        return lambda images: session.run(["logits"], {"images": images})[0]
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        [given] = session.get_inputs()
+        kind = np.float32 if given.type == "tensor(float)" else np.uint8
+
+        def onnx(images: Any) -> Any:
+            count = 1 if given.shape[0] == 1 else len(images)  # a model of fixed size takes one image at a time
+            batches = (images[start : start + count].astype(kind) for start in range(0, len(images), count))
+            return np.concatenate([session.run(["logits"], {"images": batch})[0] for batch in batches])
+
+        return onnx
     import torch
 
     module: Model
