@@ -24,6 +24,7 @@ import pytest
 from command import NAS, QUICK, error_line, nas, pace, results, survivors
 from test_kills import compare_with_mlflow
 
+from nas.dashboard.store import store_uri
 from nas.records.journal import FILE
 from nas.records.record import entry_of, line_of, read
 
@@ -175,7 +176,7 @@ def test_kills_between_the_journal_and_mlflow(place: Path, undisturbed: dict[str
         killed_at(place, words, "nas.dashboard.writer", f"Writer.{step}", call)
         words = ["resume", "./mlflow", *store]
     goes_on(place, "mlflow", undisturbed, *store)
-    compare_with_mlflow(tmp_path, place / "mlflow")
+    compare_with_mlflow(store_uri(tmp_path), place / "mlflow")
 
 
 # --- more than one process
@@ -205,7 +206,7 @@ def test_two_searches_fill_one_store_from_nothing(tmp_path: Path) -> None:
         assert b"warning" not in error
     assert results(tmp_path / "a") == results(tmp_path / "b")
     for name in ("a", "b"):
-        compare_with_mlflow(tmp_path, tmp_path / name)
+        compare_with_mlflow(store_uri(tmp_path), tmp_path / name)
 
 
 # --- disks
@@ -331,7 +332,7 @@ def test_sync_writes_what_was_missed(place: Path, tmp_path: Path) -> None:
     both = [subprocess.Popen(sync, cwd=place, stderr=subprocess.DEVNULL) for _ in range(2)]
     assert 0 in [process.wait(120) for process in both]  # the other one was refused, or found nothing to do
     assert "0 of 10 candidates were new" in nas("sync", "./undisturbed", "--store", store, cwd=place).stdout
-    compare_with_mlflow(tmp_path, place / "undisturbed")
+    compare_with_mlflow(store_uri(tmp_path), place / "undisturbed")
     assert "cannot be written at http://127.0.0.1:9" in error_line(
         nas("sync", "./undisturbed", "--store", "http://127.0.0.1:9", cwd=place, code=1)
     )
@@ -365,7 +366,7 @@ def test_a_clock_that_jumps_back_an_hour_changes_nothing(
     assert max(told.at for told in record.told) - record.told[-1].at > 3000 or record.at < record.told[0].at
     assert 0 < record.seconds < 300
     assert results(place / "clock")["told"] == undisturbed["told"]
-    compare_with_mlflow(tmp_path, place / "clock")
+    compare_with_mlflow(store_uri(tmp_path), place / "clock")
 
 
 # --- time limits, more budget, and what has changed

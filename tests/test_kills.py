@@ -37,14 +37,14 @@ def test_fifty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     assert run(tmp_path, KILLS, "killed", longest) == {"kills": KILLS, "code": 0}
     assert results(tmp_path / "killed") == results(tmp_path / "undisturbed")
     assert len(read(tmp_path / "killed" / "journal.jsonl")[0].sessions) > KILLS / 4
-    compare_with_mlflow(tmp_path, tmp_path / "killed")
+    compare_with_mlflow(store_uri(tmp_path), tmp_path / "killed")
 
 
-def compare_with_mlflow(place: Path, folder: Path) -> None:
+def compare_with_mlflow(uri: str, folder: Path) -> None:
     """MLflow has each candidate once, closed, with the journal's numbers; the search's curves, and one model."""
     from mlflow import MlflowClient
 
-    client, record = MlflowClient(store_uri(place)), read(folder / "journal.jsonl")[0]
+    client, record = MlflowClient(uri, uri), read(folder / "journal.jsonl")[0]
     [experiment] = [one.experiment_id for one in client.search_experiments() if one.name == "nas"]
     runs = client.search_runs([experiment], f"tags.`nas.id` = '{record.id}'", max_results=1000)
     assert {run.info.status for run in runs} == {"FINISHED"}
