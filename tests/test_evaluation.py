@@ -428,4 +428,5 @@ def _losses(trials: dict[int, Trial]) -> dict[int, float]:
 def _workers_of(pid: int) -> list[psutil.Process]:
     """The descendants of a process that are neither of the helpers which multiprocessing keeps."""
     children = psutil.Process(pid).children(recursive=True)
-    return [one for one in children if one.ppid() != pid and one.status() != psutil.STATUS_ZOMBIE]
+    living = [one for one in children if one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in living if one.ppid() != pid or "spawn_main" in " ".join(one.cmdline())]

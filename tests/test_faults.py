@@ -131,6 +131,59 @@ def test_a_killed_search_leaves_no_process(place: Path, undisturbed: dict[str, o
     goes_on(place, f"{phase} killed", undisturbed)
 
 
+@pytest.mark.parametrize("moment", [0.15, 0.5, 1.0, 2.0, 4.0, 8.0])
+def test_ctrl_c_is_one_line_at_any_moment(tmp_path: Path, moment: float) -> None:
+    """It reaches every process in the terminal, also those that are importing torch."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with subprocess.Popen(
+        [*NAS, *SEARCH, "--trials", "400", *OFF], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, env={**os.environ, "TMPDIR": str(temporary)},
+    ) as process:  # fmt: skip
+        time.sleep(moment)
+        children = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert [line for line in error.splitlines() if "interrupted" in line] == [error.splitlines()[-1]]
+    assert "Traceback" not in error
+    assert survivors(children, 5.0) == []
+    assert [path.name for path in temporary.iterdir() if "torchinductor" not in path.name] == []
+
+
+def test_spawned_workers_find_the_same(place: Path, undisturbed: dict[str, object]) -> None:
+    """As on Windows and macOS, where workers are not forked from a server."""
+    nas(*SEARCH, *OFF, "--out", "spawned", cwd=place, NAS_START_METHOD="spawn")
+    assert results(place / "spawned") == undisturbed
+
+
+POOL = """
+import multiprocessing
+
+def trials(number):
+    import nas
+    return nas.search(dataset="mnist-5k", trials=2, epochs=0.05, workers=1, mlflow="off").trials
+
+if __name__ == "__main__":
+    fork = multiprocessing.get_context("fork")
+    for searched in (False, True):
+        with fork.Pool(1) as pool:
+            print(pool.apply(trials, (1,)))
+        if not searched:
+            print(trials(0))
+"""
+
+
+def test_a_search_runs_in_a_pool_of_processes(tmp_path: Path) -> None:
+    """In a process that was forked before its parent has searched, and in one that was forked after it."""
+    (tmp_path / "pool.py").write_text(POOL)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "pool.py"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        timeout=300,
+    )  # fmt: skip
+    assert done.stdout == "2\n2\n2\n", done.stderr
+
+
 KILL_AT = """
 import os, signal
 import {module} as module

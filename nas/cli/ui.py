@@ -49,8 +49,6 @@ def ui(host: str, port: int, store: str | None, browser: bool, allow_remote: boo
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     click.echo("nas ui: starting MLflow's server, which takes some seconds", err=True)
     # The server has its own session, which the terminal's signals do not reach: `finally` ends it.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
     server = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
     try:
         if _answers(address, server):
@@ -124,12 +122,13 @@ def _page(address: str) -> str:
 
 def _end(server: subprocess.Popen[bytes]) -> None:
     """End the server and its children."""
+    import psutil
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave them running
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(server.pid, number)
-            server.wait(timeout=5)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
+    with suppress(psutil.NoSuchProcess):  # it has ended by itself
+        every = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+        for end in (psutil.Process.terminate, psutil.Process.kill):
+            for process in every:
+                with suppress(psutil.NoSuchProcess):
+                    end(process)
+            every = psutil.wait_procs(every, timeout=5)[1]
