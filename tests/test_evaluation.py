@@ -209,7 +209,8 @@ def test_children_of_workers_end_where_there_are_no_process_groups(
     monkeypatch.delattr(os, "killpg")  # as on Windows
     trials = evaluate(blobs, [job(DENSE, 1, 15)], Misbehaving, workers=1, weights=tmp_path)
     assert trials[15].failure
-    assert not psutil.pid_exists(int((tmp_path / "15.child").read_text()))
+    child = int((tmp_path / "15.child").read_text())
+    assert not survivors([process for process in psutil.process_iter() if process.pid == child])
 
 
 def test_leaving_early_ends_the_workers(blobs: Dataset) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from command import results
 from conftest import Tiny
@@ -218,6 +219,13 @@ def test_an_argument_of_a_wrong_type_is_one_line(tmp_path: Path) -> None:
         else:
             call(*arguments, **named)
     assert not plugins._offered
+
+
+@pytest.mark.parametrize(("there", "device"), [((), "cpu"), (("mps",), "mps"), (("mps", "cuda"), "cuda")])
+def test_the_fastest_device_is_taken(monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...], device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int("cuda" in there))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
+    assert resolve._device("auto") == device
 
 
 def test_options_reach_a_class_that_is_given() -> None:

@@ -29,7 +29,7 @@ ORDER = [
     {"search", "report"},
     {"dashboard", "winner", "testing"},
     {"run"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 

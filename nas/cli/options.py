@@ -92,8 +92,8 @@ def training_options(command: Command) -> Command:
             "Number format of the training: float32, tf32 or bfloat16. Default: auto, which is bfloat16 if the "
             "device has units for it, otherwise float32."),
         click.option("--device", metavar="NAME", help=
-            "Device that trains: cpu, cuda, cuda:1 or mps. Default: auto, which is a CUDA device if there is "
-            "one, otherwise the CPU."),
+            "Device that trains: cpu, cuda, cuda:1 or mps. Default: auto, which is a CUDA device or mps if there "
+            "is one, otherwise the CPU."),
         click.option("--group", metavar="N", callback=number, help=
             "Largest number of networks that a GPU trains at the same time. Default: auto, which measures what "
             "is fastest."),
