@@ -146,6 +146,11 @@ SAVED: dict[str, Callable[[Image.Image], tuple[Image.Image, str, dict[str, Any]]
     "cmyk": lambda one: (one.convert("CMYK"), "jpg", {}),
     "black and white": lambda one: (one.convert("1", dither=Image.Dither.NONE), "png", {}),
     "16 bits": lambda one: (Image.fromarray(np.asarray(one).astype(np.uint16) * 257), "png", {}),
+    "12 of 16 bits": lambda one: (Image.fromarray(np.asarray(one).astype(np.uint16) * 16 + 8), "png", {}),
+    "webp": lambda one: (one.convert("RGB"), "webp", {"lossless": True}),
+    "bmp": lambda one: (one, "bmp", {}),
+    "tiff of 10 bits": lambda one: (Image.fromarray(np.asarray(one).astype(np.uint16) * 4 + 3), "tif", {}),
+    "gif of two": lambda one: (one, "gif", {"save_all": True, "append_images": [one.rotate(90)]}),
     "transparent": lambda one: (_transparent(one), "png", {}),
     "turned": lambda one: (one.transpose(Image.Transpose.ROTATE_90), "jpg", {"exif": _turned()}),
 }
@@ -174,6 +179,21 @@ def test_every_kind_of_image_is_read(tmp_path: Path, digits: tuple[Array, Array]
     known = read_picture(str(tmp_path / "plain.png"), SHAPE, "centred")
     assert (picture.polarity, picture.size) == (DARK, (280, 280))
     assert np.abs(picture.pixels.astype(float) - known.pixels).mean() < 6
+    notes = {"12 of 16 bits": "taken as 12 bits", "tiff of 10 bits": "taken as 10 bits"}
+    assert picture.note == {**notes, "gif of two": "first of several images"}.get(kind, "")
+
+
+def test_nothing_in_a_folder_is_left_out_without_a_line(tmp_path: Path, digits: tuple[Array, Array]) -> None:
+    for name in ("b.png", "a/c.TIF", "a/d/e.png", ".hidden.png", ".thumbnails/f.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits[0][0].astype(np.uint16) * 16).save(tmp_path / name)
+    (tmp_path / "a/notes.txt").write_text("")
+    (tmp_path / "a/again").symlink_to(tmp_path)
+    result = run(str(tmp_path))
+    shown = [line.split()[0][-6:] for line in result.stdout.splitlines()]
+    assert shown == ["/b.png", "/c.TIF", "/e.png"]
+    assert "4 other files are left out: hidden, or no image by the name" in result.stderr
+    assert result.stderr.count(": taken as 12 bits\n") == 3
 
 
 # Networks for other images
@@ -208,14 +228,14 @@ def test_the_framing_is_handed_over_and_checked(tmp_path: Path, place: Path, blo
 # Files that are refused
 
 
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def _png(width: int, height: int) -> bytes:
     """The header of an image, and nothing else."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99))
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(b"\0" * 99))
 
 
 def _saved(kind: str, **how: Any) -> bytes:
@@ -225,10 +245,29 @@ def _saved(kind: str, **how: Any) -> bytes:
     return file.getvalue()
 
 
+def _fractions() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.ones((64, 64), np.float32)).save(file, "TIFF")
+    return file.getvalue()
+
+
+def _deep_png(brightest: int) -> bytes:
+    """An image in colours of 16 bits, which Pillow cannot write."""
+    rows = np.full((64, 64, 3), brightest, ">u2")
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", 64, 64, 16, 2, 0, 0, 0)
+    body = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(lines)) + _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
 HOSTILE = {
     "empty": (b"", "is empty"),
-    "text": (b"hello", "is not a PNG or JPEG image"),
-    "a gif": (_saved("GIF"), "is not a PNG or JPEG image"),
+    "text": (b"hello", "is no image in a known format"),
+    "a portable grey map": (_saved("PPM"), "is no image in a known format (PNG, JPEG, WEBP, BMP, TIFF, GIF)"),
+    "fractions.tif": (_fractions(), "has fractions as pixels: save it with 8 or 16 bits a pixel"),
+    "dark.png": (_deep_png(4095), "has fewer than 14 bits in its 16 bits a colour, which would be dark"),
+    "cut.gif": (_saved("GIF")[:1500], "is damaged ("),
+    "cut.tif": (_saved("TIFF")[:1500], "is damaged ("),
     "cut.png": (_saved("PNG")[:1500], "is damaged ("),
     "cut.jpg": (_saved("JPEG")[:1500], "is damaged ("),
     "header alone": (_png(100, 100), "is damaged ("),

@@ -29,8 +29,9 @@ CLASS_WIDTH = 16  # characters of a class's name
 def predict(context: click.Context, arguments: tuple[str, ...], chosen: str | None, as_json: bool) -> None:
     """Classify your own images with the winner of a search.
 
-    IMAGE is a PNG or JPEG file of any size, a folder with such files, or - for standard input. For an image that
-    cannot be classified, a line on standard error gives the reason, and the exit code is 1.
+    IMAGE is a PNG, JPEG, WebP, BMP, TIFF or GIF file of any size, a folder with such files (or with folders of
+    them), or - for standard input. For an image that cannot be classified, a line on standard error gives the
+    reason, and the exit code is 1.
 
     SEARCH is the folder of a search or its name under runs/. Default: the latest search with a winner. If a name
     could be a search or an image, write --search SEARCH or ./IMAGE.
@@ -52,7 +53,10 @@ def predict(context: click.Context, arguments: tuple[str, ...], chosen: str | No
     for answer in classifier.predict(files):
         if not isinstance(answer, Prediction):
             _refuse(refused, answer.image, answer.reason)
-        elif as_json:
+            continue
+        if answer.picture.note:
+            click.echo(f"nas predict: {_shown(answer.image)}: {answer.picture.note}", err=True)
+        if as_json:
             predictions.append(_entry(answer, classifier.classes))
         else:
             print_out(_line(answer, classifier, image_width))
@@ -78,7 +82,9 @@ def _split(arguments: Sequence[str], chosen: str | None) -> tuple[str | None, Se
     try:
         searches.named(first)
     except NasError:
-        looks_like_image = first == "-" or "/" in first or first.lower().endswith((".png", ".jpg", ".jpeg"))
+        from nas.winner.images import ENDINGS
+
+        looks_like_image = first == "-" or "/" in first or first.lower().endswith(ENDINGS)
         if exists or looks_like_image:
             return None, arguments
         known = [folder.name for folder in searches.every()]
@@ -103,7 +109,9 @@ def _files(images: Sequence[str], refused: list[dict[str, str]]) -> Iterator[str
             continue
         if others:
             count = "1 other file is" if others == 1 else f"{others:,} other files are"
-            click.echo(f"nas predict: {_shown(image)}: {count} left out: no .png, .jpg or .jpeg", err=True)
+            click.echo(
+                f"nas predict: {_shown(image)}: {count} left out: hidden, or no image by the name", err=True
+            )
         yield from files
 
 
@@ -153,5 +161,6 @@ def _entry(prediction: Prediction, classes: Sequence[str]) -> dict[str, Any]:
         "probabilities": dict(zip(classes, map(float, prediction.probabilities), strict=True)),
         "polarity": picture.polarity or None,
         "inverted": picture.inverted,
+        "note": picture.note or None,
         "size": list(picture.size),
     }

@@ -19,8 +19,9 @@ from nas.files import kind_of
 Array = np.ndarray[Any, np.dtype[Any]]
 
 STDIN = "-"
-FORMATS = ("PNG", "JPEG")
-ENDINGS = (".png", ".jpg", ".jpeg")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+DEPTHS = (8, 10, 12, 14, 16)  # bits of a camera's numbers; files hold 9 bits and more in 16
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 0  # Pillow's own limit: 89 megapixels, four bytes each
 MAX_BYTES = 100 * 2**20
 
@@ -38,28 +39,29 @@ class Picture:
     size: tuple[int, int]  # width and height of the file's image
     polarity: str = ""  # of a drawing: `DARK` or `LIGHT`
     inverted: bool = False
+    note: str = ""  # what was left out of the file, or assumed
 
 
 def read_picture(name: str, shape: Shape, framing: str) -> Picture:
     """An image file in the shape and the framing (see `DatasetPlugin.framing`) of a network's training images.
 
     Args:
-        name: the path of a PNG or JPEG file, or ``-`` for standard input.
+        name: the path of a file in one of `FORMATS`, or ``-`` for standard input.
         shape: channels (1 or 3), height, width.
         framing: the framing of the training images.
 
     Raises:
         ImageError: the file is no image, too large, damaged, or without a drawing; the message is the reason.
     """
-    image = _decode(_content(name))
+    image, note = _decode(_content(name))
     size, (channels, height, width) = image.size, shape
     if framing == "centred":
         pixels, polarity = _centre(np.asarray(image.convert("L")), height, width)
-        return Picture(np.repeat(pixels[None], channels, axis=0), size, polarity, polarity == DARK)
+        return Picture(np.repeat(pixels[None], channels, axis=0), size, polarity, polarity == DARK, note)
     image = image.convert("L" if channels == 1 else "RGB")
     if size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return Picture(np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1), size)
+    return Picture(np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1), size, note=note)
 
 
 def _content(name: str) -> bytes:
@@ -82,18 +84,30 @@ def _content(name: str) -> bytes:
     return content
 
 
-def _decode(content: bytes) -> Image.Image:
-    """The image, upright, grey (L) or RGB; transparent parts become white."""
+def _decode(content: bytes) -> tuple[Image.Image, str]:
+    """The image, upright, grey (L) or RGB; transparent parts become white; and a note (see `Picture`)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of strange metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                notes = ["first of several images"] if getattr(image, "is_animated", False) else []
+                is_cut = any(";16" in str(tile) for tile in image.tile)  # Pillow keeps the upper 8 of 16 bits
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
-                return _on_white(image)
+                if image.mode.startswith("I"):
+                    grey, depth = _of_eight_bits(image)
+                    return grey, ", ".join(notes + [f"taken as {depth} bits"] * (depth < DEPTHS[-1]))
+                if image.mode == "F":
+                    raise ImageError("has fractions as pixels: save it with 8 or 16 bits a pixel")  # noqa: TRY301
+                if is_cut and _brightest(image) < 2**6:  # 14 bits of 16 would fill 6 of the 8 that are left
+                    reason = "has fewer than 14 bits in its 16 bits a colour, which would be dark"
+                    raise ImageError(f"{reason}: save it with 8 bits a colour")  # noqa: TRY301
+                return _on_white(image), ", ".join(notes)
+    except ImageError:
+        raise
     except UnidentifiedImageError:
-        raise ImageError("is not a PNG or JPEG image") from None
+        raise ImageError(f"is no image in a known format ({', '.join(FORMATS)})") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ImageError(f"has more than {MAX_PIXELS // 10**6} megapixels: make it smaller") from None
     except Exception as error:  # noqa: BLE001  # for damaged files, the decoders raise anything
@@ -101,9 +115,23 @@ def _decode(content: bytes) -> Image.Image:
         raise ImageError(f"is damaged ({reason})") from None
 
 
+def _of_eight_bits(image: Image.Image) -> tuple[Image.Image, int]:
+    """A grey image of whole numbers (which PIL would clip instead of scale), and the bits that its pixels fill.
+
+    The file does not say whether its 16 bits hold the 12 bits of a camera: its brightest pixel does.
+    """
+    pixels = np.asarray(image)
+    if pixels.min() < 0 or pixels.max() >= 2**16:
+        raise ImageError("has more than 16 bits a pixel: save it with 8 or 16")
+    depth = next(depth for depth in DEPTHS if pixels.max() < 2**depth)
+    return Image.fromarray((pixels >> (depth - 8)).astype(np.uint8)), depth
+
+
+def _brightest(image: Image.Image) -> int:
+    return max(high for _, high in image.convert("RGB").getextrema())  # type: ignore[misc]
+
+
 def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel, which PIL would clip instead of scale
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -94,8 +94,10 @@ class Classifier:
 def listed(image: str) -> tuple[list[str], int]:
     """The image files of an argument of the command line: one file, or the images in a folder, sorted by name.
 
+    The folders in a folder are searched, too, but not those behind a link, which may lead back.
+
     Returns:
-        Their paths, and the number of other files in the folder.
+        Their paths, and the number of other files in the folder (and of folders behind links).
 
     Raises:
         ImageError: a folder without images, or one that cannot be read.
@@ -103,11 +105,25 @@ def listed(image: str) -> tuple[list[str], int]:
     try:
         if not Path(image).is_dir():
             return [image], 0
-        files = (entry.name for entry in os.scandir(image) if not entry.is_dir())
-        names = sorted(name for name in files if not name.startswith("."))
+        others, images = 0, []
+        for folder, inner, files in os.walk(image, onerror=_raise):
+            paths = [os.path.join(folder, name) for name in sorted(inner)]  # noqa: PTH118  # "./a"
+            kept = [path for path in paths if not _is_hidden(path) and not Path(path).is_symlink()]
+            inner[:] = map(os.path.basename, kept)
+            found = [os.path.join(folder, name) for name in sorted(files)]  # noqa: PTH118
+            good = [path for path in found if path.lower().endswith(ENDINGS) and not _is_hidden(path)]
+            images += good
+            others += len(paths) - len(kept) + len(found) - len(good)
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror or error})") from None
-    images = [os.path.join(image, name) for name in names if name.lower().endswith(ENDINGS)]  # noqa: PTH118  # "./a"
     if not images:
         raise ImageError(f"is a folder without images ({', '.join(ENDINGS)})")
-    return images, len(names) - len(images)
+    return images, others
+
+
+def _is_hidden(path: str) -> bool:
+    return os.path.basename(path).startswith(".")  # noqa: PTH119
+
+
+def _raise(error: OSError) -> None:
+    raise error
