@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import errno
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -34,6 +34,20 @@ class OptionError(UsageError):
 
 class ArchitectureError(NasError):
     """A layer that is not valid, or that does not fit its input."""
+
+
+class TooLargeError(ArchitectureError):
+    """A network beyond the limits of the search; ``above`` has its sizes that are, by the name of the limit."""
+
+    def __init__(self, above: Mapping[str, int], most: Mapping[str, int | None]) -> None:
+        reasons = [f"{size:,} {name}, more than the {most[name]:,} allowed" for name, size in above.items()]
+        super().__init__(f"it has {' and '.join(reasons)}; {self.advice(above)} would do")
+        self.above = dict(above)
+
+    @staticmethod
+    def advice(sizes: Mapping[str, int]) -> str:
+        """The options that allow networks of these sizes."""
+        return " ".join(f"--max-{name} {size}" for name, size in sizes.items())
 
 
 class UnknownLayerError(ArchitectureError):

@@ -307,7 +307,9 @@ def _hints(plugin: type[Any], names: AbstractSet[str]) -> dict[str, Any]:
     """The types of some parameters; those of others may be imported for type checkers only."""
     init = plugin.__init__
     annotations = {n: a for n, a in getattr(init, "__annotations__", {}).items() if n in names}
-    return get_type_hints(SimpleNamespace(__annotations__=annotations), getattr(init, "__globals__", {}))
+    return get_type_hints(
+        SimpleNamespace(__annotations__=annotations), getattr(init, "__globals__", {}), include_extras=True
+    )
 
 
 def _import_file(path: Path) -> Any:

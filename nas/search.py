@@ -12,11 +12,11 @@ from itertools import chain
 from nas import plugins
 from nas.architecture.architecture import Limits
 from nas.architecture.layer import Layer
-from nas.errors import ArchitectureError, NasError, PluginError, UnknownLayerError, plain, quoted
+from nas.errors import ArchitectureError, NasError, PluginError, SpaceError, UnknownLayerError, plain, quoted
 from nas.evaluation.evaluator import Evaluator
 from nas.evaluation.halving import in_order
 from nas.records.observer import Observer
-from nas.spaces.space import Candidate
+from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.strategy import Strategy
 from nas.trial import Job, Trial, job_seed
 
@@ -66,6 +66,7 @@ class Search:
         epochs: the length of a full training; successive halving shortens it for most candidates.
         seed: decides, together with a candidate's architecture, the seed of its training.
         limits: a candidate beyond these limits is not trained.
+        space: the space of the candidates, which is checked, and each candidate with it; None for no check.
         observer: receives each batch of candidates, and each trial (see `Observers` for several).
     """
 
@@ -76,6 +77,8 @@ class Search:
     seed: int = 0
     limits: Limits = field(default_factory=Limits)
     observer: Observer = field(default_factory=Observer)
+    space: SearchSpace | None = None
+    _questions: dict[str, str] = field(default_factory=dict, init=False)  # of the space, so far
 
     def run(self) -> list[Trial]:
         """Search until the budget is spent or nothing is left to propose; every candidate's trial, in order."""
@@ -109,7 +112,24 @@ class Search:
         """The name of the strategy in messages."""
         return str(getattr(self.strategy, "label", type(self.strategy).__name__))
 
+    def _check_space(self, candidates: Sequence[Candidate] = ()) -> None:
+        """Refuse a space with two questions of one name, and candidates of another space."""
+        if (space := self.space) is None:
+            return
+        name = f"the space {type(space).__name__}"
+        if not self._questions:
+            self._questions = plugins.guarded(space.check_questions, f"{name} failed in build")
+        for candidate in candidates:
+            try:
+                plugins.guarded(
+                    partial(space.check_candidate, candidate, self._questions), f"{name} failed in build"
+                )
+            except SpaceError as error:
+                proposed = f"the strategy {self.name} proposes the candidate {candidate.architecture.id}"
+                raise PluginError(f"{proposed}, but {error}") from None
+
     def _ask(self, count: int) -> list[Candidate]:
+        self._check_space()
         proposed = plugins.guarded(partial(self.strategy.ask, count), f"the strategy {self.name} failed in ask")
         if not isinstance(proposed, list) or not all(isinstance(item, Candidate) for item in proposed):
             raise PluginError(
@@ -131,6 +151,7 @@ class Search:
                 problem = error
             reason = plain(str(problem))[:200]
             raise PluginError(f"the strategy {self.name} must propose candidates of plain data (JSON): {reason}")
+        self._check_space(proposed[:count])
         return proposed[:count]
 
     def _evaluate(self, jobs: Sequence[Job]) -> list[Trial]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from nas import checks
 from nas.architecture.layers import Dense, Layer, Merge, Pretrained, Shape, layer_from_dict, show
-from nas.errors import ArchitectureError, NasError, quoted
+from nas.errors import ArchitectureError, NasError, TooLargeError, quoted
 from nas.files import read_small
 
 FORMAT = 1  # the version of the JSON, written into every file
@@ -278,10 +278,11 @@ class Limits:
             ArchitectureError: a layer does not fit, or the network is too large.
         """
         rows = architecture.table(self.input_shape, self.classes)
-        for name, limit in (("parameters", self.max_parameters), ("flops", self.max_flops)):
-            size = sum(getattr(row, name) for row in rows)
-            if limit is not None and size > limit:
-                raise ArchitectureError(f"it has {size:,} {name}, more than the {limit:,} allowed")
+        sizes = {name: sum(getattr(row, name) for row in rows) for name in ("parameters", "flops")}
+        most = {"parameters": self.max_parameters, "flops": self.max_flops}
+        above = {name: size for name, size in sizes.items() if (limit := most[name]) is not None and size > limit}
+        if above:
+            raise TooLargeError(above, most)
 
     def allow(self, architecture: Architecture) -> bool:
         """Whether the network fits."""

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+WITH_CHANNEL = "write images[:, None] for (N, 1, H, W)"
+CHANNELS_FIRST = (
+    "write images.transpose(0, 3, 1, 2) for (N, C, H, W), or, if they are maps of such a size, exchange H and W"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -156,7 +161,11 @@ def verify_split(split: Split, name: str, classes: Sequence[str], shape: Sequenc
     images, labels = split.images, split.labels
     expect("images of type", torch.uint8, images.dtype)
     expect("labels of type", torch.int64, labels.dtype)
+    if images.ndim == 3:
+        raise DataError(f"{name}: the images {tuple(images.shape)} have no dimension of channels: {WITH_CHANNEL}")
     expect("image dimensions (N, C, H, W):", 4, images.ndim)
+    if _has_channels_last(images.shape):
+        raise DataError(f"{name}: the images {tuple(images.shape)} look like (N, H, W, C): {CHANNELS_FIRST}")
     if shape is not None:
         expect("images of the training images' shape", tuple(shape), tuple(images.shape[1:]))
     expect("label dimensions (N):", 1, labels.ndim)
@@ -168,6 +177,15 @@ def verify_split(split: Split, name: str, classes: Sequence[str], shape: Sequenc
     empty = [label for label, count in zip(classes, counts, strict=True) if count == 0]
     if empty:
         raise DataError(f"{name}: expected an image of every class, found none of {', '.join(empty)}")
+
+
+def _has_channels_last(shape: Sequence[int]) -> bool:
+    """Whether images look like (N, H, W, C): one, three or four channels of maps that are no narrow strips.
+
+    Recordings (N, channels, time, 1) are strips: they are long, and few.
+    """
+    _, height, width, channels = shape
+    return channels in (1, 3, 4) and min(height, width) > 4 and max(height, width) < 4 * min(height, width)
 
 
 def _verify(name: str, train: Split, validation: Split, classes: Sequence[str]) -> None:

@@ -76,15 +76,20 @@ class CachedEvaluator:
 
     def _trained(self, jobs: Sequence[Job]) -> Iterator[Trial]:
         """The trials of the inner evaluator, which may be a plugin: its exceptions become one-line errors."""
-        waiting = {job.key for job in jobs}
+        waiting, done = {job.key for job in jobs}, set[str]()
         name = f"the evaluator {type(self._inner).__name__}"
         trials = plugins.guarded(lambda: iter(self._inner.evaluate(jobs)), f"{name} failed")
         while (trial := plugins.guarded(lambda: next(trials, None), f"{name} failed")) is not None:
+            if isinstance(trial, Trial) and trial.job.key in done:
+                raise PluginError(
+                    f"{name} returned two trials of one job, {trial.job.key}: it must return one each"
+                )
             if not isinstance(trial, Trial) or trial.job.key not in waiting:
                 raise PluginError(
                     f"{name} returned {trial!r:.80}, which is not a trial of a job that it was given"
                 )
             waiting.remove(trial.job.key)
+            done.add(trial.job.key)
             yield trial
         if waiting and self._until is None:
             raise PluginError(f"{name} returned no trial for {len(waiting)} of {len(jobs)} jobs")

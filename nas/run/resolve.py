@@ -73,6 +73,11 @@ class Resolved:
         group = self.experiment.group
         return self.workers * (group if isinstance(group, int) else AT_LEAST_TOGETHER)
 
+    def make_space(self) -> SearchSpace:
+        """The space of the candidates, within the limits."""
+        space: SearchSpace = _made(self.experiment, "space", self.parts["space"])
+        return space.within(self.limits)
+
     def make_strategy(self) -> Strategy:
         """A new strategy, which has been told nothing."""
         return _make_strategy(self.experiment, self.parts, self.limits, self.objectives)

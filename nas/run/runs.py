@@ -94,6 +94,7 @@ def _explore(run: Run) -> list[Trial]:
             experiment.seed,
             resolved.limits,
             run.observer,
+            None if record.forced else resolved.make_space(),  # the space may have changed since the first batches
         ).run()
 
 

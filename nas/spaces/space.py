@@ -20,13 +20,15 @@ from typing import Any, Protocol, Self
 
 from nas import checks
 from nas.architecture.architecture import Architecture, Limits, distance
-from nas.errors import ArchitectureError, SpaceError
+from nas.architecture.layer import show
+from nas.errors import ArchitectureError, SpaceError, TooLargeError, quoted
 
 Scalar = None | bool | int | float | str
 
 # One draw in four from the `cnn` space has at most 34,826 parameters. If less than one network in a thousand fits,
 # drawing until one fits is too slow, and the space should be described differently.
 MAX_DRAWS = 1_000
+CHECKED_DRAWS = 100  # in which a question with two sets of choices shows up
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,24 @@ class AnswerRecorder:
         return self.choices[name]
 
 
+class _Listener(AnswerRecorder):
+    """Compares the questions that have the same name, over many builds: ``asked`` has those of earlier ones."""
+
+    def __init__(self, rng: Random, answers: Mapping[str, Scalar], asked: dict[str, str]) -> None:
+        super().__init__(rng, answers)
+        self._asked = asked
+
+    def _answer(self, name: str, question: Question) -> Any:
+        # The choices of a categorical question must not vary (Optuna refuses that); a range may.
+        asked = " ".join([question.kind, *([str(list(question.options))] if question.kind == "one of" else [])])
+        before = self._asked.setdefault(name, asked)
+        if before != asked:
+            raise SpaceError(
+                f"the question {name!r} of the space asks once for {before} and once for {asked}: use two names"
+            )
+        return super()._answer(name, question)
+
+
 class _Walk(AnswerRecorder):
     """Answers with the first option instead of a random one."""
 
@@ -164,6 +184,12 @@ class _Walk(AnswerRecorder):
                 kept = {name: self.choices[name] for name in names[:position]}
                 return {**kept, names[position]: options[index + 1]}
         return None
+
+
+def _rounded_up(size: int) -> int:
+    """Two digits, so that a limit is easy to read."""
+    step: int = 10 ** max(0, len(str(size)) - 2)
+    return -(-size // step) * step
 
 
 def _member(options: Sequence[Scalar]) -> Callable[[Scalar], bool]:
@@ -188,6 +214,38 @@ class SearchSpace(ABC):
         The network may be invalid (such as a kernel larger than its map): then another one is drawn.
         """
 
+    def check_questions(self, draws: int = CHECKED_DRAWS) -> dict[str, str]:
+        """Draw networks and require that a name always stands for the same question; returns the questions.
+
+        Raises:
+            SpaceError: one name stands for two questions. One set of answers would then have two meanings.
+        """
+        asked: dict[str, str] = {}
+        for seed in range(draws):
+            with suppress(ArchitectureError):
+                self.build(_Listener(Random(seed), {}, asked))
+        return asked
+
+    def check_candidate(self, candidate: Candidate, asked: dict[str, str]) -> None:
+        """Require that the answers of a candidate, if it has any, build its network in this space.
+
+        Args:
+            candidate: it need not fit the limits; without answers, it is a network from elsewhere.
+            asked: the questions so far (see `check_questions`), to which its questions are added.
+
+        Raises:
+            SpaceError: they build another network, or none; or one name stands for two questions.
+        """
+        built = None
+        if candidate.choices:
+            with suppress(ArchitectureError):
+                built = self.build(_Listener(Random(0), candidate.choices, asked))
+            if built != candidate.architecture:
+                raise SpaceError(
+                    f"the answers {quoted(dict(candidate.choices))} do not build its network in the space "
+                    f"{type(self).__name__}: propose candidates of this space, or networks without answers"
+                )
+
     def within(self, limits: Limits) -> Self:
         """The same space, from which only networks within ``limits`` are proposed."""
         limited = copy.copy(self)
@@ -211,16 +269,34 @@ class SearchSpace(ABC):
         Raises:
             SpaceError: none of 1,000 drawn candidates fits.
         """
-        reason = ""
+        reason, above = "", list[dict[str, int]]()
         for _ in range(MAX_DRAWS):
             try:
                 return self.replay({}, rng, origin="sample")
+            except TooLargeError as error:
+                above.append(error.above)
             except ArchitectureError as error:
                 reason = str(error)
-        raise SpaceError(
-            f"none of {MAX_DRAWS:,} networks drawn from the space {type(self).__name__} fits (the last: "
-            f"{reason}); allow more with --max-parameters or --max-flops, or choose another --space"
-        )
+        none = f"none of {MAX_DRAWS:,} networks drawn from the space {type(self).__name__} fits"
+        if not above:
+            raise SpaceError(
+                f"{none} {show(self.limits.input_shape)} (the last: {reason}); choose another --space"
+            )
+        raise SpaceError(f"{none}: {self._excess(above)}")
+
+    def _excess(self, above: Sequence[Mapping[str, int]]) -> str:
+        """Which limits networks exceed, and the limits that would do: with them, one in twenty or more fits."""
+        most = {"parameters": self.limits.max_parameters, "flops": self.limits.max_flops}
+        counts = [
+            f"{count:,} have more than the {limit:,} {name} allowed"
+            for name, limit in most.items()
+            if (count := sum(name in sizes for sizes in above))
+        ]
+        ordered = sorted(above, key=lambda sizes: max(size / (most[name] or 1) for name, size in sizes.items()))
+        smallest = ordered[: max(1, len(ordered) // 20)]
+        needed = {name: max(sizes.get(name, 0) for sizes in smallest) for name in most}
+        enough = {name: _rounded_up(size) for name, size in needed.items() if size}
+        return f"{' and '.join(counts)}; {TooLargeError.advice(enough)} would do"
 
     def mutate(self, candidate: Candidate, rng: Random) -> Candidate:
         """A different candidate that fits, with one changed answer (and new ones where it raises new questions).

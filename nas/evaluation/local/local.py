@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+
+from pydantic import AfterValidator
 
 from nas import plugins
 from nas.data.download import WEIGHTS_SECONDS
@@ -35,6 +37,15 @@ GRACE_SECONDS = 60.0
 LOOK_SECONDS = 0.25  # between two checks of the workers' memory; in this time one core fills 0.5 GiB
 MEMORY_SHARE = 0.8  # of the machine's memory, for all workers together
 LEAST_MEMORY = 2 * GIB
+SMALLEST = 0.5  # GiB; the training of the smallest network takes 0.37, that of the lecture's network 0.46
+
+
+def _enough(memory: float) -> float:
+    """Refuse a limit with which every candidate would fail."""
+    if not memory >= SMALLEST:
+        needs = f"a worker needs {SMALLEST:g} GiB even for a small network"
+        raise UsageError(f"evaluator.memory={memory:g} is too little: {needs}; 2 or more are recommended")
+    return memory
 
 
 class LocalEvaluator:
@@ -58,7 +69,7 @@ class LocalEvaluator:
 
     Raises:
         StorageError: there is not enough space for the data set in the folder for temporary files.
-        UsageError: ``memory`` is not positive.
+        UsageError: ``memory`` is too little for any training.
     """
 
     # The functions of a worker. They are no options, because options may come from a stranger's file.
@@ -74,13 +85,12 @@ class LocalEvaluator:
         device: str = "cpu",
         weights: Path | None = None,
         until: float | None = None,
-        memory: float | None = None,
+        memory: Annotated[float, AfterValidator(_enough)] | None = None,
         group: int | str = 1,
         warn: Callable[[str], None] = lambda line: None,
     ) -> None:
-        if memory is not None and not memory > 0:
-            raise UsageError(f"evaluator.memory={memory:g} should be above 0 GiB; 2 GiB or more are recommended")
-        limit = memory * GIB if memory else max(LEAST_MEMORY, MEMORY_SHARE * spawn.memory() / workers)
+        share = max(LEAST_MEMORY, MEMORY_SHARE * spawn.memory() / workers)
+        limit = share if memory is None else _enough(memory) * GIB
         self._dataset, self._until, self._warn = dataset, until, warn
         self._shared = SharedDataset(dataset)
         folder = str(weights.resolve()) if weights else ""
