@@ -331,7 +331,11 @@ BROKEN: list[tuple[type[Any], str, str]] = [
     (GlobalSpace, "the same network from the same answers", "which build another network"),
     (NothingFits, "enough fit the limits", "none of 1,000 networks drawn from the space NothingFits fits"),
     (LonelyNetworks, "Has neighbours", "has no neighbours"),
-    (TwoQuestions, "the same question", "'units' asks once for one of [4, 8] and once for one of [8, 16]"),
+    (
+        TwoQuestions,
+        "the same question",
+        "'units' of the space asks once for one of [4, 8] and once for one of [8, 16]",
+    ),
     (Lists, "plain values", "the answer to 'units' is (8, 4)"),
     (SharesImages, "no image in two", "10 images are both in the validation and in the test split"),
     (WrongLabels, "right types", "expected labels from 0 to 1, found 2"),

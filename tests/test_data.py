@@ -93,7 +93,7 @@ def test_more_than_there_is_cannot_be_divided() -> None:
         (lambda s: Split(s.images.float(), s.labels), "images of type torch.uint8, found torch.float32"),
         (lambda s: Split(s.images, s.labels.int()), "labels of type torch.int64, found torch.int32"),
         (lambda s: Split.of(s.images.numpy(), s.labels.numpy() + 0.5), "torch.int64, found torch.float64"),
-        (lambda s: Split(s.images[:, 0], s.labels), r"image dimensions \(N, C, H, W\): 4, found 3"),
+        (lambda s: Split(s.images[:, 0, 0], s.labels), r"image dimensions \(N, C, H, W\): 4, found 2"),
         (lambda s: Split(s.images, s.labels[:-3]), "as many labels as images, 40, found 37"),
         (lambda s: Split(s.images, s.labels + 1), "labels from 0 to 3, found 4"),
         (lambda s: Split(s.images, s.labels - 1), "labels from 0 to 3, found -1"),

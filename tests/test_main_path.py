@@ -318,7 +318,7 @@ def test_a_closed_pipe_does_not_end_a_training(place: Path) -> None:
             1,
             "cannot be written: Not a directory; choose another folder with --out",
         ),
-        (["search", "--max-parameters", "5", "--dataset", "mnist-5k"], 1, "more than the 5 allowed"),
+        (["search", "--max-parameters", "5", "--dataset", "mnist-5k"], 1, "more than the 5 parameters allowed"),
         (["search", "wrong.toml"], 2, "there is no setting 'trails'; did you mean 'trials'?"),
         (["train", "lectur"], 2, "there is no network 'lectur'; did you mean 'lecture'?"),
         (["train", "wrong.json"], 1, "wrong.json: layer 1: there is no layer 'Conv3d'; did you mean 'Conv2d'"),

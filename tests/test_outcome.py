@@ -179,7 +179,7 @@ def test_the_smallest_loss_is_handed_over_whatever_the_objectives_are(tmp_path: 
                 done, (loss, latency) = finished(one), seeds[one.seed]
                 yield replace(done, metrics={**done.metrics, "validation_loss": loss, "latency_ms": latency})
 
-    trials = []
+    trials: list[Trial] = []
     for some in ((1, 2, 3, 4), (5,)):  # as in a resumed search
         with Journal(tmp_path / "journal.jsonl") as journal:
             evaluator = CachedEvaluator(Measured(), journal, objectives)

@@ -100,7 +100,8 @@ def test_a_space_of_one_network_cannot_be_mutated() -> None:
 
 def test_a_space_in_which_nothing_fits_says_so() -> None:
     with pytest.raises(
-        SpaceError, match=r"none of 1,000 networks drawn from the space Cnn fits.*more than the 5 allowed"
+        SpaceError,
+        match=r"none of 1,000 networks drawn from the space Cnn fits.*more than the 5 parameters allowed",
     ):
         Cnn().within(Limits(max_parameters=5)).sample(Random(0))
 

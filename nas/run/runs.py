@@ -102,7 +102,7 @@ def _explore(run: Run) -> list[Trial]:
             experiment.seed,
             resolved.limits,
             run.observer,
-            resolved.make_space(),
+            None if record.forced else resolved.make_space(),  # the space may have changed since the first batches
         ).run()
 
 

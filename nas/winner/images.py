@@ -96,11 +96,11 @@ def _decode(content: bytes) -> tuple[Image.Image, str]:
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 if image.mode.startswith("I"):
-                    image, depth = _of_eight_bits(image)
-                    notes += [f"taken as {depth} bits"] if depth < DEPTHS[-1] else []
-                elif image.mode == "F":
+                    grey, depth = _of_eight_bits(image)
+                    return grey, ", ".join(notes + [f"taken as {depth} bits"] * (depth < DEPTHS[-1]))
+                if image.mode == "F":
                     raise ImageError("has fractions as pixels: save it with 8 or 16 bits a pixel")  # noqa: TRY301
-                elif is_cut and _brightest(image) < 2**6:  # 14 bits of 16 would fill 6 of the 8 that are left
+                if is_cut and _brightest(image) < 2**6:  # 14 bits of 16 would fill 6 of the 8 that are left
                     reason = "has fewer than 14 bits in its 16 bits a colour, which would be dark"
                     raise ImageError(f"{reason}: save it with 8 bits a colour")  # noqa: TRY301
                 return _on_white(image), ", ".join(notes)
