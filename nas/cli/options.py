@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import reduce
@@ -109,15 +108,6 @@ def training_options(command: Command) -> Command:
     ]
     # fmt: on
     return reduce(lambda decorated, option: option(decorated), reversed(options), command)
-
-
-def process_began() -> float:
-    """The moment (``time.monotonic``) at which this process began; before this line, it has imported for long."""
-    with suppress(OSError, AttributeError, ValueError, IndexError):  # not on Linux
-        ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(ticks) / os.sysconf("SC_CLK_TCK")
-        return time.monotonic() - max(0.0, age)
-    return time.monotonic()
 
 
 def given(**values: Any) -> dict[str, Any]:

@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import nas
-from nas.cli.options import (
-    FOLDER,
-    given,
-    json_option,
-    number,
-    pairs,
-    plugins_option,
-    print_json,
-    process_began,
-    training_options,
-)
+from nas.cli import start
+from nas.cli.options import FOLDER, given, json_option, number, pairs, plugins_option, print_json, training_options
 
 if TYPE_CHECKING:
     from nas.records.outcome import Outcome
@@ -71,7 +62,7 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, **values: A
 
     The result is a folder under runs/: best/ in it has the network with its weights.
     """
-    options = {"begun": process_began(), **given(**values)}
+    options = {"begun": start.BEGUN, **given(**values)}
     _run("search", nas.search, _search_result, as_json, experiment, out=out, **options)
 
 
@@ -97,7 +88,7 @@ def resume(search: str | None, as_json: bool, force: bool, **values: Any) -> Non
 
     Finished trainings are not repeated. The result is the same as without the interruption.
     """
-    options = {"begun": process_began(), **given(**values)}
+    options = {"begun": start.BEGUN, **given(**values)}
     _run("resume", nas.resume, _search_result, as_json, search, force=force, **options)
 
 

@@ -198,6 +198,7 @@ def write_down(states: Iterable[State]) -> None:
                     plain(f"nas: {state.folder.name} was killed, and MLflow may show it as running: {error}"),
                     err=True,
                 )
+                return  # the others belong to the same store, as a rule
 
 
 def _say(text: str) -> None:

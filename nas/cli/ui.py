@@ -71,7 +71,7 @@ def _server(store: str | None) -> tuple[list[str], dict[str, str]]:
     uri = store_of(Path(), store or "auto")
     if "://" not in uri:
         raise UsageError(
-            f"--store {uri} is not the address of a store; write for example sqlite:////folder/mlflow.db"
+            f"--store {masked(f'://{uri}')[3:]} is not the address of a store; write for example sqlite:////folder/mlflow.db"
         )
     if uri.startswith(SERVERS):
         raise UsageError(f"{masked(uri)} is a server already: open it in a browser, or give another --store")
@@ -124,11 +124,13 @@ def _end(server: subprocess.Popen[bytes]) -> None:
     """End the server and its children."""
     import psutil
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave them running
-    with suppress(psutil.NoSuchProcess):  # it has ended by itself
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # a second Ctrl-C must not leave them running
+        with suppress(AttributeError):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    with suppress(psutil.Error):  # it has ended by itself
         every = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
         for end in (psutil.Process.terminate, psutil.Process.kill):
             for process in every:
-                with suppress(psutil.NoSuchProcess):
+                with suppress(psutil.Error):
                     end(process)
             every = psutil.wait_procs(every, timeout=5)[1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import secrets
@@ -101,7 +102,8 @@ def probe(uri: str, seconds: float = PROBE) -> None:
         from sqlalchemy import NullPool, create_engine
 
         try:
-            create_engine(uri, poolclass=NullPool).connect().close()
+            patience = {} if uri.startswith("mssql") else {"connect_timeout": math.ceil(seconds)}
+            create_engine(uri, poolclass=NullPool, connect_args=patience).connect().close()
         except Exception as error:
             if "password" in str(error):
                 raise NasError(LOGIN) from None
@@ -152,7 +154,7 @@ def import_mlflow() -> None:
             import mlflow  # noqa: F401
         finally:
             if is_free:
-                del os.environ[name]
+                os.environ.pop(name, None)
 
 
 @contextmanager

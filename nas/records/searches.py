@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import secrets
 import shlex
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from nas.architecture.architecture import Architecture
 from nas.architecture.backbones import BACKBONES
@@ -209,8 +212,15 @@ class State:
 
     @property
     def is_killed(self) -> bool:
-        """Whether its process ended without a word, and nobody has written that down yet."""
-        return self.status == "interrupted" and self.record.ended is None
+        """Whether its process, of this machine, ended without a word, and nobody has written that down yet.
+
+        A lock alone does not tell: on a network drive, another machine may not see it.
+        """
+        if self.status != "interrupted" or self.record.ended or not self.record.sessions:
+            return False
+        latest = self.record.sessions[-1]
+        ours = latest.host == platform.node() and os.access(self.folder, os.W_OK)
+        return ours and not psutil.pid_exists(latest.process)
 
 
 def resume_command(folder: Path, config: Mapping[str, Any]) -> str:

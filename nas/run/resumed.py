@@ -108,4 +108,4 @@ def _check_budget(experiment: Experiment, record: Record, *, more: bool) -> None
             raise UsageError(
                 f"it has taken {record.seconds:.0f} s of its {limit:g} s: give it more time with --time-limit"
             )
-        time_limit.check(experiment, record.seconds)
+        time_limit.check(experiment, record.seconds, trained=bool(record.trials))

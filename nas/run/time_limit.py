@@ -19,8 +19,8 @@ from nas.records.record import entry_of, lines
 
 SEARCH_SHARE = 0.45  # of the time after the start and before the end; the final selection gets the rest
 # Seconds, measured with mnist-5k on two busy cores (docs/reliability.md).
-FIRST = 11.0  # from the start of the command until the first network is trained
-TRAINING = 8.0  # of it, for the workers' start and the training
+START = 3.0  # from the start of the command until the first candidates are proposed
+TRAINING = 8.0  # for the workers' start and the first training
 SELECTING = 3.0  # of the shortest final selection
 CLOSING = 3.0  # the test, the card and the records
 MLFLOW = 12.0  # the winner's model and the figures in MLflow, after all else
@@ -34,23 +34,27 @@ def closing(experiment: Experiment) -> float:
     return CLOSING + MLFLOW * (experiment.mlflow != "off")
 
 
-def shortest(experiment: Experiment) -> float:
-    """The seconds of the shortest search with a winner, judged by the latest searches of the data set here."""
-    known = [_first(folder, experiment.dataset) for folder in searches.every()[-LOOKED_AT:]]
+def shortest(experiment: Experiment, *, trained: bool = False) -> float:
+    """The seconds of the shortest search with a winner; its start as in the latest searches of the data set here.
+
+    ``trained``: whether it has trained a network already.
+    """
+    known = [_start(folder, experiment.dataset) for folder in searches.every()[-LOOKED_AT:]]
     times = [seconds for seconds in known if seconds is not None]
-    return (SLOWER * median(times) if times else FIRST) + SELECTING + closing(experiment)
+    start = SLOWER * median(times) if times else START
+    return start + (0 if trained else TRAINING) + SELECTING + closing(experiment)
 
 
-def check(experiment: Experiment, spent: float = 0.0) -> None:
+def check(experiment: Experiment, spent: float = 0.0, *, trained: bool = False) -> None:
     """Refuse a time limit that is too short to give a winner; ``spent``: the seconds that the search has taken.
 
     Raises:
         UsageError: it is; the message has the shortest limit.
     """
     limit = experiment.time_limit
-    if limit is None:
+    if limit is None or experiment.evaluator != "local":  # nobody knows the pace of another evaluator
         return
-    warm = spent + shortest(experiment)
+    warm = spent + shortest(experiment, trained=trained)
     least = warm + COLD * _cold()
     if limit < least:
         name = plain(experiment.dataset.removeprefix(GIVEN))
@@ -62,8 +66,8 @@ def check(experiment: Experiment, spent: float = 0.0) -> None:
         )
 
 
-def _first(folder: Path, dataset: str) -> float | None:
-    """The seconds until an earlier search of a data set here had trained its first network; None for any other."""
+def _start(folder: Path, dataset: str) -> float | None:
+    """The seconds until an earlier search of a data set here proposed its first candidates; None for any other."""
     with suppress(OSError, LookupError, TypeError, AttributeError):
         for line in lines(folder / FILE):
             entry = entry_of(line) or {}
@@ -71,7 +75,7 @@ def _first(folder: Path, dataset: str) -> float | None:
                 name = entry["session"]["changes"].get("dataset", {}).get("name", dataset)
                 if entry["session"]["host"] != platform.node() or dataset not in ("auto", name):
                     return None
-            elif "trial" in entry:
+            elif "asked" in entry:
                 return float(entry["seconds"])
     return None
 

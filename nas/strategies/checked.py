@@ -29,7 +29,7 @@ class CheckedStrategy:
 
     def __init__(self, strategy: Strategy, space: SearchSpace | None, warn: Callable[[str], None]) -> None:
         self._strategy, self._space, self._warn = strategy, space, warn
-        self._questions: dict[str, str] = {}  # of the space, so far
+        self._questions: dict[str, str] | None = None  # of the space, so far
         self.name = str(getattr(strategy, "label", type(strategy).__name__))  # in messages
 
     def ask(self, count: int, until: float | None) -> list[Candidate] | None:
@@ -93,7 +93,7 @@ class CheckedStrategy:
         if (space := self._space) is None:
             return
         name = f"the space {type(space).__name__}"
-        if not self._questions:
+        if self._questions is None:
             self._questions = plugins.guarded(space.check_questions, f"{name} failed in build")
         for candidate in candidates:
             check = partial(space.check_candidate, candidate, self._questions)

@@ -53,7 +53,8 @@ class Group:
 
     def latency(self, job: Job) -> float:
         """The milliseconds that the job's network takes for one image, whatever its weights are."""
-        return latency_ms(build(job, self._data.dataset).to(self._data.device), self._data)
+        with torch.random.fork_rng():  # the weights are random, and this may be the user's own process
+            return latency_ms(build(job, self._data.dataset).to(self._data.device), self._data)
 
     def train(self, jobs: Sequence[Job]) -> Iterator[tuple[Trial, Network | None]]:
         """A trial for each job, and its trained network (None after an exception), as they finish."""
