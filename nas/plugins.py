@@ -15,17 +15,14 @@ import inspect
 import os
 import pkgutil
 import sys
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
 from typing import Any, TypeVar, get_type_hints
 
@@ -33,7 +30,6 @@ from nas.errors import (
     NasError,
     OptionError,
     PluginError,
-    TooLateError,
     UnknownLayerError,
     UsageError,
     plain,
@@ -378,30 +374,6 @@ def _spec(name: str) -> ModuleSpec | None:
     with suppress(ImportError, ValueError):
         return importlib.util.find_spec(name)
     return None
-
-
-def in_time(action: Callable[[], Result], until: float | None, name: str) -> Result:
-    """Run the code of a plugin, and wait for its answer until a moment (``time.monotonic``; None: without end).
-
-    Code that is late cannot be ended: it goes on in a thread of its own, which ends with this process.
-
-    Raises:
-        TooLateError: there is no answer at that moment.
-    """
-    if until is None:
-        return action()
-    answer: Future[Result] = Future()
-
-    def work() -> None:
-        try:
-            answer.set_result(action())
-        except BaseException as error:  # noqa: BLE001  # raised again where the answer is awaited
-            answer.set_exception(error)
-
-    Thread(target=work, name=name, daemon=True).start()
-    if not wait([answer], max(0.0, until - time.monotonic())).done:
-        raise TooLateError(f"{name} has not answered in time")
-    return answer.result()
 
 
 def guarded(action: Callable[[], Result], message: str) -> Result:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 SHOW_CURSOR = b"\x1b[?25h"  # the live view hides it
 PATIENCE_SECONDS = 1.0  # for the end of an import
 TEMPORARY_FILES = -100  # their priority among the finalizers of multiprocessing
-BEGUN = time.monotonic()  # from here on a time limit counts; Python itself needs 20 ms before
 _waiting_until = 0.0
 # For a terminal or a file whose encoding lacks them (the C locale, Windows); other characters become "?".
 ASCII: dict[int, Any] = {**str.maketrans("·→×–…│▁▂▃▄▅▆▇█", "->x-~|..::++##"), ord("±"): "+-"}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
+from threading import Thread
 from typing import TypeVar
 
 from nas import plugins
@@ -65,7 +68,7 @@ class CheckedStrategy:
     def _call(self, method: str, call: Callable[[], Result], until: float | None) -> Result:
         label = f"the strategy {self.name}"
         try:
-            return plugins.guarded(partial(plugins.in_time, call, until, label), f"{label} failed in {method}")
+            return plugins.guarded(partial(_in_time, call, until, label), f"{label} failed in {method}")
         except TooLateError as error:
             self._warn(f"{error}: the search ends without waiting longer")
             raise
@@ -102,3 +105,27 @@ class CheckedStrategy:
             except SpaceError as error:
                 proposed = f"the strategy {self.name} proposes the candidate {candidate.architecture.id}"
                 raise PluginError(f"{proposed}, but {error}") from None
+
+
+def _in_time(action: Callable[[], Result], until: float | None, name: str) -> Result:
+    """Run the code of a plugin, and wait for its answer until a moment (``time.monotonic``; None: without end).
+
+    Code that is late cannot be ended: it goes on in a thread of its own, which ends with this process.
+
+    Raises:
+        TooLateError: there is no answer at that moment.
+    """
+    if until is None:
+        return action()
+    answer: Future[Result] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(action())
+        except BaseException as error:  # noqa: BLE001  # raised again where the answer is awaited
+            answer.set_exception(error)
+
+    Thread(target=work, name=name, daemon=True).start()
+    if not wait([answer], max(0.0, until - time.monotonic())).done:
+        raise TooLateError(f"{name} has not answered in time")
+    return answer.result()
