@@ -22,8 +22,6 @@ from nas.data import open_source, search_folders
 from nas.data.dataset import Dataset
 from nas.errors import OptionError, PluginError, UsageError
 from nas.evaluation.local import machine, spawn
-from nas.evaluation.local.local import MEMORY_SHARE, SMALLEST
-from nas.evaluation.local.spawn import GIB
 from nas.experiment import Experiment
 from nas.objectives import Objective
 from nas.records.outcome import GIVEN
@@ -157,7 +155,7 @@ def resolve(experiment: Experiment, training: Mapping[str, str | int] = MappingP
     if not experiment.dataset.startswith(GIVEN):
         decided["dataset"] = source.name  # where it was "auto"
     # In a container with little memory, as many workers as there are cores would be ended by the system.
-    fitting = int(MEMORY_SHARE * machine.memory() / (SMALLEST * GIB))
+    fitting = int(machine.MEMORY_SHARE * machine.memory() / (machine.SMALLEST * machine.GIB))
     automatic = max(1, min(machine.cores(), fitting)) if device == "cpu" else 1
     return Resolved(
         experiment.model_copy(update=decided), parts, source, data, limits, objectives, recipe, epochs, device,

@@ -19,8 +19,8 @@ from nas import plugins
 from nas.data.download import WEIGHTS_SECONDS
 from nas.errors import ArchitectureError, UsageError
 from nas.evaluation.local import machine
+from nas.evaluation.local.machine import GIB
 from nas.evaluation.local.shared import SharedDataset
-from nas.evaluation.local.spawn import GIB
 from nas.evaluation.local.worker import Task
 from nas.evaluation.local.worker_process import Ending, Worker
 from nas.training.gpu.lanes import MOST
@@ -35,15 +35,13 @@ if TYPE_CHECKING:
 SLOWEST_FLOPS = 1e9
 GRACE_SECONDS = 60.0
 LOOK_SECONDS = 0.25  # between two checks of the workers' memory; in this time one core fills 0.5 GiB
-MEMORY_SHARE = 0.8  # of the machine's memory, for all workers together
 LEAST_MEMORY = 2 * GIB
-SMALLEST = 0.5  # GiB; the training of the smallest network takes 0.37, that of the lecture's network 0.46
 
 
 def _enough(memory: float) -> float:
     """Refuse a limit with which every candidate would fail."""
-    if not memory >= SMALLEST:
-        needs = f"a worker needs {SMALLEST:g} GiB even for a small network"
+    if not memory >= machine.SMALLEST:
+        needs = f"a worker needs {machine.SMALLEST:g} GiB even for a small network"
         raise UsageError(f"evaluator.memory={memory:g} is too little: {needs}; 2 or more are recommended")
     return memory
 
@@ -89,7 +87,7 @@ class LocalEvaluator:
         group: int | str = 1,
         warn: Callable[[str], None] = lambda line: None,
     ) -> None:
-        share = max(LEAST_MEMORY, MEMORY_SHARE * machine.memory() / workers)
+        share = max(LEAST_MEMORY, machine.MEMORY_SHARE * machine.memory() / workers)
         limit = share if memory is None else _enough(memory) * GIB
         self._dataset, self._until, self._warn = dataset, until, warn
         self._shared = SharedDataset(dataset)

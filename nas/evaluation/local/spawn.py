@@ -22,7 +22,6 @@ import psutil
 
 from nas.errors import NasError
 
-GIB = 2**30
 LAUNCHING = Lock()  # a search in another thread would keep the hidden script, or these settings, as the old ones
 UNKNOWN = 255  # the exit code that multiprocessing gives if the server, which knew the code, was killed
 # Pauses before trying again: a killed server refuses connections some milliseconds before it is replaced.

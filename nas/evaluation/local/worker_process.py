@@ -13,7 +13,8 @@ from typing import Any
 
 from nas.errors import StorageError
 from nas.evaluation.local import spawn, worker
-from nas.evaluation.local.spawn import GIB, UNKNOWN
+from nas.evaluation.local.machine import GIB
+from nas.evaluation.local.spawn import UNKNOWN
 from nas.trial import Job, Kind, Trial
 
 # Exit codes of workers that were ended by a user, another program or a machine without memory; no candidate does
