@@ -37,6 +37,7 @@ def begin(words: list[str], log: Path) -> int:
         return pid
     # The server is the parent's child: nobody else can ask after it.
     forkserver.ensure_running = forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
+    processes._server_of = os.getpid()
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
