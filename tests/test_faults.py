@@ -499,7 +499,7 @@ def test_a_search_that_is_not_what_it_was_is_refused(tmp_path: Path) -> None:
     words = [*SEARCH, "--strategy", "fragile", "--plugins", "mine", *OFF, "--out", "one"]
     done = nas(*words, cwd=tmp_path, code=1)
     assert error_line(done) == "nas: the strategy Fragile failed in ask: RuntimeError: no more ideas"
-    assert "every finished training is kept" in done.stderr
+    assert "all finished trainings are kept" in done.stderr
     kept = read(tmp_path / "one" / FILE)[0]
     assert len(kept.told) == 8
     resume = ["resume", "./one", "--plugins", "mine", *OFF]
