@@ -127,7 +127,7 @@ def masked(text: str) -> str:
     The user stays in the address of a database. In that of a server it goes, too: it may be a token.
     """
     # A password ends at the last @ before the host; that of a database may contain any other character, too.
-    text = re.sub(r"(?<!http)(?<!https)(://[^\s:/@?#]*):\S*@", r"\1:***@", text)
+    text = re.sub(r"(?<!http)(?<!https)(://[^\s:/@?#]*):[^\s?]*@", r"\1:***@", text)
     text = re.sub(r"(\w://[^\s:/@?#]*):(?!\d*(?:[/?#]|$))[^\s@]*@(?:[^\s@/?#]*@)*", r"\1:***@", text)
     text = re.sub(r"(https?://)[^\s/@?#]+@", r"\1***@", text)
     return re.sub(r"(?i)([?&](?:\w*(?:password|passwd|pwd|secret|token)|odbc_connect)=)[^&\s]*", r"\1***", text)
