@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def write_down(state: searches.State) -> None:
         file = sqlite_file(uri)
         if chosen != "off" and record.told and (file is None or file.exists()):
             sync(record, uri, figures=False)
+            journal.begun = time.monotonic() - record.seconds  # that time is not the search's
         journal.stopped("interrupted", state.detail)
 
 
