@@ -47,15 +47,18 @@ def postgres() -> Iterator[str]:
     """A PostgreSQL with an empty database; its address."""
     folder, port = Path(tempfile.mkdtemp()), free_port()
     (folder / "password").write_text(SECRETS[1])
-    for path in (folder, folder / "password") if USER else ():
-        shutil.chown(path, USER)
+    if USER:
+        for path in (folder, folder / "password"):
+            shutil.chown(path, USER)
     made = ["--username=nas", "--auth=scram-sha-256", f"--pwfile={folder}/password", "--no-sync"]
-    bin_, data = POSTGRES[-1].parent, str(folder / "data")
-    subprocess.run([bin_ / "initdb", "-D", data, *made], check=True, user=USER, stdout=subprocess.DEVNULL, cwd="/")
-    command = [bin_ / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", "", "-F"]
+    binaries, data = POSTGRES[-1].parent, str(folder / "data")
+    subprocess.run(
+        [binaries / "initdb", "-D", data, *made], check=True, user=USER, stdout=subprocess.DEVNULL, cwd="/"
+    )
+    command = [str(binaries / "postgres"), "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", "", "-F"]
     with subprocess.Popen(command, user=USER, stderr=subprocess.DEVNULL, cwd="/") as process:
         try:
-            ready = [bin_ / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+            ready = [str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
             wait_for(lambda: subprocess.run(ready, check=False).returncode == 0)
             yield f"postgresql://nas:{SECRETS[1]}@127.0.0.1:{port}/postgres"
         finally:
@@ -152,7 +155,9 @@ def test_a_search_over_a_server_with_a_login_and_a_certificate(
         assert process.stderr is not None
         output += process.stderr.read()
     assert "it asks for a user and a password" in sync("./killed", code=1)
-    done = nas("resume", "./killed", cwd=tmp_path, **login)
+    for name, value in login.items():
+        monkeypatch.setenv(name, value)
+    done = nas("resume", "./killed", cwd=tmp_path)
     output += done.stdout + done.stderr
 
     # The database itself, without the server.
@@ -165,8 +170,6 @@ def test_a_search_over_a_server_with_a_login_and_a_certificate(
     assert "it asks for a user and a password" in sync("./later", "--store", wrong, code=1)
 
     # Everything is there, and no password is.
-    for name, value in login.items():
-        monkeypatch.setenv(name, value)
     compare_with_mlflow(f"https://{host}", tmp_path / "killed")
     client = MlflowClient(f"https://{host}", f"https://{host}")
     champion = client.get_model_version_by_alias("nas-mnist-5k", "champion")

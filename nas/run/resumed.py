@@ -93,6 +93,7 @@ def write_down(state: searches.State) -> None:
         file = sqlite_file(uri)
         if chosen != "off" and record.told and (file is None or file.exists()):
             sync(record, uri, figures=False)
+            journal.begun = time.monotonic() - record.seconds  # that time is not the search's
         journal.stopped("interrupted", state.detail)
 
 
