@@ -158,7 +158,7 @@ def test_what_users_registered_stays_with_its_files_when_a_search_is_removed(sto
     client.copy_model_version(f"models:/nas-blobs/{version_of(store, 'better')}", "production")
     client.create_registered_model("mine")
     model = client.get_model_version("nas-blobs", version_of(store, "first"))
-    client.create_model_version("mine", model.source, model.run_id, model_id=model.model_id)
+    client.create_model_version("mine", str(model.source), model.run_id, model_id=model.model_id)
     files = _files(store)
     assert remove("id-of-first", store.uri) == (0, ["mine version 1"])
     assert store.champion() == "better"
