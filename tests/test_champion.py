@@ -20,6 +20,7 @@ from nas.dashboard import registry
 from nas.dashboard.registry import log_model
 from nas.dashboard.runs import remove
 from nas.dashboard.store import client_of, experiment_of
+from nas.errors import NasError
 from nas.objectives import Objective, scored
 from nas.records.outcome import Header, Outcome
 from nas.spaces.space import Candidate
@@ -136,16 +137,57 @@ def test_a_removed_search_leaves_nothing_in_mlflow(store: Store) -> None:
         store.log(outcome, run)
     assert store.champion() == "better"
     client, before = store.client, _files(store)
-    assert remove("id-of-better", store.uri) == 1
+    assert remove("id-of-better", store.uri) == (1, [])
     assert store.champion() == "first"
     assert store.versions() == ["first", "worse"]
     found = client.search_runs([store.experiment], run_view_type=ViewType.ALL)
     assert sorted(run.data.tags["nas.id"] for run in found) == ["id-of-first", "id-of-worse"]
     assert len(_files(store)) == len(before) * 2 / 3
-    assert remove("id-of-first", store.uri) + remove("id-of-worse", store.uri) == 2
+    assert remove("id-of-first", store.uri) == remove("id-of-worse", store.uri) == (1, [])
     assert client.search_registered_models() == []
     assert _files(store) == []
-    assert remove("id-of-first", store.uri) == 0
+    assert remove("id-of-first", store.uri) == (0, [])
+
+
+def test_what_users_registered_stays_with_its_files_when_a_search_is_removed(store: Store) -> None:
+    client = store.client
+    for name, loss in (("first", 0.3), ("better", 0.2), ("worse", 0.4)):
+        outcome, run = store.made(name, loss)
+        client.set_tag(run, "nas.id", f"id-of-{name}")
+        store.log(outcome, run)
+    client.copy_model_version(f"models:/nas-blobs/{version_of(store, 'better')}", "production")
+    client.create_registered_model("mine")
+    model = client.get_model_version("nas-blobs", version_of(store, "first"))
+    client.create_model_version("mine", str(model.source), model.run_id, model_id=model.model_id)
+    files = _files(store)
+    assert remove("id-of-first", store.uri) == (0, ["mine version 1"])
+    assert store.champion() == "better"
+    client.delete_registered_model_alias("nas-blobs", "champion")  # a user wants none
+    assert remove("id-of-better", store.uri) == (0, ["production version 1"])
+    assert store.versions() == ["worse"]
+    assert client.get_registered_model("nas-blobs").aliases == {}
+    for name in ("mine", "production"):
+        assert client.get_model_version(name, "1").status == "READY"
+        assert client.get_registered_model(name).aliases == {}
+    assert _files(store) == files
+
+
+def test_files_of_a_server_are_not_looked_for_in_another_store(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server on the same database keeps the files of its experiments itself."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    experiment = store.client.create_experiment("served", "mlflow-artifacts:/served")
+    store.client.create_run(experiment, tags={"nas.id": "id-of-it"})
+    with pytest.raises(NasError, match="tracking URI must be a valid http or https URI"):
+        remove("id-of-it", store.uri)
+    assert len(store.client.search_runs([experiment], run_view_type=ViewType.ALL)) == 1
+
+
+def version_of(store: Store, search: str) -> str:
+    found = store.client.search_model_versions("name = 'nas-blobs'")
+    return next(str(one.version) for one in found if one.tags["search"] == search)
 
 
 def _files(store: Store) -> list[Path]:

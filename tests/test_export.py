@@ -227,6 +227,8 @@ def test_versions_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     made(folder)
     for words, line in (
         (["onnx", "--opset", "21", "--ir-version", "8"], "opset 21 needs --ir-version 10 or more, not 8"),
+        (["safetensors", "--format", "all", "--opset", "19", "--ir-version", "8"], "needs --ir-version 9 or more"),
+        (["python", "--format", "onnx", "--opset", "19", "--ir-version", "8"], "needs --ir-version 9 or more"),
         (["onnx", "--opset", "17"], "17 is not in the range 18<=x<=25"),
         (["torch", "--fixed"], "--fixed is for --format onnx: leave it out"),
         (["python", "--ir-version", "9"], "--ir-version is for --format onnx: leave it out"),
@@ -236,6 +238,15 @@ def test_versions_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
         "architecture.json",
         "weights.safetensors",
     ]
+
+
+def test_another_opset_than_the_wanted_one_is_no_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch only warns when it cannot convert a network to an opset."""
+    real: Callable[..., Any] = torch.onnx.export
+    monkeypatch.setattr(torch.onnx, "export", lambda *net, **words: real(*net, **words | {"opset_version": 18}))
+    with pytest.raises(NasError, match="with opset 18, not 20: choose another --opset"):
+        list(export(made(tmp_path), ["onnx"], tmp_path / "out", pictures(3, 1, 8, 8), Onnx(opset=20)))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["mnasnet0_5", "shufflenet_v2_x0_5"])  # mnasnet's weights have a version

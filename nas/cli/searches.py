@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,14 +33,15 @@ def list_(as_json: bool) -> None:
 
     states = [searches.State.of(folder) for folder in searches.every()]
     write_down(states)
+    facts = [_plain(state) for state in states]
     if as_json:
-        print_json({"searches": [_plain(state) for state in states]})
+        print_json({"searches": facts})
         return
     if not states:
         _say(f"there are no searches in {Path('runs').absolute()}: `nas search` makes one")
-    for state in states:
-        _say(f"{state.folder.name:38} {state.status:12} {_megabytes(searches.size(state.folder)):>12}")
-        for line in (state.detail, _summary(state) if "config" in state.record.about else ""):
+    for state, known in zip(states, facts, strict=True):
+        _say(f"{state.folder.name:38} {state.status:12} {_megabytes(known['bytes']):>12}")
+        for line in (state.detail, _summary(state, known) if "config" in state.record.about else ""):
             if line:
                 _say(f"    {line}")
 
@@ -85,7 +86,7 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
     _say(f"{state.folder.name}: {state.status}{f' ({state.detail})' if state.detail else ''}")
     if not state.record.about:
         return
-    _say(_summary(state))
+    _say(_summary(state, _plain(state)))
     if state.status not in ("finished", "running") and "strategy" in config:
         _say(searches.go_on(state.folder, config))
     from nas.cli import console
@@ -162,23 +163,37 @@ def rm(names: tuple[str, ...], yes: bool, keep_mlflow: bool) -> None:
 
     states = [searches.State.of(folder) for folder in dict.fromkeys(map(searches.named, names))]
     for state in states:
-        searches.check_removable(state.folder)
-        _say(f"{state.folder}: {state.status}, {_megabytes(searches.size(state.folder))}")
+        searches.removable(state.folder).release()
+        unknown = state.status in ("damaged", "unreadable") and not keep_mlflow
+        stays = f"; what MLflow has of it stays, because {state.detail}" if unknown else ""
+        _say(f"{state.folder}: {state.status}, {_megabytes(searches.size(state.folder))}{stays}")
     if not yes:
         also = "" if keep_mlflow else " and what MLflow has of it"
         click.echo(f"Remove {'this' if len(states) == 1 else 'all of this'}{also}? [y/N]", err=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise NasError("nothing was removed; --yes removes without a question")
     for state in states:
-        chosen = state.record.about.get("config", {}).get("mlflow", "auto")
-        runs = 0
-        if state.record.id and not keep_mlflow and chosen != "off":
-            from nas.dashboard.runs import remove
-            from nas.dashboard.store import store_of
+        with searches.removable(state.folder):  # so that nobody resumes it meanwhile
+            also = "" if keep_mlflow else _remove_from_mlflow(state)
+            searches.remove(state.folder)
+        _say(f"{state.folder.name} is removed{also}")
 
-            runs = remove(state.record.id, store_of(state.folder, chosen))
-        searches.remove(state.folder)
-        _say(f"{state.folder.name} is removed{f', with {runs:,} runs in MLflow' if runs else ''}")
+
+def _remove_from_mlflow(state: State) -> str:
+    """Remove a search from MLflow; what became of it there, as the end of a sentence."""
+    chosen = state.record.about.get("config", {}).get("mlflow", "auto")
+    if not state.record.id or chosen == "off":
+        return ""
+    from nas.records import searches
+
+    if copy := searches.copy_of(state.folder):
+        return f"; {copy.name} is the same search, so what MLflow has of it stays"
+    from nas.dashboard.runs import remove
+    from nas.dashboard.store import store_of
+
+    runs, kept = remove(state.record.id, store_of(state.folder, chosen))
+    stay = f"; what you registered in MLflow stays, with its run: {', '.join(kept)}" if kept else ""
+    return (f", with {runs:,} runs in MLflow" if runs else "") + stay
 
 
 def _megabytes(size: int) -> str:
@@ -244,9 +259,8 @@ def _plain(state: State) -> dict[str, Any]:
     }
 
 
-def _summary(state: State) -> str:
+def _summary(state: State, facts: Mapping[str, Any]) -> str:
     """The date, the task, the number of trials and the scores in one line."""
-    facts = _plain(state)
     begun = datetime.fromtimestamp(facts["begun"]).astimezone() if facts["begun"] else None
     total = state.record.about.get("config", {}).get("trials")
     failed = f", {facts['failed']} failed" if facts["failed"] else ""

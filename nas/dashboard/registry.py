@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 MODEL = "nas.model"  # the tag of a registered version that names its logged model
+IMAGES = "dataset_fingerprint"  # the tag of a registered model that names its images
 LOWEST = (-1.0, 0.0)  # scores below all others
 EXPORTING = Lock()  # torch.export and Python's filters of warnings serve one thread at a time
 
@@ -147,15 +148,23 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
         client.set_registered_model_alias(name, CHAMPION, version)
 
 
-def unregister(client: MlflowClient, version: ModelVersion) -> None:
-    """Delete a version of a registered model. If it was the champion, the best of the others follows it."""
+def unregister(client: MlflowClient, version: ModelVersion) -> bool:
+    """Delete a version that `_register` made. If it was the champion, the best of the others follows it.
+
+    Returns:
+        Whether `_register` made it; a version that a user made stays.
+    """
+    registered = client.get_registered_model(version.name)
+    if MODEL not in version.tags or IMAGES not in registered.tags:  # MLflow's copy of a version has its tags
+        return False
     client.delete_model_version(version.name, version.version)
     others = client.search_model_versions(f"name = '{version.name}'")
     if not others:
         client.delete_registered_model(version.name)
-    elif CHAMPION not in client.get_registered_model(version.name).aliases:
+    elif str(registered.aliases.get(CHAMPION)) == str(version.version):
         best = max(others, key=lambda other: _scores(other.tags))
         client.set_registered_model_alias(version.name, CHAMPION, best.version)
+    return True
 
 
 def _registered(client: MlflowClient, header: Header) -> str:
@@ -167,11 +176,11 @@ def _registered(client: MlflowClient, header: Header) -> str:
     for name in (plain, f"{plain}-{fingerprint[:8]}"):
         text = f"The winners of nas on {header.dataset['name']} (fingerprint {fingerprint})"
         try:
-            client.create_registered_model(name, {"dataset_fingerprint": fingerprint}, text)
+            client.create_registered_model(name, {IMAGES: fingerprint}, text)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        if client.get_registered_model(name).tags.get("dataset_fingerprint") == fingerprint:
+        if client.get_registered_model(name).tags.get(IMAGES) == fingerprint:
             return name
     raise MlflowException(f"the registered model {name} belongs to other images")
 

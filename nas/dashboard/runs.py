@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,7 @@ def candidate_points(trial: Trial, start: float) -> Points:
     return points | {(name, last): (value, end) for name, value in trial.metrics.items()}
 
 
-def remove(search: str, tracking_uri: str) -> int:
+def remove(search: str, tracking_uri: str) -> tuple[int, list[str]]:
     """Remove a search from a store: its runs with their files, its models, and its versions of registered models.
 
     A server only marks runs and models as deleted; `mlflow gc` on its side frees their space.
@@ -166,36 +167,41 @@ def remove(search: str, tracking_uri: str) -> int:
         tracking_uri: the address of the store.
 
     Returns:
-        The number of its runs.
+        The number of the runs that were removed, and the versions of registered models that a user made of the
+        others: these versions stay, with their runs and files.
 
     Raises:
         NasError: the store does not answer, or cannot be changed.
     """
     file = sqlite_file(tracking_uri)
     if file and not file.exists():
-        return 0
+        return 0, []
     try:
         probe(tracking_uri)
-        return _remove(client_of(tracking_uri), search)
+        return _remove(client_of(tracking_uri), search, tracking_uri)
     except Exception as error:
         reason = masked((str(error).strip() or type(error).__name__).splitlines()[0][:200])
         advice = "--keep-mlflow removes the folder alone"
         raise NasError(f"MLflow cannot be changed at {masked(tracking_uri)} ({reason}); {advice}") from error
 
 
-def _remove(client: MlflowClient, search: str) -> int:
+def _remove(client: MlflowClient, search: str, tracking_uri: str) -> tuple[int, list[str]]:
     from mlflow.entities import ViewType
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     store: Any = client._tracking_client.store
-    files: Callable[[str], Any] = get_artifact_repository
+    # Without the address, MLflow would look for mlflow-artifacts:/… in the store of the whole process.
+    files: Callable[[str], Any] = partial(get_artifact_repository, tracking_uri=tracking_uri)
     is_database = hasattr(store, "_hard_delete_run")  # what `mlflow gc` calls
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     found = client.search_runs(experiments, f"tags.`nas.id` = '{search}'", ViewType.ALL, MOST_RUNS)
+    removed, kept = 0, []
     for run in found:
         run_id = run.info.run_id
-        for version in client.search_model_versions(f"run_id = '{run_id}'"):
-            unregister(client, version)
+        versions = client.search_model_versions(f"run_id = '{run_id}'")
+        if others := [version for version in versions if not unregister(client, version)]:
+            kept += [f"{version.name} version {version.version}" for version in others]
+            continue
         for model in client.search_logged_models(experiments, f"source_run_id = '{run_id}'"):
             client.delete_logged_model(model.model_id)
             if is_database:
@@ -206,7 +212,8 @@ def _remove(client: MlflowClient, search: str) -> int:
         if is_database:
             files(run.info.artifact_uri).delete_artifacts()
             store._hard_delete_run(run_id)
-    return len(found)
+        removed += 1
+    return removed, kept
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,12 +10,14 @@ import shlex
 import shutil
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock
 
 from nas.architecture.architecture import Architecture
 from nas.architecture.backbones import BACKBONES
@@ -138,43 +140,60 @@ def every() -> list[Path]:
 
 def size(folder: Path) -> int:
     """The bytes of all files of a search, without those in MLflow."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # a draft of a running search
+                total += Path(parent, name).lstat().st_size
+    return total
 
 
-def check_removable(folder: Path) -> None:
-    """Refuse to remove a running search, or a folder that holds other files than those of a search.
+def copy_of(folder: Path) -> Path | None:
+    """Another folder under runs/ that holds the same search, because somebody has copied it."""
+    begin = _begin(folder)  # which has the id of the search and the time when it began
+    return next((other for other in every() if _begin(other) == begin and not other.samefile(folder)), None)
+
+
+def _begin(folder: Path) -> bytes:
+    """The first line of a journal."""
+    try:
+        with (folder / FILE).open("rb") as file:
+            return file.readline(HEADER)
+    except OSError as error:
+        raise JournalError(f"{folder / FILE} cannot be read: {error.strerror}") from None
+
+
+def removable(folder: Path) -> FileLock:
+    """The lock of a search that may be removed, held.
 
     Raises:
-        NasError: it is one; the message says why.
+        NasError: it is running, or its folder holds other files than those of a search.
     """
     if folder.is_symlink():
         raise UsageError(f"{folder} is a link: remove it yourself, or name {folder.resolve()}")
-    with (folder / FILE).open("rb") as file:
-        begin = file.readline(HEADER)
+    begin = _begin(folder)
     if begin and "header" not in (entry_of(begin) or {}):
         raise UsageError(f"{folder} is not the folder of a search: its {FILE} was not written by nas")
     others = sorted(path.name for path in folder.iterdir() if not OURS.fullmatch(path.name))
     if others:
         some = ", ".join(map(quoted, others[:3]))
         raise UsageError(f"{folder} has files that no search writes: {some}; move them elsewhere first")
-    locked(folder / FILE).release()
+    return locked(folder / FILE)
 
 
 def remove(folder: Path) -> None:
-    """Remove the folder of a search; the journal last, so that a kill leaves a search.
+    """Remove the folder of a search whose lock is held; the journal last, so that a kill leaves a search.
 
     Raises:
-        NasError: a process works on it, or something cannot be removed.
+        NasError: something cannot be removed.
     """
-    check_removable(folder)
     try:
-        with locked(folder / FILE):
-            for path in folder.iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                elif path.name not in (FILE, LOCK):
-                    path.unlink()
-            (folder / FILE).unlink()
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name not in (FILE, LOCK):
+                path.unlink()
+        (folder / FILE).unlink()
         (folder / LOCK).unlink(missing_ok=True)
         folder.rmdir()
     except OSError as error:

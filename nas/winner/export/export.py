@@ -130,7 +130,9 @@ def export(
     import torch
 
     places = {name: out / PLACES[name] for name in formats}
-    for name, place in places.items():  # before anything is written
+    if variant and "onnx" in formats:
+        variant.file_version()  # which refuses one that is too low, before anything is written
+    for name, place in places.items():
         if os.path.lexists(place) and not _is_export(place, FORMATS[name]):
             raise UsageError(f"{place} was not written by `nas export`: move it, or write elsewhere with --out")
     with torch.inference_mode():

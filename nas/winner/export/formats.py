@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas import __version__
-from nas.errors import UsageError
+from nas.errors import NasError, UsageError
 from nas.winner.best import Description
 from nas.winner.export.source_code import renamed, source_code
 
@@ -50,6 +50,21 @@ class Onnx(NamedTuple):
     ir_version: int | None = None  # None: 8, or the lowest that the opset allows
     fixed: bool = False  # one float image of the network's size, with no resizing, for TensorRT and phones
 
+    def file_version(self) -> int:
+        """The IR version of the file.
+
+        Raises:
+            UsageError: the wanted one is too low for the opset.
+        """
+        from onnx.helper import find_min_ir_version_for, make_opsetid
+
+        least = find_min_ir_version_for([make_opsetid("", self.opset)])
+        if self.ir_version is None:
+            return max(IR_VERSION, least)
+        if self.ir_version < least:
+            raise UsageError(f"opset {self.opset} needs --ir-version {least} or more, not {self.ir_version}")
+        return self.ir_version
+
 
 class Format(NamedTuple):
     """A format of export."""
@@ -62,7 +77,6 @@ def onnx(model: Model, variant: Onnx = Onnx()) -> dict[str, bytes]:  # noqa: B00
     """One file for onnxruntime and other runtimes."""
     import torch
     from onnx.checker import check_model
-    from onnx.helper import find_min_ir_version_for
 
     with _silence():
         module, images, shapes = _example(model)
@@ -73,10 +87,12 @@ def onnx(model: Model, variant: Onnx = Onnx()) -> dict[str, bytes]:  # noqa: B00
             opset_version=variant.opset, dynamo=True, verbose=False,
         )  # fmt: skip
         proto = program.model_proto  # type: ignore[union-attr]
-        least = find_min_ir_version_for(proto.opset_import)
-        proto.ir_version = variant.ir_version or max(IR_VERSION, least)
-        if proto.ir_version < least:
-            raise UsageError(f"opset {variant.opset} needs --ir-version {least} or more, not {proto.ir_version}")
+        [written] = [opset.version for opset in proto.opset_import if not opset.domain]
+        if written != variant.opset:  # torch only warns that it cannot convert an operator
+            raise NasError(
+                f"torch writes this network with opset {written}, not {variant.opset}: choose another --opset"
+            )
+        proto.ir_version = variant.file_version()
         check_model(proto, full_check=True)
         for name, value in model.metadata().items():
             proto.metadata_props.add(key=name, value=value if isinstance(value, str) else json.dumps(value))
