@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +129,16 @@ def test_two_searches_in_two_threads_have_each_their_own_store(
     assert left.winner.id == right.winner.id  # two equal searches: neither disturbed the other
     assert left.test_accuracy == right.test_accuracy
     assert experiments(own) == {"Default": [], "mine": []}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_pairs_of_searches_in_new_processes_are_complete(kind: str, tmp_path: Path) -> None:
+    """Their first imports and their new stores come at the same moment, too."""
+    script = Path(__file__).parents[1] / "experiments" / "benchmarks" / "pairs.py"
+    command = [sys.executable, str(script), kind, "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(f"2 of 2 pairs in two {kind} are complete"), done.stdout + done.stderr
 
 
 def test_an_experiment_of_somebody_else_is_written_into_only_if_it_is_named(

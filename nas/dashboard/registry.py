@@ -12,7 +12,7 @@ from importlib.metadata import version
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from nas.dashboard.store import client_of
+from nas.dashboard.store import IMPORTING, client_of, import_mlflow
 from nas.records.outcome import Header, Outcome
 from nas.report import figures
 from nas.report.summary import percent
@@ -39,8 +39,10 @@ def log_model_of(header: Header) -> Callable[[Outcome, str, str], None]:
 
 def warm_up() -> None:
     """Import the modules of `log_model` and of the figures; that takes most of the time of their first call."""
-    for name in ("mlflow.pytorch", "torch.export._trace"):
-        import_module(name)
+    import_mlflow()
+    with IMPORTING:
+        for name in ("mlflow.pytorch", "torch.export._trace"):
+            import_module(name)
     figures.warm_up()
 
 
@@ -80,6 +82,7 @@ def _log(client: MlflowClient, example: Tensor, outcome: Outcome, run_id: str) -
 
     ``mlflow.pytorch.log_model`` would do it through the active run and the store of the whole process.
     """
+    warm_up()
     import torch
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model, infer_signature

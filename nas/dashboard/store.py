@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 EXPERIMENTS = ("nas", "nas-searches")  # the second where somebody else has an experiment of the first name
 OURS = "nas.experiment"  # the tag of an experiment that this program made
 LogModel = Callable[[Outcome, str, str], None]  # outcome, tracking URI, run id
+IMPORTING = Lock()  # threads that import parts of MLflow in different orders get halves of them
 OPENING = Lock()  # Alembic, which makes and checks the tables, serves one thread of a process at a time
 PROBE = 1.0  # seconds in which a store has to accept a connection; a server gets five times as long to answer
 LAST_PROBE = 0.3  # the same at the end for a store that has already failed: the user is waiting
@@ -143,10 +144,8 @@ def _probe_server(uri: str, seconds: float) -> None:
 
 def import_mlflow() -> None:
     """Import MLflow without its telemetry, which a variable turns off when MLflow is imported."""
-    if "mlflow" in sys.modules:
-        return
     name = "MLFLOW_DISABLE_TELEMETRY"
-    with OPENING:
+    with IMPORTING:
         is_free = "mlflow" not in sys.modules and name not in os.environ
         if is_free:
             os.environ[name] = "true"
