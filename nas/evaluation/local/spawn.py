@@ -13,8 +13,9 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -23,6 +24,7 @@ import psutil
 from nas.errors import NasError
 
 LAUNCHING = Lock()  # a search in another thread would keep the hidden script, or these settings, as the old ones
+DESCRIPTORS = 10  # that the start of a worker needs for a moment: a connection, two pipes, and some to spare
 UNKNOWN = 255  # the exit code that multiprocessing gives if the server, which knew the code, was killed
 # Pauses before trying again: a killed server refuses connections some milliseconds before it is replaced.
 DYING_SERVER_SECONDS = (0.01, 0.1, 1.0)
@@ -109,6 +111,9 @@ def memory_of(pid: int) -> int:
 def _launch(main: Callable[..., None], *args: Any) -> tuple[Any, socket.socket]:
     ours, theirs = socket.socketpair()
     try:
+        with ExitStack() as reserve:  # a client that fails after it has connected ends the server with a traceback
+            for _ in range(DESCRIPTORS):
+                reserve.enter_context(Path(os.devnull).open())
         process = context().Process(target=main, args=(theirs, *args), daemon=True)
         # A worker would run the main script, and a script that searches would search in each worker: it is hidden.
         # A process of a multiprocessing.Pool may not have children, because they could outlive it: ours do not.
