@@ -36,7 +36,7 @@ LONGEST = ("main_path", "export", "dashboard", "docs", "layer_plugins", "resume"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need the full MNIST, or a GPU, run where it is, and are skipped visibly elsewhere."""
+    """Sort the files, and skip visibly what needs the full MNIST, or a GPU, where there is none."""
     order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
     folder = os.environ.get("NAS_DATA_DIR")

@@ -26,7 +26,7 @@ from test_kills import compare_with_mlflow
 
 from nas.dashboard.store import store_uri
 from nas.records.journal import FILE
-from nas.records.record import entry_of, line_of, read
+from nas.records.record import read
 
 pytestmark = pytest.mark.faults
 
@@ -518,21 +518,6 @@ def test_a_search_that_is_not_what_it_was_is_refused(tmp_path: Path) -> None:
     after = read(tmp_path / "one" / FILE)[0]
     assert [told.trial for told in after.told[:8]] == [told.trial for told in kept.told]
     assert len(after.told) == 10
-
-
-def test_a_search_that_knew_no_precision_goes_on_in_float32(place: Path, undisturbed: dict[str, object]) -> None:
-    """As it was begun, whatever is the default by now."""
-    shutil.copytree(place / "undisturbed", place / "earlier")
-    toml, journal = place / "earlier" / "search.toml", place / "earlier" / FILE
-    settings = [line for line in toml.read_text().splitlines() if not line.startswith(("precision", "group"))]
-    toml.write_text("\n".join(settings))
-    entries = [entry for line in journal.read_bytes().splitlines() if (entry := entry_of(line))]
-    for entry in entries:
-        for name in ("precision", "group"):
-            entry.get("session", {}).get("changes", {}).get("config", {}).pop(name, None)
-    told = [number for number, entry in enumerate(entries) if "told" in entry]
-    journal.write_bytes(b"".join(line_of(entry) for entry in entries[: told[4]]))
-    goes_on(place, "earlier", undisturbed)
 
 
 def test_a_damaged_journal_is_repaired_and_goes_on(place: Path, undisturbed: dict[str, object]) -> None:

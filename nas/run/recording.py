@@ -136,9 +136,8 @@ def _compare(journal: Journal, header: dict[str, Any], observer: Observer, *, fo
     before, networks = journal.record.about, [t.job.candidate.architecture for t in journal.record.trials.values()]
     used = {f"layer {type(layer).__name__}" for network in networks for layer in network.layers}
     unused = {kind for kind in header["plugins"] if kind.startswith("layer ")} - used
-    changes = (
-        searches.differences(before, header, unused) if "config" in before else []
-    )  # without, it had not begun
+    # Without a configuration, the search had not begun.
+    changes = searches.differences(before, header, unused) if "config" in before else []
     if changes and not force:
         name, listed = journal.path.parent.name, "; ".join(changes)
         raise JournalError(f"{name} has changed since it began: {listed}. --force goes on with it")

@@ -31,7 +31,6 @@ class Strategy(ABC):
 
     # Class attributes, so that they exist even if a plugin's __init__ does not call this one.
     _history: tuple[Trial, ...] = ()
-    _copy: list[Trial] | None = None  # of the history, until its length changes
     _telling = False
     _rng: tuple[int, Random] | None = None
 
@@ -48,9 +47,7 @@ class Strategy(ABC):
     @property
     def history(self) -> list[Trial]:
         """Every trial so far, the oldest first: a copy. This class keeps it, even if `tell` is overridden."""
-        if self._copy is None or len(self._copy) != len(self._history):
-            self._copy = list(self._history)
-        return self._copy
+        return list(self._history)
 
     @history.setter
     def history(self, trials: Sequence[Trial]) -> None:
