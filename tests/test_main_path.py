@@ -233,6 +233,7 @@ def test_ctrl_c_ends_a_search_and_its_workers(tmp_path: Path) -> None:
     assert read(tmp_path / "stopped" / "journal.jsonl")[0].trials
 
 
+@pytest.mark.faults  # it takes the time that it gives: half a minute
 def test_a_time_limit_holds_for_everything(tmp_path: Path, result: dict[str, object]) -> None:
     limit = 4 * pace(Path(str(result["search"])))
     done = nas("search", "--time-limit", f"{limit:.0f}s", "--mlflow", "off", *QUICK, "--json", cwd=tmp_path)
