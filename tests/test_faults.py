@@ -132,7 +132,9 @@ def test_a_killed_search_leaves_no_process(place: Path, undisturbed: dict[str, o
 
 
 @pytest.mark.parametrize("moment", [0.15, 0.5, 1.0, 2.0, 4.0, 8.0])
-def test_ctrl_c_is_one_line_at_any_moment(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, moment: float) -> None:
+def test_ctrl_c_is_one_line_at_any_moment(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, moment: float
+) -> None:
     """It reaches every process in the terminal, also those that are importing torch."""
     temporary = tmp_path_factory.mktemp("t")  # with a short name: the path of a socket has 107 characters at most
     with subprocess.Popen(
@@ -245,7 +247,8 @@ def test_a_second_process_is_refused_and_the_first_goes_on(place: Path, undistur
         process.communicate(timeout=120)
         assert process.returncode == 0
     assert results(place / "runs" / "twice") == undisturbed
-    assert re.search(r"twice +finished +[\d.]+ MB\n .*evolve on mnist-5k · 10/10 trials", nas("list", cwd=place).stdout)
+    listed = nas("list", cwd=place).stdout
+    assert re.search(r"twice +finished +[\d.]+ MB\n .*evolve on mnist-5k · 10/10 trials", listed)
 
 
 def test_two_searches_fill_one_store_from_nothing(tmp_path: Path) -> None:

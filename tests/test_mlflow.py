@@ -620,7 +620,7 @@ def test_a_server_that_dies_and_comes_back_has_everything_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(thread_module, "PAUSES", (0.5,))
-    for name, value in SETTINGS.items():  # as the command does; with MLflow's own a dead server is awaited for minutes
+    for name, value in SETTINGS.items():  # as the command does; MLflow's own wait for minutes
         monkeypatch.setenv(name, value)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

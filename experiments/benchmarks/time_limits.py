@@ -1,9 +1,9 @@
-"""Time limits of 5, 10, 20 and 60 s on mnist-5k: the time until a refusal or a winner, with PyTorch in memory and not.
+"""Time limits of 5, 10, 20 and 60 s on mnist-5k: the time until a refusal or a winner.
 
 python experiments/benchmarks/time_limits.py [--mlflow auto]
 
-Each search runs in an empty folder. "Cold": the page cache is asked to drop all files of the environment before (Linux;
-no other program may use them). Words after the script's name go to `nas search`.
+Each search runs in an empty folder, first with PyTorch in memory, then "cold": the page cache is asked to drop all files
+of the environment (Linux; no other program may use them). Words after the script's name go to `nas search`.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ def main() -> None:
                 if cold:
                     forget(Path(sysconfig.get_path("purelib")))
                 begun = time.monotonic()
-                command = [sys.executable, "-m", "nas", "search", "--dataset", "mnist-5k", "--time-limit", f"{limit}s"]
-                done = subprocess.run([*command, *words], cwd=place, capture_output=True, text=True, check=False)
+                search = ["search", "--dataset", "mnist-5k", "--time-limit", f"{limit}s", *words]
+                command = [sys.executable, "-m", "nas", *search]
+                done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
                 taken = time.monotonic() - begun
             last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-            print(f"{'cold' if cold else 'warm'} {limit:3} s: {taken:5.1f} s, exit {done.returncode}, {last}", flush=True)
+            kind = "cold" if cold else "warm"
+            print(f"{kind} {limit:3} s: {taken:5.1f} s, exit {done.returncode}, {last}", flush=True)
 
 
 if __name__ == "__main__":
