@@ -2,8 +2,8 @@
 
 python experiments/benchmarks/time_limits.py [--mlflow auto]
 
-Each search runs in an empty folder, first with PyTorch in memory, then "cold": the page cache is asked to drop all files
-of the environment (Linux; no other program may use them). Words after the script's name go to `nas search`.
+Each search runs in an empty folder, first with PyTorch in memory, then "cold": the page cache is asked to drop all
+files of the environment (Linux; no other program may use them). Words after the script's name go to `nas search`.
 """
 
 from __future__ import annotations
