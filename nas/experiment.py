@@ -81,6 +81,12 @@ def _device(device: str) -> str:
     return device
 
 
+def _address(address: str) -> str:
+    if "@" in address and re.search(r"\s", address):  # where the credentials end could not be told
+        raise ValueError("a space in an address with a password is written %20")
+    return address
+
+
 def _recipe(value: object) -> object:
     """A recipe as the setting keeps it: its name, or a table of the fields that differ from it."""
     try:
@@ -139,7 +145,7 @@ class Experiment(BaseModel):
     data_dir: AnyPath | None = None
     # The address of a tracking server, or "off"; "auto" is a file in the current folder. Credentials in it are for
     # this process only.
-    mlflow: Annotated[str, Field(max_length=2_000, repr=False)] = "auto"
+    mlflow: Annotated[str, Field(max_length=2_000, repr=False), AfterValidator(_address)] = "auto"
     mlflow_experiment: Name | None = None  # None: "nas", or another where that is not of this program
     mlflow_parent: Name | None = None  # the id of the run in which the search's is nested, in the same experiment
     plugins: Annotated[tuple[AnyPath, ...], Field(strict=False)] = ()
@@ -174,6 +180,9 @@ class Experiment(BaseModel):
         except ValidationError as error:
             name, message = cls._explain(error)
             raise OptionError(message, name) from None
+        if experiment.mlflow_parent and experiment.mlflow_experiment:
+            message = "the search goes into the experiment of its mlflow_parent: leave out mlflow_experiment"
+            raise OptionError(message, "mlflow_experiment")
         experiment._given = given
         return experiment
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from test_mlflow import Shown, make_trial
 
 import nas
 from nas.architecture.known import LENET5
+from nas.errors import UsageError
 from nas.records.outcome import Outcome
 
 SMALL: dict[str, Any] = {
@@ -162,3 +164,21 @@ def test_an_experiment_of_somebody_else_is_written_into_only_if_it_is_named(
     shown.told(make_trial(LENET5, 0.9))
     shown.close()
     assert ["--mlflow-experiment" in line for line in warnings] == [True]
+
+
+def test_a_program_without_observers_is_warned_by_python(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]  # closed when the search begins: no server answers there
+    with pytest.warns(UserWarning, match="MLflow cannot be written"):
+        nas.search(**SMALL, mlflow=f"http://127.0.0.1:{port}", out=tmp_path / "search")
+
+
+def test_an_experiment_beside_a_parent_is_refused() -> None:
+    with pytest.raises(UsageError, match="leave out mlflow_experiment"):
+        nas.Experiment(mlflow_parent="0" * 32, mlflow_experiment="mine")
+
+
+def test_an_address_whose_password_has_no_end_is_refused_without_showing_it() -> None:
+    with pytest.raises(UsageError, match="a space in an address with a password is written %20") as raised:
+        nas.Experiment(mlflow="postgresql://nas:my secret@db/x")
+    assert "secret" not in str(raised.value)

@@ -112,6 +112,7 @@ def shaped(shape: tuple[int, ...]) -> Split:
     ("shape", "words"),
     [
         ((8, 32, 32, 3), "images (8, 32, 32, 3) look like (N, H, W, C): write images.transpose(0, 3, 1, 2)"),
+        ((8, 32, 128, 3), "images (8, 32, 128, 3) look like (N, H, W, C): write images.transpose(0, 3, 1, 2)"),
         ((8, 28, 20, 1), "images (8, 28, 20, 1) look like (N, H, W, C): write images.transpose(0, 3, 1, 2)"),
         ((8, 28, 28), "images (8, 28, 28) have no dimension of channels: write images[:, None]"),
     ],

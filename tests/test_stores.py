@@ -129,7 +129,8 @@ def test_a_killed_search_is_written_down_as_interrupted(
 
     inline("list")  # the process, which is this one, lives: a drive in a network may not show its lock
     assert states() == {"killed": "RUNNING", "running": "RUNNING"}
-    monkeypatch.setattr(psutil, "pid_exists", lambda number: False)
+    later = psutil.Process.create_time(psutil.Process()) + 1e6
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: later)  # the number is another's now
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for _ in range(2):
             if command == "list":

@@ -1,5 +1,3 @@
 """The command line: flags become objects. Nothing heavy is imported until a command runs."""
 
-import time
-
-BEGUN = time.monotonic()  # of the command: from here on a time limit counts; Python itself needs 20 ms before
+begun: float | None = None  # when the process of this command began (`time.monotonic`); None within other programs

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import nas
-from nas.cli import BEGUN
+import nas.cli
 from nas.cli.options import FOLDER, given, json_option, number, pairs, plugins_option, print_json, training_options
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, **values: A
 
     The result is a folder under runs/: best/ in it has the network with its weights.
     """
-    options = {"begun": BEGUN, **given(**values)}
+    options = {"begun": nas.cli.begun, **given(**values)}
     _run("search", nas.search, _search_result, as_json, experiment, out=out, **options)
 
 
@@ -88,7 +88,7 @@ def resume(search: str | None, as_json: bool, force: bool, **values: Any) -> Non
 
     Finished trainings are not repeated. The result is the same as without the interruption.
     """
-    options = {"begun": BEGUN, **given(**values)}
+    options = {"begun": nas.cli.begun, **given(**values)}
     _run("resume", nas.resume, _search_result, as_json, search, force=force, **options)
 
 

@@ -113,12 +113,14 @@ def sync(search: str | None, store: str | None) -> None:
     if state.status in ("damaged", "unreadable"):
         raise NasError(state.detail)
     from nas.dashboard.registry import log_model_of
-    from nas.dashboard.store import store_of
+    from nas.dashboard.store import network_warning, store_of
     from nas.dashboard.thread import sync as write
     from nas.records import journal
 
     chosen = state.record.about.get("config", {}).get("mlflow", "auto")
     uri = store or store_of(state.folder, "auto" if chosen == "off" else chosen)
+    if caution := network_warning(uri):
+        click.echo(f"nas: warning: {caution}", err=True)
     with journal.locked(state.record.path):  # two processes would write everything twice
         written = write(state.record, uri, log_model_of(state.record.header))
     new = f"{written} of {len(state.record.told)} candidates were new"
@@ -170,28 +172,36 @@ def rm(names: tuple[str, ...], yes: bool, keep_mlflow: bool) -> None:
     if not yes:
         also = "" if keep_mlflow else " and what MLflow has of it"
         click.echo(f"Remove {'this' if len(states) == 1 else 'all of this'}{also}? [y/N]", err=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        if (sys.stdin.readline() if sys.stdin else "").strip().lower() not in ("y", "yes"):
             raise NasError("nothing was removed; --yes removes without a question")
     for state in states:
-        with searches.removable(state.folder):  # so that nobody resumes it meanwhile
+        lock = searches.removable(state.folder)  # so that nobody resumes it meanwhile
+        try:
             also = "" if keep_mlflow else _remove_from_mlflow(state)
-            searches.remove(state.folder)
+            searches.remove(state.folder, lock)
+        finally:
+            lock.release()
         _say(f"{state.folder.name} is removed{also}")
 
 
 def _remove_from_mlflow(state: State) -> str:
     """Remove a search from MLflow; what became of it there, as the end of a sentence."""
     chosen = state.record.about.get("config", {}).get("mlflow", "auto")
-    if not state.record.id or chosen == "off":
+    if not state.record.id:
         return ""
     from nas.records import searches
 
     if copy := searches.copy_of(state.folder):
         return f"; {copy.name} is the same search, so what MLflow has of it stays"
     from nas.dashboard.runs import remove
-    from nas.dashboard.store import store_of
+    from nas.dashboard.store import sqlite_file, store_of
 
-    runs, kept = remove(state.record.id, store_of(state.folder, chosen))
+    uri = store_of(state.folder, "auto" if chosen == "off" else chosen)  # as `nas sync` does
+    if chosen == "off" and not sqlite_file(uri):  # a server that it has probably never seen
+        return ""
+    runs, kept = remove(state.record.id, uri)
+    if not runs and not kept and state.record.told and chosen != "off":
+        return f"; nothing of it is in MLflow at {masked(uri)}"
     stay = f"; what you registered in MLflow stays, with its run: {', '.join(kept)}" if kept else ""
     return (f", with {runs:,} runs in MLflow" if runs else "") + stay
 

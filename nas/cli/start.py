@@ -13,6 +13,8 @@ import os
 import sys
 import time
 
+import nas.cli
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
@@ -28,6 +30,7 @@ ASCII: dict[int, Any] = {**str.maketrans("·→×–…│▁▂▃▄▅▆▇�
 
 def main() -> None:
     """Run the command."""
+    nas.cli.begun = time.monotonic()  # from here on a time limit counts
     _on_signals(_leave)
     codecs.register_error("nas", _in_ascii)
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115  # `nas … >&-` closes it
@@ -52,8 +55,7 @@ def main() -> None:
 def _interrupt(number: Any, frame: FrameType | None) -> None:
     """Run every `finally`; a second signal ends this process at once, and so its workers.
 
-    An import is not interrupted. If it takes longer than a second, nothing is left in disorder, because that
-    happens at the start only.
+    An import is not interrupted. If it takes longer than a second, as at the start, the process ends at once.
     """
     global _waiting_until
     if _imports(frame):

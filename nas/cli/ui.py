@@ -127,6 +127,8 @@ def _end(server: subprocess.Popen[bytes]) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # a second Ctrl-C must not leave them running
         with suppress(AttributeError):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    with suppress(AttributeError, OSError):  # its session, also if the server itself was killed
+        os.killpg(server.pid, signal.SIGTERM)
     with suppress(psutil.Error):  # it has ended by itself
         every = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
         for end in (psutil.Process.terminate, psutil.Process.kill):

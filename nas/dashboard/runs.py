@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import show
 from nas.dashboard.registry import unregister
-from nas.dashboard.store import client_of, probe, sqlite_file
+from nas.dashboard.store import client_of, probe, reason_of, sqlite_file
 from nas.errors import ArchitectureError, NasError, masked
 from nas.records.outcome import Header, Outcome
 from nas.report.drawing import network_svg
@@ -157,6 +157,21 @@ def candidate_points(trial: Trial, start: float) -> Points:
     return points | {(name, last): (value, end) for name, value in trial.metrics.items()}
 
 
+def is_known(search: str, tracking_uri: str) -> bool:
+    """Whether a store has a run of a search (`Record.id`).
+
+    Raises:
+        NasError: the store does not answer.
+    """
+    try:
+        probe(tracking_uri)
+        client = client_of(tracking_uri)
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        return bool(client.search_runs(experiments, f"tags.`nas.id` = '{search}'", max_results=1))
+    except Exception as error:  # any exception of MLflow
+        raise NasError(f"MLflow does not answer at {masked(tracking_uri)}: {reason_of(error)}") from error
+
+
 def remove(search: str, tracking_uri: str) -> tuple[int, list[str]]:
     """Remove a search from a store: its runs with their files, its models, and its versions of registered models.
 
@@ -180,9 +195,10 @@ def remove(search: str, tracking_uri: str) -> tuple[int, list[str]]:
         probe(tracking_uri)
         return _remove(client_of(tracking_uri), search, tracking_uri)
     except Exception as error:
-        reason = masked((str(error).strip() or type(error).__name__).splitlines()[0][:200])
         advice = "--keep-mlflow removes the folder alone"
-        raise NasError(f"MLflow cannot be changed at {masked(tracking_uri)} ({reason}); {advice}") from error
+        raise NasError(
+            f"MLflow cannot be changed at {masked(tracking_uri)} ({reason_of(error)}); {advice}"
+        ) from error
 
 
 def _remove(client: MlflowClient, search: str, tracking_uri: str) -> tuple[int, list[str]]:

@@ -17,7 +17,7 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ PROBE = 1.0  # seconds in which a store has to accept a connection; a server get
 LAST_PROBE = 0.3  # the same at the end for a store that has already failed: the user is waiting
 SERVERS = ("http:", "https:")
 DATABASES = ("postgresql", "mysql", "mssql")
+WITH_TIMEOUT = r"(postgresql(\+psycopg\w*)?|mysql(\+pymysql|\+mysqldb)?)://"  # others have another word for it
 NETWORKS = ("nfs", "cifs", "smb", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs")  # kinds of file systems
 LOGIN = "it asks for a user and a password: set MLFLOW_TRACKING_URI to the address with both"
 
@@ -103,7 +104,7 @@ def probe(uri: str, seconds: float = PROBE) -> None:
         from sqlalchemy import NullPool, create_engine
 
         try:
-            patience = {} if uri.startswith("mssql") else {"connect_timeout": math.ceil(seconds)}
+            patience = {"connect_timeout": math.ceil(seconds)} if re.match(WITH_TIMEOUT, uri) else {}
             create_engine(uri, poolclass=NullPool, connect_args=patience).connect().close()
         except Exception as error:
             if "password" in str(error):
@@ -204,9 +205,15 @@ def _make_database(file: Path, artifacts: Path) -> None:
         with FileLock(lock):
             if not file.exists():  # otherwise another search was faster
                 draft.replace(file)
-            lock.unlink(missing_ok=True)  # nobody needs it any more
+        with suppress(OSError):  # on Windows, another search may have it open
+            lock.unlink()  # nobody needs it any more
     finally:
         draft.unlink(missing_ok=True)
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an exception of MLflow, without the credentials that are in the address of a request."""
+    return masked((str(error).strip() or type(error).__name__).splitlines()[0])[:200]
 
 
 def network_warning(uri: str) -> str:

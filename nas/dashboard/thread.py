@@ -12,7 +12,7 @@ from collections.abc import Callable
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from nas.dashboard.store import LAST_PROBE, PROBE, SERVERS, LogModel, import_mlflow, probe, quiet
+from nas.dashboard.store import LAST_PROBE, PROBE, SERVERS, LogModel, import_mlflow, probe, quiet, reason_of
 from nas.errors import NasError, masked
 from nas.records.observer import Observer
 from nas.records.record import Record, place
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nas.dashboard.writer import Writer
 
 PATIENCE = 120.0  # seconds without progress after which `close` gives up; the export of the winner takes 20
+PROBES = 3  # that a server may leave without an answer, one after another: it may be busy with a large model
 SHORT_PATIENCE = 2.0  # the same, for a store that has already failed
 PAUSES = (5.0, 10.0, 20.0, 40.0, 60.0)  # seconds after a failure until the next attempt
 
@@ -80,22 +81,24 @@ class MlflowThread(Observer):
             return
         self._closing.set()
         self.told(self._record.told[-1].trial)
-        steps, since = self._steps, time.monotonic()
+        steps, since, silent = self._steps, time.monotonic(), 0
         while True:
             self._thread.join(SHORT_PATIENCE)
             if not self._thread.is_alive():
                 return
             if self._steps != steps:
-                steps, since = self._steps, time.monotonic()
+                steps, since, silent = self._steps, time.monotonic(), 0
             elif self._trouble or time.monotonic() - since > PATIENCE:
                 self._fail(f"no answer for {PATIENCE:g} s")
                 return
             elif self.tracking_uri.startswith(SERVERS):
                 try:
                     probe(self.tracking_uri)
+                    silent = 0
                 except Exception as error:  # noqa: BLE001  # a call of MLflow would wait for minutes
-                    if self._steps == steps:
-                        self._fail(_first_line(error))
+                    silent += 1
+                    if self._steps == steps and silent == PROBES:
+                        self._fail(reason_of(error))
                         return
 
     def _run(self) -> None:
@@ -111,7 +114,7 @@ class MlflowThread(Observer):
                 self._trouble, failures = "", 0
             except Exception as error:  # noqa: BLE001  # any exception of MLflow; the search goes on
                 writer = None
-                self._fail(_first_line(error))
+                self._fail(reason_of(error))
                 failures += 1
             if last:
                 return
@@ -170,10 +173,5 @@ def sync(record: Record, tracking_uri: str, log_model: LogModel | None = None, *
             writer = Writer(record, tracking_uri, log_model)
             writer.write(ended=True, figures=figures)
     except Exception as error:  # noqa: BLE001  # any exception of MLflow
-        raise NasError(f"MLflow cannot be written at {masked(tracking_uri)}: {_first_line(error)}") from None
+        raise NasError(f"MLflow cannot be written at {masked(tracking_uri)}: {reason_of(error)}") from None
     return writer.written
-
-
-def _first_line(error: Exception) -> str:
-    """The reason, without the credentials that are in the address of a request."""
-    return masked((str(error).strip() or type(error).__name__).splitlines()[0])[:200]

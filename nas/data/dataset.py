@@ -180,12 +180,14 @@ def verify_split(split: Split, name: str, classes: Sequence[str], shape: Sequenc
 
 
 def _has_channels_last(shape: Sequence[int]) -> bool:
-    """Whether images look like (N, H, W, C): one, three or four channels of maps that are no narrow strips.
+    """Whether images look like (N, H, W, C), with one to four channels.
 
-    Recordings (N, channels, time, 1) are strips: they are long, and few.
+    Recordings (N, channels, time, 1) do not: of them, only the time is long.
     """
     _, height, width, channels = shape
-    return channels in (1, 3, 4) and min(height, width) > 4 and max(height, width) < 4 * min(height, width)
+    if channels == 1:
+        return min(height, width) >= 8 and max(height, width) < 4 * min(height, width)
+    return 2 <= channels <= 4 and min(height, width) > 4
 
 
 def _verify(name: str, train: Split, validation: Split, classes: Sequence[str]) -> None:

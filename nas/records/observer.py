@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from typing import Concatenate, ParamSpec
 
@@ -62,6 +63,14 @@ def _each(method: Callable[Concatenate[Observer, P], None]) -> Callable[Concaten
             getattr(observer, method.__name__)(*args, **kwargs)
 
     return call
+
+
+class PythonWarnings(Observer):
+    """Makes the warnings of a search those of Python, for a program that gave it no observer."""
+
+    def warned(self, message: str) -> None:
+        """Warn with Python's means."""
+        warnings.warn(message, stacklevel=2)
 
 
 class Observers(Observer):

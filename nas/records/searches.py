@@ -181,7 +181,7 @@ def removable(folder: Path) -> FileLock:
     return locked(folder / FILE)
 
 
-def remove(folder: Path) -> None:
+def remove(folder: Path, lock: FileLock) -> None:
     """Remove the folder of a search whose lock is held; the journal last, so that a kill leaves a search.
 
     Raises:
@@ -193,8 +193,9 @@ def remove(folder: Path) -> None:
                 shutil.rmtree(path)
             elif path.name not in (FILE, LOCK):
                 path.unlink()
-        (folder / FILE).unlink()
+        lock.release()  # Windows and NFS remove no open file
         (folder / LOCK).unlink(missing_ok=True)
+        (folder / FILE).unlink()
         folder.rmdir()
     except OSError as error:
         raise NasError(f"{error.filename or folder} cannot be removed: {error.strerror}") from None
@@ -239,7 +240,12 @@ class State:
             return False
         latest = self.record.sessions[-1]
         ours = latest.host == platform.node() and os.access(self.folder, os.W_OK)
-        return ours and not psutil.pid_exists(latest.process)
+        try:  # the number may be that of a later process
+            return ours and psutil.Process(latest.process).create_time() > latest.at
+        except psutil.NoSuchProcess:
+            return ours
+        except psutil.Error:
+            return False
 
 
 def resume_command(folder: Path, config: Mapping[str, Any]) -> str:

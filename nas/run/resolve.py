@@ -210,7 +210,8 @@ def _device(name: str) -> str:
     """The device that trains; ``auto`` is CUDA if it is there, or else mps, the GPU of a Mac."""
     import torch
 
-    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0  # the driver may be too old
+    counts = {"cpu": 1, "cuda": cuda, "mps": int(torch.backends.mps.is_available())}
     if name == "auto":
         return next(kind for kind in ("cuda", "mps", "cpu") if counts[kind])
     kind, _, index = name.partition(":")

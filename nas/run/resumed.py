@@ -9,13 +9,14 @@ from typing import Any
 
 from nas import plugins
 from nas.dashboard.registry import log_model_of
+from nas.dashboard.runs import is_known
 from nas.dashboard.store import sqlite_file, store_of
 from nas.dashboard.thread import sync
 from nas.errors import JournalError, NasError, UsageError
 from nas.experiment import Experiment
 from nas.records import searches
 from nas.records.journal import FILE, Journal
-from nas.records.observer import Observer, Observers
+from nas.records.observer import Observer, Observers, PythonWarnings
 from nas.records.outcome import Outcome
 from nas.records.record import Record
 from nas.run import time_limit
@@ -45,7 +46,7 @@ def resume(
         NasError: the search cannot go on; the message says why.
     """
     begun = begun or time.monotonic()
-    Observers(observers)  # checks them
+    observers = Observers(observers).observers or (PythonWarnings(),)
     plugins.offer(Experiment.of(plugins=changes.get("plugins", ())).plugins)  # the journal may name their layers
     folder = searches.named(None if search is None else str(search), needs=searches.TOML)
     if not (folder / searches.TOML).is_file():
@@ -91,7 +92,9 @@ def write_down(state: searches.State) -> None:
         chosen = record.about.get("config", {}).get("mlflow", "off")
         uri = store_of(state.folder, chosen)
         file = sqlite_file(uri)
-        if chosen != "off" and record.told and (file is None or file.exists()):
+        # Another store, which the environment names today, has nothing of it that would be running.
+        is_there = chosen != "off" and record.told and (file is None or file.exists())
+        if is_there and is_known(record.id, uri):
             sync(record, uri, figures=False)
             journal.begun = time.monotonic() - record.seconds  # that time is not the search's
         journal.stopped("interrupted", state.detail)

@@ -15,7 +15,7 @@ from nas.errors import UsageError, quoted
 from nas.evaluation.halving import SuccessiveHalving, in_order
 from nas.experiment import Experiment
 from nas.records import searches
-from nas.records.observer import Observer, Observers
+from nas.records.observer import Observer, Observers, PythonWarnings
 from nas.records.outcome import Outcome
 from nas.run import selection, time_limit
 from nas.run.conclude import conclude
@@ -43,7 +43,7 @@ def search(
     Args:
         experiment: an `Experiment`, or the path of a TOML file; None for the defaults.
         out: the folder to write; None for a new one in runs/.
-        observers: are told what happens; without any, nothing is shown (MLflow is written nevertheless).
+        observers: are told what happens; without any, only warnings are shown, by Python (MLflow is written).
         begun: the moment (``time.monotonic``) from which its time counts; None for now.
         settings: fields of `Experiment`, which replace those of ``experiment``. ``strategy``, ``space``,
             ``dataset`` and ``evaluator`` may be classes as well as names, a space or a data set an object, too.
@@ -52,7 +52,7 @@ def search(
         NasError: a mistake that the user can correct; the message says how.
     """
     start = Start(Path(out) if out else None, begun=begun or time.monotonic())
-    Observers(observers)  # checks them
+    observers = Observers(observers).observers or (PythonWarnings(),)
     if isinstance(experiment, Experiment):
         experiment = experiment.changed(**settings) if settings else experiment
     else:
@@ -143,7 +143,7 @@ def train(
     Raises:
         NasError: a mistake that the user can correct; the message says how.
     """
-    Observers(observers)  # checks them
+    observers = Observers(observers).observers or (PythonWarnings(),)
     if type(seeds) is not int or seeds < 1:
         raise UsageError(f"seeds = {quoted(seeds)}: it should be a whole number, 1 or more")
     wrong = sorted(SEARCH_ONLY & settings.keys())

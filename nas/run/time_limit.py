@@ -7,8 +7,8 @@ import os
 import platform
 from contextlib import suppress
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
-from statistics import median
 
 from nas.errors import UsageError, plain
 from nas.experiment import Experiment
@@ -25,8 +25,9 @@ SELECTING = 3.0  # of the shortest final selection
 CLOSING = 3.0  # the test, the card and the records
 MLFLOW = 12.0  # the winner's model and the figures in MLflow, after all else
 COLD = 14.0  # to read PyTorch from the disk, if it is not in memory
-LOOKED_AT = 5  # of the latest searches
-SLOWER = 1.25  # times as long as them, because the next network may be larger or the machine busier
+LOOKED_AT = 5  # searches of the same data set, among the latest
+MOST = 50  # of all data sets
+SLOWER = 1.25  # times as long as the fastest, because the machine may be busier
 
 
 def closing(experiment: Experiment) -> float:
@@ -35,13 +36,14 @@ def closing(experiment: Experiment) -> float:
 
 
 def shortest(experiment: Experiment, *, trained: bool = False) -> float:
-    """The seconds of the shortest search with a winner; its start as in the latest searches of the data set here.
+    """The seconds of the shortest search with a winner; its start as in the fastest of the latest ones here.
 
     ``trained``: whether it has trained a network already.
     """
-    known = [_start(folder, experiment.dataset) for folder in searches.every()[-LOOKED_AT:]]
-    times = [seconds for seconds in known if seconds is not None]
-    start = SLOWER * median(times) if times else START
+    times = (_start(folder, experiment.dataset) for folder in _latest())
+    known = list(islice((seconds for seconds in times if seconds is not None), LOOKED_AT))
+    # One alone may have downloaded the data, or have read everything from a cold disk.
+    start = SLOWER * min(known) if len(known) > 1 else START
     return start + (0 if trained else TRAINING) + SELECTING + closing(experiment)
 
 
@@ -66,14 +68,21 @@ def check(experiment: Experiment, spent: float = 0.0, *, trained: bool = False) 
         )
 
 
+def _latest() -> list[Path]:
+    """The folders of the latest searches, the last one first."""
+    times = {folder: (folder / FILE).stat().st_mtime for folder in searches.every() if (folder / FILE).exists()}
+    return sorted(times, key=times.__getitem__, reverse=True)[:MOST]
+
+
 def _start(folder: Path, dataset: str) -> float | None:
     """The seconds until an earlier search of a data set here proposed its first candidates; None for any other."""
     with suppress(OSError, LookupError, TypeError, AttributeError):
         for line in lines(folder / FILE):
             entry = entry_of(line) or {}
             if "session" in entry:
-                name = entry["session"]["changes"].get("dataset", {}).get("name", dataset)
-                if entry["session"]["host"] != platform.node() or dataset not in ("auto", name):
+                changes = entry["session"]["changes"]
+                names = changes.get("config", {}).get("dataset"), changes.get("dataset", {}).get("name")
+                if entry["session"]["host"] != platform.node() or dataset not in names:
                     return None
             elif "asked" in entry:
                 return float(entry["seconds"])

@@ -53,7 +53,8 @@ class Group:
 
     def latency(self, job: Job) -> float:
         """The milliseconds that the job's network takes for one image, whatever its weights are."""
-        with torch.random.fork_rng():  # the weights are random, and this may be the user's own process
+        devices = [self._data.device] if self._data.device.startswith("cuda") else []  # None would start every GPU
+        with torch.random.fork_rng(devices=devices):  # the weights are random, and this may be the user's process
             return latency_ms(build(job, self._data.dataset).to(self._data.device), self._data)
 
     def train(self, jobs: Sequence[Job]) -> Iterator[tuple[Trial, Network | None]]:

@@ -62,8 +62,8 @@ def _locked_folder(where: Path) -> tuple[Path, IO[bytes]]:
 
 
 def _remove(folder: Path, lock: IO[bytes]) -> None:
+    lock.close()  # Windows removes no open file
     shutil.rmtree(folder, ignore_errors=True)
-    lock.close()
 
 
 def _remove_abandoned(where: Path) -> None:
