@@ -198,7 +198,10 @@ class Experiment(BaseModel):
         if first["type"] == "recipe":
             return first["ctx"]["name"], first["msg"]
         given = first["input"]
-        name, value = str(first["loc"][0]), quoted(masked(given) if isinstance(given, str) else given)
+        name = str(first["loc"][0])
+        if name == "mlflow" and isinstance(given, str):
+            given = masked("".join(given.split()))  # the end of a password with a space could not be told
+        value = quoted(given)
         message = first["msg"].removeprefix("Value error, ")
         message = f"{message[0].lower()}{message[1:]}"
         if others and others[0]["type"] == "literal_error" and others[0]["loc"][0] == name:
