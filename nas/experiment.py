@@ -199,8 +199,8 @@ class Experiment(BaseModel):
             return first["ctx"]["name"], first["msg"]
         given = first["input"]
         name = str(first["loc"][0])
-        if name == "mlflow" and isinstance(given, str):
-            given = masked("".join(given.split()))  # the end of a password with a space could not be told
+        if isinstance(given, str):  # the end of a password with a space in it could not be told
+            given = masked("".join(given.split()) if name == "mlflow" else given)
         value = quoted(given)
         message = first["msg"].removeprefix("Value error, ")
         message = f"{message[0].lower()}{message[1:]}"
