@@ -223,7 +223,8 @@ def test_an_argument_of_a_wrong_type_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("there", "device"), [((), "cpu"), (("mps",), "mps"), (("mps", "cuda"), "cuda")])
 def test_the_fastest_device_is_taken(monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...], device: str) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: int("cuda" in there))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # NVML counts what the driver is too old for
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
     assert resolve._device("auto") == device
 

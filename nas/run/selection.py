@@ -28,7 +28,9 @@ CHOICES = ((5, 5, LONGEST), (4, 4, LONGEST), (3, 3, LONGEST), (3, 2, LONGER), (2
 # Without a time limit, the budget is 0.6 full trainings of the search for each of its candidates, and at least 16.
 # The lecture's network and the favourite's additional seed come on top.
 TRAININGS, LEAST = 0.6, 16
-SAFETY = 0.92  # the share of the time left that is planned: a training may take some percent longer than before
+# The shares of the time left that are planned: for all trainings, and for the first one. A training may take some
+# percent longer than before, a third if another program begins; with none there would be no winner.
+SAFETY, FIRST = 0.92, 0.7
 # The lecture's network is trained beside the finalists if it costs at most four times the most expensive of them.
 DEAREST = 4.0
 
@@ -92,7 +94,8 @@ def plan(history: Sequence[Trial], limits: Limits, epochs: float, workers: int, 
             pairs = zip(best, chosen.repeats, strict=False)
             costs = [_cost(trial) for trial, count in pairs for _ in range(count)]
             costs += [lecture] if lecture and chosen.lecture else []
-            affordable = SAFETY * seconds / max(1e-6, _makespan(costs, workers))  # made-up results take no time
+            loads, first = _schedule(costs, workers)
+            affordable = seconds / max(1e-6, max(loads) / SAFETY, first / FIRST)  # made-up results take no time
         if affordable >= times * epochs:
             break
     affordable = min(LONGEST * epochs, affordable)
@@ -126,12 +129,18 @@ def _lecture(history: Sequence[Trial], best: Sequence[Trial], limits: Limits) ->
     return Cost(float(flops), flops * min(cost.seconds / cost.flops for cost in costs))
 
 
-def _makespan(costs: Sequence[Cost], workers: int) -> float:
-    """The seconds of one epoch of all trainings, begun as `LocalEvaluator` does: most operations first."""
-    loads = [0.0] * workers
+def _schedule(costs: Sequence[Cost], workers: int) -> tuple[list[float], float]:
+    """The seconds of one epoch of all trainings, begun as `LocalEvaluator` does: most operations first.
+
+    Returns:
+        How long each worker is busy, and when the first training is finished.
+    """
+    loads, ends = [0.0] * workers, []
     for _, seconds in sorted(costs, reverse=True):
-        loads[loads.index(min(loads))] += seconds
-    return max(loads)
+        worker = loads.index(min(loads))
+        loads[worker] += seconds
+        ends.append(loads[worker])
+    return loads, min(ends)
 
 
 def retrain(
