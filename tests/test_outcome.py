@@ -68,7 +68,7 @@ def test_the_plan_fits_the_time_that_is_left() -> None:
     for chosen, seconds in ((rich, 350.0), (poor, 100.0), (poorest, 5.0)):
         rounds = -(-chosen.trainings // 2)
         assert rounds * chosen.epochs * 20.0 <= seconds
-        assert 1.35 * chosen.epochs * 20.0 <= seconds  # one is finished, and so a winner, if another program begins
+        assert 1.35 * chosen.epochs * 20.0 <= seconds  # one is through, even if another program begins
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ seeds were not chosen for their luck, so the winner is the finalist with the bes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -84,7 +85,7 @@ def plan(history: Sequence[Trial], limits: Limits, epochs: float, workers: int, 
         seconds: the time that it may take; None for a budget in proportion to the number of trials.
     """
     best = best_trials(history, CHOICES[0][0])
-    lecture = _lecture(history, best, limits)
+    lecture, most = _lecture(history, best, limits), math.inf
     for finalists, seeds, times in (*CHOICES, (1, 1, 0.0)):
         beside = lecture is not None and seeds > 1 and LECTURE.id not in {trial.id for trial in best[:finalists]}
         chosen = Plan(min(finalists, len(best)), seeds, lecture=beside)
@@ -95,10 +96,11 @@ def plan(history: Sequence[Trial], limits: Limits, epochs: float, workers: int, 
             costs = [_cost(trial) for trial, count in pairs for _ in range(count)]
             costs += [lecture] if lecture and chosen.lecture else []
             loads, first = _schedule(costs, workers)
-            affordable = seconds / max(1e-6, max(loads) / SAFETY, first / FIRST)  # made-up results take no time
+            affordable = SAFETY * seconds / max(1e-6, *loads)  # made-up results take no time
+            most = FIRST * seconds / max(1e-6, first)
         if affordable >= times * epochs:
             break
-    affordable = min(LONGEST * epochs, affordable)
+    affordable = min(LONGEST * epochs, affordable, most)
     # Whole quarters of an epoch, if that is at least one quarter.
     return replace(chosen, epochs=int(4 * affordable) / 4 or max(0.05, round(affordable, 2)))
 
