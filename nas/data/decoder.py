@@ -52,6 +52,7 @@ class Decoded(NamedTuple):
 
     pixels: Array  # (H, W) or (H, W, 3) uint8
     note: str  # what was left out of the file, or assumed; or ""
+    kind: str = ""  # format and mode of the file, such as "JPEG RGB"
 
 
 def decode(source: Path | bytes) -> Array:
@@ -85,8 +86,10 @@ def decoded(source: Path | bytes) -> Decoded:
             is_cut = any(";16" in str(tile) for tile in image.tile)  # Pillow keeps the upper 8 of 16 bits
             # An MPO is a photograph for everybody but its camera.
             is_several = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+            kind = f"{image.format} {image.mode}"
             image.load()
-            return _upright(image, content, is_cut=is_cut, note="first of several images" * is_several)
+            result = _upright(image, content, is_cut=is_cut, note="first of several images" * is_several)
+            return result._replace(kind=kind)
     except ImageError:
         raise
     except UnidentifiedImageError:

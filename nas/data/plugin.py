@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,6 @@ from nas.data.dataset import verify_test
 from nas.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from nas.data.dataset import Array, Dataset, Split
@@ -32,7 +32,11 @@ class DatasetPlugin(ABC):
     # How an image file is made similar to these images. "whole": it is resized. "centred": it becomes a light
     # drawing on black, scaled to 20/28 of the sides, its centre of mass in the middle, as in MNIST (LeCun, 1998).
     framing: str = "whole"
-    note: str = ""  # a line for the user, such as the reason for the choice of `auto`
+    note: str = ""  # lines for the user, such as the reason for the choice of `auto`
+    address: str = ""  # what `--dataset` takes for it, where that is not its name: a path
+    chosen: Mapping[str, str] = {}  # options that `load` has decided, which are kept in the record
+    left_out: Sequence[tuple[str, str]] = ()  # path and reason, of what `load` has left out
+    progress: Callable[[int, int], None] = staticmethod(lambda done, total: None)  # `load` says how far it is
 
     def __init__(self, folders: Sequence[Path]) -> None:
         """Search for the data in these folders (at least one), in this order; download to the last one."""
