@@ -26,7 +26,6 @@ from nas.cli.data import data as cli
 from nas.data import idx, open_named, open_source
 from nas.data.dataset import Dataset, Split, verify_split
 from nas.data.download import reachable
-from nas.data.fashion_mnist import FashionMnist
 from nas.data.idx import File
 from nas.data.mnist import Mnist
 from nas.data.mnist5k import Mnist5k

@@ -19,8 +19,8 @@ from command import NAS, QUICK, error_line, inline, nas, pace, results, survivor
 
 from nas.architecture.architecture import Architecture
 from nas.data import open_source
-from nas.data.mnist import Mnist
 from nas.data.dataset import Split
+from nas.data.mnist import Mnist
 from nas.data.mnist5k import Mnist5k
 from nas.experiment import Experiment
 from nas.records.journal import FILE

@@ -111,8 +111,8 @@ class Cifar10(DatasetPlugin):
             except DataError as error:
                 raise DataError(
                     f"{self.searched()}, and {error}. Name the folder that holds {self.batches}, or class folders "
-                    f"in {self.folder_names[0]}/train and {self.folder_names[0]}/test, with `--data-dir DIR`, or run "
-                    f"`nas data fetch {self.name}` on a machine with a network"
+                    f"in {self.folder_names[0]}/train and {self.folder_names[0]}/test, with `--data-dir DIR`, or "
+                    f"run `nas data fetch {self.name}` on a machine with a network"
                 ) from None
         if _is_folders(place):
             return self._from_folders(place / part, self.counts[part])
