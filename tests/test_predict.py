@@ -20,7 +20,7 @@ from PIL import ExifTags, Image
 from safetensors.torch import save_file
 
 from nas.architecture.architecture import Architecture
-from nas.architecture.layers import Dense, Flatten
+from nas.architecture.layers import Dense, Flatten, GlobalAveragePool
 from nas.data import open_source
 from nas.data.dataset import Array, Dataset
 from nas.data.decoder import MAX_BYTES
@@ -208,6 +208,67 @@ def test_images_of_other_data_sets_are_resized_in_their_colours(tmp_path: Path) 
     assert picture.pixels[:, 4, 3].tolist() == [200, 0, 40]
     assert (picture.polarity, picture.inverted) == ("", False)
     assert read_picture(str(tmp_path / "red.png"), (1, 8, 6), "stretch").pixels.shape == (1, 8, 6)
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """A folder with a search whose winner knows the mean colours of 16×16 images."""
+    import torch
+
+    net = Architecture((GlobalAveragePool(),))
+    network = Network(net, (3, 16, 16), 3)
+    with torch.no_grad():
+        [*_, last] = network.layers.values()
+        assert isinstance(last, torch.nn.Linear)
+        last.weight[:], last.bias[:] = 10 * torch.eye(3), 0
+    best = tmp_path / "search/best"
+    best.mkdir(parents=True)
+    save_file(network.state_dict(), best / "weights.safetensors")
+    about = {"input_shape": [3, 16, 16], "classes": ["red", "green/dark", "blue"], "framing": "crop"}
+    (best / "architecture.json").write_text(json.dumps({**net.to_dict(), **about}))
+    (tmp_path / "search/journal.jsonl").write_bytes(Path("runs/trained/journal.jsonl").read_bytes())
+    return tmp_path
+
+
+def test_images_in_class_folders_are_counted(colours: Path) -> None:
+    shown = {"test/red/1.png": "red", "test/red/2.png": "blue", "test/green/dark/3.png": "green", "4.png": "red"}
+    for name, colour in shown.items():
+        (colours / "shown" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (90, 40), colour).save(colours / "shown" / name)
+    (colours / "shown/test/red/5.png").write_text("Not Found")
+    words = ["--search", str(colours / "search"), str(colours / "shown")]
+    result = run(*words, code=1)
+    *lines, last = result.stdout.splitlines()
+    assert [line.split()[-1] for line in lines] == ["resized", "right", "right", "wrong"]
+    assert last == "2 of 3 images (66.67 %) have the class that their folder names; 1 other"
+    assert max(map(len, [*lines, last])) <= 80
+    found = answers(run(*words, "--json", code=1))
+    assert (found["right"], found["labelled"]) == (2, 3)
+    labels = {Path(one["image"]).name: (one["label"], one["class"]) for one in found["images"]}
+    assert labels == {
+        "1.png": ("red", "red"), "2.png": ("red", "blue"), "3.png": ("green/dark", "green/dark"),
+        "4.png": (None, "red"),
+    }  # fmt: skip
+    assert " of " not in run(*words[:2], str(colours / "shown/test/red/1.png")).stdout
+
+
+def test_predict_crops_or_pads_as_the_data_set_says(colours: Path) -> None:
+    image = np.zeros((20, 60, 3), np.uint8)
+    image[:, 20:40, 2] = image[:, :20, 0] = image[:, 40:, 0] = 255  # blue between twice as much red
+    Image.fromarray(image).save(colours / "wide.png")
+    about = json.loads((colours / "search/best/architecture.json").read_text())
+    for framing, colour in (("crop", "blue"), ("pad", "red"), ("stretch", "red"), ("whole", "red")):
+        (colours / "search/best/architecture.json").write_text(json.dumps({**about, "framing": framing}))
+        [one] = answers(run(str(colours / "search"), str(colours / "wide.png"), "--json"))["images"]
+        assert one["class"] == colour
+    padded = read_picture(str(colours / "wide.png"), (3, 16, 16), "pad").pixels
+    assert (padded[:, :5] == 0).all()
+    assert padded[2, 7:9, 8].tolist() == [255, 255]
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    with pytest.raises(ImageError, match="there is no such file"):
+        read_picture("a\0b.png", SHAPE, "crop")
 
 
 def test_the_framing_is_handed_over_and_checked(tmp_path: Path, place: Path, blobs: Dataset) -> None:

@@ -50,7 +50,8 @@ def predict(context: click.Context, arguments: tuple[str, ...], chosen: str | No
     click.echo(plain(f"nas predict: the winner of {folder.name}"), err=True)
     refused: list[dict[str, str]] = []
     labels = dict(_files(images, refused, classifier.classes))
-    predictions, right = [], []
+    predictions = []
+    verdicts: list[bool | None] = []  # of each prediction, None without a label
     layout = _Layout(classifier, labels)
     for answer in classifier.predict(labels):
         if not isinstance(answer, Prediction):
@@ -59,8 +60,7 @@ def predict(context: click.Context, arguments: tuple[str, ...], chosen: str | No
         if answer.picture.note:
             click.echo(f"nas predict: {_shown(answer.image)}: {answer.picture.note}", err=True)
         label = labels[answer.image]
-        if label is not None:
-            right.append(label == classifier.classes[answer.ranked()[0]])
+        verdicts.append(None if label is None else label == classifier.classes[answer.ranked()[0]])
         if as_json:
             predictions.append({**_entry(answer, classifier.classes), "label": label})
         else:
@@ -71,12 +71,13 @@ def predict(context: click.Context, arguments: tuple[str, ...], chosen: str | No
             "classes": list(classifier.classes),
             "input_shape": classifier.shape,
         }
-        counts = {"labelled": len(right), "right": sum(right)}
+        counts = {"labelled": len(verdicts) - verdicts.count(None), "right": verdicts.count(True)}
         print_json({"network": network, "images": predictions, "refused": refused, **counts})
-    elif right:
-        share = f"{sum(right):,} of {len(right):,} images ({100 * sum(right) / len(right):.2f} %)"
-        others = len(labels) - len(refused) - len(right)
-        print_out(f"{share} have the class that their folder names" + f"; {others:,} others" * bool(others))
+    elif labelled := len(verdicts) - verdicts.count(None):
+        right, others = verdicts.count(True), verdicts.count(None)
+        share = f"{right:,} of {labelled:,} images ({100 * right / labelled:.2f} %)"
+        more = f"; {others:,} other{'s' * (others > 1)}" if others else ""
+        print_out(f"{share} have the class that their folder names{more}")
     if refused:
         context.exit(1)
 
