@@ -240,5 +240,5 @@ def resized(planes: Array, frame: Frame) -> Array:
 def _matrix(frame_side: int, side: int, numerator: int, denominator: int) -> tuple[Array, Array]:
     """The weights of a side (frame_side, side) and their sums (frame_side, 1), float32."""
     frame_pixels, pixels = np.arange(frame_side)[:, None], np.arange(side)[None]
-    found = pixel_weights(frame_pixels, pixels, frame_side, side, numerator, denominator)
+    found = pixel_weights(frame_pixels, pixels, numerator, denominator)
     return found.astype(np.float32), found.sum(1)[:, None].clip(1).astype(np.float32)

@@ -128,7 +128,7 @@ class AnySize(nn.Module):
 
 
 def resized(images: Tensor, size: Sequence[int], fit: str) -> Tensor:
-    """Images (N, C, H, W) of the values 0 to 255 as (N, C, *size), float32, as in nas/data/resize.py.
+    """Images (N, C, H, W) of the values 0 to 255 as (N, C, *size), float32: bilinear, antialiased.
 
     An image of another aspect ratio is cropped to its centre (fit "crop"), padded with black ("pad") or distorted.
     """
@@ -138,7 +138,7 @@ def resized(images: Tensor, size: Sequence[int], fit: str) -> Tensor:
         images = images.transpose(2, 3)
         pixels = torch.arange(images.shape[3], device=images.device)[None]
         frame_pixels = torch.arange(size[axis], device=images.device)[:, None]
-        weights = pixel_weights(frame_pixels, pixels, size[axis], (height, width)[axis], scales[axis], denominator)
+        weights = pixel_weights(frame_pixels, pixels, scales[axis], denominator)
         sums = weights.sum(1).clip(1)
         images = torch.round(images @ weights.T.float() / sums.float())
     return images
