@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas import plugins
-from nas.errors import DataError, UsageError, unknown
+from nas.errors import DataError, PluginError, UsageError, quoted, unknown
 
 if TYPE_CHECKING:
     from nas.data.plugin import DatasetPlugin
@@ -50,7 +50,10 @@ def open_named(
 
     Raises:
         UsageError: there is no data set of that name.
+        PluginError: its framing is unknown.
     """
+    from nas.data.plugin import FRAMINGS
+
     if is_path(name, extra):
         from nas.data.photographs import Photographs
 
@@ -58,13 +61,17 @@ def open_named(
             Photographs, options or {}, folders=search_folders(data_dir), path=Path(name), device=device
         )
         return images
-    known = plugins.names("dataset", extra)
-    if plugins.canonical(name) not in known:
-        raise UsageError(f"{unknown('data set', name, [AUTO, *known])}, and no file or folder of that name here")
+    if plugins.canonical(name) not in (known := plugins.names("dataset", extra)):
+        raise UsageError(f"{unknown('data set', name, [AUTO, *known])}, and no file or folder of that name")
     source: DatasetPlugin = plugins.create(
         plugins.find("dataset", name, extra), options or {}, folders=search_folders(data_dir)
     )
     source.name = plugins.canonical(name)
+    if source.framing not in FRAMINGS:
+        listed = ", ".join(FRAMINGS)
+        raise PluginError(
+            f"the data set {source.name} has framing = {quoted(source.framing)}: take one of {listed}"
+        )
     return source
 
 

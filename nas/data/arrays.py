@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from nas.data.dataset import Array
-from nas.data.decoder import DEPTHS, Frame, framed
+from nas.data.decoder import DEPTHS, Frame, framed, resized
 from nas.data.decoders import Progress, Seen, is_grey
 from nas.data.files import SPLITS, File, Listing, readable
 from nas.errors import DataError, quoted
@@ -148,13 +148,10 @@ def _seen(image: Array) -> Seen:
 
 
 def _framed(image: Array, frame: Frame) -> Array:
-    """An image (C, H, W) in its frame; other channels than those of a grey or coloured image one by one."""
-    if len(image) == 1:
-        return framed(image[0], frame)
-    if len(image) == 3:
-        return framed(np.ascontiguousarray(image.transpose(1, 2, 0)), frame)
-    alone = Frame(1, frame.height, frame.width, frame.fit)
-    return np.concatenate([framed(np.ascontiguousarray(plane), alone) for plane in image])
+    """An image (C, H, W) in its frame; with two or four channels, none of them becomes grey."""
+    if len(image) in (1, 3):
+        return framed(np.ascontiguousarray(image.transpose(1, 2, 0) if len(image) == 3 else image[0]), frame)
+    return resized(image, frame)
 
 
 def _read(path: Path, labels: str) -> Mapping[str, Array]:
@@ -212,7 +209,7 @@ def _labels(path: Path, labels: Array, names: list[str] | None) -> list[str]:
         if not (whole == labels).all():
             raise DataError(f"{path}: the labels are fractions, such as {labels[whole != labels][0]:g}")
         labels = whole
-    if names is not None and labels.dtype.kind in "iu" and 0 <= labels.min() and labels.max() < len(names):
+    if names is not None and labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < len(names):
         return [readable(names[label]) for label in labels]
     return [readable(str(label)) for label in labels.tolist()]
 

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from nas.data.decoders import FEW, Seen
+from nas.data.decoders import Seen
 from nas.data.files import File, Listing, readable
 from nas.errors import DataError
 

@@ -11,13 +11,13 @@ import warnings
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nas.data.dataset import Array
-from nas.data.resize import scales, weights
+from nas.data.resize import Fit, pixel_scales, pixel_weights
 from nas.errors import ImageError, plain
 from nas.files import kind_of
 
@@ -25,6 +25,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # an MPO begins as a JP
 ENDINGS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".mpo", ".heic", ".heif",
 )  # fmt: skip
+HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1")  # the beginnings of photographs of telephones
 DEPTHS = (8, 10, 12, 14, 16)  # bits of a camera's numbers; files hold 9 bits and more in 16
 MAX_PIXELS = 89_478_485  # Pillow's own limit, four bytes each: a file of 1 MB may hold many more
 MAX_BYTES = 100 * 2**20
@@ -44,7 +45,7 @@ class Frame:
     width: int  # pixels
     # An image of another aspect ratio: its centre fills the frame (crop), all of it lies between black borders
     # (pad), or it is distorted (stretch).
-    fit: Literal["crop", "pad", "stretch"] = "crop"
+    fit: Fit = "crop"
 
 
 class Decoded(NamedTuple):
@@ -85,7 +86,7 @@ def decoded(source: Path | bytes) -> Decoded:
                 raise Image.DecompressionBombError  # noqa: TRY301  # as Pillow does at twice the size
             is_cut = any(";16" in str(tile) for tile in image.tile)  # Pillow keeps the upper 8 of 16 bits
             # An MPO is a photograph for everybody but its camera.
-            is_several = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+            is_several = image.format != "MPO" and getattr(image, "is_animated", False)
             kind = f"{image.format} {image.mode}"
             image.load()
             result = _upright(image, content, is_cut=is_cut, note="first of several images" * is_several)
@@ -93,8 +94,10 @@ def decoded(source: Path | bytes) -> Decoded:
     except ImageError:
         raise
     except UnidentifiedImageError:
+        if content[4:12] in HEIC and "HEIF" not in _formats():
+            raise ImageError("is a HEIC image, which needs a package: `pip install pillow-heif`") from None
         raise ImageError(f"is no image in a known format ({', '.join(_formats())})") from None
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"has more than {MAX_PIXELS // 10**6} megapixels: make it smaller") from None
     except MemoryError:
         raise ImageError("needs more memory than there is") from None
@@ -113,8 +116,13 @@ def framed(pixels: Array, frame: Frame) -> Array:
         pixels = np.asarray(Image.fromarray(pixels).convert("L"))
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     if planes.shape[1:] != (frame.height, frame.width):
-        planes = _resized(planes, frame)
+        planes = resized(planes, frame)
     return np.ascontiguousarray(np.broadcast_to(planes, (frame.channels, *planes.shape[1:])))
+
+
+def few_colours(pixels: Array, most: int) -> int:
+    """The number of colours of an image (H, W) or (H, W, 3) uint8, if it is at most ``most``; otherwise 0."""
+    return len(Image.fromarray(pixels).getcolors(most) or ())
 
 
 def _content(path: Path) -> bytes:
@@ -130,6 +138,8 @@ def _content(path: Path) -> bytes:
         missing = isinstance(error, FileNotFoundError)
         reason = "there is no such file" if missing else f"cannot be read ({error.strerror or error})"
         raise ImageError(reason) from None
+    except ValueError:  # a NUL in the name
+        raise ImageError("there is no such file") from None
 
 
 def _too_large() -> ImageError:
@@ -219,10 +229,10 @@ def _on_white(image: Image.Image) -> Image.Image:
     return image if image.mode == kind else image.convert(kind)
 
 
-def _resized(planes: Array, frame: Frame) -> Array:
-    """Planes (C, H, W) as (C, height, width) of the frame, uint8."""
+def resized(planes: Array, frame: Frame) -> Array:
+    """Planes (C, H, W) of any number and size as (C, height, width) of the frame, uint8: see `nas.data.resize`."""
     count, height, width = planes.shape
-    rows, columns, denominator = scales(height, width, frame.height, frame.width, frame.fit)
+    rows, columns, denominator = pixel_scales(height, width, frame.height, frame.width, frame.fit)
     for_rows, row_sums = _matrix(frame.height, height, rows, denominator)
     for_columns, column_sums = _matrix(frame.width, width, columns, denominator)
     done = np.empty((count, frame.height, frame.width), np.uint8)
@@ -238,5 +248,5 @@ def _resized(planes: Array, frame: Frame) -> Array:
 def _matrix(frame_side: int, side: int, numerator: int, denominator: int) -> tuple[Array, Array]:
     """The weights of a side (frame_side, side) and their sums (frame_side, 1), float32."""
     frame_pixels, pixels = np.arange(frame_side)[:, None], np.arange(side)[None]
-    found = weights(frame_pixels, pixels, frame_side, side, numerator, denominator)
+    found = pixel_weights(frame_pixels, pixels, numerator, denominator)
     return found.astype(np.float32), found.sum(1)[:, None].clip(1).astype(np.float32)

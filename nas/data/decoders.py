@@ -21,10 +21,9 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from nas.data.dataset import Array
-from nas.data.decoder import Frame, decoded, framed
+from nas.data.decoder import Frame, decoded, few_colours, framed
 from nas.errors import DataError, ImageError
 
 MANY = 256, 8 * 2**20  # files and bytes that a process gets at a time
@@ -163,7 +162,7 @@ class _Process:
         command = [sys.executable, "-P", "-m", "nas.data.decoders"]
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         environment = {**os.environ, **one_thread, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603  # the command is ours
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             encoding="ascii", env=environment,
         )  # fmt: skip
@@ -191,20 +190,20 @@ def main() -> None:
     target = np.load(setup["target"], mmap_mode="r+") if setup["target"] else None
     print('"ready"', flush=True)
     for line in sys.stdin:
-        answer = [_see(os.path.join(setup["folder"], path), row, frame, target) for row, path in json.loads(line)]  # noqa: PTH118
+        answer = [_see(Path(setup["folder"], path), row, frame, target) for row, path in json.loads(line)]
         print(json.dumps(answer), flush=True)
 
 
-def _see(path: str, row: int, frame: Frame | None, target: Array | None) -> Seen:
+def _see(path: Path, row: int, frame: Frame | None, target: Array | None) -> Seen:
     try:
-        pixels, note, kind = decoded(Path(path))
+        pixels, note, kind = decoded(path)
         if frame is not None and target is not None:
             target[row] = framed(pixels, frame)
     except ImageError as error:
         return Seen(str(error))
     except MemoryError:
         return Seen("needs more memory than there is")
-    return Seen("", kind, *pixels.shape[:2], is_grey(pixels), _few_colours(pixels), note)
+    return Seen("", kind, *pixels.shape[:2], is_grey(pixels), few_colours(pixels, FEW), note)
 
 
 def is_grey(pixels: Array) -> bool:
@@ -214,10 +213,6 @@ def is_grey(pixels: Array) -> bool:
     step = 1 if pixels.size < 2**16 else 4
     some = pixels[::step, ::step].astype(np.int16)
     return bool((some.max(2) - some.min(2)).max() <= TINT)
-
-
-def _few_colours(pixels: Array) -> int:
-    return len(Image.fromarray(pixels).getcolors(FEW) or ())
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 from nas.data import cache
 from nas.data.arrays import ENDINGS as ARRAYS
 from nas.data.arrays import Arrays, Layout
-from nas.data.cleaning import Cleaned, cleaned, summary
+from nas.data.cleaning import cleaned, summary
 from nas.data.dataset import CHUNK, Array, Dataset, Split, mapped
 from nas.data.decoder import Frame
 from nas.data.decoders import Progress, Seen, decode_all

@@ -10,12 +10,13 @@ These functions work with the numbers and arrays of NumPy and of torch; exported
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-ONE = 2**16  # the sum of the weights of a pixel, at most: 255 · 2¹⁶ < 2²⁴
+Fit = Literal["crop", "pad", "stretch"]
+WEIGHT_SUM = 2**16  # of a pixel, at most: 255 · 2¹⁶ < 2²⁴
 
 
-def scales(height: Any, width: Any, frame_height: int, frame_width: int, fit: str) -> tuple[Any, Any, int]:
+def pixel_scales(height: Any, width: Any, frame_height: int, frame_width: int, fit: str) -> tuple[Any, Any, int]:
     """The size of a pixel of the frame in pixels of the image, along rows and columns, as fractions.
 
     Args:
@@ -23,7 +24,7 @@ def scales(height: Any, width: Any, frame_height: int, frame_width: int, fit: st
         width: of the image.
         frame_height: of the frame.
         frame_width: of the frame.
-        fit: see `nas.data.decoder.Frame`.
+        fit: crop, pad or stretch.
 
     Returns:
         The numerators for rows and for columns, and their common denominator.
@@ -36,24 +37,23 @@ def scales(height: Any, width: Any, frame_height: int, frame_width: int, fit: st
     return rows, columns, 2 * frame_height * frame_width
 
 
-def weights(frame_pixels: Any, pixels: Any, frame_side: int, side: Any, numerator: Any, denominator: int) -> Any:
+def pixel_weights(frame_pixels: Any, pixels: Any, numerator: Any, denominator: int) -> Any:
     """The weight of every pixel of a side in every pixel of the frame's side.
 
     Args:
         frame_pixels: (frame_side, 1) int64, 0 to frame_side - 1.
         pixels: (1, side) int64, 0 to side - 1.
-        frame_side: the frame's number of pixels.
-        side: the image's number of pixels.
-        numerator: of the scale, see `scales`.
+        numerator: of the scale, see `pixel_scales`.
         denominator: of the scale.
 
     Returns:
         (frame_side, side) int64: sums of at most 2¹⁶; a row outside of the image, in the border, has no weights.
     """
+    frame_side, side = frame_pixels.shape[0], pixels.shape[1]
     # Distances from the centre of the image, in units of 1 / (2 · denominator) pixels of the image.
     centres = (2 * frame_pixels + 1 - frame_side) * numerator
     distances = abs(centres - (2 * pixels + 1 - side) * denominator)
     reach = numerator + denominator + abs(numerator - denominator)  # of a triangle: a pixel, of the larger kind
     is_inside = (abs(centres) <= side * denominator) | (abs(centres) <= numerator)  # the middle always is
     triangles = (reach - distances).clip(0) * is_inside
-    return triangles * ONE // triangles.sum(1)[:, None].clip(1)
+    return triangles * WEIGHT_SUM // triangles.sum(1)[:, None].clip(1)
