@@ -77,9 +77,10 @@ def training_options(command: Command) -> Command:
     # fmt: off
     options = [
         click.option("--dataset", metavar="NAME|PATH", help=
-            "Data set to learn from: mnist, mnist-5k (5,000 images of it), or the name of a plugin; or the path of "
-            "your own images: a folder with a folder for each class, a table (CSV, TSV, Parquet) of paths and "
-            "labels, or an .npz file. Default: auto, which is mnist if it is on this machine or can be downloaded, otherwise mnist-5k."),
+            "Data set to learn from: a name, such as mnist, mnist-5k (5,000 images of it) or that of a plugin; or "
+            "the path of your own images: a folder with a folder for each class, a table (CSV, TSV, Parquet) of "
+            "paths and labels, or an .npz file. Default: auto, which is mnist if it is on this machine or can be "
+            "downloaded, otherwise mnist-5k."),
         click.option("--data-dir", metavar="FOLDER", type=FOLDER, help=
             "Folder to look for data sets in first. Default: NAS_DATA_DIR, then the user's cache folder."),
         click.option("--size", metavar="PIXELS", help=

@@ -18,10 +18,10 @@ from nas.errors import DataError, quoted
 
 ENDINGS = (".npz", ".npy")
 ROLES = {
-    "images": "images", "image": "images", "x": "images", "data": "images", "pixels": "images", "arr_0": "images",
-    "labels": "labels", "label": "labels", "y": "labels", "target": "labels", "targets": "labels", "arr_1": "labels",
-    "groups": "groups", "group": "groups",
-}  # fmt: skip
+    **dict.fromkeys(("images", "image", "x", "data", "pixels", "arr_0"), "images"),
+    **dict.fromkeys(("labels", "label", "y", "target", "targets", "arr_1"), "labels"),
+    **dict.fromkeys(("groups", "group"), "groups"),
+}
 NAMES = ("classes", "class_names", "label_names")
 CHUNK = 256  # images that are converted at a time
 
@@ -158,6 +158,8 @@ def _read(path: Path, labels: str) -> Mapping[str, Array]:
     """The arrays of a file by their names."""
     try:
         if path.suffix.lower() == ".npz":
+            if not zipfile.is_zipfile(path):
+                raise DataError(f"{path} is no .npz file: write it with numpy.savez")  # noqa: TRY301
             with np.load(path, allow_pickle=False) as file:
                 return {readable(name): file[name] for name in file.files}
         beside = _labels_beside(path, labels)
@@ -232,8 +234,8 @@ def _layout(path: Path, shape: tuple[int, ...], given: Layout) -> tuple[Layout, 
     if not given:
         if (shape[1] in few) == (shape[3] in few):
             raise DataError(
-                f"{path}: the images have the shape {_words(shape)}, in which either or none of the second and last "
-                "number is that of channels: say it with --set dataset.layout=NHWC or NCHW"
+                f"{path}: the images have the shape {_words(shape)}, which does not say whether the second or the "
+                "last number is that of the channels: add --set dataset.layout=NCHW or NHWC"
             )
         found = "NHWC" if shape[3] in few else "NCHW"
     return found, words[found]
@@ -255,8 +257,8 @@ def _scale(path: Path, images: Array) -> tuple[float, int, str]:
         depth = next(depth for depth in DEPTHS if high < 2**depth)
         return 1.0, depth - 8, f"{depth} bits"
     raise DataError(
-        f"{path}: the images have values from {low:g} to {high:g}; they should be from 0 to 1, or 0 to 255, or whole "
-        "numbers of up to 16 bits"
+        f"{path}: the images have values from {low:g} to {high:g}; they should be from 0 to 1, from 0 to "
+        "255, or whole numbers of up to 16 bits"
     )
 
 

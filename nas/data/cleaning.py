@@ -1,4 +1,4 @@
-"""Which of the decoded images of a data set are used; the others are left out, each for a reason that is listed."""
+"""Which of the decoded images are used; the others are left out, each for a reason that is listed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from nas.errors import DataError
 BROKEN = 1 / 20  # the largest share of image files that may be broken
 LEAST = 5  # images of a class
 SEALED = {"": 0, "train": 0, "validation": 1, "test": 2}  # of two equal images, the one of the last split is kept
+KINDS = 4  # of reasons that the summary names
 GIVES_AWAY = 0.95  # the share of a class that has a property, from which on the property tells the class
 
 
@@ -71,13 +72,18 @@ def cleaned(
 def summary(left_out: Sequence[tuple[str, str]], count: int) -> str:
     """One line about what is left out of ``count`` files."""
     kinds = Counter(_kind(reason) for _, reason in left_out)
-    listed = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
-    return f"{len(left_out):,} of {count:,} files and folders are left out ({listed}): left-out.csv lists them"
+    listed = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common(KINDS))
+    more = ", …" * (len(kinds) > KINDS)
+    return (
+        f"{len(left_out):,} of {count:,} files and folders are left out ({listed}{more}): left-out.csv in the "
+        "folder of the search lists them"
+    )
 
 
 def _kind(reason: str) -> str:
     """A reason without what differs from file to file."""
-    return reason.partition(" (")[0].partition(", which")[0].partition(" as ")[0].partition(":")[0]
+    kind = reason.partition(" (")[0].partition(", ")[0].partition(" as ")[0]
+    return kind.removeprefix("is ").replace("has ", "with ", 1)
 
 
 def _check_broken(name: str, listing: Listing, left_out: dict[int, str]) -> None:
@@ -105,7 +111,7 @@ def _check_classes(name: str, counts: Counter[str]) -> None:
     if few:
         some = ", ".join(f"{label} ({counts[label]})" for label in few[:5]) + ", …" * (len(few) > 5)
         raise DataError(
-            f"{name}: a class needs {LEAST} images or more, for training, validation and test; too few have: {some}. "
+            f"{name}: a class needs {LEAST} images or more, for training, validation and test; fewer have: {some}. "
             "Add images, join classes (--set dataset.depth=1 joins those in one folder), or remove them"
         )
 
@@ -118,7 +124,7 @@ def _placeholders(rows: Sequence[int], seen: Sequence[Seen]) -> dict[int, str]:
     if len(flat) > BROKEN * len(rows):  # drawings
         return {}
     return {
-        row: f"is a {seen[row].kind.partition(' ')[0]} of {seen[row].colours} colours among photographs: a placeholder"
+        row: f"is a placeholder (a {seen[row].kind.partition(' ')[0]} of {seen[row].colours} colours, unlike the others)"
         for row in sorted(flat)
         if seen[row].kind.partition(" ")[0] not in usual
     }

@@ -99,7 +99,7 @@ class Dataset:
         return tuple(std for _, std in self.moments)
 
     def save(self, folder: Path) -> None:
-        """Write plain files for worker processes, which `load` them; files that are there already are only linked."""
+        """Write plain files for worker processes, which `load` them; files of `folder` are only linked."""
         folder.mkdir(parents=True, exist_ok=True)
         for part, split in (("train", self.train), ("validation", self.validation)):
             for kind, tensor in (("images", split.images), ("labels", split.labels)):

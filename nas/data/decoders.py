@@ -30,6 +30,7 @@ MANY = 256, 8 * 2**20  # files and bytes that a process gets at a time
 SECONDS = 120.0  # for these; 256 photographs of 30 kB take 2 s
 MOST_PROCESSES = 32
 FEW = 64  # colours: fewer than any photograph has
+PROGRAM = "nas.data.decoders"
 TINT = 2  # the largest difference between the colours of a grey image that is stored in colour
 
 
@@ -159,7 +160,7 @@ class _Process:
 
     def _start(self) -> None:
         # -P: the folder in which the user is may have a file numpy.py.
-        command = [sys.executable, "-P", "-m", "nas.data.decoders"]
+        command = [sys.executable, "-P", "-m", PROGRAM]
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         environment = {**os.environ, **one_thread, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = subprocess.Popen(  # noqa: S603  # the command is ours
@@ -207,7 +208,7 @@ def _see(path: Path, row: int, frame: Frame | None, target: Array | None) -> See
 
 
 def is_grey(pixels: Array) -> bool:
-    """Whether an image (H, W) or (H, W, 3) has no colour; every fourth row and column of a large one is looked at."""
+    """Whether an image (H, W) or (H, W, 3) has no colour; of a large one, every fourth row and column is tested."""
     if pixels.ndim == 2:
         return True
     step = 1 if pixels.size < 2**16 else 4

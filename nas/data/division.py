@@ -12,13 +12,13 @@ from nas.errors import DataError
 
 PARTS = ("train", "validation", "test")
 SEED = 0  # never changed: the same images are divided in the same way for ever
-SHARE = 0.15, 0.1  # of the images that become validation images, and as many test images: of few, and of many
+SHARE = 0.15, 0.1  # of the images that become validation images, and as many test images: of few, of many
 FEW = 10_000
 LEAST = 6  # units of validation images of a class, of which half may become test images
 
 
 def share_of(count: int) -> float:
-    """The part of ``count`` images that a split gets which is not training: 15 % of few, 10 % of 10,000 or more."""
+    """The share of the validation images in ``count`` images: 15 %, or 10 % of 10,000 and more; and of the test."""
     return SHARE[count >= FEW]
 
 
@@ -87,10 +87,9 @@ def parts_of(labels: Array, units: Array, splits: Sequence[str]) -> tuple[Array,
 def divided(labels: Array, units: Array, shares: Sequence[float], seed: int = SEED) -> Array:
     """Divide images into parts in which every class has its share, as nearly as whole units allow.
 
-    The images outside of larger units are divided exactly (see `stratified`), where there are no larger ones.
-    Otherwise the larger units come first, the largest at the front: each goes where it brings the numbers of images
-    of its classes nearest to their shares (the greedy method of scikit-learn's StratifiedGroupKFold); single images
-    fill the gaps. The result is the same on every machine.
+    The larger units come first, the largest at the front: each goes where it brings the numbers of images of its
+    classes nearest to their shares (a greedy method, as that of scikit-learn's StratifiedGroupKFold). Then single
+    images fill the gaps, class by class. The result is the same on every machine.
 
     Args:
         labels: ``(N,)``, the class of each image.

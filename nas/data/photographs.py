@@ -26,6 +26,7 @@ from nas.data.plugin import DatasetPlugin
 from nas.data.resize import Fit
 from nas.errors import DataError, OptionError, quoted
 
+COLOURS = {1: "grey", 3: "colour"}  # the option for a number of channels
 SIDES = 4, 1024  # pixels of a side, the least and the most
 
 
@@ -51,7 +52,7 @@ class Files:
         self.listing = listing
 
     def look(self, count: int) -> list[Seen]:
-        """What is seen in about ``count`` files whose names end like those of images; if there are none, in others."""
+        """What is seen in about ``count`` files with the endings of images; if there are none, in others."""
         files = [file for file in self.listing.files if file.claims_to_be_an_image] or self.listing.files
         some = files[:: max(1, -(-len(files) // count))]
         return decode_all(self.listing.folder, [(f.path, f.size) for f in some], lambda done, total: None)
