@@ -16,17 +16,18 @@ from click.testing import CliRunner
 from PIL import Image
 
 import nas
+from nas import plugins
 from nas.cli.data import data as data_command
 from nas.data import cache, open_named, open_source
 from nas.data.dataset import Dataset
 from nas.data.decoders import decode_all
 from nas.data.division import divided, parts_of, together
 from nas.data.photographs import Photographs
-from nas.errors import DataError, JournalError, NasError, UsageError
+from nas.errors import DataError, JournalError, NasError, PluginError, UsageError
 
 RANDOM = np.random.default_rng(0)
 QUICK: dict[str, Any] = {
-    "strategy": "reference", "trials": 1, "rungs": 1, "epochs": 0.5, "workers": 1, "mlflow": "off", "device": "cpu",
+    "strategy": "reference", "trials": 1, "rungs": 1, "epochs": 0.5, "workers": 1, "mlflow": "off",
 }  # fmt: skip
 
 
@@ -119,9 +120,9 @@ def test_class_folders_are_divided_and_the_second_start_decodes_nothing(
     again = opened(folder).load()
     assert again.fingerprint == data.fingerprint
     assert torch.equal(again.train.images, data.train.images)
-    with pytest.raises(TypeError):  # a changed file is decoded again
-        os.utime(folder / "b/7.png", ns=(1, 1))
-        opened(folder).load()
+    os.utime(folder / "b/7.png", ns=(1, 1))
+    with pytest.raises(PluginError, match="NoneType"):  # a changed file is decoded again
+        plugins.guarded(opened(folder).load, "")
 
 
 def test_splits_in_folders_are_kept_and_missing_ones_are_taken_from_others(tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ def test_everything_odd_is_left_out_and_listed(tmp_path: Path) -> None:
     }.items():
         assert left_out[path].startswith(reason)
     assert len(left_out) == 14
-    assert "14 of 105 files and folders are left out" in source.note
+    assert "14 of 104 files and folders are left out" in source.note
     assert sum(sizes(source)) == 90  # with dog/again.jpg
     assert source.load().classes == ("cat", "dog", "line\\nbreak")
 
@@ -200,7 +201,7 @@ def test_equal_images_are_never_in_two_splits(tmp_path: Path) -> None:
         {hashlib.sha256(i.numpy()).digest() for i in s.images}
         for s in (data.train, data.validation, source.load_test())
     ]
-    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+    assert len(set.union(*seen)) == sum(map(len, seen)) == 80
     assert sum(sizes(source)) == 120
     given = tmp_path / "given"
     for split in ("train", "val", "test"):
@@ -220,7 +221,7 @@ def test_equal_images_are_never_in_two_splits(tmp_path: Path) -> None:
         ),
         (
             lambda f: [(f / f"a/{n}.png").unlink() for n in range(17)],
-            r"needs 5 images or more.*fewer have: a \(3\)",
+            r"needs 5 images or more.*too few: a \(3\)",
         ),
         (lambda f: [(f / f"a/{n}.png").unlink() for n in range(20)], "only the class 'b'"),
     ],
@@ -236,7 +237,7 @@ def test_a_class_that_loses_all_its_images_is_an_error_unless_that_is_allowed(tm
     folder = drawn(tmp_path / "photos", "a", "b", count=60)
     (folder / "c").mkdir()
     (folder / "c/0.png").write_bytes(b"broken")
-    with pytest.raises(DataError, match="the class c has lost all its images.*allow_broken=true"):
+    with pytest.raises(DataError, match=r"the class c has lost all its images.*allow_broken=true"):
         opened(folder).load()
     assert opened(folder, allow_broken="true").load().classes == ("a", "b")
 
@@ -302,7 +303,7 @@ def test_groups_stay_in_one_split(tmp_path: Path) -> None:
         opened(folder, group="[").load()
     with pytest.raises(DataError, match=r"dataset.group='zzz' is no column, and is found in no path"):
         opened(folder, group="zzz").load()
-    with pytest.raises(DataError, match="the class a has no .* images: all of its images belong to 1 groups"):
+    with pytest.raises(DataError, match=r"the class a has no .* images: all of its images belong to 1 groups"):
         opened(folder, group="[ab]/").load()
 
 
@@ -405,7 +406,7 @@ def test_arrays_with_splits_are_kept_and_doubtful_ones_refused(tmp_path: Path) -
         with pytest.raises(DataError, match=message):
             opened(path).load()
     path.write_bytes(b"PK")
-    with pytest.raises(DataError, match="is no .npz file"):
+    with pytest.raises(DataError, match=r"is no \.npz file"):
         opened(path).load()
 
 
@@ -479,7 +480,7 @@ def test_a_search_on_a_folder_keeps_its_choices_and_refuses_a_changed_folder(
     kept = nas.Experiment.read(Path("run/search.toml"))
     assert kept.dataset == str(tmp_path / "photos")
     assert kept.options_of("dataset") == {"colour": "grey", "size": "20x16"}
-    assert "a/broken.txt,is no image" in Path("run/left-out.csv").read_text()
+    assert 'a/broken.txt,"is no image' in Path("run/left-out.csv").read_text()
     (folder / "a/0.png").unlink()
     with pytest.raises(JournalError, match="the images of photos have changed"):
         nas.resume("run", trials=2)

@@ -159,7 +159,7 @@ def _read(path: Path, labels: str) -> Mapping[str, Array]:
     try:
         if path.suffix.lower() == ".npz":
             if not zipfile.is_zipfile(path):
-                raise DataError(f"{path} is no .npz file: write it with numpy.savez")  # noqa: TRY301
+                raise DataError(f"{path} is no .npz file: write it with numpy.savez")
             with np.load(path, allow_pickle=False) as file:
                 return {readable(name): file[name] for name in file.files}
         beside = _labels_beside(path, labels)

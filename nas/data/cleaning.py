@@ -111,7 +111,7 @@ def _check_classes(name: str, counts: Counter[str]) -> None:
     if few:
         some = ", ".join(f"{label} ({counts[label]})" for label in few[:5]) + ", …" * (len(few) > 5)
         raise DataError(
-            f"{name}: a class needs {LEAST} images or more, for training, validation and test; fewer have: {some}. "
+            f"{name}: a class needs {LEAST} images or more, for training, validation and test; too few: {some}. "
             "Add images, join classes (--set dataset.depth=1 joins those in one folder), or remove them"
         )
 
@@ -123,10 +123,11 @@ def _placeholders(rows: Sequence[int], seen: Sequence[Seen]) -> dict[int, str]:
     flat = {row for row in rows if seen[row].colours}
     if len(flat) > BROKEN * len(rows):  # drawings
         return {}
+    odd = {row: seen[row].kind.partition(" ")[0] for row in sorted(flat)}
     return {
-        row: f"is a placeholder (a {seen[row].kind.partition(' ')[0]} of {seen[row].colours} colours, unlike the others)"
-        for row in sorted(flat)
-        if seen[row].kind.partition(" ")[0] not in usual
+        row: f"is a placeholder (a {kind} of {seen[row].colours} colours, unlike the others)"
+        for row, kind in odd.items()
+        if kind not in usual
     }
 
 

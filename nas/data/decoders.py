@@ -208,7 +208,7 @@ def _see(path: Path, row: int, frame: Frame | None, target: Array | None) -> See
 
 
 def is_grey(pixels: Array) -> bool:
-    """Whether an image (H, W) or (H, W, 3) has no colour; of a large one, every fourth row and column is tested."""
+    """Whether an image (H, W) or (H, W, 3) has no colour; of a large one, every fourth row and column counts."""
     if pixels.ndim == 2:
         return True
     step = 1 if pixels.size < 2**16 else 4

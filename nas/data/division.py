@@ -18,7 +18,7 @@ LEAST = 6  # units of validation images of a class, of which half may become tes
 
 
 def share_of(count: int) -> float:
-    """The share of the validation images in ``count`` images: 15 %, or 10 % of 10,000 and more; and of the test."""
+    """The share of ``count`` images that is for validation, and for the test: 15 %, of 10,000 and more 10 %."""
     return SHARE[count >= FEW]
 
 

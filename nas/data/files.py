@@ -69,7 +69,7 @@ def in_folder(folder: Path, *, depth: int = 0, group: str = "") -> Listing:
     root = Path(os.path.realpath(folder))
     left_out: list[tuple[str, str]] = []
     found = sorted(_walk(str(root), left_out))
-    parts = [tuple(path.split(os.sep)) for path, _ in found]
+    parts = [tuple(path.split(os.sep)) for path, _ in found]  # noqa: PTH206  # 60,000 of Path.parts take 0.2 s
     while len({p[0] for p in parts if len(p) > 1}) == 1 and not any(
         len(p) == 2 and p[1].lower().endswith(ENDINGS) for p in parts
     ):
@@ -133,7 +133,7 @@ def in_table(table: Path, *, paths: str = "", labels: str = "", splits: str = ""
     rows = zip(path_of, label_of, columns.get(split_name, none), columns.get(group_name, none), strict=True)
     for path, label, split, its_group in rows:
         path = os.path.normpath(path) if path else path
-        name = os.path.relpath(path, root) if os.path.isabs(path) else path
+        name = os.path.relpath(path, root) if Path(path).is_absolute() else path
         reason, state = _state(root, name, may_lead_out=_may_lead_out(root, name))
         if not path:
             reason = "has no path"
@@ -219,7 +219,7 @@ def _state(root: str | Path, path: str, *, may_lead_out: bool) -> tuple[str, os.
     """The state of a regular file in a folder; or the reason why it is none."""
     try:
         whole = os.path.join(root, path)  # noqa: PTH118
-        real = os.path.realpath(whole, strict=True) if may_lead_out else whole
+        real = os.path.realpath(whole) if may_lead_out else whole
         if os.path.commonpath([root, real]) != str(root):
             return "leads out of the folder", None
         state = os.stat(real)  # noqa: PTH116
@@ -236,12 +236,12 @@ def _state(root: str | Path, path: str, *, may_lead_out: bool) -> tuple[str, os.
 
 def _may_lead_out(root: str | Path, path: str) -> bool:
     """Whether there is a link on the way, or a "..": `realpath` asks the system about every folder of a path."""
-    place, parts = str(root), path.split(os.sep)
-    if ".." in parts or os.path.isabs(path):
+    place, parts = Path(root), Path(path).parts
+    if ".." in parts or Path(path).is_absolute():
         return True
     for part in parts:
-        place = f"{place}{os.sep}{part}"
-        if os.path.islink(place):
+        place /= part
+        if place.is_symlink():
             return True
     return False
 

@@ -117,7 +117,7 @@ class Photographs(DatasetPlugin):
         self.left_out = [(path, why) for path, why in about["left_out"]]
         self.chosen = {
             "size": f"{frame.height}x{frame.width}",
-            "colour": "grey" if frame.channels == 1 else "colour",
+            "colour": COLOURS.get(frame.channels, "auto"),
         }
         lines = [f"images become {reason}; --size and --set dataset.colour change that", *about["remarks"]]
         if self.left_out:
