@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nas.cli.options import data_dir_option
+from nas.cli.options import data_dir_option, pairs
 
 
 @click.group()
@@ -78,7 +78,15 @@ def fetch(name: str, data_dir: Path | None) -> None:
 @data.command()
 @click.argument("name")
 @data_dir_option
-def verify(name: str, data_dir: Path | None) -> None:
+@click.option(
+    "--set",
+    "options",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=pairs,
+    help="Option of the data set, such as dataset.depth=1. May be repeated.",
+)
+def verify(name: str, data_dir: Path | None, options: dict[str, str]) -> None:
     """Compare the files of a data set with their checksums, or read your own images.
 
     NAME is the name of the data set, or the path of your own images.
@@ -86,7 +94,7 @@ def verify(name: str, data_dir: Path | None) -> None:
     from nas import plugins
     from nas.data import open_named
 
-    source = open_named(name, data_dir)
+    source = open_named(name, data_dir, {key.removeprefix("dataset."): value for key, value in options.items()})
     for line in plugins.guarded(source.verify, f"{name} cannot be verified"):
         click.echo(line)
     for path, reason in source.left_out:
