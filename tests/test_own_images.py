@@ -89,12 +89,12 @@ def test_a_plugin_wins_over_a_folder_of_its_name_and_a_separator_over_the_plugin
         assert isinstance(source, Photographs)
         assert source.address == str(tmp_path / Path(path).name)
     with pytest.raises(
-        UsageError, match=r"no data set 'photo'.*known: auto, .*, and no file or folder of that name"
+        UsageError, match=r"no dataset 'photo'.*known: auto, .*, and no file or folder of that name"
     ):
         open_named("photo")
     with pytest.raises(DataError, match=f"there is no file or folder {tmp_path}/photo"):
         open_named("./photo").load()
-    assert nas.Experiment(dataset=Path("photos")).dataset == "./photos"
+    assert nas.Experiment.of(dataset=Path("photos")).dataset == "./photos"
 
 
 # Folders
@@ -244,7 +244,13 @@ def test_a_class_that_loses_all_its_images_is_an_error_unless_that_is_allowed(tm
 
 def test_a_thousand_odd_files_neither_crash_nor_hang(tmp_path: Path) -> None:
     folder = drawn(tmp_path / "photos", "a", "b")
-    kinds = [("JPEG", "RGB"), ("PNG", "P"), ("PNG", "L"), ("WEBP", "RGB"), ("BMP", "RGB"), ("TIFF", "RGB"), ("GIF", "P"), ("JPEG", "CMYK")]  # fmt: skip
+    kinds = [
+        *((kind, "RGB") for kind in ("JPEG", "WEBP", "BMP", "TIFF")),
+        ("PNG", "L"),
+        ("PNG", "P"),
+        ("GIF", "P"),
+    ]
+    kinds.append(("JPEG", "CMYK"))
     endings = ["jpg", "png", "tif", "gif", "txt", "bmp", "webp"]
     count = 0
     for kind, mode in kinds:
@@ -328,9 +334,10 @@ def test_the_division_respects_units_and_nears_the_shares() -> None:
 def test_a_table_names_paths_labels_splits_and_groups(tmp_path: Path, kind: str) -> None:
     drawn(tmp_path, "images", count=60, grey=True)
     rows = [
-        {"File Name": f"images/{n}.png", "class": "yes" if n % 2 else "no", "split": ["train", "Val", "TEST"][n // 20], "who": f"p{n // 4}"}
+        {"File Name": f"images/{n}.png", "class": label, "split": split, "who": f"p{n // 4}"}
         for n in range(60)
-    ]  # fmt: skip
+        for label, split in [("yes" if n % 2 else "no", ["train", "Val", "TEST"][n // 20])]
+    ]
     rows += [{"File Name": "../secret.png", "class": "yes", "split": "train", "who": "p0"}]
     table = tmp_path / f"labels.{kind}"
     if kind == "parquet":
@@ -402,7 +409,7 @@ def test_arrays_with_splits_are_kept_and_doubtful_ones_refused(tmp_path: Path) -
         ({"images": images}, "no labels"),
         ({"images": images, "labels": labels.astype(object)}, "Python objects"),
     ]:
-        np.savez(path, **arrays)
+        np.savez(path, allow_pickle=True, **arrays)
         with pytest.raises(DataError, match=message):
             opened(path).load()
     path.write_bytes(b"PK")

@@ -62,7 +62,7 @@ def open_named(
         )
         return images
     if plugins.canonical(name) not in (known := plugins.names("dataset", extra)):
-        raise UsageError(f"{unknown('data set', name, [AUTO, *known])}, and no file or folder of that name")
+        raise UsageError(f"{unknown('dataset', name, [AUTO, *known])}, and no file or folder of that name")
     source: DatasetPlugin = plugins.create(
         plugins.find("dataset", name, extra), options or {}, folders=search_folders(data_dir)
     )

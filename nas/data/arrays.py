@@ -120,7 +120,8 @@ class Arrays:
     def _image(self, row: int) -> Array:
         for part in self.parts:
             if row < len(part.images):
-                return self._converted(part.images[row : row + 1])[0]
+                image: Array = self._converted(part.images[row : row + 1])[0]
+                return image
             row -= len(part.images)
         raise IndexError(row)
 

@@ -172,7 +172,7 @@ def _moments(images: torch.Tensor) -> tuple[tuple[float, float], ...]:
     import torch
 
     counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
-    for some in images.split(max(1, CHUNK // max(1, images[0].numel()))):
+    for some in torch.split(images, max(1, CHUNK // max(1, images[0].numel()))):
         for channel, own in zip(some.unbind(1), counts, strict=True):
             own += channel.flatten().bincount(minlength=256)
     moments = []

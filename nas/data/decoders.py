@@ -43,7 +43,6 @@ class Seen(NamedTuple):
     width: int = 0
     is_grey: bool = True  # all its pixels are, whatever the file says
     colours: int = 0  # their number, if it is at most `FEW`; otherwise 0
-    note: str = ""
 
 
 Progress = Callable[[int, int], None]  # is told how many of how many files are done
@@ -197,14 +196,15 @@ def main() -> None:
 
 def _see(path: Path, row: int, frame: Frame | None, target: Array | None) -> Seen:
     try:
-        pixels, note, kind = decoded(path)
+        pixels, _, kind = decoded(path)
         if frame is not None and target is not None:
             target[row] = framed(pixels, frame)
     except ImageError as error:
         return Seen(str(error))
     except MemoryError:
         return Seen("needs more memory than there is")
-    return Seen("", kind, *pixels.shape[:2], is_grey(pixels), few_colours(pixels, FEW), note)
+    height, width = pixels.shape[:2]
+    return Seen("", kind, height, width, is_grey(pixels), few_colours(pixels, FEW))
 
 
 def is_grey(pixels: Array) -> bool:

@@ -46,7 +46,7 @@ class Material(Protocol):
 class Files:
     """Image files."""
 
-    channels = None
+    channels: int | None = None
 
     def __init__(self, listing: Listing) -> None:
         self.listing = listing
@@ -200,7 +200,7 @@ class Photographs(DatasetPlugin):
         shape = len(listing.files), frame.channels, frame.height, frame.width
         cache.make_room(folder, 2 * int(np.prod(shape, dtype=np.int64)))
         all_images = folder / "all.npy"
-        np.lib.format.open_memmap(all_images, mode="w+", dtype=np.uint8, shape=shape).flush()  # type: ignore[no-untyped-call]
+        np.lib.format.open_memmap(all_images, mode="w+", dtype=np.uint8, shape=shape).flush()
         seen = self._material.write(all_images, frame, self.progress)
         images = np.load(all_images, mmap_mode="r")
         hashes = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
@@ -280,7 +280,7 @@ def _about_groups(files: Sequence[File], parts: Array) -> list[str]:
 
 def _copy(images: Array, rows: Array, path: Path) -> None:
     """Write some rows of an array to an .npy file, without having all of them in memory."""
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(rows), *images.shape[1:]))  # type: ignore[no-untyped-call]
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(rows), *images.shape[1:]))
     step = max(1, CHUNK // images[0].nbytes)
     for start in range(0, len(rows), step):
         out[start : start + step] = images[rows[start : start + step]]

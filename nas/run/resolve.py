@@ -24,7 +24,6 @@ from nas.errors import OptionError, PluginError, UsageError
 from nas.evaluation.local import machine, spawn
 from nas.experiment import Experiment
 from nas.objectives import Objective
-from nas.records.observer import Observer
 from nas.records.outcome import GIVEN
 from nas.spaces.space import SearchSpace
 from nas.strategies.strategy import Strategy
@@ -125,14 +124,16 @@ class Resolved:
 
 
 def resolve(
-    experiment: Experiment, observer: Observer, training: Mapping[str, str | int] = MappingProxyType({})
+    experiment: Experiment,
+    training: Mapping[str, str | int] = MappingProxyType({}),
+    reading: Callable[[int, int], None] = lambda done, total: None,
 ) -> Resolved:
     """Find and check everything that a configuration names, and decide everything that it leaves open.
 
     Args:
         experiment: the configuration.
-        observer: is told how far the reading of the data is.
         training: the network and the number of seeds, for the training of one network; empty for a search.
+        reading: is told how many images of how many are decoded, see `Observer.reading`.
     """
     plugins.offer(experiment.plugins)
     objectives = tuple(Objective.parse(text) for text in experiment.objectives)
@@ -145,7 +146,7 @@ def resolve(
         plugins.check_options(parts["evaluator"], experiment.options_of("evaluator"), EVALUATOR_GETS)
     device = _device(experiment.device)
     source = _source(experiment, device)
-    source.progress = observer.reading
+    source.progress = reading
     parts["dataset"] = type(source)
     data = plugins.guarded(source.load, f"the data set {source.name} cannot be loaded")
     if not isinstance(data, Dataset):

@@ -45,7 +45,7 @@ def read_picture(name: str, shape: Shape, framing: str) -> Picture:
     Raises:
         ImageError: the file is no image, too large, damaged, or without a drawing; the message is the reason.
     """
-    pixels, note = decoded(_given() if name == STDIN else Path(name))
+    pixels, note, _ = decoded(_given() if name == STDIN else Path(name))
     size, (channels, height, width) = (pixels.shape[1], pixels.shape[0]), shape
     if framing == "centred":
         grey = framed(pixels, Frame(1, size[1], size[0]))[0]
