@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas import plugins
-from nas.errors import DataError, PluginError, quoted
+from nas.errors import DataError
 
 if TYPE_CHECKING:
     from nas.data.plugin import DatasetPlugin
@@ -37,19 +37,11 @@ def open_named(
 
     Raises:
         UsageError: there is no data set of that name.
-        PluginError: its framing is unknown.
     """
-    from nas.data.plugin import FRAMINGS
-
     source: DatasetPlugin = plugins.create(
         plugins.find("dataset", name, extra), options or {}, folders=search_folders(data_dir)
     )
     source.name = plugins.canonical(name)
-    if source.framing not in FRAMINGS:
-        known = ", ".join(FRAMINGS)
-        raise PluginError(
-            f"the data set {source.name} has framing = {quoted(source.framing)}: take one of {known}"
-        )
     return source
 
 
