@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas import plugins
-from nas.errors import DataError, PluginError, UsageError, quoted, unknown
+from nas.errors import DataError, UsageError, unknown
 
 if TYPE_CHECKING:
     from nas.data.plugin import DatasetPlugin
@@ -50,10 +50,7 @@ def open_named(
 
     Raises:
         UsageError: there is no data set of that name.
-        PluginError: its framing is unknown.
     """
-    from nas.data.plugin import FRAMINGS
-
     if is_path(name, extra):
         from nas.data.photographs import Photographs
 
@@ -67,11 +64,6 @@ def open_named(
         plugins.find("dataset", name, extra), options or {}, folders=search_folders(data_dir)
     )
     source.name = plugins.canonical(name)
-    if source.framing not in FRAMINGS:
-        listed = ", ".join(FRAMINGS)
-        raise PluginError(
-            f"the data set {source.name} has framing = {quoted(source.framing)}: take one of {listed}"
-        )
     return source
 
 

@@ -20,7 +20,8 @@ from nas import plugins
 from nas.architecture.architecture import Limits
 from nas.data import open_source, search_folders
 from nas.data.dataset import Dataset
-from nas.errors import OptionError, PluginError, UsageError
+from nas.data.plugin import FRAMINGS
+from nas.errors import OptionError, PluginError, UsageError, quoted
 from nas.evaluation.local import machine, spawn
 from nas.experiment import Experiment
 from nas.objectives import Objective
@@ -151,6 +152,9 @@ def resolve(
     data = plugins.guarded(source.load, f"the data set {source.name} cannot be loaded")
     if not isinstance(data, Dataset):
         raise PluginError(f"load of {source.name} must return a Dataset, not a {type(data).__name__}")
+    if source.framing not in FRAMINGS:
+        known = ", ".join(FRAMINGS)
+        raise PluginError(f"{source.name} has framing = {quoted(source.framing)}, and should have one of {known}")
     plugins.guarded(partial(source.check_test, data), f"the test images of {source.name} cannot be loaded")
     limits = Limits(data.input_shape, len(data.classes))
     if not training:
