@@ -77,6 +77,8 @@ def _path(path: Path) -> Path:
 
 def _dataset(value: object) -> object:
     """A path as text, with a separator that tells it from a name."""
+    if isinstance(value, str) and value.encode(errors="replace").decode() != value:
+        raise ValueError("its name is not UTF-8, so that it cannot be kept in the record: rename it")
     if not isinstance(value, PurePath):
         return value
     return str(_path(Path(value))) if len(value.parts) > 1 else os.path.join(".", value)  # noqa: PTH118
