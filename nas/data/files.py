@@ -220,7 +220,7 @@ def _state(root: str | Path, path: str, *, may_lead_out: bool) -> tuple[str, os.
     try:
         whole = os.path.join(root, path)  # noqa: PTH118
         real = os.path.realpath(whole) if may_lead_out else whole
-        if os.path.commonpath([root, real]) != str(root):
+        if may_lead_out and os.path.commonpath([root, real]) != str(root):
             return "leads out of the folder", None
         state = os.stat(real)  # noqa: PTH116
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
