@@ -308,7 +308,7 @@ def test_exports_give_the_probabilities_of_predict_for_photographs_of_any_size(
     runs = [run_onnx(tmp_path / "onnx"), exported.module(), run_python(tmp_path).load()]
     for path, prediction in zip(photographs, Classifier(model.best).predict(map(str, photographs)), strict=True):
         assert isinstance(prediction, Prediction)
-        image = torch.from_numpy(decode(path)).permute(2, 0, 1)[None].contiguous()
+        image = torch.from_numpy(decode(path).transpose(2, 0, 1)[None].copy())
         pixels = resized(image.float(), (24, 32), framing)
         assert np.array_equal(pixels[0].numpy(), prediction.picture.pixels)  # bit for bit
         for run in runs:

@@ -216,7 +216,7 @@ def colours(tmp_path: Path) -> Path:
     import torch
 
     net = Architecture((GlobalAveragePool(),))
-    network = Network(net, (3, 16, 16), 3)
+    network = Network(net, (3, 16, 16), 3, mean=[0] * 3, std=[255.0] * 3)
     with torch.no_grad():
         [*_, last] = network.layers.values()
         assert isinstance(last, torch.nn.Linear)

@@ -133,7 +133,7 @@ def resized(images: Tensor, size: Sequence[int], fit: str) -> Tensor:
     An image of another aspect ratio is cropped to its centre (fit "crop"), padded with black ("pad") or distorted.
     """
     height, width = (torch.scalar_tensor(n, dtype=torch.int64, device=images.device) for n in images.shape[2:])
-    *scales, denominator = pixel_scales(height, width, *size, fit)
+    *scales, denominator = pixel_scales(height, width, size[0], size[1], fit)
     for axis in (0, 1):  # the rows, then the columns
         images = images.transpose(2, 3)
         pixels = torch.arange(images.shape[3], device=images.device)[None]

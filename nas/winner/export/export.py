@@ -188,7 +188,8 @@ def _logits(model: Model, images: Tensor) -> Tensor:
 
     shape = model.description.input_shape
     if images.shape[1:] != shape:
-        frame = Frame(*shape, fit=model.description.fit)
+        channels, height, width = shape
+        frame = Frame(channels, height, width, model.description.fit)
         images = torch.from_numpy(np.stack([resized(image.numpy(), frame) for image in images]))
     return torch.cat([model.network(batch) for batch in torch.split(images, fresh.BATCH)])
 
