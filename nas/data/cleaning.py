@@ -21,7 +21,7 @@ class Cleaned(NamedTuple):
     """The images that are used."""
 
     rows: list[int]  # positions in the listing
-    left_out: list[tuple[str, str]]  # path and reason
+    left_out: list[tuple[str, str]]  # path and reason, of the others
     remarks: list[str]  # lines for the user
 
 
@@ -65,8 +65,8 @@ def cleaned(
     _check_classes(name, Counter(files[row].label for row in rows))
     remarks = [f"{twins:,} images have the same pixels as others: equal images stay in one split"] if twins else []
     remarks += _giveaways(rows, files, seen)
-    every = listing.left_out + [(files[row].path, reason) for row, reason in sorted(left_out.items())]
-    return Cleaned(rows, [(readable(path), reason) for path, reason in every], remarks)
+    listed = [(readable(files[row].path), reason) for row, reason in sorted(left_out.items())]
+    return Cleaned(rows, listed, remarks)
 
 
 def summary(left_out: Sequence[tuple[str, str]], count: int) -> str:

@@ -113,15 +113,16 @@ class Photographs(DatasetPlugin):
         """Training and validation images; decoded now, if they are not in the cache."""
         folder = self._decoded()
         about = cache.read_about(folder)
-        frame, reason = self._frame
-        self.left_out = [(path, why) for path, why in about["left_out"]]
+        listing, (frame, reason) = self._material.listing, self._frame
+        before = [(readable(path), why) for path, why in listing.left_out]
+        self.left_out = [*before, *((path, why) for path, why in about["left_out"])]
         self.chosen = {
             "size": f"{frame.height}x{frame.width}",
             "colour": COLOURS.get(frame.channels, "auto"),
         }
         lines = [f"images become {reason}; --size and --set dataset.colour change that", *about["remarks"]]
         if self.left_out:
-            lines.append(summary(self.left_out, about["files"]))
+            lines.append(summary(self.left_out, len(listing.files) + len(before)))
         self.note = "\n".join(lines)
         return Dataset.load(folder)
 
@@ -184,9 +185,8 @@ class Photographs(DatasetPlugin):
             raise OptionError(
                 f"the images of {self.name} have {channels} channels, and no colour: leave it out", "colour"
             )
-        return Frame(
-            channels, frame.height, frame.width, frame.fit
-        ), f"{words.partition(', ')[0]} of {channels} channels"
+        words = f"{words.partition(', ')[0]} of {channels} channels"
+        return Frame(channels, frame.height, frame.width, frame.fit), words
 
     def _decoded(self) -> Path:
         """The folder of the decoded images in the cache."""
@@ -228,7 +228,7 @@ class Photographs(DatasetPlugin):
             remarks.append(f"{len(greys):,} coloured images become grey, like the others")
         cache.write_about(folder, {
             "path": str(self.path), "images": len(files), "frame": [frame.channels, frame.height, frame.width],
-            "files": len(listing.files) + len(listing.left_out), "left_out": clean.left_out,
+            "left_out": clean.left_out,
             "remarks": [*listing.remarks, *remarks, *clean.remarks],
         })  # fmt: skip
 
