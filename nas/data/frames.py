@@ -10,7 +10,7 @@ from nas.data.decoder import Frame
 from nas.data.resize import Fit
 
 # The longest side that is chosen. A network for 96×96 needs 2.25 times the operations of one for 64×64, and cnn
-# keeps to 5 million: of these, its narrowest first layer needs 1.8 for images of 64×64 in colour, and 4.0 for 96×96.
+# keeps to 5 million. Of these, its narrowest first layer needs 1.8 for 64×64 in colour, and 4.0 for 96×96.
 LONGEST = {"cpu": 64, "mps": 64, "cuda": 96}
 SIDES = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96)  # multiples of 4, because networks halve them twice
 SAMPLE = 200  # images that are looked at; all images of most data sets have one size
