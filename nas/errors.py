@@ -63,7 +63,7 @@ class DataError(NasError):
     """A data set that is missing, incomplete or damaged."""
 
 
-class ImageError(NasError):
+class ImageError(DataError):
     """A file that is not an image, is too large, or is damaged; the message is the reason, without the name."""
 
 

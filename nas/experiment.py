@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -75,6 +75,15 @@ def _path(path: Path) -> Path:
     return path
 
 
+def _dataset(value: object) -> object:
+    """A path as text, with a separator that tells it from a name."""
+    if isinstance(value, str) and value.encode(errors="replace").decode() != value:
+        raise ValueError("its name is not UTF-8, so that it cannot be kept in the record: rename it")
+    if not isinstance(value, PurePath):
+        return value
+    return str(_path(Path(value))) if len(value.parts) > 1 else os.path.join(".", value)  # noqa: PTH118
+
+
 def _device(device: str) -> str:
     if ":" in device and not re.fullmatch(r"[a-z]+:[0-9]{1,4}", device):
         raise ValueError("a device is written like cuda:1")
@@ -120,7 +129,7 @@ class Experiment(BaseModel):
 
     strategy: Name = "evolve"
     space: Name = "cnn"
-    dataset: Name = "auto"
+    dataset: Annotated[str, Field(max_length=4_096), BeforeValidator(_dataset)] = "auto"  # a name, or a path
     trials: Count | None = None  # the number of candidates; 40 if there is no time limit either
     time_limit: Annotated[float, Field(gt=0, le=1e9), BeforeValidator(_seconds)] | None = None  # seconds, in all
     # The first one chooses the winner; several have a Pareto front.

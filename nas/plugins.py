@@ -44,7 +44,12 @@ KINDS = {
     "evaluator": "nas.evaluation.evaluator:Evaluator",
     "layer": "nas.architecture.layer:Layer",
 }
-ALSO = {"Merge": "layer", "Plain": "layer", "Source": "dataset"}  # other base classes; Source is an earlier name
+ALSO = {
+    "Merge": "layer",
+    "Plain": "layer",
+    "Idx": "dataset",
+    "Source": "dataset",
+}  # other bases; Source is an earlier name
 GROUPS = {kind: "nas.strategies" if kind == "strategy" else f"nas.{kind}s" for kind in KINDS}  # of entry points
 
 Place = EntryPoint | Path

@@ -53,6 +53,21 @@ def test_a_terminal_shows_progress_the_best_and_failures_in_80_columns() -> None
     assert "\x1b[?25h" in screen.getvalue()  # the cursor is back
 
 
+def test_the_reading_of_images_is_shown_before_the_search_begins() -> None:
+    screen = StringIO()
+    view = View(Console(file=screen, force_terminal=True, width=80, highlight=False))
+    for done in (0, 12_000, 60_000):
+        view.reading(done, 60_000)
+    view.started(HEADER)  # the live view of the reading has to end
+    view.close()
+    assert "60,000 of 60,000 images" in screen.getvalue()
+    plain = StringIO()
+    view = View(Console(file=plain, width=80, highlight=False))
+    for done in range(0, 1_001, 7):
+        view.reading(done, 1_001)
+    assert plain.getvalue().count("reading the images") == 10
+
+
 def test_without_a_terminal_there_are_plain_lines() -> None:
     output = StringIO()
     view = View(Console(file=output, width=80, highlight=False))

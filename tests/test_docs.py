@@ -18,6 +18,7 @@ PAGES = [
     "docs/write-a-strategy.md",
     "docs/write-a-space.md",
     "docs/write-a-dataset.md",
+    "docs/your-own-images.md",
     "docs/write-a-layer.md",
     "docs/use-the-winner.md",
 ]

@@ -48,12 +48,14 @@ from nas.architecture.layers import (
 )
 from nas.cli.main import cli
 from nas.data.dataset import Dataset
+from nas.data.decoder import decode
 from nas.errors import NasError, UsageError
 from nas.records.journal import FILE, Journal
-from nas.training.network import AnySize, Network
+from nas.training.network import AnySize, Network, resized
 from nas.winner.best import read_best, write_best
 from nas.winner.export.export import DRAFT, TOLERANCE, export, images_for, load_model
 from nas.winner.export.formats import FORMATS, Model, Onnx
+from nas.winner.predict import Classifier, Prediction
 
 CLASSES = ("a", "b", "c")
 PLAIN = (Conv2d(4, activation="relu"), MaxPool(2), Flatten())
@@ -128,7 +130,7 @@ def made(folder: Path, layers: Sequence[Layer] = PLAIN, shape: Shape = (1, 8, 8)
     best.mkdir(parents=True)
     save_file({name: one.contiguous() for name, one in network.state_dict().items()}, best / "weights.safetensors")
     about = {**Architecture(tuple(layers)).to_dict(), "input_shape": list(shape), "classes": list(classes)}
-    about["framing"] = "whole"
+    about["framing"] = words.get("framing", "stretch")
     (best / "architecture.json").write_text(json.dumps(about))
     return Model(best, *read_best(best), words.get("dataset", "made"))
 
@@ -281,19 +283,48 @@ def test_what_a_stranger_calls_a_class_is_only_a_text(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-m", "ruff", words, *options, str(tmp_path / "network.py")], check=True)
 
 
-def test_the_images_are_resized_as_pil_does() -> None:
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Larger and smaller than a frame of 24×32, or of its size; upright, wide, and very wide."""
     image_module = pytest.importorskip("PIL.Image")
-    image = pictures(1, 1, 50, 33)
+    folder, random, paths = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0), []
+    for height, width in ((375, 500), (500, 375), (13, 20), (20, 13), (24, 32), (48, 64), (40, 7), (1, 90)):
+        coarse = random.integers(0, 256, (max(1, height // 5), max(1, width // 5), 3), dtype=np.uint8)
+        image = image_module.fromarray(coarse).resize((width, height), image_module.Resampling.BICUBIC)
+        paths.append(folder / f"{height}x{width}.jpg")
+        image.save(paths[-1])
+    return paths
 
-    class Same(nn.Module):
-        size = (28, 28)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x
+@pytest.mark.parametrize("framing", ["crop", "pad", "stretch"])
+def test_exports_give_the_probabilities_of_predict_for_photographs_of_any_size(
+    framing: str, photographs: list[Path], tmp_path: Path
+) -> None:
+    model = made(tmp_path, (Conv2d(4, 3, activation="relu"), MaxPool(2), Flatten()), (3, 24, 32), framing=framing)
+    for form in ("onnx", "torch", "python"):
+        for file, content in FORMATS[form].write(model).items():
+            (tmp_path / (file or form)).write_bytes(content)
+    exported = torch.export.load(tmp_path / "torch")
+    runs = [run_onnx(tmp_path / "onnx"), exported.module(), run_python(tmp_path).load()]
+    for path, prediction in zip(photographs, Classifier(model.best).predict(map(str, photographs)), strict=True):
+        assert isinstance(prediction, Prediction)
+        image = torch.from_numpy(decode(path).transpose(2, 0, 1)[None].copy())
+        pixels = resized(image.float(), (24, 32), framing)
+        assert np.array_equal(pixels[0].numpy(), prediction.picture.pixels)  # bit for bit
+        for run in runs:
+            found = run(image).double().softmax(1)[0].detach().numpy()
+            assert np.abs(found - prediction.probabilities).max() < 1e-4
 
-    resized = AnySize(Same())(image)[0, 0].numpy()  # type: ignore[arg-type]
-    expected = np.asarray(image_module.fromarray(image[0, 0].numpy()).resize((28, 28), image_module.BILINEAR))
-    assert np.abs(resized - expected).max() <= 1  # PIL rounds to whole numbers, twice
+
+def test_an_export_that_resizes_in_another_way_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = made(tmp_path / "search", (Conv2d(4, 3, activation="relu"), Flatten()), (3, 24, 32), framing="crop")
+    files = FORMATS["python"].write(model)
+    files["network.py"] = files["network.py"].replace(b'SIZE, "crop")', b'SIZE, "pad")')
+    monkeypatch.setitem(FORMATS, "python", FORMATS["python"]._replace(write=lambda _: files))
+    with pytest.raises(NasError, match="does not agree with the original"):
+        list(export(model, ["python"], tmp_path / "out", pictures(5, 3, 24, 32)))
 
 
 def test_an_exported_model_runs_elsewhere_and_says_what_it_is(tmp_path: Path) -> None:
@@ -322,7 +353,7 @@ def test_a_model_that_is_not_the_original_is_not_kept(tmp_path: Path, monkeypatc
 
     with monkeypatch.context():
         wrong(lambda code: code.replace("return self.layers(x)", "return self.layers(x) + 2e-4"))
-        with pytest.raises(NasError, match=r"not kept.* differs by 0\.0002 .* 0 of 50 classes differ"):
+        with pytest.raises(NasError, match=r"not kept.* differs by 0\.0002 .* 0 of 52 classes differ"):
             list(export(model, ["python"], tmp_path, images))
         monkeypatch.undo()
         wrong(lambda code: code.replace("import torch\n", "import nas\nimport torch\n", 1))

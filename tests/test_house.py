@@ -51,7 +51,7 @@ ONLY = {
     "matplotlib": {"report/figures"},
     "jinja2": {"report/page.py"},
     "mlflow": {"dashboard"},
-    "PIL": {"winner/images.py"},
+    "PIL": {"data/decoder.py", "winner/images.py"},
     "onnxruntime": {"winner/export/fresh.py"},
 }
 

@@ -18,8 +18,9 @@ import torch
 from command import NAS, QUICK, error_line, inline, nas, pace, results, survivors
 
 from nas.architecture.architecture import Architecture
-from nas.data import mnist, open_source
+from nas.data import open_source
 from nas.data.dataset import Split
+from nas.data.mnist import Mnist
 from nas.data.mnist5k import Mnist5k
 from nas.experiment import Experiment
 from nas.records.journal import FILE
@@ -333,7 +334,7 @@ def test_a_mistake_is_one_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAS_DATA_DIR", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(mnist, "MIRRORS", ("http://127.0.0.1:9/",))  # nothing listens there
+    monkeypatch.setattr(Mnist, "mirrors", ("http://127.0.0.1:9/",))  # nothing listens there
     (tmp_path / "taken").write_text("")
     (tmp_path / "wrong.toml").write_text("trails = 3\n")
     (tmp_path / "wrong.json").write_text('{"layers": [{"type": "Conv3d"}]}')

@@ -20,12 +20,12 @@ from PIL import ExifTags, Image
 from safetensors.torch import save_file
 
 from nas.architecture.architecture import Architecture
-from nas.architecture.layers import Dense, Flatten
+from nas.architecture.layers import Dense, Flatten, GlobalAveragePool
 from nas.data import open_source
 from nas.data.dataset import Array, Dataset
+from nas.data.decoder import MAX_BYTES
 from nas.errors import ImageError, NasError
 from nas.training.network import Network
-from nas.winner import images
 from nas.winner.best import load_network, read_best, write_best
 from nas.winner.images import DARK, LIGHT, read_picture
 
@@ -203,11 +203,72 @@ def test_images_of_other_data_sets_are_resized_in_their_colours(tmp_path: Path) 
     colours = np.zeros((50, 90, 3), np.uint8)
     colours[..., 0], colours[..., 2] = 200, 40
     Image.fromarray(colours).save(tmp_path / "red.png")
-    picture = read_picture(str(tmp_path / "red.png"), (3, 8, 6), "whole")
+    picture = read_picture(str(tmp_path / "red.png"), (3, 8, 6), "stretch")
     assert picture.pixels.shape == (3, 8, 6)
     assert picture.pixels[:, 4, 3].tolist() == [200, 0, 40]
     assert (picture.polarity, picture.inverted) == ("", False)
-    assert read_picture(str(tmp_path / "red.png"), (1, 8, 6), "whole").pixels.shape == (1, 8, 6)
+    assert read_picture(str(tmp_path / "red.png"), (1, 8, 6), "stretch").pixels.shape == (1, 8, 6)
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """A folder with a search whose winner knows the mean colours of 16×16 images."""
+    import torch
+
+    net = Architecture((GlobalAveragePool(),))
+    network = Network(net, (3, 16, 16), 3, mean=[0] * 3, std=[255.0] * 3)
+    with torch.no_grad():
+        [*_, last] = network.layers.values()
+        assert isinstance(last, torch.nn.Linear)
+        last.weight[:], last.bias[:] = 10 * torch.eye(3), 0
+    best = tmp_path / "search/best"
+    best.mkdir(parents=True)
+    save_file(network.state_dict(), best / "weights.safetensors")
+    about = {"input_shape": [3, 16, 16], "classes": ["red", "green/dark", "blue"], "framing": "crop"}
+    (best / "architecture.json").write_text(json.dumps({**net.to_dict(), **about}))
+    (tmp_path / "search/journal.jsonl").write_bytes(Path("runs/trained/journal.jsonl").read_bytes())
+    return tmp_path
+
+
+def test_images_in_class_folders_are_counted(colours: Path) -> None:
+    shown = {"test/red/1.png": "red", "test/red/2.png": "blue", "test/green/dark/3.png": "green", "4.png": "red"}
+    for name, colour in shown.items():
+        (colours / "shown" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (90, 40), colour).save(colours / "shown" / name)
+    (colours / "shown/test/red/5.png").write_text("Not Found")
+    words = ["--search", str(colours / "search"), str(colours / "shown")]
+    result = run(*words, code=1)
+    *lines, last = result.stdout.splitlines()
+    assert [line.split()[-1] for line in lines] == ["resized", "right", "right", "wrong"]
+    assert last == "2 of 3 images (66.67 %) have the class that their folder names; 1 other"
+    assert max(map(len, [*lines, last])) <= 80
+    found = answers(run(*words, "--json", code=1))
+    assert (found["right"], found["labelled"]) == (2, 3)
+    labels = {Path(one["image"]).name: (one["label"], one["class"]) for one in found["images"]}
+    assert labels == {
+        "1.png": ("red", "red"), "2.png": ("red", "blue"), "3.png": ("green/dark", "green/dark"),
+        "4.png": (None, "red"),
+    }  # fmt: skip
+    assert " of " not in run(*words[:2], str(colours / "shown/test/red/1.png")).stdout
+
+
+def test_predict_crops_or_pads_as_the_data_set_says(colours: Path) -> None:
+    image = np.zeros((20, 60, 3), np.uint8)
+    image[:, 20:40, 2] = image[:, :20, 0] = image[:, 40:, 0] = 255  # blue between twice as much red
+    Image.fromarray(image).save(colours / "wide.png")
+    about = json.loads((colours / "search/best/architecture.json").read_text())
+    for framing, colour in (("crop", "blue"), ("pad", "red"), ("stretch", "red"), ("whole", "red")):
+        (colours / "search/best/architecture.json").write_text(json.dumps({**about, "framing": framing}))
+        [one] = answers(run(str(colours / "search"), str(colours / "wide.png"), "--json"))["images"]
+        assert one["class"] == colour
+    padded = read_picture(str(colours / "wide.png"), (3, 16, 16), "pad").pixels
+    assert (padded[:, :5] == 0).all()
+    assert padded[2, 7:9, 8].tolist() == [255, 255]
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    with pytest.raises(ImageError, match="there is no such file"):
+        read_picture("a\0b.png", SHAPE, "crop")
 
 
 def test_the_framing_is_handed_over_and_checked(tmp_path: Path, place: Path, blobs: Dataset) -> None:
@@ -215,12 +276,14 @@ def test_the_framing_is_handed_over_and_checked(tmp_path: Path, place: Path, blo
     net = Architecture((Flatten(), Dense(4, "relu")))
     save_file(Network(net, (1, 8, 8), 3).state_dict(), tmp_path / "w")
     write_best(tmp_path / "best", net, tmp_path / "w", blobs)
-    assert read_best(tmp_path / "best")[0].framing == "whole"
+    assert read_best(tmp_path / "best")[0].framing == "stretch"
     path = tmp_path / "best/architecture.json"
     about = json.loads(path.read_text())
     for wrong in ("\x1b[31mround", 3, ["whole"], None):
         path.write_text(json.dumps({**about, "framing": wrong}))
-        with pytest.raises(NasError, match=r"framing is .* should be one of whole, centred") as caught:
+        with pytest.raises(
+            NasError, match=r"framing is .* should be one of stretch, crop, pad, centred"
+        ) as caught:
             read_best(tmp_path / "best")
         assert "\x1b" not in str(caught.value)
 
@@ -251,21 +314,11 @@ def _fractions() -> bytes:
     return file.getvalue()
 
 
-def _deep_png(brightest: int) -> bytes:
-    """An image in colours of 16 bits, which Pillow cannot write."""
-    rows = np.full((64, 64, 3), brightest, ">u2")
-    lines = b"".join(b"\0" + row.tobytes() for row in rows)
-    header = struct.pack(">IIBBBBB", 64, 64, 16, 2, 0, 0, 0)
-    body = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(lines)) + _chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
-
-
 HOSTILE = {
     "empty": (b"", "is empty"),
     "text": (b"hello", "is no image in a known format"),
-    "a portable grey map": (_saved("PPM"), "is no image in a known format (PNG, JPEG, WEBP, BMP, TIFF, GIF)"),
+    "a portable grey map": (_saved("PPM"), "is no image in a known format (JPEG, PNG, WEBP, BMP, TIFF, GIF"),
     "fractions.tif": (_fractions(), "has fractions as pixels: save it with 8 or 16 bits a pixel"),
-    "dark.png": (_deep_png(4095), "has fewer than 14 bits in its 16 bits a colour, which would be dark"),
     "cut.gif": (_saved("GIF")[:1500], "is damaged ("),
     "cut.tif": (_saved("TIFF")[:1500], "is damaged ("),
     "cut.png": (_saved("PNG")[:1500], "is damaged ("),
@@ -288,7 +341,7 @@ def test_a_file_that_is_no_sound_image_is_refused(tmp_path: Path, content: bytes
 
 def test_a_file_of_too_many_bytes_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "x").open("wb") as file:
-        file.truncate(images.MAX_BYTES + 1)
+        file.truncate(MAX_BYTES + 1)
     with pytest.raises(ImageError, match="has more than 100 MiB"):
         read_picture(str(tmp_path / "x"), SHAPE, "centred")
 

@@ -38,7 +38,8 @@ from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.known import LECTURE
 from nas.architecture.layers import Flatten
 from nas.data.dataset import Dataset, Split
-from nas.data.mnist import CLASSES, SEED, SIZES, Mnist
+from nas.data.idx import SEED
+from nas.data.mnist import Mnist
 from nas.data.plugin import stratified
 from nas.evaluation.local.local import LocalEvaluator
 from nas.evaluation.local.machine import cores
@@ -49,6 +50,7 @@ from nas.training.recipe import RECIPES, Recipe
 from nas.trial import Job, job_seed
 
 SHAPE = (1, 28, 28)
+SIZES = Mnist.sizes
 SHARE = SIZES[0] // SIZES[1]  # training images for each validation image
 JOBS = {"cpu": 2, "cuda": 128}  # of the lecture's network for each worker: 50 s on a core, seconds on a GPU
 LONG = 5.0  # epochs of a training that is worth its result
@@ -89,7 +91,7 @@ def cnn(given: argparse.Namespace) -> Work:
 
 def drawn(count: int) -> tuple[Architecture, ...]:
     """The same different networks in every process."""
-    space, rng = Cnn().within(Limits(SHAPE, len(CLASSES))), Random(0)
+    space, rng = Cnn().within(Limits(SHAPE, len(Mnist.classes))), Random(0)
     found: dict[str, Architecture] = {}
     while len(found) < count:
         one = space.sample(rng).architecture
@@ -300,7 +302,7 @@ def least(work: Work, train: int, validation: int) -> tuple[float, float]:
     flops = moved = 0.0
     seen, checked = work.epochs * train, math.ceil(work.epochs) * validation
     for one in work.architectures:
-        rows = one.table(SHAPE, len(CLASSES))
+        rows = one.table(SHAPE, len(Mnist.classes))
         forward = sum(row.flops for row in rows)
         first = next(row.flops for row in rows if row.flops)
         values = sum(math.prod(row.shape) for row in rows if not isinstance(row.layer, Flatten))

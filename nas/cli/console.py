@@ -68,21 +68,30 @@ class View(Observer):
         self.best: Trial | None = None
         self.best_scores: list[float] = []
         self.shown: set[str] = set()  # keys of jobs
+        self.read = self.to_read = 0  # images
+
+    def reading(self, done: int, total: int) -> None:
+        """Show how many images are decoded; without a live view, each tenth of them."""
+        before, self.read, self.to_read = self.read, done, total
+        if self.live is None and self.console.color_system:
+            self._start_live()
+        if self.live is None and 10 * done // total > 10 * before // total:
+            self.console.print(f"{self.clock:>6}  reading the images: {done:,} of {total:,}")
 
     def started(self, header: Header) -> None:
         """Print the strategy, the data and the folder."""
+        self.close()  # of the reading
         self.header = header
         config, data = header.config, header.dataset
-        if header.note:
-            self.console.print(f"note: {plain(header.note)}", style="yellow", soft_wrap=True)
+        for line in header.note.splitlines():
+            self.console.print(f"note: {plain(line)}", style="yellow", soft_wrap=True)
         self.phase, task = "searching", f"{header.kind} on {header.settings.get('space')}"
         if header.kind == "train":
             self.phase, task = "training", f"training {config['network']}"
         sizes = f"{data['train']:,} images to train, {data['validation']:,} to validate"
         self.console.print(f"{task}, {data['name']} ({sizes}) → {header.folder}", soft_wrap=True)
         if self.console.color_system:  # a terminal that knows escape codes, and may get them
-            self.live = Live(get_renderable=self.draw, console=self.console, refresh_per_second=2, transient=True)
-            self.live.start()
+            self._start_live()
 
     def resumed(self, told: int, trained: Collection[str], seconds: float) -> None:
         """Print how much of the search is done; these trainings are not shown again."""
@@ -147,9 +156,17 @@ class View(Observer):
         """The time since the start."""
         return clock(time.monotonic() - self.begun)
 
+    def _start_live(self) -> None:
+        self.live = Live(get_renderable=self.draw, console=self.console, refresh_per_second=2, transient=True)
+        self.live.start()
+
     def draw(self) -> Group:
         """The live view: at most four lines of 80 columns."""
-        assert self.header is not None  # noqa: S101
+        if self.header is None:
+            row = Table.grid(padding=(0, 1))
+            bar = ProgressBar(total=1.0, completed=self.read / self.to_read, width=20)
+            row.add_row(Text("reading   "), bar, Text(f"{self.read:,} of {self.to_read:,} images · {self.clock}"))
+            return Group(row)
         done, total = self.told_count, self.header.config.get("trials")
         if self.phase == "selecting":
             done, total = self.final_count, self.final_jobs

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nas.cli.options import data_dir_option
+from nas.cli.options import data_dir_option, pairs
 
 
 @click.group()
@@ -17,13 +17,13 @@ def data() -> None:
 @data.command("list")
 @data_dir_option
 def list_(data_dir: Path | None) -> None:
-    """Show all data sets, and the folder of each on this machine."""
+    """Show all data sets, the folder of each on this machine, and the decoded images in the cache."""
     import inspect
 
     from nas import plugins
     from nas.data import open_named
     from nas.data.plugin import DatasetPlugin
-    from nas.errors import NasError
+    from nas.errors import NasError, plain
 
     known = sorted(name for name, places in plugins.names("dataset").items() if plugins.describe(places[0]).kinds)
     width = max(map(len, known))
@@ -39,6 +39,26 @@ def list_(data_dir: Path | None) -> None:
             absent = "needs no file"
         click.echo(f"{name:{width}}  {(inspect.getdoc(type(source)) or '').partition(chr(10))[0]}")
         click.echo(f"{'':{width}}  {place or absent}")
+    from nas.data import cache
+
+    for folder, about, size in cache.entries():
+        if "images" in about:
+            shape = "×".join(map(str, about["frame"]))
+            click.echo(f"{plain(about['path'])}")
+            click.echo(f"{'':{width}}  {about['images']:,} images, decoded to {shape}, {size / 2**20:,.1f} MiB")
+            click.echo(f"{'':{width}}  {folder}: `nas data clear` removes it")
+
+
+@data.command()
+def clear() -> None:
+    """Remove the decoded images from the cache; they are decoded again when they are needed.
+
+    Your own image files and downloaded data sets stay.
+    """
+    from nas.data import cache
+
+    count, size = cache.clear()
+    click.echo(f"{size / 2**20:,.1f} MiB of decoded images removed ({count} entries)")
 
 
 @data.command()
@@ -58,14 +78,26 @@ def fetch(name: str, data_dir: Path | None) -> None:
 @data.command()
 @click.argument("name")
 @data_dir_option
-def verify(name: str, data_dir: Path | None) -> None:
-    """Compare the files of a data set with their checksums.
+@click.option(
+    "--set",
+    "options",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=pairs,
+    help="Option of the data set, such as dataset.depth=1. May be repeated.",
+)
+def verify(name: str, data_dir: Path | None, options: dict[str, str]) -> None:
+    """Compare the files of a data set with their checksums, or read your own images.
 
-    NAME is the name of the data set.
+    NAME is the name of the data set, or the path of your own images.
     """
     from nas import plugins
     from nas.data import open_named
 
-    source = open_named(name, data_dir)
+    source = open_named(name, data_dir, {key.removeprefix("dataset."): value for key, value in options.items()})
     for line in plugins.guarded(source.verify, f"{name} cannot be verified"):
         click.echo(line)
+    for path, reason in source.left_out:
+        click.echo(f"left out: {path} {reason}")
+    if source.note:
+        click.echo(source.note)

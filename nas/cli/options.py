@@ -76,11 +76,16 @@ def training_options(command: Command) -> Command:
     """Add the options of every command that trains. They set fields of `Experiment`, which checks them."""
     # fmt: off
     options = [
-        click.option("--dataset", metavar="NAME", help=
-            "Data set to learn from: mnist, mnist-5k (5,000 images of it), or the name of a plugin. Default: "
-            "auto, which is mnist if it is on this machine or can be downloaded, otherwise mnist-5k."),
+        click.option("--dataset", metavar="NAME|PATH", help=
+            "Data set to learn from: a name, such as mnist, mnist-5k (5,000 images of it) or that of a plugin; or "
+            "the path of your own images: a folder with a folder for each class, a table (CSV, TSV, Parquet) of "
+            "paths and labels, or an .npz file. Default: auto, which is mnist if it is on this machine or can be "
+            "downloaded, otherwise mnist-5k."),
         click.option("--data-dir", metavar="FOLDER", type=FOLDER, help=
             "Folder to look for data sets in first. Default: NAS_DATA_DIR, then the user's cache folder."),
+        click.option("--size", metavar="PIXELS", help=
+            "Side that your own images get for the network, such as 64, or HEIGHTxWIDTH. Default: chosen from the "
+            "images and the device. The same as --set dataset.size=PIXELS."),
         click.option("--epochs", metavar="N", callback=number, help=
             "Length of a full training in epochs, which are passes over the training images; may be a fraction. "
             "Default: enough epochs for 14,000 images, at least 1."),
@@ -111,7 +116,9 @@ def training_options(command: Command) -> Command:
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """The options that were set."""
+    """The options that were set; ``--size`` is an option of the data set."""
+    if (size := values.pop("size", None)) is not None:
+        values["options"] = {**values.get("options", {}), "dataset.size": size}
     return {name: value for name, value in values.items() if value not in (None, (), {})}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from nas.winner.predict import Classifier, Prediction
 
 SURE = 0.9  # below this probability the second class is shown, too
-IMAGE_WIDTH = 27  # characters of an image's name: what the rest leaves of 80 columns if classes are digits
-CLASS_WIDTH = 16  # characters of a class's name
+WIDTH = 80  # columns of a line
+IMAGE_WIDTH = 14  # characters of an image's name, at least
+CLASS_WIDTH = 16  # characters of a class's name, at most
 
 
 @click.command()
@@ -29,9 +30,10 @@ CLASS_WIDTH = 16  # characters of a class's name
 def predict(context: click.Context, arguments: tuple[str, ...], chosen: str | None, as_json: bool) -> None:
     """Classify your own images with the winner of a search.
 
-    IMAGE is a PNG, JPEG, WebP, BMP, TIFF or GIF file of any size, a folder with such files (or with folders of
-    them), or - for standard input. For an image that cannot be classified, a line on standard error gives the
-    reason, and the exit code is 1.
+    IMAGE is a JPEG, PNG, WebP, BMP, TIFF or GIF file of any size (HEIC, too, with the package pillow-heif), a
+    folder with such files (or with folders of them), or - for standard input. If the folders in a folder have the
+    names of classes, the last line says how many of their images are classified correctly. For an image that
+    cannot be classified, a line on standard error gives the reason, and the exit code is 1.
 
     SEARCH is the folder of a search or its name under runs/. Default: the latest search with a winner. If a name
     could be a search or an image, write --search SEARCH or ./IMAGE.
@@ -47,26 +49,35 @@ def predict(context: click.Context, arguments: tuple[str, ...], chosen: str | No
     classifier = Classifier(folder / "best")
     click.echo(plain(f"nas predict: the winner of {folder.name}"), err=True)
     refused: list[dict[str, str]] = []
-    files = list(_files(images, refused))
+    labels = dict(_files(images, refused, classifier.classes))
     predictions = []
-    image_width = min(IMAGE_WIDTH, max((len(_shown(file)) for file in files), default=0))
-    for answer in classifier.predict(files):
+    verdicts: list[bool | None] = []  # of each prediction, None without a label
+    layout = _Layout(classifier, labels)
+    for answer in classifier.predict(labels):
         if not isinstance(answer, Prediction):
             _refuse(refused, answer.image, answer.reason)
             continue
         if answer.picture.note:
             click.echo(f"nas predict: {_shown(answer.image)}: {answer.picture.note}", err=True)
+        label = labels[answer.image]
+        verdicts.append(None if label is None else label == classifier.classes[answer.ranked()[0]])
         if as_json:
-            predictions.append(_entry(answer, classifier.classes))
+            predictions.append({**_entry(answer, classifier.classes), "label": label})
         else:
-            print_out(_line(answer, classifier, image_width))
+            print_out(layout.line(answer, label))
     if as_json:
         network = {
             "search": _text(str(folder)),
             "classes": list(classifier.classes),
             "input_shape": classifier.shape,
         }
-        print_json({"network": network, "images": predictions, "refused": refused})
+        counts = {"labelled": len(verdicts) - verdicts.count(None), "right": verdicts.count(True)}
+        print_json({"network": network, "images": predictions, "refused": refused, **counts})
+    elif labelled := len(verdicts) - verdicts.count(None):
+        right, others = verdicts.count(True), verdicts.count(None)
+        share = f"{right:,} of {labelled:,} images ({100 * right / labelled:.2f} %)"
+        more = f"; {others:,} other{'s' * (others > 1)}" if others else ""
+        print_out(f"{share} have the class that their folder names{more}")
     if refused:
         context.exit(1)
 
@@ -82,7 +93,7 @@ def _split(arguments: Sequence[str], chosen: str | None) -> tuple[str | None, Se
     try:
         searches.named(first)
     except NasError:
-        from nas.winner.images import ENDINGS
+        from nas.data.decoder import ENDINGS
 
         looks_like_image = first == "-" or "/" in first or first.lower().endswith(ENDINGS)
         if exists or looks_like_image:
@@ -97,9 +108,11 @@ def _split(arguments: Sequence[str], chosen: str | None) -> tuple[str | None, Se
     return first, arguments[1:]
 
 
-def _files(images: Sequence[str], refused: list[dict[str, str]]) -> Iterator[str]:
-    """All images, including those in folders."""
-    from nas.winner.predict import listed
+def _files(
+    images: Sequence[str], refused: list[dict[str, str]], classes: Sequence[str]
+) -> Iterator[tuple[str, str | None]]:
+    """All images, including those in folders, each with the class that its folder names, if it names one."""
+    from nas.winner.predict import class_of, listed
 
     for image in images:
         try:
@@ -112,7 +125,7 @@ def _files(images: Sequence[str], refused: list[dict[str, str]]) -> Iterator[str
             click.echo(
                 f"nas predict: {_shown(image)}: {count} left out: hidden, or no image by the name", err=True
             )
-        yield from files
+        yield from ((file, class_of(file, image, classes) if Path(image).is_dir() else None) for file in files)
 
 
 def _refuse(refused: list[dict[str, str]], image: str, reason: str) -> None:
@@ -135,21 +148,38 @@ def _fitted(text: str, width: int) -> str:
     return f"{text if len(text) <= width else '…' + text[1 - width :]:{width}}"
 
 
-def _line(prediction: Prediction, classifier: Classifier, image_width: int) -> str:
-    """The image, the most probable class, the second one in case of doubt, and how the image was prepared."""
-    class_width = min(CLASS_WIDTH, max(len(_shown(name)) for name in classifier.classes))
-    classes = [
-        f"{_fitted(_shown(classifier.classes[i]), class_width)} {100 * prediction.probabilities[i]:6.2f} %"
-        for i in prediction.ranked()[:2]
-    ]
-    second = f"or {classes[-1]}" if len(classes) > 1 else ""
-    if max(prediction.probabilities) >= SURE:
-        second = " " * len(second)
-    picture = prediction.picture
-    preparation = "" if picture.size == (classifier.shape[2], classifier.shape[1]) else "resized"
-    if picture.polarity:
-        preparation = f"{picture.polarity}{': inverted' if picture.inverted else ''}"
-    return f"{_fitted(_shown(prediction.image), image_width)}  {classes[0]}  {second}  {preparation}".rstrip()
+class _Layout:
+    """The columns of the lines: as wide as their longest text, in `WIDTH` columns if possible."""
+
+    def __init__(self, classifier: Classifier, images: Collection[str]) -> None:
+        self.classes = [_shown(name) for name in classifier.classes]
+        self.size = classifier.shape[2], classifier.shape[1]
+        self.class_width = min(CLASS_WIDTH, max(map(len, self.classes)))
+        last = len("dark on light: inverted") if classifier.framing == "centred" else len("resized")
+        rest = 2 * (self.class_width + len(" 100.00 %")) + len("or ") + 3 * len("  ") + last
+        longest = max((len(_shown(image)) for image in images), default=0)
+        self.image_width = min(max(IMAGE_WIDTH, WIDTH - rest), longest)
+
+    def line(self, prediction: Prediction, label: str | None) -> str:
+        """The image, the most probable class, the second one in case of doubt, and a remark.
+
+        The remark is whether the class is the label; without a label, how the image was prepared.
+        """
+        probabilities, picture = prediction.probabilities, prediction.picture
+        best, *others = prediction.ranked()
+        texts = [
+            f"{_fitted(self.classes[i], self.class_width)} {100 * probabilities[i]:6.2f} %"
+            for i in (best, *others[:1])
+        ]
+        second = f"or {texts[-1]}" if others else ""
+        if probabilities[best] >= SURE:
+            second = " " * len(second)
+        remark = "" if picture.size == self.size else "resized"
+        if picture.polarity:
+            remark = f"{picture.polarity}{': inverted' if picture.inverted else ''}"
+        if label is not None:
+            remark = "right" if _shown(label) == self.classes[best] else "wrong"
+        return f"{_fitted(_shown(prediction.image), self.image_width)}  {texts[0]}  {second}  {remark}".rstrip()
 
 
 def _entry(prediction: Prediction, classes: Sequence[str]) -> dict[str, Any]:

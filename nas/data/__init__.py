@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas import plugins
-from nas.errors import DataError
+from nas.errors import DataError, UsageError, unknown
 
 if TYPE_CHECKING:
     from nas.data.plugin import DatasetPlugin
@@ -24,20 +24,42 @@ def search_folders(data_dir: Path | None = None) -> list[Path]:
     return [*(Path(folder) for folder in named if folder), platformdirs.user_cache_path("nas")]
 
 
+def is_path(name: str, extra: Sequence[Path] = ()) -> bool:
+    """Whether the name of a data set is a path: it has a separator, or it exists and is no plugin's name."""
+    if "/" in name or os.sep in name or name in (".", ".."):
+        return True
+    return plugins.canonical(name) not in (AUTO, *plugins.names("dataset", extra)) and os.path.lexists(name)
+
+
 def open_named(
-    name: str, data_dir: Path | None = None, options: Mapping[str, Any] | None = None, extra: Sequence[Path] = ()
+    name: str,
+    data_dir: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    extra: Sequence[Path] = (),
+    device: str = "cpu",
 ) -> DatasetPlugin:
-    """The plugin of a data set by its name; nothing is loaded yet.
+    """The plugin of a data set by its name, or of the images at a path; nothing is loaded yet.
 
     Args:
-        name: the name of a plugin of the kind "dataset", in which - and _ are the same.
+        name: the name of a plugin of the kind "dataset", in which - and _ are the same; or the path of a folder, a
+            table or a file of arrays (see `nas.data.photographs`), with a separator if a plugin has its name.
         data_dir: the first folder to look in.
         options: options of the plugin's constructor.
         extra: more folders of plugin files.
+        device: the device that trains, which decides how large images at a path may be.
 
     Raises:
         UsageError: there is no data set of that name.
     """
+    if is_path(name, extra):
+        from nas.data.photographs import Photographs
+
+        images: DatasetPlugin = plugins.create(
+            Photographs, options or {}, folders=search_folders(data_dir), path=Path(name), device=device
+        )
+        return images
+    if plugins.canonical(name) not in (known := plugins.names("dataset", extra)):
+        raise UsageError(f"{unknown('dataset', name, [AUTO, *known])}, and no file or folder of that name")
     source: DatasetPlugin = plugins.create(
         plugins.find("dataset", name, extra), options or {}, folders=search_folders(data_dir)
     )
@@ -46,7 +68,11 @@ def open_named(
 
 
 def open_source(
-    name: str, data_dir: Path | None = None, options: Mapping[str, Any] | None = None, extra: Sequence[Path] = ()
+    name: str,
+    data_dir: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    extra: Sequence[Path] = (),
+    device: str = "cpu",
 ) -> DatasetPlugin:
     """Like `open_named`, but the name may be ``auto``: mnist if possible, otherwise mnist-5k.
 
@@ -58,7 +84,7 @@ def open_source(
         UsageError: there is no data set of that name.
     """
     if plugins.canonical(name) != AUTO:
-        return open_named(name, data_dir, options, extra)
+        return open_named(name, data_dir, options, extra, device)
     mnist = open_named("mnist", data_dir, options)
     if mnist.locate() is not None:
         return mnist

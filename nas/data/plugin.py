@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,14 +12,19 @@ from nas.data.dataset import verify_test
 from nas.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from nas.data.dataset import Array, Dataset, Split
+    from nas.data.resize import Fit
 
 
 # The ways to make an image file similar to the images of a data set: see `DatasetPlugin.framing`.
-FRAMINGS = ("whole", "centred")
+FRAMINGS = ("stretch", "crop", "pad", "centred", "whole")  # "whole" is an earlier name of "stretch"
+
+
+def fit_of(framing: str) -> Fit:
+    """How the resize of a framing treats the aspect ratio: see `nas.data.decoder.Frame`."""
+    return "crop" if framing == "crop" else "pad" if framing == "pad" else "stretch"
 
 
 class DatasetPlugin(ABC):
@@ -29,10 +35,16 @@ class DatasetPlugin(ABC):
     """
 
     name: str
-    # How an image file is made similar to these images. "whole": it is resized. "centred": it becomes a light
-    # drawing on black, scaled to 20/28 of the sides, its centre of mass in the middle, as in MNIST (LeCun, 1998).
-    framing: str = "whole"
-    note: str = ""  # a line for the user, such as the reason for the choice of `auto`
+    # How an image file is made similar to these images by `nas predict` and by exported models: it is resized, and
+    # if it has another aspect ratio, it is cropped to its centre ("crop"), padded with black ("pad") or distorted
+    # ("stretch"). "centred": it becomes a light drawing on black, scaled to 20/28 of the sides, its centre of mass
+    # in the middle, as in MNIST (LeCun, 1998); exported models stretch it.
+    framing: str = "stretch"
+    note: str = ""  # lines for the user, such as the reason for the choice of `auto`
+    address: str = ""  # what `--dataset` takes for it, where that is not its name: a path
+    chosen: Mapping[str, str] = {}  # options that `load` has decided, which are kept in the record
+    left_out: Sequence[tuple[str, str]] = ()  # path and reason, of what `load` has left out
+    progress: Callable[[int, int], None] = staticmethod(lambda done, total: None)  # `load` says how far it is
 
     def __init__(self, folders: Sequence[Path]) -> None:
         """Search for the data in these folders (at least one), in this order; download to the last one."""

@@ -17,6 +17,9 @@ P = ParamSpec("P")
 class Observer:
     """Is told what happens; does nothing by itself. Its methods return at once and do not raise."""
 
+    def reading(self, done: int, total: int) -> None:
+        """Before the search begins: so many of so many images are decoded."""
+
     def started(self, header: Header) -> None:
         """A search begins, or goes on."""
 
@@ -83,6 +86,7 @@ class Observers(Observer):
         self._warnings = set[str]()
 
     # A type checker finds a wrong name here, and a wrong argument where one of these is called.
+    reading = _each(Observer.reading)
     started = _each(Observer.started)
     resumed = _each(Observer.resumed)
     asked = _each(Observer.asked)

@@ -29,10 +29,11 @@ from nas.records.outcome import GIVEN
 from nas.records.record import RUNS, Record, entry_of, place, read
 
 TOML = "search.toml"
+LEFT_OUT = "left-out.csv"  # the files of the data set that are no part of it, and why
 WINNER = Path("best/architecture.json")
 HEADER = 1_000  # bytes of the first line of a journal, at most
 # What is in the folder of a search: its files, their drafts, and the journals that `nas repair` has kept.
-OURS = re.compile(r"best|retrained|search\.toml|journal\.jsonl(\.damaged-\d+)?|\.lock|\..*\.part")
+OURS = re.compile(r"best|retrained|search\.toml|left-out\.csv|journal\.jsonl(\.damaged-\d+)?|\.lock|\..*\.part")
 # What may change between two sessions of a search without changing what it finds.
 FREE = frozenset(
     {"trials", "time_limit", "workers", "mlflow", "mlflow_experiment", "mlflow_parent", "data_dir", "plugins"}

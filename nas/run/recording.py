@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -127,8 +129,16 @@ def _journal(resolved: Resolved, start: Start, observer: Observer) -> Iterator[J
             raise UsageError(f"{journal.path.parent} is not empty any more; choose another folder with --out")
         if not resolved.training:  # first, so that every search that has a journal can go on
             write_whole(journal.path.parent / searches.TOML, resolved.experiment.to_toml())
+        if resolved.source.left_out:
+            write_whole(journal.path.parent / searches.LEFT_OUT, _table(resolved.source.left_out))
         journal.begin(header, more=start.more, forced=start.force)
         yield journal
+
+
+def _table(left_out: Sequence[tuple[str, str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("path", "reason"), *left_out])
+    return text.getvalue()
 
 
 def _compare(journal: Journal, header: dict[str, Any], observer: Observer, *, force: bool) -> None:

@@ -20,7 +20,8 @@ from nas import plugins
 from nas.architecture.architecture import Limits
 from nas.data import open_source, search_folders
 from nas.data.dataset import Dataset
-from nas.errors import OptionError, PluginError, UsageError
+from nas.data.plugin import FRAMINGS
+from nas.errors import OptionError, PluginError, UsageError, quoted
 from nas.evaluation.local import machine, spawn
 from nas.experiment import Experiment
 from nas.objectives import Objective
@@ -123,12 +124,17 @@ class Resolved:
             return ""
 
 
-def resolve(experiment: Experiment, training: Mapping[str, str | int] = MappingProxyType({})) -> Resolved:
+def resolve(
+    experiment: Experiment,
+    training: Mapping[str, str | int] = MappingProxyType({}),
+    reading: Callable[[int, int], None] = lambda done, total: None,
+) -> Resolved:
     """Find and check everything that a configuration names, and decide everything that it leaves open.
 
     Args:
         experiment: the configuration.
         training: the network and the number of seeds, for the training of one network; empty for a search.
+        reading: is told how many images of how many are decoded, see `Observer.reading`.
     """
     plugins.offer(experiment.plugins)
     objectives = tuple(Objective.parse(text) for text in experiment.objectives)
@@ -139,21 +145,29 @@ def resolve(experiment: Experiment, training: Mapping[str, str | int] = MappingP
     parts["evaluator"] = experiment.part("evaluator")
     with _placed(experiment, "evaluator"):
         plugins.check_options(parts["evaluator"], experiment.options_of("evaluator"), EVALUATOR_GETS)
-    source = _source(experiment)
+    device = _device(experiment.device)
+    source = _source(experiment, device)
+    source.progress = reading
     parts["dataset"] = type(source)
     data = plugins.guarded(source.load, f"the data set {source.name} cannot be loaded")
     if not isinstance(data, Dataset):
         raise PluginError(f"load of {source.name} must return a Dataset, not a {type(data).__name__}")
+    if source.framing not in FRAMINGS:
+        known = ", ".join(FRAMINGS)
+        raise PluginError(f"{source.name} has framing = {quoted(source.framing)}, and should have one of {known}")
     plugins.guarded(partial(source.check_test, data), f"the test images of {source.name} cannot be loaded")
     limits = Limits(data.input_shape, len(data.classes))
     if not training:
         limits = replace(limits, max_parameters=experiment.max_parameters, max_flops=experiment.max_flops)
-    device = _device(experiment.device)
     recipe = replace(recipe_of(experiment.recipe), precision=_precision(experiment.precision, device))
     epochs = experiment.epochs or float(max(1, IMAGES_PER_TRAINING // len(data.train)))
-    decided = {"epochs": epochs, "device": device, "precision": recipe.precision}
+    decided: dict[str, Any] = {"epochs": epochs, "device": device, "precision": recipe.precision}
     if not experiment.dataset.startswith(GIVEN):
-        decided["dataset"] = source.name  # where it was "auto"
+        decided["dataset"] = source.address or source.name  # where it was "auto"
+    if source.chosen:
+        decided["options"] = experiment.options | {
+            f"dataset.{name}": value for name, value in source.chosen.items()
+        }
     # In a container with little memory, as many workers as there are cores would be ended by the system.
     fitting = int(machine.MEMORY_SHARE * machine.memory() / (machine.SMALLEST * machine.GIB))
     automatic = max(1, min(machine.cores(), fitting)) if device == "cpu" else 1
@@ -172,11 +186,11 @@ def _make_strategy(
     return strategy
 
 
-def _source(experiment: Experiment) -> DatasetPlugin:
+def _source(experiment: Experiment, device: str) -> DatasetPlugin:
     if not experiment.dataset.startswith(GIVEN):
         with _placed(experiment, "dataset"):
             options = experiment.options_of("dataset")
-            return open_source(experiment.dataset, experiment.data_dir, options, experiment.plugins)
+            return open_source(experiment.dataset, experiment.data_dir, options, experiment.plugins, device)
     part = experiment.part("dataset")
     source: DatasetPlugin = _made(experiment, "dataset", part, folders=search_folders(experiment.data_dir))
     if not getattr(source, "name", ""):

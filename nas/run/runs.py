@@ -67,7 +67,7 @@ def search(
 
 def find_winner(experiment: Experiment, start: Start, observers: Sequence[Observer]) -> Outcome:
     """A search from its configuration to its winner, new or resumed."""
-    with recorded(resolve(experiment), start, observers) as run:
+    with recorded(resolve(experiment, reading=Observers(observers).reading), start, observers) as run:
         history = _explore(run)
         plan, end = _plan(run, history)
         best = selection.best_trials(history, plan.finalists)
@@ -156,7 +156,7 @@ def train(
     wrong += [f"the option {name}" for name in experiment.options if not name.startswith(TRAINING_OPTIONS)]
     if wrong:
         raise UsageError(f"{wrong[0]} is for searches, and this is a training of one network: leave it out")
-    resolved = resolve(experiment, {"network": name, "seeds": seeds})
+    resolved = resolve(experiment, {"network": name, "seeds": seeds}, Observers(observers).reading)
     with recorded(resolved, Start(Path(out) if out else None), observers) as run:
         resolved.limits.check(architecture)
         candidate = Candidate(architecture, origin=name)

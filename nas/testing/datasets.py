@@ -69,6 +69,13 @@ class DatasetContract(Contract):
             shared = len(bytes_of[first] & bytes_of[second])
             require(not shared, f"{shared:,} images are both in the {first} and in the {second} split")
 
+    def test_framing(self) -> None:
+        """Says in a way that is known how an image file is made similar to its images."""
+        from nas.data.plugin import FRAMINGS
+
+        framing = self.make().framing
+        require(framing in FRAMINGS, f"its framing is {framing!r:.50}, and should be one of {', '.join(FRAMINGS)}")
+
     def test_global_random(self) -> None:
         """Leaves the global random numbers as they were."""
         with global_random(3) as changed:

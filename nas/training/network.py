@@ -12,6 +12,7 @@ from torch.nn import functional
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Shape
 from nas.architecture.modules import Backbone
+from nas.data.resize import Fit, pixel_scales, pixel_weights
 from nas.training import modules
 
 
@@ -103,21 +104,44 @@ class Network(nn.Module):
 
 
 class AnySize(nn.Module):
-    """An exported model: a trained network that resizes images of any size (but does not change other inputs)."""
+    """An exported model: a trained network that resizes images of any size (but does not change other inputs).
 
-    def __init__(self, network: Network) -> None:
+    Args:
+        network: the network.
+        fit: how images of another aspect ratio are resized, see `nas.data.decoder.Frame`.
+    """
+
+    def __init__(self, network: Network, fit: Fit = "stretch") -> None:
         super().__init__()
         self.network = network
+        self.fit = fit
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of raw images (N, C, any height, any width), uint8, 0 to 255.
 
-        Images of another size are resized as PIL does it: bilinear, with antialiasing.
+        Images of another size are resized to the same pixels as for training and `nas predict`.
         """
         size = self.network.size
         if len(size) == 2:
-            images = functional.interpolate(images.float(), size, mode="bilinear", antialias=True)
+            images = resized(images.float(), size, self.fit)
         return self.network(images)  # type: ignore[no-any-return]
+
+
+def resized(images: Tensor, size: Sequence[int], fit: str) -> Tensor:
+    """Images (N, C, H, W) of the values 0 to 255 as (N, C, *size), float32: bilinear, antialiased.
+
+    An image of another aspect ratio is cropped to its centre (fit "crop"), padded with black ("pad") or distorted.
+    """
+    height, width = (torch.scalar_tensor(n, dtype=torch.int64, device=images.device) for n in images.shape[2:])
+    *scales, denominator = pixel_scales(height, width, size[0], size[1], fit)
+    for axis in (0, 1):  # the rows, then the columns
+        images = images.transpose(2, 3)
+        pixels = torch.arange(images.shape[3], device=images.device)[None]
+        frame_pixels = torch.arange(size[axis], device=images.device)[:, None]
+        weights = pixel_weights(frame_pixels, pixels, scales[axis], denominator)
+        sums = weights.sum(1).clip(1)
+        images = torch.round(images @ weights.T.float() / sums.float())
+    return images
 
 
 def right_and_loss(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, float]:

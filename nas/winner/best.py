@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nas import checks
 from nas.architecture.architecture import Architecture, Row, read_dict
 from nas.architecture.layers import Shape
-from nas.data.plugin import FRAMINGS
+from nas.data.plugin import FRAMINGS, fit_of
 from nas.errors import NasError, StorageError, quoted
 from nas.experiment import Experiment
 from nas.files import write_whole
@@ -21,6 +21,7 @@ from nas.winner.weights import restored
 
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset
+    from nas.data.resize import Fit
     from nas.training.network import Network
 
 # Limits of a network from a file; ImageNet has 1,000 classes, its full version 21,841.
@@ -34,7 +35,12 @@ class Description(NamedTuple):
     architecture: Architecture
     input_shape: Shape
     classes: tuple[str, ...]
-    framing: str = "whole"  # of the images that the network was trained on: see `DatasetPlugin.framing`
+    framing: str = "stretch"  # of the images that the network was trained on: see `DatasetPlugin.framing`
+
+    @property
+    def fit(self) -> Fit:
+        """How images of another aspect ratio are resized."""
+        return fit_of(self.framing)
 
     def rows(self) -> list[Row]:
         """The table of the architecture."""
@@ -42,7 +48,7 @@ class Description(NamedTuple):
 
 
 def write_best(
-    best: Path, architecture: Architecture, weights: Path, data: Dataset, framing: str = "whole"
+    best: Path, architecture: Architecture, weights: Path, data: Dataset, framing: str = "stretch"
 ) -> Network:
     """Write architecture.json and weights.safetensors, and load the network from them.
 

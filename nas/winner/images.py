@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFilter
 
 from nas.architecture.layers import Shape
-from nas.errors import ImageError, plain
-from nas.files import kind_of
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from nas.data.dataset import Array
+from nas.data.decoder import MAX_BYTES, Frame, decoded, framed
+from nas.data.plugin import fit_of
+from nas.errors import ImageError
 
 STDIN = "-"
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-DEPTHS = (8, 10, 12, 14, 16)  # bits of a camera's numbers; files hold 9 bits and more in 16
-MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 0  # Pillow's own limit: 89 megapixels, four bytes each
-MAX_BYTES = 100 * 2**20
 
 DARK, LIGHT = "dark on light", "light on dark"
 WORK = 320  # pixels of the longer side of the image in which a drawing is searched: removes noise, takes 10 ms
@@ -46,96 +38,28 @@ def read_picture(name: str, shape: Shape, framing: str) -> Picture:
     """An image file in the shape and the framing (see `DatasetPlugin.framing`) of a network's training images.
 
     Args:
-        name: the path of a file in one of `FORMATS`, or ``-`` for standard input.
+        name: the path of an image file (see `nas.data.decoder`), or ``-`` for standard input.
         shape: channels (1 or 3), height, width.
         framing: the framing of the training images.
 
     Raises:
         ImageError: the file is no image, too large, damaged, or without a drawing; the message is the reason.
     """
-    image, note = _decode(_content(name))
-    size, (channels, height, width) = image.size, shape
+    pixels, note, _ = decoded(_given() if name == STDIN else Path(name))
+    size, (channels, height, width) = (pixels.shape[1], pixels.shape[0]), shape
     if framing == "centred":
-        pixels, polarity = _centre(np.asarray(image.convert("L")), height, width)
-        return Picture(np.repeat(pixels[None], channels, axis=0), size, polarity, polarity == DARK, note)
-    image = image.convert("L" if channels == 1 else "RGB")
-    if size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return Picture(np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1), size, note=note)
+        grey = framed(pixels, Frame(1, size[1], size[0]))[0]
+        drawing, polarity = _centre(grey, height, width)
+        return Picture(np.repeat(drawing[None], channels, axis=0), size, polarity, polarity == DARK, note)
+    return Picture(framed(pixels, Frame(channels, height, width, fit_of(framing))), size, note=note)
 
 
-def _content(name: str) -> bytes:
+def _given() -> bytes:
+    """The standard input."""
     try:
-        if name == STDIN:
-            content = sys.stdin.buffer.read(MAX_BYTES + 1)
-        else:
-            if not (path := Path(name)).is_file():  # checked first, because opening a pipe waits for its writer
-                raise ImageError(f"is {kind_of(path)}, not an image file")
-            with path.open("rb") as file:
-                content = file.read(MAX_BYTES + 1)
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
     except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        reason = "there is no such file" if missing else f"cannot be read ({error.strerror or error})"
-        raise ImageError(reason) from None
-    if not content:
-        raise ImageError("is empty")
-    if len(content) > MAX_BYTES:
-        raise ImageError(f"has more than {MAX_BYTES // 2**20} MiB, which is too large: make it smaller")
-    return content
-
-
-def _decode(content: bytes) -> tuple[Image.Image, str]:
-    """The image, upright, grey (L) or RGB; transparent parts become white; and a note (see `Picture`)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of strange metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                notes = ["first of several images"] if getattr(image, "is_animated", False) else []
-                is_cut = any(";16" in str(tile) for tile in image.tile)  # Pillow keeps the upper 8 of 16 bits
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                if image.mode.startswith("I"):
-                    grey, depth = _of_eight_bits(image)
-                    return grey, ", ".join(notes + [f"taken as {depth} bits"] * (depth < DEPTHS[-1]))
-                if image.mode == "F":
-                    raise ImageError("has fractions as pixels: save it with 8 or 16 bits a pixel")  # noqa: TRY301
-                if is_cut and _brightest(image) < 2**6:  # 14 bits of 16 would fill 6 of the 8 that are left
-                    reason = "has fewer than 14 bits in its 16 bits a colour, which would be dark"
-                    raise ImageError(f"{reason}: save it with 8 bits a colour")  # noqa: TRY301
-                return _on_white(image), ", ".join(notes)
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError(f"is no image in a known format ({', '.join(FORMATS)})") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise ImageError(f"has more than {MAX_PIXELS // 10**6} megapixels: make it smaller") from None
-    except Exception as error:  # noqa: BLE001  # for damaged files, the decoders raise anything
-        reason = " ".join(plain(str(error) or type(error).__name__).split())[:100]
-        raise ImageError(f"is damaged ({reason})") from None
-
-
-def _of_eight_bits(image: Image.Image) -> tuple[Image.Image, int]:
-    """A grey image of whole numbers (which PIL would clip instead of scale), and the bits that its pixels fill.
-
-    The file does not say whether its 16 bits hold the 12 bits of a camera: its brightest pixel does.
-    """
-    pixels = np.asarray(image)
-    if pixels.min() < 0 or pixels.max() >= 2**16:
-        raise ImageError("has more than 16 bits a pixel: save it with 8 or 16")
-    depth = next(depth for depth in DEPTHS if pixels.max() < 2**depth)
-    return Image.fromarray((pixels >> (depth - 8)).astype(np.uint8)), depth
-
-
-def _brightest(image: Image.Image) -> int:
-    return max(high for _, high in image.convert("RGB").getextrema())  # type: ignore[misc]
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+        raise ImageError(f"cannot be read ({error.strerror or error})") from None
 
 
 def _centre(grey: Array, height: int, width: int) -> tuple[Array, str]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nas.architecture.layers import show
+from nas.data.dataset import Array
+from nas.data.decoder import ENDINGS
 from nas.errors import ImageError, NasError
 from nas.winner.best import read_best
-from nas.winner.images import ENDINGS, Array, Picture, read_picture
+from nas.winner.images import Picture, read_picture
 
 BATCH = 256  # images
 VALUES = 2**22  # numbers in a batch: 256 images of 3×74×74, 27 of 3×224×224
@@ -119,6 +121,17 @@ def listed(image: str) -> tuple[list[str], int]:
     if not images:
         raise ImageError(f"is a folder without images ({', '.join(ENDINGS)})")
     return images, others
+
+
+def class_of(image: str, folder: str, classes: Collection[str]) -> str | None:
+    """The class whose name the folders of an image have, below the folder that was given; None if there is none.
+
+    A class may be a path (``Fruit/Apple``). Of several, the longest counts, then the nearest to the image.
+    """
+    parts = Path(os.path.relpath(os.path.dirname(image), folder)).parts  # noqa: PTH120  "./a"
+    runs = [parts[start:end] for end in range(len(parts), 0, -1) for start in range(end)]
+    named = ["/".join(run) for run in sorted(runs, key=len, reverse=True)]
+    return next((name for name in named if name in classes), None)
 
 
 def _is_hidden(path: str) -> bool:

@@ -27,6 +27,7 @@ from nas.errors import NasError
 from nas.winner.weights import weightless
 
 INSTALLED = {*sys.stdlib_module_names, "torch", "torchvision", "numpy"}  # what the file may import
+OURS = {"nas.architecture.modules", "nas.data.resize"}  # import nothing else of nas: their text may be in the file
 CALL = "_nas_call"  # the attribute of a module that holds the arguments of its constructor
 
 
@@ -137,7 +138,7 @@ class Source:
         """Add an import of a module; for a class or function of nas or of the same folder, its source."""
         thing = getattr(module, name)
         home = getattr(thing, "__module__", "") or ""
-        is_ours = home == "nas.architecture.modules"
+        is_ours = home in OURS
         if not is_ours and (home.startswith("nas.") or re.match(r"(from|import) nas\b", statement)):
             raise NasError(f"{_file(module)} uses {name} of nas, and the file must run without nas")
         other = importlib.import_module(home) if isinstance(thing, type | FunctionType) else module

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from nas.data import open_source
+from nas.data.decoder import Frame, resized
 from nas.errors import NasError, UsageError, plain
 from nas.files import sync_folder
 from nas.records import searches
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4  # difference of a logit; the rounding of single precision is a tenth of it
 RANDOM = 1_000  # random images, if there are no test images
+OTHER_SIZES = ((2.3, 1.4), (0.6, 1.7))  # of the sides: random images, to compare the resize
 VALUES = 2**28  # numbers in all random images, at most
 DRAFT = ".export.part"  # the folder of unchecked files; a killed export leaves it, and the next one replaces it
 
@@ -135,8 +139,9 @@ def export(
     for name, place in places.items():
         if os.path.lexists(place) and not _is_export(place, FORMATS[name]):
             raise UsageError(f"{place} was not written by `nas export`: move it, or write elsewhere with --out")
+    compared = [images, *_of_other_sizes(model)]
     with torch.inference_mode():
-        expected = torch.cat([model.network(batch) for batch in torch.split(images, fresh.BATCH)])
+        expected = [_logits(model, batch) for batch in compared]
     draft = out / DRAFT
     for name, place in places.items():
         begun = time.monotonic()
@@ -153,7 +158,8 @@ def export(
                 shutil.rmtree(draft, ignore_errors=True)
                 draft.mkdir(parents=True)
                 _write(draft / place.name, files)
-            difference = _check(name, draft / place.name, images, expected)
+            count = 1 if name == "onnx" and variant and variant.fixed else len(compared)
+            difference = _check(name, draft / place.name, compared[:count], expected[:count])
             with _disk(place):
                 if place.is_dir():  # a folder cannot replace a folder
                     place.rename(draft / "old")
@@ -165,26 +171,50 @@ def export(
         yield Exported(name, place, size, difference, len(images), time.monotonic() - begun)
 
 
-def _check(name: str, path: Path, images: Tensor, expected: Tensor) -> float:
+def _of_other_sizes(model: Model) -> Iterator[Tensor]:
+    """Random images (1, C, H, W) of other sizes than the network's, if it takes images."""
+    import torch
+
+    channels, *sides = model.description.input_shape
+    for factors in OTHER_SIZES if len(sides) == 2 else ():
+        size = [max(1, round(side * factor)) for side, factor in zip(sides, factors, strict=True)]
+        generator = torch.Generator().manual_seed(0)
+        yield torch.randint(0, 256, (1, channels, *size), dtype=torch.uint8, generator=generator)
+
+
+def _logits(model: Model, images: Tensor) -> Tensor:
+    """The original's logits (N, classes), of images that are resized as `nas predict` does it."""
+    import torch
+
+    shape = model.description.input_shape
+    if images.shape[1:] != shape:
+        channels, height, width = shape
+        frame = Frame(channels, height, width, model.description.fit)
+        images = torch.from_numpy(np.stack([resized(image.numpy(), frame) for image in images]))
+    return torch.cat([model.network(batch) for batch in torch.split(images, fresh.BATCH)])
+
+
+def _check(name: str, path: Path, images: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """The largest difference of a logit between the original and a model that runs in a new process.
 
     Raises:
         NasError: the model does not run, or the difference is too large, or a class differs.
     """
-    import numpy as np
-
     with tempfile.TemporaryDirectory(prefix="nas-export-") as temporary:
-        inputs, outputs = Path(temporary, "images.npy"), Path(temporary, "logits.npy")
-        np.save(inputs, images.numpy())
-        command = [sys.executable, "-BP", str(fresh.__file__), name, str(path), str(inputs), str(outputs)]
+        files = [Path(temporary, f"{number}.npy") for number in range(2 * len(images))]
+        for file, batch in zip(files[::2], images, strict=True):
+            np.save(file, batch.numpy())
+        command = [sys.executable, "-BP", str(fresh.__file__), name, str(path), *map(str, files)]
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
         if done.returncode:
             lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
             raise NasError(f"the {name} model was written, but does not run: {plain(lines[-1])[:200]}")
-        logits = np.load(outputs, allow_pickle=False)
-    original = expected.numpy()
-    if logits.shape != original.shape:
-        raise NasError(f"the {name} model gives logits of {logits.shape}, and the original of {original.shape}")
+        answers = [np.load(file, allow_pickle=False) for file in files[1::2]]
+    for answer, one in zip(answers, expected, strict=True):
+        if answer.shape != one.shape:
+            right = tuple(one.shape)
+            raise NasError(f"the {name} model gives logits of {answer.shape}, and the original of {right}")
+    logits, original = np.concatenate(answers), np.concatenate([one.numpy() for one in expected])
     difference = float(np.abs(logits - original).max())
     different = int((logits.argmax(1) != original.argmax(1)).sum())
     if different or not difference <= TOLERANCE:  # true for NaN, too

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nas.training.network import Network
 
 MARK = "nas export"  # stands in one file of every export and identifies it
-OPSET = 18  # of ONNX: the first that can resize as PIL does, and the lowest that torch writes
+OPSET = 18  # of ONNX: the lowest that torch writes
 IR_VERSION = 8  # of the file: the one of this opset's time, which onnxruntime before 1.18 reads, too
 
 
@@ -40,6 +40,7 @@ class Model(NamedTuple):
             "architecture": self.description.architecture.id,
             "input_shape": list(self.description.input_shape),
             "classes": list(self.description.classes),
+            "framing": self.description.framing,
         }
 
 
@@ -151,7 +152,7 @@ def _example(model: Model) -> tuple[Any, tuple[Any], dict[str, Any] | None]:
         sizes = [sizes[0] + 3, sizes[1] + 5]
         free |= {2: Dim("height", min=1), 3: Dim("width", min=1)}
     images = torch.zeros((2, channels, *sizes), dtype=torch.uint8 if len(sizes) == 2 else torch.float32)
-    return AnySize(model.network).eval(), (images,), {"images": free}
+    return AnySize(model.network, model.description.fit).eval(), (images,), {"images": free}
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Run an exported model in a new process, as another person would: a program that imports nothing of nas.
 
-    python -BP fresh.py FORMAT MODEL IMAGES.npy LOGITS.npy
+    python -BP fresh.py FORMAT MODEL IMAGES.npy LOGITS.npy [IMAGES.npy LOGITS.npy ...]
 
 It reads raw images (N, C, H, W), uint8, and writes the logits (N, classes). Only the format "safetensors" needs
 nas; for the other formats its import is blocked, so that a model that needs nas fails.
@@ -45,9 +45,10 @@ def load_model(form: str, path: Path) -> Model:
         module = import_module("network").load()
     else:
         from nas.training.network import AnySize
-        from nas.winner.best import load_network
+        from nas.winner.best import read_best
 
-        module = AnySize(load_network(path))
+        description, network = read_best(path)
+        module = AnySize(network, description.fit)
 
     def run(images: Any) -> Any:
         with torch.no_grad():
@@ -58,13 +59,14 @@ def load_model(form: str, path: Path) -> Model:
 
 def main() -> None:
     """The program."""
-    form, model, images, logits = sys.argv[1:]
+    form, model, *files = sys.argv[1:]
     if form != "safetensors":
         sys.modules["nas"] = None  # type: ignore[assignment]  # `import nas` fails
     run = load_model(form, Path(model))
-    all_images = np.load(images, mmap_mode="c")
-    batches = range(0, len(all_images), BATCH)
-    np.save(logits, np.concatenate([run(np.array(all_images[start : start + BATCH])) for start in batches]))
+    for images, logits in zip(files[::2], files[1::2], strict=True):
+        all_images = np.load(images, mmap_mode="c")
+        batches = range(0, len(all_images), BATCH)
+        np.save(logits, np.concatenate([run(np.array(all_images[start : start + BATCH])) for start in batches]))
 
 
 if __name__ == "__main__":

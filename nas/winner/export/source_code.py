@@ -45,8 +45,11 @@ def source_code(description: Description, dataset: str) -> str:
         "Path": "from pathlib import Path", "torch": "import torch", "Tensor": "from torch import Tensor",
         "nn": "from torch import nn",
     }  # fmt: skip
+    resize = ""
     if is_image:
-        source.imports["functional"] = "from torch.nn import functional"
+        from nas.training.network import resized
+
+        resize = f"        x = {source.name(resized)}(x, SIZE, {quoted(description.fit)})\n"
     sizes = ["any height", "any width"] if is_image else list(map(str, shape[1:]))
     free = ", ".join([str(shape[0]), *sizes])
     kind = "images" if is_image else "inputs"
@@ -71,7 +74,7 @@ def source_code(description: Description, dataset: str) -> str:
         end=")" if is_chain else "])",
         layers=layers,
         free=free + ", 0 to 255" * is_image,
-        resize='        x = functional.interpolate(x, SIZE, mode="bilinear", antialias=True)\n' * is_image,
+        resize=resize,
         forward=_forward(rows, is_chain),
     )
 

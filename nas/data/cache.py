@@ -1,0 +1,110 @@
+"""Decoded images in the user's cache folder, so that they are decoded once; a search maps them into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from nas.errors import DataError
+from nas.files import write_whole
+
+ABOUT = "about.json"
+VERSION = 1  # of the content of the entries; a change makes all of them anew
+
+
+def cache_folder() -> Path:
+    """The folder of the cache, which may not exist."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("nas") / "images"
+
+
+def key_of(*values: Any) -> str:
+    """A short hash of plain values, for the name of an entry."""
+    return hashlib.sha256(json.dumps([VERSION, *values], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def cached(name: str, build: Callable[[Path], None]) -> Path:
+    """The folder of an entry, which is built if it is not there. Two processes do not build it twice.
+
+    Args:
+        name: of the entry, with a `key_of` everything that its content follows from.
+        build: fills an empty folder.
+
+    Raises:
+        DataError: the cache cannot be written.
+    """
+    place = cache_folder() / name
+    try:
+        if (place / ABOUT).is_file():
+            return place
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{place}.lock"):
+            if not (place / ABOUT).is_file():
+                draft = place.with_name(f"{name}.part")  # of a process that was killed, if it is there
+                for old in (draft, place):
+                    if old.exists():
+                        shutil.rmtree(old)
+                draft.mkdir()
+                try:
+                    build(draft)
+                    draft.rename(place)
+                finally:
+                    shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        advice = "free some space there, or name another folder in XDG_CACHE_HOME"
+        raise DataError(
+            f"the decoded images cannot be written to {cache_folder()} ({error.strerror or error}): {advice}"
+        ) from None
+    return place
+
+
+def make_room(folder: Path, size: int) -> None:
+    """Refuse to fill a disk.
+
+    Raises:
+        OSError: there is not so much space, in bytes.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(f"{size / 2**30:,.1f} GiB are needed, and {free / 2**30:,.1f} GiB are free")
+
+
+def write_about(folder: Path, about: dict[str, Any]) -> None:
+    """Write what is known about an entry; after that, it is complete."""
+    write_whole(folder / ABOUT, json.dumps(about))
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What is known about an entry."""
+    about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    return about
+
+
+def entries() -> Iterator[tuple[Path, dict[str, Any], int]]:
+    """All complete entries: folder, what is known about it, and its bytes."""
+    for file in sorted(cache_folder().glob(f"*/{ABOUT}")):
+        with suppress(OSError, ValueError):
+            yield file.parent, read_about(file.parent), sum(path.stat().st_size for path in file.parent.iterdir())
+
+
+def clear() -> tuple[int, int]:
+    """Remove all entries; returns their number and their bytes. Searches that use them keep what they have mapped.
+
+    Raises:
+        DataError: something cannot be removed.
+    """
+    known = list(entries())
+    try:
+        if cache_folder().exists():
+            shutil.rmtree(cache_folder())
+    except OSError as error:
+        raise DataError(f"{error.filename or cache_folder()} cannot be removed: {error.strerror}") from None
+    return len(known), sum(size for _, _, size in known)
