@@ -30,7 +30,7 @@ from safetensors.torch import save, save_file
 from nas import plugins
 from nas.architecture.architecture import LARGEST_FILE, Architecture
 from nas.architecture.backbones import BACKBONES
-from nas.architecture.known import KNOWN, LECTURE
+from nas.architecture.known import KNOWN, LECTURE, NETWORKS
 from nas.architecture.layers import Conv2d, Dense, Flatten, Layer, Pretrained
 from nas.cli.console import QuietConsole, View
 from nas.cli.main import cli
@@ -76,7 +76,7 @@ def test_settings_that_are_harmless_one_by_one_are_refused_together(
 
 
 def test_every_network_that_somebody_designed_is_within_the_limits() -> None:
-    for architecture in (*KNOWN.values(), *(Architecture((Pretrained(name),)) for name in BACKBONES)):
+    for architecture in (*NETWORKS.values(), *(Architecture((Pretrained(name),)) for name in BACKBONES)):
         assert architecture.table((3, 224, 224), 1000)[-1].shape == (1000,)
 
 
