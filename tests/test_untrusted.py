@@ -38,6 +38,7 @@ from nas.data.dataset import Dataset
 from nas.errors import ArchitectureError, NasError, UsageError, plain, quoted
 from nas.experiment import Experiment
 from nas.objectives import scored
+from nas.spaces.cnn import Cnn
 from nas.strategies.reference import Reference
 from nas.training.network import Network
 from nas.trial import Failure, Job, Trial
@@ -123,7 +124,7 @@ def test_a_file_that_is_no_architecture_is_one_line_for_everyone(
     assert one_line(result.output.strip().splitlines()[-1]).startswith("nas: ")
     if path.exists() or path.is_symlink():
         with pytest.raises(UsageError) as proposed:
-            Reference(Any, winners=tmp_path)  # type: ignore[arg-type]
+            Reference(Cnn(), winners=tmp_path)
         one_line(proposed.value)
 
 

@@ -142,7 +142,8 @@ class Journal(Observer):
     def finished(self, outcome: Outcome) -> None:
         """Keep the winner."""
         content = {
-            **{name: getattr(outcome, name) for name in (*SCORES, *LATER)},
+            **{name: getattr(outcome, name) for name in SCORES},
+            **{name: score for name in LATER if (score := getattr(outcome, name)) is not None},
             "winner": outcome.winner.job.key,
             "finalists": [[trial.job.key for trial in group] for group in outcome.finalists],
             "front": [trial.job.key for trial in outcome.front],

@@ -16,7 +16,9 @@ from nas.strategies.strategy import Strategy
 
 
 class Reference(Strategy):
-    """Proposes known networks, each once: built-in ones, torchvision's, and the user's. The space is not used.
+    """Proposes known networks, each once: built-in ones, torchvision's, and the user's.
+
+    Of the space, only the limits are used.
 
     Args:
         networks: names of built-in networks, separated by commas; "all" (those for the images) or "none".
