@@ -39,7 +39,8 @@ class Header:
     @property
     def counts(self) -> dict[str, tuple[int, int]]:
         """The training and the validation images of each class; empty in the record of an older version."""
-        return {name: (train, validation) for name, (train, validation) in self.dataset.get("counts", {}).items()}
+        counts = self.dataset.get("counts") or {}
+        return {name: (train, validation) for name, (train, validation) in counts.items()}
 
     @property
     def is_unequal(self) -> bool:

@@ -53,7 +53,7 @@ class Recipe:
 
 
 # "lecture": Keras's Adam, batches of 128, plain cross-entropy, unchanged images.
-# "photographs": what is left stays right when it is right, which does not hold for digits.
+# "photographs": what they show stays the same when left and right are exchanged, which a digit does not.
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
     "lecture": Recipe(
