@@ -81,8 +81,8 @@ class View(Observer):
         sizes = f"{data['train']:,} images to train, {data['validation']:,} to validate"
         self.console.print(f"{task}, {data['name']} ({sizes}) → {header.folder}", soft_wrap=True)
         if header.is_unequal:
-            sizes = sorted(((train, plain(name)) for name, (train, _) in header.counts.items()), reverse=True)
-            (most, largest), (least, smallest) = sizes[0], sizes[-1]
+            by_size = sorted(((train, plain(name)) for name, (train, _) in header.counts.items()), reverse=True)
+            (most, largest), (least, smallest) = by_size[0], by_size[-1]
             unequal = f"{most:,} training images of {largest}, {least:,} of {smallest}"
             self.console.print(f"the classes are of unequal size: {unequal}", soft_wrap=True)
         if self.console.color_system:  # a terminal that knows escape codes, and may get them
