@@ -61,6 +61,12 @@ def _objectives(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _fraction(value: float) -> float:
+    if value > 1:
+        raise ValueError("an accuracy is a fraction, at most 1: 98 % is 0.98")
+    return value
+
+
 def _option(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("should be a finite number")
@@ -136,6 +142,9 @@ class Experiment(BaseModel):
     objectives: Annotated[
         tuple[str, ...], Field(min_length=1, max_length=4, strict=False), AfterValidator(_objectives)
     ] = ("-validation_loss",)
+    # The search ends when a candidate has this validation accuracy, and has it again with another seed.
+    target: Annotated[float, Field(gt=0), AfterValidator(_fraction)] | None = None
+    patience: Count | None = None  # the search ends after so many candidates in a row that bring nothing better
     max_parameters: Count | None = None
     max_flops: Count | None = None  # of one forward pass over one image; None: the limit of the space
     batch: Annotated[int, Field(ge=1, le=10_000)] = 8  # candidates that are proposed, and compete, at a time

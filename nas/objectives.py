@@ -16,6 +16,8 @@ from nas.trial import Failure, Trial, checked
 # load: a search with such an objective cannot be repeated exactly.
 METRICS = {
     "validation_accuracy": "fraction of the validation images that are classified correctly",
+    "balanced_accuracy": "mean over the classes of the fraction of their validation images classified correctly",
+    "macro_f1": "mean over the classes of F1, the harmonic mean of precision and recall, on the validation images",
     "validation_loss": "mean cross-entropy on the validation images, in nats",
     "parameters": "number of values that the network learns",
     "flops": "floating-point operations of one forward pass over one image",
@@ -23,7 +25,9 @@ METRICS = {
     "images_per_second": "training images per second, validation left out",
     "latency_ms": "milliseconds for one image in one thread, median, while nothing trains",
 }
-MORE_IS_BETTER = frozenset({"validation_accuracy", "images_per_second"})
+BALANCED = frozenset({"balanced_accuracy", "macro_f1"})  # in these each class counts as much as any other
+FRACTIONS = BALANCED | {"validation_accuracy"}  # of 1
+MORE_IS_BETTER = FRACTIONS | {"images_per_second"}
 SHOWN = ("validation_accuracy", "validation_loss", "parameters")  # the metrics that every trial must have
 SPREAD = 16  # trials of a front that are chosen by hypervolume; the others follow by the first objective
 
@@ -125,12 +129,19 @@ def front(trials: Iterable[Trial]) -> list[Trial]:
     return [trial for trial, level in zip(longest, _ranks(longest), strict=True) if level == 0]
 
 
+def since_better(trials: Sequence[Trial]) -> int:
+    """The number of trials after the last one that joined the Pareto front; an equal one brings nothing better."""
+    best = {(trial.job.epochs, trial.scores) for trial in front(trials)}
+    firsts = {(trial.job.epochs, trial.scores): place for place, trial in reversed([*enumerate(trials, 1)])}
+    return len(trials) - max((firsts[each] for each in best), default=0)
+
+
 def hypervolume(trials: Iterable[Trial], objectives: Sequence[Objective], limits: Limits) -> float:
     """The volume of the objectives' space that the trials dominate, each objective in orders of magnitude.
 
     Along an objective, a trial is ``log10(worst / value)`` orders of magnitude better than the worst value; for an
-    accuracy, the error counts. The worst value is that of a network that guesses, or that has the largest allowed
-    number of parameters or operations (10⁶ and 10⁸ without a limit).
+    accuracy or F1, what is missing to 1 counts. The worst value is that of a network that guesses, or that has the
+    largest allowed number of parameters or operations (10⁶ and 10⁸ without a limit).
     """
     import moocore
     import numpy as np
@@ -153,7 +164,7 @@ def _gains(trial: Trial, objectives: Sequence[Objective], limits: Limits) -> lis
     gains = []
     for objective in objectives:
         value = abs(objective.score(trial))
-        if objective.metric == "validation_accuracy":
+        if objective.metric in FRACTIONS:
             gains.append(math.log10((1 - 1 / limits.classes) / max(1 - value, 1e-5)))
         elif objective.metric == "images_per_second":
             gains.append(math.log10(max(value, 1.0)))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from nas.architecture.architecture import Limits
 from nas.errors import ArchitectureError
 from nas.evaluation.evaluator import Evaluator
 from nas.evaluation.halving import in_order
+from nas.objectives import since_better
 from nas.records.observer import Observer
 from nas.spaces.space import SearchSpace
 from nas.strategies.checked import CheckedStrategy
@@ -18,17 +19,20 @@ from nas.strategies.strategy import Strategy
 from nas.trial import Job, Trial, job_seed
 
 MAX_STALE = 5  # batches without a new network within the limits, after which the search ends
+AGAIN = -1  # of `job_seed`: a candidate that has the target is trained once more
 
 
 @dataclass
 class Budget:
-    """How many candidates may be tried, and until when.
+    """How many candidates may be tried, until when, and what is enough.
 
     The size of a batch does not depend on the number of workers, which must not change the result.
     """
 
     trials: int | None = None  # the number of candidates; None for no limit
     until: float | None = None  # the time (`time.monotonic`) at which the search ends; None for no limit
+    target: float | None = None  # the validation accuracy that is enough; None for no limit
+    patience: int | None = None  # candidates in a row that bring nothing better; None for no limit
     batch: int = 8  # candidates
     known: Mapping[int, int] = field(default_factory=dict)  # of a resumed search: the sizes of earlier batches
     _batches: int = field(default=0, init=False)
@@ -39,6 +43,11 @@ class Budget:
     def deadline(self) -> float | None:
         """The time until which the strategy may think about the present batch; None if the batch is known."""
         return None if self._is_known else self.until
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether an earlier process has gone on after the present batch."""
+        return self._batches <= max(self.known, default=-1)
 
     @property
     def _is_known(self) -> bool:
@@ -111,7 +120,24 @@ class Search:
                     f"the search ends after {len(history)} candidates"
                 )
                 break
+            if not self.budget.is_replaying and (reason := self._is_enough(history, trials)):
+                self.observer.ended(f"{reason}: the search ends after {len(history)} candidates")
+                break
         return history
+
+    def _is_enough(self, history: Sequence[Trial], batch: Sequence[Trial]) -> str:
+        """Why the search should end after a batch; empty if it should not. It follows from the trials alone."""
+        target, patience = self.budget.target, self.budget.patience
+        full = [trial for trial in batch if trial.failure is None and trial.job.epochs == self.epochs]
+        best = max(full, key=_accuracy, default=None)
+        if target is not None and best is not None and _accuracy(best) >= target:  # which may be luck
+            again = replace(best.job, seed=job_seed(self.seed, best.id, AGAIN))
+            for trial in self.evaluator.evaluate([again]):
+                if trial.failure is None and _accuracy(trial) >= target:
+                    return f"{best.id} has the target of {target:g}, also with another seed"
+        if patience is not None and since_better(history) >= patience:
+            return f"{patience} candidates in a row have brought nothing better"
+        return ""
 
     def _evaluate(self, jobs: Sequence[Job]) -> list[Trial]:
         """Train the jobs within the limits; returns the trials of all jobs, in their order."""
@@ -127,3 +153,7 @@ class Search:
             trials.append(trial)
             self.observer.told(trial)
         return in_order(jobs, trials)
+
+
+def _accuracy(trial: Trial) -> float:
+    return trial.metrics["validation_accuracy"]

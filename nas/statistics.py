@@ -1,4 +1,6 @@
-"""Means, standard deviations, the confidence interval of an accuracy, and a test of two networks' difference."""
+"""Means, standard deviations, scores of classifiers, the confidence interval of an accuracy, and a test of two
+networks' difference.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,27 @@ def deviation(values: Sequence[float]) -> float:
         return 0.0
     average = mean(values)
     return float((sum((value - average) ** 2 for value in values) / (len(values) - 1)) ** 0.5)
+
+
+def balanced_accuracy(right: Sequence[float], images: Sequence[float]) -> float:
+    """The mean over the classes of the fraction of their images that are classified right.
+
+    Args:
+        right: the number of images of each class that are classified right.
+        images: the number of images of each class, none of them 0.
+    """
+    return mean([found / count for found, count in zip(right, images, strict=True)])
+
+
+def macro_f1(right: Sequence[float], answers: Sequence[float], images: Sequence[float]) -> float:
+    """The mean over the classes of F1, the harmonic mean of precision and recall (van Rijsbergen, 1979).
+
+    Args:
+        right: the number of images of each class that are classified right.
+        answers: how often each class was answered.
+        images: the number of images of each class, none of them 0.
+    """
+    return mean([2 * f / (a + count) for f, a, count in zip(right, answers, images, strict=True)])
 
 
 def interval(accuracy: float, images: int) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from nas.training.trainer import initial_network, train
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:Synchronization debug mode")]
 
 RECIPE = Recipe(batch_size=16, shift=1)
+CHANGES = {"flip": 0.5, "rotation": 10.0, "scale": 0.1, "brightness": 0.2, "erasing": 0.2, "mixup": 0.2}
 NET = Architecture((Conv2d(4, 3, activation="relu"), MaxPool(2), BatchNorm(), Flatten(), Dropout(0.2)))
 OTHERS = [
     Architecture((Conv2d(3, 3, activation="relu", batch_norm=True), GlobalAveragePool())),
@@ -55,6 +56,15 @@ def test_every_way_to_train_gives_the_same(
             with torch.no_grad():
                 right = network(blobs.validation.images.cuda()).argmax(1).cpu() == blobs.validation.labels
             assert right.double().mean().item() == pytest.approx(trial.metrics["validation_accuracy"])
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_augmented_images_are_those_of_a_cpu(blobs: Dataset, size: int) -> None:
+    recipe = replace(RECIPE, **CHANGES)  # type: ignore[arg-type]
+    alone = {one.key: train(one, blobs, recipe)[0].metrics["validation_loss"] for one in JOBS[:3]}
+    trials = [trial for trial, _ in Group(blobs, recipe, "cuda", size).train(JOBS[:3])]
+    losses = {trial.job.key: trial.metrics["validation_loss"] for trial in trials}
+    assert losses == pytest.approx(alone, rel=2e-2)
 
 
 def test_through_a_worker(blobs: Dataset, alone: dict[str, float]) -> None:

@@ -24,7 +24,8 @@ from nas.training.stepper import Stepper
 from nas.training.trainer import initial_network, train
 from nas.trial import Job, Trial
 
-RECIPE = Recipe(batch_size=16, shift=1)
+CHANGES = {"flip": 0.5, "rotation": 10.0, "scale": 0.1, "brightness": 0.2, "erasing": 0.2, "mixup": 0.2}
+RECIPE = Recipe(batch_size=16, shift=1, **CHANGES)  # type: ignore[arg-type]
 NET = Architecture((Conv2d(4, 3, activation="relu"), MaxPool(2), BatchNorm(), Flatten(), Dropout(0.2)))
 OTHERS = [Architecture((Conv2d(n, 3, activation="relu", batch_norm=True), GlobalAveragePool())) for n in (2, 3)]
 JOBS = [*(job(NET, 1.5, seed) for seed in range(5)), *(job(net, 1.5, 7) for net in OTHERS), job(NET, 2, 9)]

@@ -25,7 +25,7 @@ from nas.data.mnist5k import Mnist5k
 from nas.experiment import Experiment
 from nas.records.journal import FILE
 from nas.records.record import read
-from nas.training.network import right_and_loss
+from nas.training.network import answers_and_loss
 from nas.winner.best import load_network
 
 
@@ -60,7 +60,8 @@ def test_what_is_handed_over_has_the_score_that_was_reported(result: dict[str, o
     best = Path(str(result["search"])) / "best"
     network = load_network(best)
     test = open_source("mnist-5k").load_test()
-    right, loss = right_and_loss(network, test.images, test.labels)
+    answers, loss = answers_and_loss(network, test.images, test.labels)
+    right = answers == test.labels
     winner = result["winner"]
     assert isinstance(winner, dict)
     assert right.double().mean().item() == pytest.approx(winner["test_accuracy"])

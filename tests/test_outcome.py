@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ from nas.errors import NasError
 from nas.evaluation.cached import CachedEvaluator
 from nas.objectives import Objective, best_seed, scored
 from nas.records.journal import Journal
-from nas.report.summary import verdict
+from nas.records.record import read
+from nas.report.summary import Summary, verdict
 from nas.run.selection import Plan, best_trials, plan, retrain
 from nas.statistics import difference_by_chance, interval
 from nas.training.network import Network
@@ -143,12 +145,47 @@ def test_a_difference_by_chance_is_mcnemars() -> None:
 
 
 def test_networks_are_compared_image_by_image() -> None:
-    first, second = torch.tensor([True, True, True, False]), torch.tensor([True, False, False, True])
-    one = Result(first, 0.1).compared_with(Result(second, 0.2), "second", trial(NETS[0], 1, 0.1))
+    labels = torch.tensor([0, 0, 0, 1])
+    first, second = (
+        Result(labels, torch.tensor([0, 0, 0, 0]), 0.1),
+        Result(labels, torch.tensor([0, 1, 1, 1]), 0.2),
+    )
+    one = first.compared_with(second, "second", trial(NETS[0], 1, 0.1))
+    assert first.balanced() == pytest.approx((1 / 2, 3 / 7))
+    assert second.balanced() == pytest.approx(((1 / 3 + 1) / 2, (2 / 4 + 2 / 4) / 2))
+    assert first.share_of(0) == 0.75
     assert (one.accuracy, one.only_winner, one.only_other) == (0.5, 2, 1)
     assert "may be chance" in verdict(one)
     assert "the winner is worse" in verdict(replace(one, only_winner=1, only_other=20))
     assert "the winner is better, by more than chance" in verdict(replace(one, only_winner=20, only_other=1))
+
+
+def test_a_winner_that_is_not_better_than_the_most_frequent_class_is_called_so() -> None:
+    outcome = read(Path(__file__).parent / "fixtures" / "journal-2.jsonl")[0].result()
+    assert outcome is not None
+    assert outcome.test_largest is None  # an older version wrote it
+    before = Summary.of(outcome)
+    counts = {"rose": [90, 9], "daisy": [10, 1]}
+    header = replace(outcome.header, dataset={**outcome.header.dataset, "counts": counts})
+
+    def last(accuracy: float, balanced: float, f1: float = 0.5) -> str:
+        scores: dict[str, Any] = {
+            "test_accuracy": accuracy,
+            "test_balanced_accuracy": balanced,
+            "test_macro_f1": f1,
+        }
+        made = Summary.of(replace(outcome, header=header, test_images=100, test_largest=0.9, **scores))
+        assert ("balanced accuracy, test", f"{100 * balanced:.2f} %") in {row[:2] for row in made.rows}
+        return " ".join(made.comparisons[len(before.comparisons) :])
+
+    always = "always answering 'rose', the most frequent class, which is right for 90.00 % of"
+    assert last(0.99, 0.98) == ""
+    assert (
+        last(0.92, 0.7) == f"On the test images it is better than {always} them, but the difference may be chance."
+    )
+    assert last(0.9, 0.5) == f"It is not better than {always} the test images: it has learned nothing of use."
+    assert "its balanced accuracy is 85.00 %, and that of such an answer 50.00 %" in last(0.85, 0.85)
+    assert "balanced" not in " ".join(row.label for row in before.rows)
 
 
 def test_the_winner_has_the_best_mean_not_the_best_seed() -> None:

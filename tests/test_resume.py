@@ -6,11 +6,12 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -54,16 +55,21 @@ class Mortal(Journal):
 
 
 def run(
-    path: Path, make: Callable[[], Strategy], trials: int, lives: int = 10**9, **how: bool
+    path: Path,
+    make: Callable[[], Strategy],
+    trials: int,
+    lives: int = 10**9,
+    enough: Mapping[str, Any] = MappingProxyType({}),
+    **how: bool,
 ) -> tuple[list[Trial], int]:
-    """A search over a journal; its trials, and how many trainings were done."""
+    """A search over a journal, with other settings of its budget; its trials, and how many trainings were done."""
     evaluator = Instant()
     with Mortal(path, begun=0.0) as journal:
         journal.begin({"config": {"trials": trials}}, **how)
         journal.lives = lives
         wrapped = SuccessiveHalving(CachedEvaluator(evaluator, journal, LOSS))
         known = dict(journal.record.asked)
-        budget = Budget(trials, known={number: one.wanted for number, one in known.items()})
+        budget = Budget(trials, known={number: one.wanted for number, one in known.items()}, **enough)
         strategy = ReplayedStrategy(make, known, trusting=how.get("forced", False))
         history = Search(strategy, wrapped, budget, epochs=1.0, observer=journal).run()
         assert [one.trial.id for one in journal.record.told] == [one.id for one in told_order(history, journal)]
@@ -100,6 +106,26 @@ def test_a_search_killed_after_any_line_ends_as_if_it_had_not_been(
         again, rest = run(path, make, 44)
         assert again == whole
         assert before + rest == trainings
+
+
+@pytest.mark.parametrize("enough", [{"patience": 10}, {"target": 0.955}], ids=["patience", "target"])
+def test_a_search_that_has_enough_ends_at_the_same_moment(tmp_path: Path, enough: dict[str, Any]) -> None:
+    def make() -> Strategy:
+        return Evolve(SPACE, objectives=LOSS, seed=1)
+
+    whole, trainings = run(mkdir(tmp_path / "whole") / FILE, make, 400, enough=enough)
+    assert 8 < len(whole) < 400
+    total = len(list(lines(tmp_path / "whole" / FILE)))
+    for lives in (total // 3, total - 3, total - 2):
+        path = mkdir(tmp_path / str(lives)) / FILE
+        with pytest.raises(Killed):
+            run(path, make, 400, lives, enough)
+        before = len(read(path)[0].trials)
+        again, rest = run(path, make, 400, enough=enough)
+        assert again == whole
+        assert before + rest == trainings
+    assert run(tmp_path / "whole" / FILE, make, len(whole) + 8)[0][: len(whole)] == whole  # without it, it goes on
+    assert len(run(tmp_path / "whole" / FILE, make, 400, enough=enough)[0]) >= len(whole) + 8  # never back
 
 
 def mkdir(path: Path) -> Path:

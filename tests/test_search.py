@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from nas.architecture.layers import Dense, Flatten
 from nas.errors import JournalError, PluginError, StorageError, UsageError
 from nas.evaluation.cached import CachedEvaluator
 from nas.evaluation.halving import SuccessiveHalving
-from nas.objectives import Objective, scored
+from nas.objectives import Objective, scored, since_better
 from nas.records.journal import Journal
+from nas.records.observer import Observer
 from nas.records.record import line_of, read
 from nas.search import MAX_STALE, Budget, Search
 from nas.spaces.cnn import Cnn
@@ -230,6 +232,67 @@ def test_a_strategy_that_only_repeats_itself_comes_to_an_end() -> None:
     assert len(search(Parrot(), trials=None)) == 8 * (1 + MAX_STALE)
 
 
+class Known(Instant):
+    """The accuracy of a candidate follows from its number of dense units, and from its seed."""
+
+    def __init__(self, *accuracies: float, again: float = 1.0) -> None:
+        super().__init__()
+        self.accuracies, self.again = accuracies, again
+
+    def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+        for one in jobs:
+            self.jobs.append(one)
+            units = one.candidate.architecture.layers[1].units  # type: ignore[attr-defined]
+            first = one.seed == job_seed(0, one.candidate.architecture.id)
+            accuracy = self.accuracies[units - 1] if first else self.again
+            made = finished(one, 1 - accuracy)
+            yield scored(replace(made, metrics={**made.metrics, "validation_accuracy": accuracy}), LOSS)
+
+
+def each_alone(evaluator: Known, **enough: float) -> tuple[int, list[str]]:
+    """A search with batches of one candidate: how many there were, and what the user was told at the end."""
+    told: list[str] = []
+
+    class Listening(Observer):
+        def ended(self, reason: str) -> None:
+            told.append(reason)
+
+    nets = [[Architecture((Flatten(), Dense(n)))] for n in range(1, len(evaluator.accuracies) + 1)]
+    budget = Budget(**enough)  # type: ignore[arg-type]
+    history = Search(Fixed(*nets), evaluator, budget, epochs=1.0, observer=Listening()).run()
+    return len(history), told
+
+
+def test_a_search_ends_when_nothing_gets_better() -> None:
+    accuracies = (0.5, 0.4, 0.6, 0.6, 0.1, 0.6, 0.9)
+    assert each_alone(Known(*accuracies), patience=4) == (7, [])
+    reason = "3 candidates in a row have brought nothing better: the search ends after 6 candidates"
+    assert each_alone(Known(*accuracies), patience=3) == (6, [reason])  # an equal one is not better
+
+
+def test_a_search_with_two_objectives_goes_on_while_its_front_grows() -> None:
+    def trial(n: int, loss: float, parameters: float, epochs: float = 1.0) -> Trial:
+        made = finished(job(Architecture((Flatten(), Dense(n))), epochs), loss)
+        objectives = (*LOSS, Objective("parameters", -1))
+        return scored(replace(made, metrics={**made.metrics, "parameters": parameters}), objectives)
+
+    trials = [trial(1, 0.3, 100), trial(2, 0.5, 50), trial(3, 0.4, 200), trial(4, 0.1, 10, epochs=0.25)]
+    assert [since_better(trials[:count]) for count in range(5)] == [0, 0, 0, 1, 2]
+    assert since_better([*trials, Trial.failed(job(LECTURE), "crash", ""), trial(5, 0.9, 20)]) == 0
+
+
+def test_a_target_counts_only_if_another_seed_has_it_too() -> None:
+    evaluator = Known(0.5, 0.97, 0.981, 0.99, 0.5)
+    count, [reason] = each_alone(evaluator, target=0.98)
+    assert count == 3
+    assert "has the target of 0.98, also with another seed: the search ends after 3 candidates" in reason
+    assert len(evaluator.jobs) == 4
+    assert evaluator.jobs[2].candidate == evaluator.jobs[3].candidate
+    lucky = Known(0.5, 0.97, 0.981, 0.99, 0.5, again=0.979)
+    assert each_alone(lucky, target=0.98) == (5, [])
+    assert len(lucky.jobs) == 7
+
+
 # --- seeds and objectives
 
 
@@ -390,6 +453,7 @@ from conftest import *
 from nas.architecture.known import LECTURE
 from nas.errors import StorageError
 from nas.records.journal import Journal
+from nas.records.observer import Observer
 from nas.records.record import line_of, read
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))

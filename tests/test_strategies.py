@@ -61,6 +61,22 @@ def test_reference_proposes_every_known_network_once_and_then_ends() -> None:
     assert strategy.ask(4) == []
 
 
+def test_reference_has_more_networks_for_photographs() -> None:
+    def proposed(*shape: int) -> dict[str, Architecture]:
+        strategy = Reference(Cnn().within(Limits(shape)))
+        return {one.origin: one.architecture for one in strategy.ask(100)}
+
+    names = [*KNOWN, "resnet20", "small-mobilenet", "small-convnext"]
+    for side in (32, 96):
+        assert list(proposed(3, side, side)) == names
+    for shape in ((1, 32, 32), (3, 28, 28)):
+        assert list(proposed(*shape)) == list(KNOWN)
+    # Published: 269,722 parameters with the shortcuts of option A, and 41 · 10⁶ multiplications.
+    resnet20 = proposed(3, 32, 32)["resnet20"]
+    assert resnet20.parameters((3, 32, 32), 10) == 269_722 + 2_752
+    assert resnet20.flops((3, 32, 32), 10) == pytest.approx(2 * 41e6, rel=0.01)
+
+
 def test_reference_takes_names_files_and_the_winners_of_earlier_searches(tmp_path: Path) -> None:
     mine = Architecture((Conv2d(4, 3), Flatten()))
     (tmp_path / "mine.json").write_text(mine.to_json())

@@ -16,8 +16,9 @@ from nas.architecture.layers import BatchNorm, Cell, Conv2d, Dropout, Flatten, M
 from nas.data.dataset import Dataset
 from nas.errors import ArchitectureError, UsageError
 from nas.training import noise
-from nas.training.batches import Epoch, draw_epochs, plan, shifted
-from nas.training.network import Network, right_and_loss
+from nas.training.augmentation import shifted
+from nas.training.batches import Epoch, draw_epochs, plan
+from nas.training.network import Network, answers_and_loss
 from nas.training.recipe import RECIPES, Recipe, recipe_of
 from nas.training.trainer import train
 
@@ -30,7 +31,8 @@ def test_a_network_learns(blobs: Dataset) -> None:
     assert trial.metrics["validation_accuracy"] > 0.95
     assert [point["epoch"] for point in trial.curve] == [1, 2, 3, 4, 5, 6]
     assert trial.curve[-1]["train_loss"] < trial.curve[0]["train_loss"]
-    right, loss = right_and_loss(network, blobs.validation.images, blobs.validation.labels)
+    answers, loss = answers_and_loss(network, blobs.validation.images, blobs.validation.labels)
+    right = answers == blobs.validation.labels
     assert right.double().mean().item() == trial.metrics["validation_accuracy"]
     assert loss == trial.metrics["validation_loss"]
     assert trial.metrics["parameters"] == sum(p.numel() for p in network.parameters())
@@ -61,7 +63,7 @@ def test_bfloat16_trains_what_it_makes_faster_and_measures_in_float32(blobs: Dat
     trial, network = train(job(NET, 6), blobs, mixed)
     assert trial.metrics["validation_accuracy"] > 0.95
     assert trial.metrics["validation_loss"] != train(job(NET, 6), blobs, RECIPE)[0].metrics["validation_loss"]
-    _, loss = right_and_loss(network, blobs.validation.images, blobs.validation.labels)
+    _, loss = answers_and_loss(network, blobs.validation.images, blobs.validation.labels)
     assert trial.metrics["validation_loss"] == loss
     for net in separable:
         [one, other] = (train(job(net, 0.25), blobs, recipe)[0] for recipe in (mixed, RECIPE))
@@ -170,7 +172,7 @@ def test_the_lecture_s_recipe_is_the_lecture_s() -> None:
     recipe = recipe_of("lecture")
     assert (recipe.optimiser, recipe.batch_size, recipe.label_smoothing, recipe.shift) == ("adam", 128, 0.0, 0)
     assert recipe.rate(0.0) == recipe.rate(0.9) == 1e-3
-    assert set(RECIPES) == {"default", "lecture"}
+    assert set(RECIPES) == {"default", "lecture", "photographs"}
     with pytest.raises(UsageError, match="there is no recipe 'lectur'; did you mean 'lecture'"):
         recipe_of("lectur")
 

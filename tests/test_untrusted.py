@@ -30,7 +30,7 @@ from safetensors.torch import save, save_file
 from nas import plugins
 from nas.architecture.architecture import LARGEST_FILE, Architecture
 from nas.architecture.backbones import BACKBONES
-from nas.architecture.known import KNOWN, LECTURE
+from nas.architecture.known import KNOWN, LECTURE, NETWORKS
 from nas.architecture.layers import Conv2d, Dense, Flatten, Layer, Pretrained
 from nas.cli.console import QuietConsole, View
 from nas.cli.main import cli
@@ -38,6 +38,7 @@ from nas.data.dataset import Dataset
 from nas.errors import ArchitectureError, NasError, UsageError, plain, quoted
 from nas.experiment import Experiment
 from nas.objectives import scored
+from nas.spaces.cnn import Cnn
 from nas.strategies.reference import Reference
 from nas.training.network import Network
 from nas.trial import Failure, Job, Trial
@@ -76,7 +77,7 @@ def test_settings_that_are_harmless_one_by_one_are_refused_together(
 
 
 def test_every_network_that_somebody_designed_is_within_the_limits() -> None:
-    for architecture in (*KNOWN.values(), *(Architecture((Pretrained(name),)) for name in BACKBONES)):
+    for architecture in (*NETWORKS.values(), *(Architecture((Pretrained(name),)) for name in BACKBONES)):
         assert architecture.table((3, 224, 224), 1000)[-1].shape == (1000,)
 
 
@@ -123,7 +124,7 @@ def test_a_file_that_is_no_architecture_is_one_line_for_everyone(
     assert one_line(result.output.strip().splitlines()[-1]).startswith("nas: ")
     if path.exists() or path.is_symlink():
         with pytest.raises(UsageError) as proposed:
-            Reference(Any, winners=tmp_path)  # type: ignore[arg-type]
+            Reference(Cnn(), winners=tmp_path)
         one_line(proposed.value)
 
 

@@ -1,14 +1,17 @@
 """Well-known networks, built from the layers of this package.
 
-The last three are scaled down for small images: they have fewer maps than in their papers, and batch normalisation
-throughout, which only the residual network had in its paper.
+Those of `KNOWN` from `ALL_CNN` on are scaled down for small images: they have fewer maps than in their papers, and
+batch normalisation throughout, which only the residual network had in its paper. Those of `PHOTOGRAPHS` can be
+trained from scratch on a few thousand photographs of 32 to 96 pixels.
 """
 
 from __future__ import annotations
 
 from nas.architecture.architecture import Architecture, Limits
-from nas.architecture.layers.convolution import Conv2d, ResidualBlock
+from nas.architecture.layer import Layer
+from nas.architecture.layers.convolution import Conv2d, ResidualBlock, SeparableConv2d
 from nas.architecture.layers.dense import Dense, Dropout
+from nas.architecture.layers.merge import Add
 from nas.architecture.layers.pooling import AveragePool, Flatten, GlobalAveragePool, MaxPool
 
 LECTURE = Architecture(
@@ -65,6 +68,61 @@ SMALL_RESNET = Architecture(
 learning, 2016: that of CIFAR-10 with n = 1)."""
 
 
+RESNET20 = Architecture(
+    (
+        _conv(16), *[ResidualBlock(16)] * 3, ResidualBlock(32, stride=2), *[ResidualBlock(32)] * 2,
+        ResidualBlock(64, stride=2), *[ResidualBlock(64)] * 2, GlobalAveragePool(),
+    )
+)  # fmt: skip
+"""ResNet-20 (He et al., Deep residual learning, 2016: that of CIFAR-10 with n = 3). Where the shape changes, the
+shortcut is projected (option B in the paper), which has 2,752 parameters more than option A."""
+
+
+def _with_shortcuts(stem: Layer, blocks: list[tuple[list[Layer], bool]]) -> Architecture:
+    """A network of blocks, each of which is added to its input if it is marked."""
+    layers = [stem]
+    for block, is_added in blocks:
+        before = len(layers)
+        layers += block
+        layers += [Add(inputs=(before, len(layers)))] * is_added
+    return Architecture((*layers, GlobalAveragePool()))
+
+
+def _inverted(channels: int, filters: int, stride: int = 1) -> tuple[list[Layer], bool]:
+    wide = Conv2d(4 * channels, 1, activation="relu", batch_norm=True)
+    narrow = SeparableConv2d(filters, 3, stride, padding="same", batch_norm=True)
+    return [wide, narrow], stride == 1 and channels == filters
+
+
+SMALL_MOBILENET = _with_shortcuts(
+    _conv(16),
+    [
+        _inverted(16, 24, 2), _inverted(24, 24), _inverted(24, 40, 2), _inverted(40, 40),
+        _inverted(40, 80, 2), _inverted(80, 80),
+    ],
+)  # fmt: skip
+"""Inverted residuals with linear bottlenecks, four times wider inside (Sandler et al., MobileNetV2, 2018: there
+six times). Nothing stands between the depthwise convolution and the next; there an activation does."""
+
+
+def _next(channels: int) -> tuple[list[Layer], bool]:
+    wide = SeparableConv2d(4 * channels, 7, padding="same", activation="gelu", batch_norm=True)
+    return [wide, Conv2d(channels, 1)], True
+
+
+def _down(channels: int) -> tuple[list[Layer], bool]:
+    return [Conv2d(channels, 2, 2, batch_norm=True)], False
+
+
+SMALL_CONVNEXT = _with_shortcuts(
+    Conv2d(24, 2, 2, batch_norm=True),
+    [_next(24), _next(24), _down(48), _next(48), _next(48), _down(96), _next(96), _next(96)],
+)
+"""Depthwise convolutions of 7×7, then two of 1×1 with GELU between them; patches at the start and between the
+stages (Liu et al., A ConvNet for the 2020s, 2022). The first patches are of 2×2 (there 4×4), and the wide maps are
+normalised over the batch (there the narrow ones before them, over the channels)."""
+
+
 def lecture_parameters(limits: Limits) -> int | None:
     """The number of parameters of the lecture's network on such images; None if it does not fit them."""
     fits = Limits(limits.input_shape, limits.classes).allow(LECTURE)
@@ -79,3 +137,13 @@ KNOWN = {
     "small-vgg": SMALL_VGG,
     "small-resnet": SMALL_RESNET,
 }
+
+PHOTOGRAPHS = {"resnet20": RESNET20, "small-mobilenet": SMALL_MOBILENET, "small-convnext": SMALL_CONVNEXT}
+NETWORKS = KNOWN | PHOTOGRAPHS
+
+
+def fitting(limits: Limits) -> list[str]:
+    """The names of the networks for such images: `PHOTOGRAPHS` are for colour images of 32 pixels and more."""
+    channels, *sizes = limits.input_shape
+    is_photograph = channels == 3 and len(sizes) == 2 and min(sizes) >= 32
+    return [*KNOWN, *(PHOTOGRAPHS if is_photograph else ())]

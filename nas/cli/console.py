@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.errors import plain, unprintable
-from nas.objectives import rank
+from nas.objectives import FRACTIONS, rank
 from nas.records.observer import Observer
 from nas.records.outcome import Header, Outcome
 from nas.records.searches import resume_command
@@ -90,6 +90,11 @@ class View(Observer):
             self.phase, task = "training", f"training {config['network']}"
         sizes = f"{data['train']:,} images to train, {data['validation']:,} to validate"
         self.console.print(f"{task}, {data['name']} ({sizes}) → {header.folder}", soft_wrap=True)
+        if header.is_unequal:
+            by_size = sorted(((train, plain(name)) for name, (train, _) in header.counts.items()), reverse=True)
+            (most, largest), (least, smallest) = by_size[0], by_size[-1]
+            unequal = f"{most:,} training images of {largest}, {least:,} of {smallest}"
+            self.console.print(f"the classes are of unequal size: {unequal}", soft_wrap=True)
         if self.console.color_system:  # a terminal that knows escape codes, and may get them
             self._start_live()
 
@@ -118,6 +123,10 @@ class View(Observer):
             self.console.print(f"{self.clock:>6}  {describe(trial)}", soft_wrap=True)
         if self.best is not None:
             self.best_scores.append(self.best.scores[0])
+
+    def ended(self, reason: str) -> None:
+        """Print why the search ends."""
+        self.console.print(f"{self.clock:>6}  {plain(reason)}", soft_wrap=True)
 
     def selecting(self, jobs: int, epochs: float) -> None:
         """Show that the final selection begins."""
@@ -263,7 +272,7 @@ def _values(trial: Trial, metrics: Iterable[str]) -> list[str]:
 
 def number(metric: str, value: float) -> str:
     """The value of a metric as text."""
-    if metric == "validation_accuracy":
+    if metric in FRACTIONS:
         return percent(value)
     return f"{value:,.0f}" if metric in ("parameters", "flops", "images_per_second") else f"{value:.4g}"
 

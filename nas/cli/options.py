@@ -90,8 +90,12 @@ def training_options(command: Command) -> Command:
             "Length of a full training in epochs, which are passes over the training images; may be a fraction. "
             "Default: enough epochs for 14,000 images, at least 1."),
         click.option("--recipe", metavar="NAME", help=
-            "How networks are trained: default (AdamW, one-cycle learning rate, batches of 64 images) or lecture "
-            "(Adam, constant learning rate, batches of 128 images). Default: default."),
+            "How networks are trained: default (AdamW, one-cycle learning rate, batches of 64 images), "
+            "photographs (the same, but images are also mirrored at random) or lecture (Adam, constant learning "
+            "rate, batches of 128 images). Default: default."),
+        click.option("--class-weights", metavar="NAME", help=
+            "Whether all classes count the same in the training loss, whatever their sizes: balanced or none. "
+            "Default: auto, which is balanced if the first objective is balanced_accuracy or macro_f1."),
         click.option("--precision", metavar="NAME", help=
             "Number format of the training: float32, tf32 or bfloat16. Default: auto, which is bfloat16 if the "
             "device has units for it, otherwise float32."),
@@ -115,10 +119,11 @@ def training_options(command: Command) -> Command:
     return reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
-def given(**values: Any) -> dict[str, Any]:
-    """The options that were set; ``--size`` is an option of the data set."""
-    if (size := values.pop("size", None)) is not None:
-        values["options"] = {**values.get("options", {}), "dataset.size": size}
+def given(*, size: int | None = None, class_weights: str | None = None, **values: Any) -> dict[str, Any]:
+    """The options that were set, as settings of `Experiment`."""
+    parts = {"dataset.size": size, "recipe.class_weights": class_weights}
+    if set_here := {name: value for name, value in parts.items() if value is not None}:
+        values["options"] = {**values.get("options", {}), **set_here}
     return {name: value for name, value in values.items() if value not in (None, (), {})}
 
 

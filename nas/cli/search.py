@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 @click.option("--objective", "objectives", metavar="METRIC", multiple=True, help=
     "Metric that should be large, or with a minus sign before it, small. If the option is repeated, the search "
     "keeps a Pareto front, and the first metric chooses the winner. Default: -validation_loss.")
+@click.option("--target", metavar="X", callback=number, help=
+    "Validation accuracy, such as 0.98, at which the search ends: a candidate that has it is trained again with "
+    "another seed, and must have it again. Default: none.")
+@click.option("--patience", metavar="N", callback=number, help=
+    "Number of candidates in a row that bring nothing better, after which the search ends. Default: no limit.")
 @click.option("--max-parameters", metavar="N", callback=number, help=
     "Largest number of parameters that a candidate may have. Default: no limit.")
 @click.option("--max-flops", metavar="N", callback=number, help=
@@ -72,6 +77,10 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, **values: A
     "Number of candidates in all, including the earlier ones. Default: as before.")
 @click.option("--time-limit", metavar="TIME", help=
     "Time for the whole search, such as 1h30m, including the time that it has taken. Default: as before.")
+@click.option("--target", metavar="X", callback=number, help=
+    "Validation accuracy at which the search ends. Default: as before.")
+@click.option("--patience", metavar="N", callback=number, help=
+    "Number of candidates that bring nothing better, after which the search ends. Default: as before.")
 @click.option("--workers", metavar="N", callback=number, help=
     "Number of processes that train side by side. Default: as before.")
 @click.option("--data-dir", metavar="FOLDER", type=FOLDER, help=
@@ -107,7 +116,8 @@ def train(network: str, out: Path | None, as_json: bool, **values: Any) -> None:
 
     \b
     NETWORK is one of:
-      a known network      lecture, lenet5, mlp, all-cnn, small-vgg, small-resnet
+      a known network      lecture, lenet5, mlp, all-cnn, small-vgg, small-resnet,
+                           resnet20, small-mobilenet, small-convnext
       a torchvision model  resnet18 and others, with their ImageNet weights
       the id of a network  as in `nas show`, or its first digits, or SEARCH/ID
       a search             its folder or its name under runs/, for its winner
@@ -142,6 +152,8 @@ def _scores(outcome: Outcome) -> dict[str, Any]:
         "validation_accuracy_sd": outcome.spread,
         "test_accuracy": outcome.test_accuracy,
         "test_interval": outcome.test_interval,
+        "test_balanced_accuracy": outcome.test_balanced_accuracy,
+        "test_macro_f1": outcome.test_macro_f1,
     }
 
 

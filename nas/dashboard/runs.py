@@ -16,6 +16,7 @@ from nas.dashboard.registry import unregister
 from nas.dashboard.store import client_of, probe, reason_of, sqlite_file
 from nas.errors import ArchitectureError, NasError, masked
 from nas.records.outcome import Header, Outcome
+from nas.records.record import LATER
 from nas.report.drawing import network_svg
 from nas.report.summary import Summary, compact, layer_rows, markdown_table, percent
 from nas.trial import REDUCTION, Trial
@@ -53,6 +54,7 @@ def search_scores(outcome: Outcome) -> dict[str, float]:
         "test_accuracy_high": high,
         "test_loss": outcome.test_loss,
         "selection_bias": outcome.selection_bias,
+        **{name: score for name in LATER if (score := getattr(outcome, name)) is not None},
     }
 
 

@@ -23,7 +23,18 @@ from nas.errors import JournalError, NasError, StorageError
 from nas.files import write_whole
 from nas.records.observer import Observer
 from nas.records.outcome import Outcome
-from nas.records.record import SCORES, VERSION, WRONG, Record, entry_of, line_of, lines, read, told_entry
+from nas.records.record import (
+    LATER,
+    SCORES,
+    VERSION,
+    WRONG,
+    Record,
+    entry_of,
+    line_of,
+    lines,
+    read,
+    told_entry,
+)
 from nas.spaces.space import Candidate
 from nas.trial import Job, Trial
 
@@ -132,6 +143,7 @@ class Journal(Observer):
         """Keep the winner."""
         content = {
             **{name: getattr(outcome, name) for name in SCORES},
+            **{name: score for name in LATER if (score := getattr(outcome, name)) is not None},
             "winner": outcome.winner.job.key,
             "finalists": [[trial.job.key for trial in group] for group in outcome.finalists],
             "front": [trial.job.key for trial in outcome.front],

@@ -41,6 +41,9 @@ class Observer:
     def told(self, trial: Trial) -> None:
         """A candidate is finished; the strategy gets this trial."""
 
+    def ended(self, reason: str) -> None:
+        """The search ends before its budget is spent, because it has its target, or nothing gets better."""
+
     def selecting(self, jobs: int, epochs: float) -> None:
         """The search is over: the finalists are trained again, ``jobs`` trainings of ``epochs`` each."""
 
@@ -92,6 +95,7 @@ class Observers(Observer):
     asked = _each(Observer.asked)
     trained = _each(Observer.trained)
     told = _each(Observer.told)
+    ended = _each(Observer.ended)
     selecting = _each(Observer.selecting)
     finished = _each(Observer.finished)
     failed = _each(Observer.failed)

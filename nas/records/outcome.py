@@ -15,6 +15,8 @@ from nas.trial import Trial
 # Stands in the record before the name of a class, where a strategy, space, data set or evaluator was given as a
 # Python object. No file holds the object: the search goes on only with the same one.
 GIVEN = "object:"
+# Classes are of unequal size if the largest has so many times the training images of the smallest (mnist: 1.24).
+UNEQUAL = 1.5
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Header:
 
     folder: Path
     config: Mapping[str, Any]  # the resolved configuration: plain scalars, lists and one table of options
-    dataset: Mapping[str, Any]  # name, fingerprint, train and validation (numbers of images)
+    # Name, fingerprint, train and validation (numbers of images); counts: of each class, both of these numbers.
+    dataset: Mapping[str, Any]
     limits: Limits
     objectives: tuple[Objective, ...]
     note: str = ""  # a remark for the user, for example that mnist is not available and mnist-5k is used
@@ -32,6 +35,18 @@ class Header:
     def name(self) -> str:
         """The search's name: that of its folder."""
         return self.folder.name
+
+    @property
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """The training and the validation images of each class; empty in the record of an older version."""
+        counts = self.dataset.get("counts") or {}
+        return {name: (train, validation) for name, (train, validation) in counts.items()}
+
+    @property
+    def is_unequal(self) -> bool:
+        """Whether the classes are of unequal size."""
+        sizes = [train for train, _ in self.counts.values()]
+        return max(sizes, default=0) >= UNEQUAL * min(sizes, default=1)
 
     @property
     def recipe(self) -> str:
@@ -92,6 +107,10 @@ class Outcome:
     test_images: int
     weights: Path  # best/weights.safetensors
     opened: int = 1  # how often the test images were opened: again for a search that was given more budget
+    # None in the record of an older version.
+    test_balanced_accuracy: float | None = None
+    test_macro_f1: float | None = None
+    test_largest: float | None = None  # the share of the test images of the class that has most training images
     compared: tuple[Comparison, ...] = ()  # made after the winner was chosen: nothing was chosen by it
 
     @property

@@ -43,6 +43,7 @@ SECTIONS = {"config", "dataset", "limits", "plugins", "versions"}
 LOST = 1_000  # batches that may be missing from a repaired journal
 KINDS = ("header", "session", "asked", "trial", "told", "retold", "searched", "outcome", "ended")
 SCORES = ("trials", "failed", "seconds", "test_accuracy", "test_loss", "test_images")  # of an outcome
+LATER = ("test_balanced_accuracy", "test_macro_f1", "test_largest")  # scores that older journals lack
 # Raised by an entry that is not as this module writes it; a `NasError` by a network in it that cannot exist.
 WRONG = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, NasError)
 
@@ -107,6 +108,9 @@ class Record:
             note, data = str(about["note"]), dict(about["dataset"])
             for size in ("train", "validation"):
                 checks.whole(data[size], size, 2**40)
+            for counts in checks.named(data.get("counts") or {}, "counts").values():
+                for size, count in zip(("train", "validation"), counts, strict=True):
+                    checks.whole(count, size, 2**40)
             checks.named(config.get("options") or {}, "options")
             return Header(self.path.parent, config, data, Limits(**limits), objectives, note)
         except (KeyError, TypeError, ValueError, AttributeError, NasError) as error:
@@ -122,6 +126,7 @@ class Record:
             return None
         header, outcome = self.header, self.outcome
         told = {entry.trial.job.key: scored(entry.trial, header.objectives) for entry in self.told}
+        later: dict[str, Any] = {name: outcome.get(name) for name in LATER}
         try:
             groups = [
                 [scored(self.trials[key], header.objectives) for key in group] for group in outcome["finalists"]
@@ -136,6 +141,7 @@ class Record:
                 compared=tuple(map(self._comparison, outcome["compared"])),
                 weights=self.path.parent / "best" / "weights.safetensors",
                 **{name: outcome[name] for name in SCORES},
+                **later,
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise JournalError(f"{self.path}: its outcome names a missing training ({error!r:.100})") from None
@@ -188,6 +194,7 @@ class Record:
                 self.plan["lecture"] = bool(content["lecture"])
             case "outcome":
                 checks.numbers({name: content[name] for name in SCORES}, "outcome")
+                checks.numbers({name: content[name] for name in LATER if name in content}, "outcome")
                 _within(content["test_accuracy"], "test_accuracy", 1.0)
                 checks.whole(content["test_images"] - 1, "test_images", 2**31)
                 self.outcome = {**content, "at": self.at}

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from nas.architecture.architecture import Architecture
 from nas.architecture.backbones import BACKBONES
-from nas.architecture.known import KNOWN
+from nas.architecture.known import NETWORKS
 from nas.architecture.layers import Pretrained
 from nas.errors import JournalError, NasError, UsageError, plain, quoted, unknown
 from nas.records.journal import FILE, LOCK, is_running, locked
@@ -36,7 +36,8 @@ HEADER = 1_000  # bytes of the first line of a journal, at most
 OURS = re.compile(r"best|retrained|search\.toml|left-out\.csv|journal\.jsonl(\.damaged-\d+)?|\.lock|\..*\.part")
 # What may change between two sessions of a search without changing what it finds.
 FREE = frozenset(
-    {"trials", "time_limit", "workers", "mlflow", "mlflow_experiment", "mlflow_parent", "data_dir", "plugins"}
+    {"trials", "time_limit", "target", "patience", "workers", "data_dir", "plugins"}
+    | {"mlflow", "mlflow_experiment", "mlflow_parent"}
 )
 
 
@@ -94,8 +95,8 @@ def any_network(text: str) -> tuple[str, Architecture]:
             of any search under runs/, its first four digits or more, or SEARCH/ID; or the path of an
             architecture.json.
     """
-    if text in KNOWN:
-        return text, KNOWN[text]
+    if text in NETWORKS:
+        return text, NETWORKS[text]
     if text in BACKBONES:
         return text, Architecture((Pretrained(text),))
     path = Path(text)
@@ -107,7 +108,9 @@ def any_network(text: str) -> tuple[str, Architecture]:
     if re.fullmatch("[0-9a-f]{4,12}", digits):
         return _network(within, digits)
     if not os.path.lexists(text):
-        raise UsageError(f"{unknown('network', text, (*KNOWN, *BACKBONES))}, nor a search or a file of that name")
+        raise UsageError(
+            f"{unknown('network', text, (*NETWORKS, *BACKBONES))}, nor a search or a file of that name"
+        )
     return plain(path.stem), Architecture.read(path)
 
 

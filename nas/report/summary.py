@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import show
 from nas.errors import plain
-from nas.objectives import rank
+from nas.objectives import BALANCED, rank
 from nas.records.outcome import COMPARED_WITH, Comparison, Outcome
 from nas.statistics import CONFIDENCE, deviation, mean
 from nas.trial import Trial
@@ -48,7 +48,7 @@ class Summary:
             sentence += f"{outcome.parameters:,} parameters. It"
         right = f"{percent(outcome.test_accuracy)} of the {outcome.test_images:,} test images"
         trials = effort(outcome.trials, outcome.failed, outcome.seconds)
-        comparisons = tuple(map(_compared, outcome.compared))
+        comparisons = (*map(_compared, outcome.compared), *_beside_the_largest(outcome))
         return cls(f"{sentence} classifies {right} correctly.", tuple(_rows(outcome)), comparisons, trials)
 
     def markdown(self) -> str:
@@ -72,6 +72,9 @@ def _rows(outcome: Outcome) -> Iterable[Row]:
     yield Row("test accuracy", percent(outcome.test_accuracy), f"{outcome.test_images:,} images, {opened}", True)
     yield Row("its 95 % interval", f"{100 * low:.2f} to {100 * high:.2f} %", "Wilson")
     yield Row("test loss", f"{outcome.test_loss:.4f} nats")
+    if outcome.test_balanced_accuracy is not None and outcome.test_macro_f1 is not None and _is_unequal(outcome):
+        yield Row("balanced accuracy, test", percent(outcome.test_balanced_accuracy), "the mean of all classes")
+        yield Row("macro F1, test", percent(outcome.test_macro_f1), "the mean of all classes")
     if is_search:
         yield Row("selection bias", f"{100 * outcome.selection_bias:+.2f} points", "search minus test accuracy")
     lecture = lecture_parameters(outcome.header.limits)
@@ -85,6 +88,31 @@ def _compared(comparison: Comparison) -> str:
         f"accuracy of {percent(comparison.accuracy)}: {verdict(comparison)}. Only the winner classifies "
         f"{comparison.only_winner:,} images correctly, only the other network {comparison.only_other:,}."
     )
+
+
+def _is_unequal(outcome: Outcome) -> bool:
+    """Whether the accuracy says too little, because of the sizes of the classes or of the objectives."""
+    return outcome.header.is_unequal or any(each.metric in BALANCED for each in outcome.header.objectives)
+
+
+def _beside_the_largest(outcome: Outcome) -> Iterator[str]:
+    """A sentence, if the winner is not better than always answering the class with the most training images."""
+    largest, balanced = outcome.test_largest, outcome.test_balanced_accuracy
+    counts, low = outcome.header.counts, outcome.test_interval[0]
+    if largest is None or balanced is None or not counts or low > largest:
+        return
+    name = plain(max(counts, key=lambda name: counts[name][0]))
+    always = f"always answering {name!r}, the most frequent class, which is right for {percent(largest)}"
+    if outcome.test_accuracy > largest:
+        yield f"On the test images it is better than {always} of them, but the difference may be chance."
+    elif balanced > 1 / len(counts):
+        yield (
+            f"On the test images it is not right more often than {always} of them. But it knows the other "
+            f"classes, too: its balanced accuracy is {percent(balanced)}, and that of such an answer "
+            f"{percent(1 / len(counts))}."
+        )
+    else:
+        yield f"It is not better than {always} of the test images: it has learned nothing of use."
 
 
 def verdict(comparison: Comparison) -> str:

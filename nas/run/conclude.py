@@ -50,6 +50,7 @@ def conclude(
         except (ValueError, NasError) as error:  # its weights are damaged
             run.observer.warned(f"the winner is not compared with {COMPARED_WITH[what]}: {error}")
     tested, *rest = open_test(source, run.resolved.data, [network, *others.values()])
+    balanced, f1 = tested.balanced()
     outcome = Outcome(
         header=run.header,
         trials=len(history),
@@ -60,7 +61,10 @@ def conclude(
         finalists=tuple(finalists),
         test_accuracy=tested.accuracy,
         test_loss=tested.loss,
-        test_images=len(tested.right),
+        test_images=len(tested.labels),
+        test_balanced_accuracy=balanced,
+        test_macro_f1=f1,
+        test_largest=tested.share_of(int(run.resolved.data.train.labels.bincount().argmax())),
         front=tuple(front(history)),
         opened=run.record.outcomes + 1,
         compared=tuple(tested.compared_with(o, what, beside[what]) for what, o in zip(others, rest, strict=True)),

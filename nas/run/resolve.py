@@ -24,7 +24,7 @@ from nas.data.plugin import FRAMINGS
 from nas.errors import OptionError, PluginError, UsageError, quoted
 from nas.evaluation.local import machine, spawn
 from nas.experiment import Experiment
-from nas.objectives import Objective
+from nas.objectives import BALANCED, Objective
 from nas.records.outcome import GIVEN
 from nas.spaces.space import SearchSpace
 from nas.strategies.strategy import Strategy
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 # The settings that only a search has, and the prefixes of the options that a training of one network may have.
 SEARCH_ONLY = frozenset(
-    {"strategy", "space", "trials", "time_limit", "objectives", "max_parameters", "max_flops", "batch", "rungs"}
+    {"strategy", "space", "trials", "time_limit", "objectives", "target", "patience"}
+    | {"max_parameters", "max_flops", "batch", "rungs"}
 )
 TRAINING_OPTIONS = ("dataset.", "evaluator.")
 # The arguments that the constructor of an evaluator may ask for.
@@ -96,7 +97,10 @@ class Resolved:
         config = {**self.experiment.model_dump(mode="json"), **self.training}
         if self.training:
             config = {name: value for name, value in config.items() if name not in SEARCH_ONLY}
-        sizes = {"train": len(self.data.train), "validation": len(self.data.validation)}
+        splits = {"train": self.data.train, "validation": self.data.validation}
+        sizes: dict[str, Any] = {name: len(split) for name, split in splits.items()}
+        counts = zip(*(split.labels.bincount().tolist() for split in splits.values()), strict=True)
+        sizes["counts"] = {name: list(both) for name, both in zip(self.data.classes, counts, strict=True)}
         return {
             "config": {**config, "objectives": list(self.experiment.objectives)},
             "dataset": {"name": self.source.name, "fingerprint": self.data.fingerprint, **sizes},
@@ -160,6 +164,9 @@ def resolve(
     if not training:
         limits = replace(limits, max_parameters=experiment.max_parameters, max_flops=experiment.max_flops)
     recipe = replace(recipe_of(experiment.recipe), precision=_precision(experiment.precision, device))
+    if recipe.class_weights == "auto":
+        is_balanced = not training and objectives[0].metric in BALANCED
+        recipe = replace(recipe, class_weights="balanced" if is_balanced else "none")
     epochs = experiment.epochs or float(max(1, IMAGES_PER_TRAINING // len(data.train)))
     decided: dict[str, Any] = {"epochs": epochs, "device": device, "precision": recipe.precision}
     if not experiment.dataset.startswith(GIVEN):

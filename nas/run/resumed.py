@@ -14,6 +14,7 @@ from nas.dashboard.store import sqlite_file, store_of
 from nas.dashboard.thread import sync
 from nas.errors import JournalError, NasError, UsageError
 from nas.experiment import Experiment
+from nas.objectives import Objective, scored, since_better
 from nas.records import searches
 from nas.records.journal import FILE, Journal
 from nas.records.observer import Observer, Observers, PythonWarnings
@@ -22,6 +23,10 @@ from nas.records.record import Record
 from nas.run import time_limit
 from nas.run.recording import Start
 from nas.run.runs import find_winner
+from nas.search import AGAIN
+from nas.trial import job_seed
+
+BUDGET = ("trials", "time_limit", "target", "patience")  # the settings of which a finished search may get more
 
 
 def resume(
@@ -59,11 +64,8 @@ def resume(
         if config is not None and "precision" not in config:
             raise JournalError(f"{folder.name} was made by an unreleased version of nas: start the search again")
         experiment = Experiment.read(folder / searches.TOML, **changes)
-        budget = (experiment.trials, experiment.time_limit)
-        more = record.plan is not None and budget != (
-            (config or {}).get("trials"),
-            (config or {}).get("time_limit"),
-        )
+        before = [(config or {}).get(name) for name in BUDGET]
+        more = record.plan is not None and before != [getattr(experiment, name) for name in BUDGET]
         _check_budget(experiment, record, more=more)
         if not more and (known := record.result()) is not None:
             observer = Observers(observers)
@@ -107,9 +109,29 @@ def _check_budget(experiment: Experiment, record: Record, *, more: bool) -> None
         raise UsageError(f"it has {told} trials already: --trials {experiment.trials} would be fewer")
     if experiment.trials == told and more:  # its test images would be opened for nothing
         raise UsageError(f"it has all of its {told} trials: give it more with --trials, too")
+    if more:
+        _check_enough(experiment, record)
     if limit is not None and (record.plan is None or more):
         if record.seconds >= limit:
             raise UsageError(
                 f"it has taken {record.seconds:.0f} s of its {limit:g} s: give it more time with --time-limit"
             )
         time_limit.check(experiment, record.seconds, trained=bool(record.trials))
+
+
+def _check_enough(experiment: Experiment, record: Record) -> None:
+    """Refuse to go on with a search that has its target, or that has found nothing better for too long."""
+    before, patience, target = record.about.get("config", {}), experiment.patience, experiment.target
+    if patience is not None and patience == before.get("patience"):
+        objectives = [Objective.parse(text) for text in experiment.objectives]
+        told = {entry.trial.id: scored(entry.trial, objectives) for entry in record.told}  # as they finished
+        ids = [new.architecture.id for _, batch in sorted(record.asked.items()) for new in batch.candidates]
+        if since_better([told[one] for one in ids if one in told]) >= patience:
+            raise UsageError(
+                f"it ended after {patience} candidates that brought nothing better: give it more with --patience"
+            )
+    if target is not None and target == before.get("target"):
+        for trial in record.trials.values():
+            is_again = trial.job.seed == job_seed(experiment.seed, trial.id, AGAIN)
+            if is_again and trial.metrics.get("validation_accuracy", 0.0) >= target:
+                raise UsageError(f"it has its target of {target:g}: give it a higher one with --target, too")

@@ -97,7 +97,9 @@ def _explore(run: Run) -> list[Trial]:
         return Search(
             ReplayedStrategy(resolved.make_strategy, record.asked, trusting=record.forced),
             SuccessiveHalving(evaluator, rungs=experiment.rungs),
-            Budget(experiment.trials, until, experiment.batch, sizes),
+            Budget(
+                experiment.trials, until, experiment.target, experiment.patience, experiment.batch, known=sizes
+            ),
             resolved.epochs,
             experiment.seed,
             resolved.limits,

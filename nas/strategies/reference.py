@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nas.architecture.architecture import Architecture
 from nas.architecture.backbones import BACKBONES, FAMILIES
-from nas.architecture.known import KNOWN
+from nas.architecture.known import NETWORKS, fitting
 from nas.architecture.layers import Pretrained
 from nas.errors import ArchitectureError, UsageError, plain, unknown
 from nas.objectives import Objective
@@ -16,10 +16,12 @@ from nas.strategies.strategy import Strategy
 
 
 class Reference(Strategy):
-    """Proposes known networks, each once: built-in ones, torchvision's, and the user's. The space is not used.
+    """Proposes known networks, each once: built-in ones, torchvision's, and the user's.
+
+    Of the space, only the limits are used.
 
     Args:
-        networks: names of built-in networks, separated by commas; "all" or "none".
+        networks: names of built-in networks, separated by commas; "all" (those for the images) or "none".
         torchvision: names of torchvision's classification models, separated by commas; "all" (the smallest of
             each family) or "none".
         pretrained: whether torchvision's models start from their ImageNet weights.
@@ -42,8 +44,8 @@ class Reference(Strategy):
         winners: Path | None = None,
     ) -> None:
         super().__init__(space, objectives=objectives, seed=seed)
-        known = _named("network", networks, KNOWN, KNOWN)
-        candidates = [Candidate(KNOWN[name], origin=name) for name in known]
+        known = _named("network", networks, fitting(space.limits), NETWORKS)
+        candidates = [Candidate(NETWORKS[name], origin=name) for name in known]
         for name in _named("torchvision model", torchvision, FAMILIES.values(), BACKBONES):
             backbone = Pretrained(name, weights=pretrained, frozen=frozen)
             candidates.append(Candidate(Architecture((backbone,)), origin=name))

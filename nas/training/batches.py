@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from nas.training import noise
+from nas.training.augmentation import CHANCES, SHARE
 from nas.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ class Resident:
         if device.startswith("cuda"):  # Triton starts its kernels on the current device, not on the tensors'
             torch.cuda.set_device(torch.empty(0, device=device).device)
         self.images, self.labels = dataset.train.images.to(device), dataset.train.labels.to(device)
+        # (classes,): with these weights all classes count the same, and the mean image counts 1 (King and Zeng,
+        # Logistic regression in rare events data, 2001).
+        sizes = dataset.train.labels.bincount(minlength=len(dataset.classes))
+        self.class_weights = (len(dataset.train) / (len(sizes) * sizes.float())).to(device)
         self.validation = dataset.validation.images.to(device), dataset.validation.labels.to(device)
 
 
@@ -34,6 +39,7 @@ class Batch:
 
     picked: Tensor  # (B,) int64: the positions of the images in the data set
     offsets: Tensor  # (B, 2) int64: the row and the column where each image is cut out, see `shifted`
+    chances: Tensor  # (B, CHANCES) float32: decide the other changes, see `augmented`; (B, 0) if there are none
     keys: Tensor  # (dropout layers,) int64: the masks follow from them, see `nas.training.noise`
     rate: Tensor  # (1,): the learning rate
 
@@ -54,11 +60,13 @@ class Epoch(Batch):
     def to(self, device: str) -> Epoch:
         """The epoch on a device, except for the fields that the CPU reads: the rate, and without CUDA the keys."""
         if not device.startswith("cuda"):
-            return replace(self, picked=self.picked.to(device), offsets=self.offsets.to(device))
-        pinned = (tensor.pin_memory() for tensor in (self.picked, self.offsets, self.keys))
+            return replace(
+                self, **{name: getattr(self, name).to(device) for name in ("picked", "offsets", "chances")}
+            )
+        pinned = (tensor.pin_memory() for tensor in (self.picked, self.offsets, self.chances, self.keys))
         # From pinned memory, the GPU copies while the CPU goes on.
-        picked, offsets, keys = (tensor.to(device, non_blocking=True) for tensor in pinned)
-        return Epoch(picked, offsets, keys, self.rate)
+        picked, offsets, chances, keys = (tensor.to(device, non_blocking=True) for tensor in pinned)
+        return Epoch(picked, offsets, chances, keys, self.rate)
 
 
 def draw_epochs(seed: int, epochs: float, images: int, dropouts: int, recipe: Recipe) -> Iterator[Epoch]:
@@ -72,11 +80,16 @@ def draw_epochs(seed: int, epochs: float, images: int, dropouts: int, recipe: Re
     for steps in lengths:
         picked = torch.randperm(images, generator=generator)[: steps * size]
         offsets = torch.randint(0, 2 * recipe.shift + 1, (steps * size, 2), generator=generator)
+        chances = torch.rand(steps * size, CHANCES * recipe.takes_chances, generator=generator)
+        if recipe.mixup:
+            shares = np.random.default_rng([seed, before]).beta(recipe.mixup, recipe.mixup, steps * size)
+            chances[:, SHARE] = torch.from_numpy(shares)
         layers = torch.arange(before * dropouts, (before + steps) * dropouts)
         rates = [[recipe.rate((before + step) / sum(lengths))] for step in range(steps)]
         yield Epoch(
             picked.view(steps, size),
             offsets.view(steps, size, 2),
+            chances.view(steps, size, chances.shape[1]),
             noise.keys(seed, layers).view(steps, dropouts),
             torch.tensor(rates, dtype=torch.float64),
         )
@@ -93,18 +106,3 @@ def plan(epochs: float, images: int, batch_size: int) -> list[int]:
     if rest > 1e-9 or not steps:
         steps.append(min(max(1, round(rest * images / batch_size)), images // batch_size))
     return steps
-
-
-def shifted(images: Tensor, offsets: Tensor, pixels: int) -> Tensor:
-    """Images (N, C, H, W), each moved up or down and left or right by up to ``pixels``; black moves in.
-
-    ``offsets`` (N, 2), from 0 to 2 · ``pixels``, are the row and the column at which each new image begins in the
-    old image with a black margin of ``pixels``.
-    """
-    if pixels == 0:
-        return images
-    height, width = images.shape[2:]
-    padded = functional.pad(images, (pixels,) * 4)
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, 2·pixels + 1, 2·pixels + 1, H, W), a view
-    down, right = offsets.unbind(1)
-    return windows[torch.arange(len(images), device=images.device), :, down, right]

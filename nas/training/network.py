@@ -144,22 +144,22 @@ def resized(images: Tensor, size: Sequence[int], fit: str) -> Tensor:
     return images
 
 
-def right_and_loss(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, float]:
-    """Which images a network classifies right, (N,) bool, and the mean cross-entropy in nats."""
-    right, loss = measured(network, images, labels, batch)
-    return right, loss.item() / len(labels)
+def answers_and_loss(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, float]:
+    """The classes that a network answers, (N,) int64, and the mean cross-entropy in nats."""
+    answers, loss = measured(network, images, labels, batch)
+    return answers, loss.item() / len(labels)
 
 
 def measured(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, Tensor]:
-    """Like `right_and_loss`, but the results stay on the device, and the cross-entropy () is summed."""
+    """Like `answers_and_loss`, but the results stay on the device, and the cross-entropy () is summed."""
     was_training = network.training
     network.eval()
-    right, loss = [], network.mean.new_zeros(())
+    answers, loss = [], network.mean.new_zeros(())
     with torch.inference_mode():
         for part, truth in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
             logits = network(part)
-            right.append(logits.argmax(1) == truth)
+            answers.append(logits.argmax(1))
             # With one more dimension: without it, the last digits of the loss differ.
             loss += functional.cross_entropy(logits[:, :, None], truth[:, None], reduction="none").sum(0)[0]
     network.train(was_training)
-    return torch.cat(right), loss
+    return torch.cat(answers), loss

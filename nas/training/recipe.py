@@ -26,8 +26,24 @@ class Recipe:
     weight_decay: float = 1e-2  # of weights, not of biases and normalisation
     label_smoothing: float = 0.05
     shift: int = 2  # pixels: each image is moved at random by up to this distance, horizontally and vertically
+    flip: float = 0.0  # the probability that an image is mirrored, left to right
+    rotation: float = 0.0  # degrees: each image is turned at random by up to this angle, either way
+    scale: float = 0.0  # each image is zoomed at random by a factor between 1 / (1 + scale) and 1 + scale
+    brightness: float = 0.0  # the values are multiplied by a random number within 1 ± brightness
+    colour: float = 0.0  # the differences from grey are multiplied by a random number within 1 ± colour
+    erasing: float = 0.0  # the side of a square that is painted over, as a fraction of the image's shorter side
+    mixup: float = 0.0  # the parameter of the beta distribution of the shares of two images in their mixture
+    # "balanced": in the loss all classes count the same, whatever their sizes; "auto": a search decides by its
+    # first objective, otherwise as "none".
+    class_weights: Literal["auto", "balanced", "none"] = "auto"
     batch_size: int = 64
     precision: Precision = "float32"  # of convolutions and linear maps
+
+    @property
+    def takes_chances(self) -> bool:
+        """Whether images are changed in another way than by a shift: see `nas.training.augmentation`."""
+        changes = (self.flip, self.rotation, self.scale, self.brightness, self.colour, self.erasing, self.mixup)
+        return any(changes)
 
     def rate(self, progress: float) -> float:
         """The learning rate after a fraction ``progress`` of all steps (Smith, Super-convergence, 2018)."""
@@ -37,11 +53,13 @@ class Recipe:
 
 
 # "lecture": Keras's Adam, batches of 128, plain cross-entropy, unchanged images.
+# "photographs": what they show stays the same when left and right are exchanged, which a digit does not.
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
     "lecture": Recipe(
         "adam", 1e-3, schedule="constant", weight_decay=0.0, label_smoothing=0.0, shift=0, batch_size=128
     ),
+    "photographs": Recipe(shift=4, flip=0.5),
 }
 
 # The smallest and the largest value of a number, both included.
@@ -53,6 +71,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "weight_decay": (0.0, 100.0),
     "label_smoothing": (0.0, 1.0 - TINY),
     "shift": (0, 1_000),
+    "flip": (0.0, 1.0),
+    "rotation": (0.0, 180.0),
+    "scale": (0.0, 10.0),
+    "brightness": (0.0, 1.0),
+    "colour": (0.0, 1.0),
+    "erasing": (0.0, 1.0),
+    "mixup": (0.0, 100.0),
     "batch_size": (1, 1_000_000),
 }
 LIMITS = {TINY: "above 0", 1.0 - TINY: "below 1"}  # how a message names these two values

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nas.training.batches import Batch, Epoch, Resident, shifted
+from nas.training.augmentation import SHARE, augmented
+from nas.training.batches import Batch, Epoch, Resident
 from nas.training.network import Network, measured
 from nas.training.recipe import Recipe
 
@@ -29,8 +30,9 @@ class Stepper:
         self.network, self.data, self.recipe = network, data, recipe
         self.optimiser = optimiser(network, recipe, capturable=capturable)
         self.loss = network.mean.new_zeros(())  # summed over the steps of an epoch
-        self.right = torch.zeros_like(self.loss)  # the number of validation images that are classified right
         self.validation_loss = torch.zeros_like(self.loss)  # summed over the validation images
+        # Of each class: the number of validation images that are classified right, and how often it is answered.
+        self.counts = self.loss.new_zeros(2, len(data.dataset.classes))
         self._epoch: Epoch | None = None
         # On a CPU depthwise convolutions are slower in bfloat16 (0.86 × with kernels of 5×5, mobilenets 0.4 ×).
         is_slower = data.device == "cpu" and network.has_depthwise
@@ -50,36 +52,50 @@ class Stepper:
 
     def learn(self, batch: Batch) -> None:
         """Learn from a batch: forward, backward, and a step of the optimiser."""
-        images = shifted(self.data.images[batch.picked], batch.offsets, self.recipe.shift)
+        images, offsets, chances = self.data.images[batch.picked], batch.offsets, batch.chances
+        images = augmented(images, offsets, chances, self.recipe, self.network.mean)
         labels = self.data.labels[batch.picked]
         self.network.use_keys(batch.keys)
         with torch.autocast(torch.device(self.data.device).type, dtype=torch.bfloat16, enabled=self._is_mixed):
             logits = self.network(images)
-        smoothing = self.recipe.label_smoothing
         logits = logits.to(self.loss.dtype)  # in bfloat16 the loss would have two digits
-        loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none").mean()
+        loss = self._losses(logits, labels)
+        if self.recipe.mixup:  # the loss of a mixture is the mixture of both losses (Zhang et al., mixup, 2018)
+            share = chances[:, SHARE]
+            loss = share * loss + (1 - share) * self._losses(logits, labels.roll(1))
+        loss = loss.mean()
         set_rate(self.optimiser, batch.rate)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.loss += loss.detach()
 
+    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each image, (N,)."""
+        smoothing = self.recipe.label_smoothing
+        losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return losses * self.data.class_weights[labels] if self.recipe.class_weights == "balanced" else losses
+
     def validate(self) -> None:
         """Measure on the validation images, in float32 (on a GPU that trains in bfloat16, in TF32)."""
-        right, loss = measured(self.network, *self.data.validation, MEASURED[self.data.device != "cpu"])
-        self.right.copy_(right.sum())
+        images, labels = self.data.validation
+        answers, loss = measured(self.network, images, labels, MEASURED[self.data.device != "cpu"])
+        right = (answers == labels).to(self.counts.dtype)
+        self.counts.zero_()  # whole numbers, so that the order in which a GPU adds them does not matter
+        self.counts[0].scatter_add_(0, labels, right)
+        self.counts[1].scatter_add_(0, answers, torch.ones_like(right))
         self.validation_loss.copy_(loss)
 
     def results(self) -> Tensor:
-        """The results that `read` returns, (3,), on the device."""
-        return torch.stack([self.loss, self.right, self.validation_loss])
+        """The results that `read` returns, (2 + 2 · classes,), on the device."""
+        return torch.cat([self.loss[None], self.validation_loss[None], self.counts.flatten()])
 
     def is_done(self) -> bool:
         """Whether `read` returns without waiting. This class does not know, so that `read` may wait."""
         return True
 
     def read(self) -> list[float]:
-        """The summed training loss, the number of validation images classified right, and their summed loss.
+        """The summed training loss, the summed validation loss, and ``counts``, row by row.
 
         This is the only time in an epoch when the CPU waits for the device.
         """

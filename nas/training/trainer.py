@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nas.statistics import balanced_accuracy, macro_f1
 from nas.training.backbone import adopt, imagenet
 from nas.training.batches import Resident, draw_epochs
 from nas.training.network import Network
@@ -68,6 +69,8 @@ class Training:
     def __init__(self, job: Job, stepper: Stepper) -> None:
         self.job, self.stepper = job, stepper
         self._curve: list[dict[str, float]] = []
+        self._balanced: dict[str, float] = {}
+        self._images_of_class: list[int] = stepper.data.dataset.validation.labels.bincount().tolist()
         self._failure = ""
         self._images = 0
         self._validating = 0.0
@@ -91,7 +94,8 @@ class Training:
             stepper.validate()
             while not stepper.is_done():
                 yield False
-            loss, right, validation_loss = stepper.read()
+            loss, validation_loss, *counts = stepper.read()
+            right, answers = counts[: len(counts) // 2], counts[len(counts) // 2 :]
             self._seconds = time.perf_counter() - self._start
             if data.device == "cpu":  # on a GPU the steps before it are not finished when it begins
                 self._validating += time.perf_counter() - before
@@ -99,12 +103,16 @@ class Training:
             if not math.isfinite(loss):
                 self._failure = f"the training loss is {loss} after {end:g} epochs"
                 return
-            images = len(data.validation[1])
+            images = sum(self._images_of_class)
+            self._balanced = {
+                "balanced_accuracy": balanced_accuracy(right, self._images_of_class),
+                "macro_f1": macro_f1(right, answers, self._images_of_class),
+            }
             point = {
                 "epoch": end,
                 "train_loss": loss / count,
                 "validation_loss": validation_loss / images,
-                "validation_accuracy": right / images,
+                "validation_accuracy": sum(right) / images,
                 "seconds": self._seconds,
             }
             self._curve.append(point)
@@ -113,12 +121,11 @@ class Training:
 
     def _only_guesses(self, point: dict[str, float]) -> bool:
         """Whether the network was no better than guessing, during a whole epoch and at its end."""
-        dataset = self.stepper.data.dataset
-        labels = dataset.validation.labels
-        share = labels.bincount().max().item() / len(labels)  # of the largest class
-        by_chance = share + 2 * math.sqrt(share * (1 - share) / len(labels))
+        images = sum(self._images_of_class)
+        share = max(self._images_of_class) / images
+        by_chance = share + 2 * math.sqrt(share * (1 - share) / images)
         loss = min(point["train_loss"], point["validation_loss"])
-        return loss > math.log(len(dataset.classes)) and point["validation_accuracy"] < by_chance
+        return loss > math.log(len(self._images_of_class)) and point["validation_accuracy"] < by_chance
 
     def result(self) -> Trained:
         """The trial and the trained network."""
@@ -140,6 +147,7 @@ class Training:
         last = self._curve[-1]
         return {
             "validation_accuracy": last["validation_accuracy"],
+            **self._balanced,
             "validation_loss": last["validation_loss"],
             "parameters": float(sum(row.parameters for row in rows)),
             "flops": float(sum(row.flops for row in rows)),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nas import plugins
 from nas.records.outcome import Comparison
+from nas.statistics import balanced_accuracy, macro_f1
 from nas.trial import Trial
 
 if TYPE_CHECKING:
@@ -20,13 +21,32 @@ if TYPE_CHECKING:
 class Result(NamedTuple):
     """The result of one network on the test images."""
 
-    right: Tensor  # (N,) bool: whether the network classifies each image correctly
+    labels: Tensor  # (N,) int64
+    answers: Tensor  # (N,) int64: the classes that the network answers
     loss: float  # nats
+
+    @property
+    def right(self) -> Tensor:
+        """Whether the network classifies each image correctly, (N,) bool."""
+        return self.answers == self.labels
 
     @property
     def accuracy(self) -> float:
         """The fraction of the images that the network classifies correctly."""
-        return int(self.right.sum()) / len(self.right)
+        return int(self.right.sum()) / len(self.labels)
+
+    def balanced(self) -> tuple[float, float]:
+        """The balanced accuracy and the macro F1."""
+        classes = int(self.labels.max()) + 1
+        images, answers, right = (
+            some.bincount(minlength=classes).tolist()[:classes]
+            for some in (self.labels, self.answers, self.labels[self.right])
+        )
+        return balanced_accuracy(right, images), macro_f1(right, answers, images)
+
+    def share_of(self, label: int) -> float:
+        """The fraction of the images that are of a class: the accuracy of always answering it."""
+        return int((self.labels == label).sum()) / len(self.labels)
 
     def compared_with(self, other: Result, what: str, trial: Trial) -> Comparison:
         """The comparison with another network, of the kind ``what`` in `COMPARED_WITH`, on the same images."""
@@ -42,12 +62,14 @@ def open_test(source: DatasetPlugin, data: Dataset, networks: Sequence[Network])
             they cannot be classified.
     """
     from nas.data.dataset import verify_test
-    from nas.training.network import right_and_loss
+    from nas.training.network import answers_and_loss
 
     test = _load(source)
     verify_test(test, data)
     return plugins.guarded(
-        lambda: [Result(*right_and_loss(network, test.images, test.labels)) for network in networks],
+        lambda: [
+            Result(test.labels, *answers_and_loss(network, test.images, test.labels)) for network in networks
+        ],
         f"the test images of {source.name} cannot be classified",
     )
 

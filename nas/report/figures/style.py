@@ -28,6 +28,8 @@ FARTHEST = 1e30  # the end of an axis: larger numbers of a plugin are shown here
 ACCURACY, LOSS, PARAMETERS = "validation_accuracy", "validation_loss", "parameters"
 UNITS = {
     ACCURACY: "validation accuracy (%, error on a log scale)",
+    "balanced_accuracy": "balanced accuracy (fraction)",
+    "macro_f1": "macro F1 (fraction)",
     LOSS: "validation loss (nats)",
     PARAMETERS: "parameters (number)",
     "flops": "operations of one forward pass (FLOP an image)",

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas.training.augmentation import CHANCES
 from nas.training.batches import Epoch, Resident
 from nas.training.network import Network
 from nas.training.recipe import Recipe
@@ -34,7 +35,7 @@ class Captured(Stepper):
         super().__init__(network, data, recipe, capturable=True)
         self._buffers = _empty_epoch(network, data, recipe)
         self._at = torch.zeros(1, dtype=torch.int64, device=data.device)  # the next step of the epoch
-        self._read = torch.zeros(3, pin_memory=True)
+        self._read = torch.zeros(len(self.results()), pin_memory=True)
         self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._learn()  # first without a graph: compiling, measuring and setting up must not be captured
         super().validate()
@@ -104,4 +105,6 @@ def _empty_epoch(network: Network, data: Resident, recipe: Recipe) -> Epoch:
     def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
         return torch.zeros(steps, *shape, dtype=dtype, device=data.device)
 
-    return Epoch(zeros(size), zeros(size, 2), zeros(len(network.dropouts)), zeros(1, dtype=torch.float64))
+    chances = zeros(size, CHANCES * recipe.takes_chances, dtype=torch.float32)
+    keys, rate = zeros(len(network.dropouts)), zeros(1, dtype=torch.float64)
+    return Epoch(zeros(size), zeros(size, 2), chances, keys, rate)
