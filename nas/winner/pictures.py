@@ -55,6 +55,6 @@ def examples(data: Dataset, recipe: Recipe, classes: Sequence[int], seed: int) -
     batch, mean = epoch[0], torch.tensor(data.mean).view(-1, 1, 1)
     images = data.train.images[chosen]
     changed = torch.empty_like(images, dtype=torch.float32)
-    changed[batch.picked] = augmented(images[batch.picked], batch, recipe, mean).float()
+    changed[batch.picked] = augmented(images[batch.picked], batch.offsets, batch.chances, recipe, mean).float()
     both = pictures(torch.cat([images.float(), changed]))
     return both.reshape(2, len(classes), EXAMPLES, *both.shape[1:]).swapaxes(0, 1)
