@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -24,6 +25,7 @@ from nas.data.mnist import Mnist
 from nas.data.mnist5k import Mnist5k
 from nas.experiment import Experiment
 from nas.records.journal import FILE
+from nas.records.predictions import predictions_of
 from nas.records.record import read
 from nas.training.network import answers_and_loss
 from nas.winner.best import load_network
@@ -60,7 +62,7 @@ def test_what_is_handed_over_has_the_score_that_was_reported(result: dict[str, o
     best = Path(str(result["search"])) / "best"
     network = load_network(best)
     test = open_source("mnist-5k").load_test()
-    answers, loss = answers_and_loss(network, test.images, test.labels)
+    answers, loss, _ = answers_and_loss(network, test.images, test.labels)
     right = answers == test.labels
     winner = result["winner"]
     assert isinstance(winner, dict)
@@ -361,3 +363,20 @@ def test_the_lecture_s_network_on_the_full_mnist(tmp_path: Path) -> None:
     printed = json.loads(done.stdout.splitlines()[-1])
     assert printed["parameters"] == 34_826
     assert printed["test_accuracy"] > 0.9
+
+
+def test_the_answers_on_the_test_images_are_kept_from_their_one_opening(result: dict[str, object]) -> None:
+    outcome = read(Path(str(result["search"])) / FILE)[0].result()
+    assert outcome is not None
+    found = predictions_of(outcome)
+    assert found is not None
+    test, validation = found.test, found.validation
+    assert (test.labels == open_source("mnist-5k").load_test().labels.numpy()).all()
+    right = test.labels == test.answers
+    assert right.mean() == pytest.approx(outcome.test_accuracy)
+    assert -np.log(test.chances[:, 1].astype(float)).mean() == pytest.approx(outcome.test_loss, rel=1e-4)
+    handed_over = outcome.handed_over.metrics["validation_accuracy"]
+    assert (validation.labels == validation.answers).mean() == pytest.approx(handed_over, abs=0.005)
+    assert not right[found.wrong].any()
+    assert test.chances[found.wrong[0], 1] == test.chances[~right, 1].min()
+    assert found.examples.shape == (10, 2, 4, 28, 28, 1)

@@ -145,10 +145,10 @@ def test_a_difference_by_chance_is_mcnemars() -> None:
 
 
 def test_networks_are_compared_image_by_image() -> None:
-    labels = torch.tensor([0, 0, 0, 1])
+    labels, some = torch.tensor([0, 0, 0, 1]), torch.full((4, 2), 0.5)
     first, second = (
-        Result(labels, torch.tensor([0, 0, 0, 0]), 0.1),
-        Result(labels, torch.tensor([0, 1, 1, 1]), 0.2),
+        Result(labels, torch.tensor([0, 0, 0, 0]), 0.1, some),
+        Result(labels, torch.tensor([0, 1, 1, 1]), 0.2, some),
     )
     one = first.compared_with(second, "second", trial(NETS[0], 1, 0.1))
     assert first.balanced() == pytest.approx((1 / 2, 3 / 7))

@@ -31,7 +31,7 @@ def test_a_network_learns(blobs: Dataset) -> None:
     assert trial.metrics["validation_accuracy"] > 0.95
     assert [point["epoch"] for point in trial.curve] == [1, 2, 3, 4, 5, 6]
     assert trial.curve[-1]["train_loss"] < trial.curve[0]["train_loss"]
-    answers, loss = answers_and_loss(network, blobs.validation.images, blobs.validation.labels)
+    answers, loss, _ = answers_and_loss(network, blobs.validation.images, blobs.validation.labels)
     right = answers == blobs.validation.labels
     assert right.double().mean().item() == trial.metrics["validation_accuracy"]
     assert loss == trial.metrics["validation_loss"]
@@ -63,7 +63,7 @@ def test_bfloat16_trains_what_it_makes_faster_and_measures_in_float32(blobs: Dat
     trial, network = train(job(NET, 6), blobs, mixed)
     assert trial.metrics["validation_accuracy"] > 0.95
     assert trial.metrics["validation_loss"] != train(job(NET, 6), blobs, RECIPE)[0].metrics["validation_loss"]
-    _, loss = answers_and_loss(network, blobs.validation.images, blobs.validation.labels)
+    _, loss, _ = answers_and_loss(network, blobs.validation.images, blobs.validation.labels)
     assert trial.metrics["validation_loss"] == loss
     for net in separable:
         [one, other] = (train(job(net, 0.25), blobs, recipe)[0] for recipe in (mixed, RECIPE))

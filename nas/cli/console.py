@@ -241,6 +241,8 @@ def show_result(outcome: Outcome) -> None:
     console.print(scores)
     for comparison in summary.comparisons:
         console.print(f"\n{comparison}")
+    if summary.classes:
+        console.print("\n" + "\n".join(summary.classes))
     console.print(f"\n{summary.effort}. The network: {outcome.weights.parent}", soft_wrap=True)
     if header.config.get("mlflow") == "auto" and "MLFLOW_TRACKING_URI" not in os.environ:
         console.print("Look at it in the dashboard: nas ui")

@@ -19,7 +19,9 @@ from nas.dashboard.runs import MOST_RUNS, Points, flat, key
 from nas.dashboard.store import LogModel, client_of, dataset_of, experiment_of, terminate
 from nas.objectives import Objective, hypervolume, scored
 from nas.records.outcome import Outcome
+from nas.records.predictions import FILE, predictions_of
 from nas.records.record import Record, Told
+from nas.report.classes import Score, scores
 from nas.report.figures import draw
 from nas.report.page import report
 from nas.report.summary import leaderboard
@@ -202,6 +204,10 @@ class Writer:
         points = {(name, self._told): (value, now) for name, value in runs.search_scores(outcome).items()}
         self._log(self.run_id, points=points, tags=tags)
         self._log_tables(outcome.front)
+        if (predictions := predictions_of(outcome)) is not None:
+            rows = list(scores(predictions, range(len(predictions.classes))))
+            self._log_table("classes.json", dict(zip(Score._fields, zip(*rows, strict=True), strict=True)))
+            self._client.log_artifact(self.run_id, str(self._header.folder / FILE))
         text = runs.architecture_json(outcome.architecture)
         self._client.log_text(self.run_id, text, "best/architecture.json")
         if outcome.weights.parent.is_dir():

@@ -14,9 +14,12 @@ from nas import __version__
 from nas.errors import ArchitectureError, NasError, plain
 from nas.files import read_small
 from nas.objectives import scored
+from nas.records.outcome import Outcome
+from nas.records.predictions import predictions_of
 from nas.records.record import Record, place
+from nas.report.classes import LISTED, TABULATED, arrow, confusions, scores, times
 from nas.report.drawing import network_svg
-from nas.report.figures import CAPTIONS, DPI, figures
+from nas.report.figures import CAPTIONS, DPI, OF_CLASSES, figures
 from nas.report.summary import Summary, effort, layer_rows, leaders, mean_and_deviation, percent
 from nas.trial import Trial
 
@@ -33,6 +36,7 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
 
     Raises:
         JournalError: the record does not say what was searched, or its outcome names a training that it lacks.
+        NasError: the predictions of the winner are damaged.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -52,6 +56,7 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
         toml = plain(read_small(header.folder / "search.toml"))
     except (NasError, OSError):
         toml = ""
+    drawn = [(name, CAPTIONS[name], image) for name, image in _images(record, pictures)]
     return environment.get_template("page.html").render(
         header=header,
         is_search=header.kind != "train",
@@ -67,7 +72,9 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
         leaders=best[:LEADERS],
         network=_network(record, shown) if shown else None,
         finalists=list(map(_finalist, outcome.finalists)) if outcome else [],
-        figures=[(name, CAPTIONS[name], image) for name, image in _images(record, pictures)],
+        classes=_classes(outcome) if outcome else None,
+        pictures=[figure for figure in drawn if figure[0] in OF_CLASSES],
+        figures=[figure for figure in drawn if figure[0] not in OF_CLASSES],
         search=plain(shlex.quote(place(header.folder))),
         toml=toml,
         versions={**record.about.get("versions", {}), "nas that wrote this page": __version__},
@@ -97,6 +104,17 @@ def _network(record: Record, trial: Trial) -> dict[str, Any]:
     return {"id": trial.id, "rows": rows, "drawing": drawing}
 
 
+def _classes(outcome: Outcome) -> dict[str, Any] | None:
+    """The most frequent confusions of the test images, and a table of the classes."""
+    predictions = predictions_of(outcome)
+    if predictions is None:
+        return None
+    test = confusions(predictions)[0]
+    pairs = [f"{arrow(pair, predictions.classes)}: {times(pair.times)}" for pair in test.pairs(LISTED)]
+    rows = list(scores(predictions, test.shown(TABULATED)))
+    return {"pairs": pairs, "rows": rows, "count": len(predictions.classes)}
+
+
 def _finalist(group: Sequence[Trial]) -> dict[str, Any]:
     """A network that was trained again, from its trainings."""
     accuracies, losses = ([t.metrics[f"validation_{name}"] for t in group] for name in ("accuracy", "loss"))
@@ -110,7 +128,7 @@ def _images(record: Record, pictures: Mapping[str, Path] | None) -> Iterator[tup
         yield name, _uri("png", path.read_bytes())
     for name, figure in figures(record) if pictures is None else ():
         svg, png = io.BytesIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None})
+        figure.savefig(svg, format="svg", dpi=DPI, metadata={"Date": None})
         if svg.tell() <= MOST_SVG:
             yield name, _uri("svg+xml", svg.getvalue())
         else:

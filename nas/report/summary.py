@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ from nas.architecture.layers import show
 from nas.errors import plain
 from nas.objectives import BALANCED, rank
 from nas.records.outcome import COMPARED_WITH, Comparison, Outcome
+from nas.records.predictions import predictions_of
+from nas.report.classes import sentences
 from nas.statistics import CONFIDENCE, deviation, mean
 from nas.trial import Trial
 
@@ -35,10 +38,15 @@ class Summary:
     rows: tuple[Row, ...]
     comparisons: tuple[str, ...]  # a sentence for each network that the winner was compared with
     effort: str  # the number of trials and the time
+    classes: tuple[str, ...] = ()  # sentences: which classes are confused, and which have the lowest recall
 
     @classmethod
     def of(cls, outcome: Outcome) -> Summary:
-        """The summary of a search or, where nothing was searched, of a training."""
+        """The summary of a search or, where nothing was searched, of a training.
+
+        Raises:
+            NasError: the predictions of the winner are damaged.
+        """
         header = outcome.header
         if header.kind == "train":
             epochs = outcome.winner.job.epochs
@@ -49,12 +57,18 @@ class Summary:
         right = f"{percent(outcome.test_accuracy)} of the {outcome.test_images:,} test images"
         trials = effort(outcome.trials, outcome.failed, outcome.seconds)
         comparisons = (*map(_compared, outcome.compared), *_beside_the_largest(outcome))
-        return cls(f"{sentence} classifies {right} correctly.", tuple(_rows(outcome)), comparisons, trials)
+        predictions = predictions_of(outcome)
+        classes = sentences(predictions) if predictions else ()
+        return cls(
+            f"{sentence} classifies {right} correctly.", tuple(_rows(outcome)), comparisons, trials, classes
+        )
 
     def markdown(self) -> str:
-        """The rows as a table, then the comparisons."""
+        """The rows as a table, then the comparisons and the classes."""
         rows = [(row.label, f"**{row.value}**" if row.is_main else row.value, row.note) for row in self.rows]
-        return "\n\n".join([markdown_table(("score", "value", "note"), rows), *self.comparisons])
+        # The name of a class is a stranger's text, which is to be no markup.
+        classes = [re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", sentence) for sentence in self.classes]
+        return "\n\n".join([markdown_table(("score", "value", "note"), rows), *self.comparisons, *classes])
 
 
 def _rows(outcome: Outcome) -> Iterable[Row]:

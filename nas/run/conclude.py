@@ -6,14 +6,18 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nas.errors import NasError
 from nas.objectives import best_seed, front
 from nas.records.outcome import COMPARED_WITH, Outcome
+from nas.records.predictions import Answers, Predictions
+from nas.report.classes import PICTURED, Confusion
 from nas.run.recording import Run
-from nas.trial import Trial
+from nas.trial import Job, Trial
 from nas.winner.best import write_best
 from nas.winner.card import write_card
-from nas.winner.sealed import open_test
+from nas.winner.sealed import Opened, open_test
 from nas.winner.weights import restored
 
 if TYPE_CHECKING:
@@ -49,7 +53,9 @@ def conclude(
             others[what] = restored(architecture, limits.input_shape, limits.classes, weights)
         except (ValueError, NasError) as error:  # its weights are damaged
             run.observer.warned(f"the winner is not compared with {COMPARED_WITH[what]}: {error}")
-    tested, *rest = open_test(source, run.resolved.data, [network, *others.values()])
+    opened = open_test(source, run.resolved.data, [network, *others.values()])
+    tested, *rest = opened.results
+    _predictions(run, chosen.job, network, opened).write(run.header.folder)
     balanced, f1 = tested.balanced()
     outcome = Outcome(
         header=run.header,
@@ -73,3 +79,24 @@ def conclude(
     write_card(outcome)
     run.observer.finished(outcome)
     return outcome
+
+
+def _predictions(run: Run, job: Job, network: Network, opened: Opened) -> Predictions:
+    """What the winner answers, and pictures of the classes: of all, or of those with the lowest recall."""
+    from nas.training.network import answers_and_loss
+    from nas.winner.pictures import examples
+
+    data, tested = run.resolved.data, opened.results[0]
+    answers, _, both = answers_and_loss(network, data.validation.images, data.validation.labels)
+    validation, test = (
+        Answers(*(tensor.numpy() for tensor in tensors))
+        for tensors in (
+            (data.validation.labels, answers, both),
+            (tested.labels, tested.answers, tested.chances),
+        )
+    )
+    shown = Confusion(test.labels, test.answers, len(data.classes)).shown(PICTURED)
+    return Predictions(
+        job.key, data.classes, validation, test, np.array(shown),
+        examples(data, run.resolved.recipe, shown, job.seed), opened.worst.numpy(), opened.pictures,
+    )  # fmt: skip

@@ -15,6 +15,8 @@ from nas.architecture.modules import Backbone
 from nas.data.resize import Fit, pixel_scales, pixel_weights
 from nas.training import modules
 
+CLASSIFIED = 2**23  # numbers in a batch that is classified: 500 images of 3×64×64, 42 of 3×256×256
+
 
 class Step(NamedTuple):
     """A layer in the forward pass of a network."""
@@ -144,14 +146,27 @@ def resized(images: Tensor, size: Sequence[int], fit: str) -> Tensor:
     return images
 
 
-def answers_and_loss(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, float]:
-    """The classes that a network answers, (N,) int64, and the mean cross-entropy in nats."""
-    answers, loss = measured(network, images, labels, batch)
-    return answers, loss.item() / len(labels)
+def answers_and_loss(network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor, float, Tensor]:
+    """Classify images with a network in evaluation mode.
+
+    Returns:
+        The classes that it answers, (N,) int64; the mean cross-entropy in nats; and the probabilities of its
+        answer and of the right class, (N, 2) float32.
+    """
+    batch = max(1, min(500, CLASSIFIED // images[0].numel()))
+    every, both, loss = list[Tensor](), list[Tensor](), network.mean.new_zeros(())
+    with torch.inference_mode():
+        for part, truth in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
+            logits = network(part)
+            loss += _summed_loss(logits, truth)
+            answers = logits.argmax(1)
+            every.append(answers)
+            both.append(logits.double().softmax(1).gather(1, torch.stack([answers, truth], 1)).float())
+    return torch.cat(every), loss.item() / len(labels), torch.cat(both)
 
 
 def measured(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, Tensor]:
-    """Like `answers_and_loss`, but the results stay on the device, and the cross-entropy () is summed."""
+    """The classes that a network answers, (N,) int64, and the summed cross-entropy in nats, (), on the device."""
     was_training = network.training
     network.eval()
     answers, loss = [], network.mean.new_zeros(())
@@ -159,7 +174,11 @@ def measured(network: Network, images: Tensor, labels: Tensor, batch: int = 500)
         for part, truth in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
             logits = network(part)
             answers.append(logits.argmax(1))
-            # With one more dimension: without it, the last digits of the loss differ.
-            loss += functional.cross_entropy(logits[:, :, None], truth[:, None], reduction="none").sum(0)[0]
+            loss += _summed_loss(logits, truth)
     network.train(was_training)
     return torch.cat(answers), loss
+
+
+def _summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    # With one more dimension: without it, the last digits of the loss differ.
+    return functional.cross_entropy(logits[:, :, None], labels[:, None], reduction="none").sum(0)[0]

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from nas.data.dataset import Dataset, Split
     from nas.data.plugin import DatasetPlugin
+    from nas.records.predictions import Array
     from nas.training.network import Network
+
+WORST = 24  # test images that a report shows
 
 
 class Result(NamedTuple):
@@ -24,6 +27,7 @@ class Result(NamedTuple):
     labels: Tensor  # (N,) int64
     answers: Tensor  # (N,) int64: the classes that the network answers
     loss: float  # nats
+    chances: Tensor  # (N, 2) float32: the probabilities of the answer and of the right class
 
     @property
     def right(self) -> Tensor:
@@ -53,8 +57,21 @@ class Result(NamedTuple):
         only_winner, only_other = self.right & ~other.right, other.right & ~self.right
         return Comparison(what, trial, other.accuracy, int(only_winner.sum()), int(only_other.sum()))
 
+    def worst(self, most: int) -> Tensor:
+        """The positions of the most wrong images, whose right class is least probable; the worst first."""
+        wrong = (~self.right).nonzero().flatten()
+        return wrong[self.chances[wrong, 1].argsort(stable=True)[:most]]
 
-def open_test(source: DatasetPlugin, data: Dataset, networks: Sequence[Network]) -> list[Result]:
+
+class Opened(NamedTuple):
+    """All that is kept of the test images."""
+
+    results: list[Result]  # of each network, the winner's first
+    worst: Tensor  # (W,) int64: the positions of the images that the winner got most wrong, the worst first
+    pictures: Array  # (W, h, w, 1 or 3) uint8: these images, small
+
+
+def open_test(source: DatasetPlugin, data: Dataset, networks: Sequence[Network]) -> Opened:
     """Open the test images and classify them with the winner and with the networks that it is compared with.
 
     Raises:
@@ -63,15 +80,18 @@ def open_test(source: DatasetPlugin, data: Dataset, networks: Sequence[Network])
     """
     from nas.data.dataset import verify_test
     from nas.training.network import answers_and_loss
+    from nas.winner.pictures import pictures
 
     test = _load(source)
     verify_test(test, data)
-    return plugins.guarded(
+    results = plugins.guarded(
         lambda: [
             Result(test.labels, *answers_and_loss(network, test.images, test.labels)) for network in networks
         ],
         f"the test images of {source.name} cannot be classified",
     )
+    worst = results[0].worst(WORST)
+    return Opened(results, worst, pictures(test.images[worst]))
 
 
 def test_images(source: DatasetPlugin) -> Tensor:

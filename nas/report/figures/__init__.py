@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 130
+OF_CLASSES = ("confusion_test", "most_wrong", "examples", "confusion_validation")  # what went wrong, and with what
 CAPTIONS = {  # in the order in which the figures are drawn
+    "confusion_test": "The test images by their class and the answer of the network.",
+    "most_wrong": "The wrongly classified test images for whose class the network's probability is smallest, the "
+    "worst first, with the probability of its answer.",
+    "examples": "Training images of the classes as the network sees them: in the size and the colours that it "
+    "gets and, on the right, changed at random as in training. Images of more than 96 pixels are shown smaller.",
+    "confusion_validation": "The validation images by their class and the answer of the network.",
     "best_over_trials": "The validation loss of every trial, and the best one so far, over the trials.",
     "best_over_seconds": "The validation loss of every trial, and the best one so far, over the search's time.",
     "accuracy_and_parameters": "The validation accuracy of every trial over its number of parameters.",
@@ -32,24 +39,26 @@ def figures(record: Record) -> Iterator[tuple[str, Figure]]:
 
     Raises:
         JournalError: the record does not say what was searched, or its outcome names a training that it lacks.
+        NasError: the predictions of the winner are damaged.
     """
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs where its cache is
-    from nas.report.figures import choices, progress, tradeoff, tree
+    from nas.report.figures import choices, classes, progress, tradeoff, tree
     from nas.report.figures.scene import Scene
 
     scene = Scene(record)
+    of_classes = [classes.confusion_test, classes.most_wrong, classes.examples, classes.confusion_validation]
     makers = [
         progress.best_over_trials, progress.best_over_seconds, tradeoff.accuracy_and_parameters,
         tradeoff.pareto_front, choices.choices, progress.learning_curves, tree.family_tree,
     ]  # fmt: skip
-    for maker in [progress.learning_curves] if scene.header.kind == "train" else makers:
+    for maker in [*of_classes, *([progress.learning_curves] if scene.header.kind == "train" else makers)]:
         if (figure := maker(scene)) is not None:
             yield maker.__name__, figure
 
 
 def warm_up() -> None:
     """Import Matplotlib."""
-    from nas.report.figures import choices, progress, tradeoff, tree  # noqa: F401
+    from nas.report.figures import choices, classes, progress, tradeoff, tree  # noqa: F401
 
 
 def draw(record: Record, folder: Path) -> dict[str, Path]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from nas.architecture.known import KNOWN, LECTURE
 from nas.errors import JournalError
 from nas.objectives import rank, scored
+from nas.records.predictions import predictions_of
 from nas.records.record import Record
 from nas.trial import Trial
 
@@ -26,6 +27,7 @@ class Scene:
 
     Raises:
         JournalError: the record does not say what was searched, or its outcome names a training that it lacks.
+        NasError: the predictions of the winner are damaged.
     """
 
     def __init__(self, record: Record) -> None:
@@ -48,6 +50,7 @@ class Scene:
         else:
             key = self.outcome.winner.job.key
             self.leader = next((entry for entry in self.good if entry.trial.job.key == key), None)
+        self.predictions = predictions_of(self.outcome) if self.outcome else None
         images = header.dataset.get("validation")
         # Half an image stands for an error of zero on a logarithmic axis.
         self.least_error = 0.5 / images if isinstance(images, int) and images > 0 else 1e-4
