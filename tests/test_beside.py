@@ -107,6 +107,7 @@ def test_a_search_within_a_run_of_the_user_is_nested_in_it_and_has_its_model(own
     assert children[0].info.status == "FINISHED"
 
 
+@pytest.mark.faults  # slow
 def test_two_searches_in_two_threads_have_each_their_own_store(
     own: str, tmp_path: Path, empty_store: Path
 ) -> None:

@@ -203,6 +203,7 @@ def test_when_time_is_up_already_no_process_is_started(blobs: Dataset) -> None:
         assert not _workers_of(os.getpid())
 
 
+@pytest.mark.faults  # slow
 def test_children_of_workers_end_where_there_are_no_process_groups(
     blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,6 +196,7 @@ def test_every_layer_leaves_in_every_format_for_any_batch_and_any_size(name: str
                 torch.testing.assert_close(run(images), original(images), atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.faults  # slow
 @pytest.mark.parametrize("name", NETS)
 def test_a_model_of_fixed_size_is_one_float_image_and_does_not_resize_it(name: str, tmp_path: Path) -> None:
     layers, shape = NETS[name]
@@ -341,6 +342,7 @@ def test_an_exported_model_runs_elsewhere_and_says_what_it_is(tmp_path: Path) ->
     assert said["architecture"] == model.description.architecture.id
 
 
+@pytest.mark.faults  # slow
 def test_a_model_that_is_not_the_original_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = pictures(50, 1, 8, 8)
     before = write_python(made(tmp_path / "old"), tmp_path)

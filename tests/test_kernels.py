@@ -15,6 +15,7 @@ from nas.training import modules
 pytest.importorskip("triton", reason="there is no Triton for this system")
 
 
+@pytest.mark.faults  # slow
 def test_they_compute_what_pytorch_does() -> None:
     """In a process of its own: whether Triton compiles or interprets is decided when it is imported."""
     file = Path(__file__).with_name("interpreted.py")

@@ -81,6 +81,7 @@ def test_progress_goes_to_standard_error_in_plain_lines(place: Path) -> None:
     assert "\x1b" not in text
 
 
+@pytest.mark.faults  # slow
 def test_one_worker_in_python_finds_the_same_bit_for_bit(place: Path, result: dict[str, object]) -> None:
     search = Path(str(result["search"]))
     experiment = Experiment.read(search / "search.toml", workers=1, mlflow="off")

@@ -18,7 +18,8 @@ from conftest import Instant, Tiny
 from nas.records.journal import FILE, Journal
 from nas.records.observer import Observer
 from nas.records.record import read
-from nas.run.time_limit import _in_memory
+from nas.run import time_limit
+from nas.run.time_limit import COLD, _in_memory
 from nas.search import Budget, Search
 from nas.spaces.space import Candidate
 from nas.strategies.strategy import Strategy
@@ -103,7 +104,8 @@ def test_a_limit_that_is_too_short_is_refused_before_anything_slow(tmp_path: Pat
     )
     assert done.returncode == 2
     line = "a time limit of 3 s is too short for the data set mnist-5k on this machine: give it --time-limit"
-    assert f"{line} 29s or more" in error_line(done)
+    least = int(error_line(done).partition(f"{line} ")[2].partition("s or more")[0])
+    assert 29 <= least <= 29 + COLD + 1  # more while a part of PyTorch is not in memory
     assert list(tmp_path.iterdir()) == []
 
 
@@ -129,6 +131,7 @@ def test_the_shortest_limit_is_known_from_earlier_searches(
             journal.asked(8, [])
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time_limit, "_cold", lambda: 0.0)
     words = ["search", "--dataset", "mnist-5k", "--mlflow", "off", "--time-limit", "3s"]
     assert f"--time-limit {least}s or more" in error_line(inline(*words, code=2))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
@@ -19,6 +20,10 @@ from nas.strategies.strategy import Strategy
 from nas.trial import Trial
 
 Result = TypeVar("Result")
+
+# Seconds after which a late strategy that computes must let the end of the search go on. With Python's 5 ms, each
+# wait for a file or for PyTorch would cost the search 5 ms.
+SWITCH = 1e-4
 
 
 class CheckedStrategy:
@@ -127,5 +132,6 @@ def _in_time(action: Callable[[], Result], until: float | None, name: str) -> Re
 
     Thread(target=work, name=name, daemon=True).start()
     if not wait([answer], max(0.0, until - time.monotonic())).done:
+        sys.setswitchinterval(SWITCH)
         raise TooLateError(f"{name} has not answered in time")
     return answer.result()
