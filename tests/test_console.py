@@ -63,7 +63,7 @@ def test_the_reading_of_images_is_shown_before_the_search_begins() -> None:
     assert "60,000 of 60,000 images" in screen.getvalue()
     plain = StringIO()
     view = View(Console(file=plain, width=80, highlight=False))
-    for done in range(0, 1_001, 7):
+    for done in range(0, 1_002, 7):
         view.reading(done, 1_001)
     assert plain.getvalue().count("reading the images") == 10
 
