@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 
 from nas.errors import DataError
@@ -66,15 +68,16 @@ def cached(name: str, build: Callable[[Path], None]) -> Path:
     return place
 
 
-def make_room(folder: Path, size: int) -> None:
-    """Refuse to fill a disk.
+def black_images(path: Path, shape: tuple[int, int, int, int]) -> None:
+    """Write an .npy file of black images (N, C, H, W) uint8, if the disk has space for these and for a copy.
 
     Raises:
-        OSError: there is not so much space, in bytes.
+        OSError: it has not.
     """
-    free = shutil.disk_usage(folder).free
+    size, free = 2 * math.prod(shape), shutil.disk_usage(path.parent).free
     if free < size:
         raise OSError(f"{size / 2**30:,.1f} GiB are needed, and {free / 2**30:,.1f} GiB are free")
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
 
 
 def write_about(folder: Path, about: dict[str, Any]) -> None:

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import tarfile
 import tempfile
 import time
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from nas.data.dataset import Array, Dataset, Split
-from nas.data.decoder import ENDINGS, Frame, decode, framed
+from nas.data import cache
+from nas.data.dataset import Array, Dataset, Split, load_split, write_splits
+from nas.data.decoder import ENDINGS, Frame
+from nas.data.decoders import decode_all
 from nas.data.download import FAILURES, reachable, stream
 from nas.data.idx import File
 from nas.data.plugin import DatasetPlugin, stratified
-from nas.errors import DataError, ImageError
+from nas.errors import DataError
 
 SEED = 0  # of the division; never changed, because it is part of the data set
 FRAME = Frame(3, 32, 32)
 PROBE = 4.0  # seconds within which the publisher must answer
 DEADLINE = 1_800.0  # seconds for the archive
+
+
+class Photograph(NamedTuple):
+    """A file of a class folder."""
+
+    path: str  # from the folder that has train and test
+    size: int  # bytes
+    changed: int  # the time of its last change, in nanoseconds
 
 
 class Cifar10(DatasetPlugin):
@@ -70,14 +83,25 @@ class Cifar10(DatasetPlugin):
         return None
 
     def load(self) -> Dataset:
-        """45,000 training and 5,000 validation images; downloaded if no folder has them. JPEG files take 8 s."""
-        images, labels = self._part("train")
+        """45,000 training and 5,000 validation images; downloaded if no folder has them.
+
+        The files of class folders are decoded into the cache, the first time.
+        """
+        place = self._place()
+        if _is_folders(place):
+            return Dataset.load(self._decoded(place))
+        images, labels = self._batches(place, "train")
         train, validation = (Split.of(images[part], labels[part]) for part in stratified(labels, self.sizes, SEED))
         return Dataset.of(self.name, train, validation, self.classes)
 
     def load_test(self) -> Split:
         """The 10,000 test images."""
-        return Split.of(*self._part("test"))
+        place = self._place()
+        return (
+            load_split(self._decoded(place), "test")
+            if _is_folders(place)
+            else Split.of(*self._batches(place, "test"))
+        )
 
     def verify(self) -> list[str]:
         """Compare the checksum of each batch, or decode all files of the class folders; download nothing."""
@@ -85,7 +109,8 @@ class Cifar10(DatasetPlugin):
         if place is None:
             raise DataError(f"{self.searched()}: `nas data fetch {self.name}` downloads it")
         if _is_folders(place):
-            return super().verify()
+            self._decode(place, self._photographs(place))
+            return [f"{part}: ok ({count * len(self.classes):,} images)" for part, count in self.counts.items()]
         for file in self.files:
             self._batch(place, file)
         return [f"{file.name}: ok (md5 {file.md5}, {file.size:,} bytes)" for file in self.files]
@@ -102,8 +127,8 @@ class Cifar10(DatasetPlugin):
                 raise DataError(f"downloading {self.name} to {place.parent} failed: {reason}") from None
         return place
 
-    def _part(self, part: str) -> tuple[Array, Array]:
-        """The images (N, 3, 32, 32) uint8 and the labels of a part, train or test."""
+    def _place(self) -> Path:
+        """The folder of the images, which are downloaded if there is none."""
         place = self.locate()
         if place is None:
             try:
@@ -114,8 +139,10 @@ class Cifar10(DatasetPlugin):
                     f"in {self.folder_names[0]}/train and {self.folder_names[0]}/test, with `--data-dir DIR`, or "
                     f"run `nas data fetch {self.name}` on a machine with a network"
                 ) from None
-        if _is_folders(place):
-            return self._from_folders(place / part, self.counts[part])
+        return place
+
+    def _batches(self, place: Path, part: str) -> tuple[Array, Array]:
+        """The images (N, 3, 32, 32) uint8 and the labels of a part, train or test."""
         pairs = [
             self._batch(place, file) for file in self.files if file.name.startswith("test") == (part == "test")
         ]
@@ -137,29 +164,53 @@ class Cifar10(DatasetPlugin):
             batch = pickle.loads(content, encoding="bytes")  # noqa: S301  it has the known checksum
         return np.asarray(batch[b"data"], np.uint8), np.array(batch[b"labels"], np.int64)
 
-    def _from_folders(self, folder: Path, count: int) -> tuple[Array, Array]:
-        """The images of class folders, in the order of the classes and of their names."""
-        images = np.empty((count * len(self.classes), 3, 32, 32), np.uint8)
-        paths: list[Path] = []
-        for name in self.classes:
-            found = sorted(path for path in _listed(folder / name) if path.name.lower().endswith(ENDINGS))
-            if len(found) != count:
-                raise DataError(
-                    f"{folder / name}: expected {count:,} images, found {len(found):,}: unpack it again"
-                )
-            paths += found
-        if paths[0].suffix.lower() in (".jpg", ".jpeg"):
-            self.note = f"{self.name} comes from JPEG files in {folder.parent}: not quite the original pixels"
-        for image, path in zip(images, paths, strict=True):
-            try:
-                pixels = decode(path)
-            except ImageError as error:
-                raise DataError(f"{path} {error}: unpack {self.name} again") from None
-            if pixels.shape[:2] != (FRAME.height, FRAME.width):
-                height, width = pixels.shape[:2]
-                raise DataError(f"{path}: expected 32×32 pixels, found {width}×{height}")
-            image[:] = framed(pixels, FRAME)
-        return images, np.arange(len(self.classes)).repeat(count)
+    def _photographs(self, place: Path) -> list[Photograph]:
+        """The files of the class folders: train, then test, in the order of the classes and of their names."""
+        every: list[Photograph] = []
+        for part, count in self.counts.items():
+            for name in self.classes:
+                found = sorted(_listed(place, f"{part}/{name}"))
+                if len(found) != count:
+                    raise DataError(
+                        f"{place / part / name}: expected {count:,} images, found {len(found):,}: unpack it again"
+                    )
+                every += found
+        if every[0].path.lower().endswith((".jpg", ".jpeg")):
+            self.note = f"{self.name} comes from JPEG files in {place}: not quite the original pixels"
+        return every
+
+    def _decoded(self, place: Path) -> Path:
+        """The folder of the decoded images in the cache."""
+        every = self._photographs(place)
+        return cache.cached(f"{self.name}-{cache.key_of(self.name, every)}", partial(self._fill, place, every))
+
+    def _fill(self, place: Path, every: list[Photograph], folder: Path) -> None:
+        decoded = folder / "all.npy"
+        cache.black_images(decoded, (len(every), FRAME.channels, FRAME.height, FRAME.width))
+        self._decode(place, every, decoded)
+        labels = np.concatenate([np.arange(len(self.classes)).repeat(count) for count in self.counts.values()])
+        images = np.load(decoded, mmap_mode="r")
+        [end, _] = accumulate(count * len(self.classes) for count in self.counts.values())
+        train, validation = stratified(labels[:end], self.sizes, SEED)
+        parts = {"train": train, "validation": validation, "test": np.arange(end, len(every))}
+        splits = {part: (rows, labels[rows]) for part, rows in parts.items()}
+        write_splits(folder, self.name, self.classes, images, splits)
+        decoded.unlink()
+        shape = list(images.shape[1:])
+        cache.write_about(folder, {"path": str(place), "images": len(every), "frame": shape})
+
+    def _decode(self, place: Path, every: list[Photograph], target: Path | None = None) -> None:
+        """Decode all files, into the rows of an .npy file if there is one.
+
+        Raises:
+            DataError: one of them is damaged, or of another size.
+        """
+        paths = [(file.path, file.size) for file in every]
+        for (path, _), seen in zip(paths, decode_all(place, paths, self.progress, target, FRAME), strict=True):
+            if seen.reason:
+                raise DataError(f"{place / path} {seen.reason}: unpack {self.name} again")
+            if (seen.height, seen.width) != (FRAME.height, FRAME.width):
+                raise DataError(f"{place / path}: expected 32×32 pixels, found {seen.width}×{seen.height}")
 
     def _download(self, place: Path) -> None:
         """Put the batches into a new folder when all of them have been downloaded and verified."""
@@ -187,8 +238,13 @@ def _is_folders(place: Path) -> bool:
     return (place / "train").is_dir()
 
 
-def _listed(folder: Path) -> Sequence[Path]:
+def _listed(place: Path, folder: str) -> Iterator[Photograph]:
+    """The image files of a folder in a place."""
     try:
-        return list(folder.iterdir())
+        with os.scandir(place / folder) as entries:
+            for entry in entries:
+                if entry.name.lower().endswith(ENDINGS):
+                    state = entry.stat()
+                    yield Photograph(f"{folder}/{entry.name}", state.st_size, state.st_mtime_ns)
     except OSError as error:
-        raise DataError(f"{folder} cannot be read ({error.strerror}): unpack it again") from None
+        raise DataError(f"{place / folder} cannot be read ({error.strerror}): unpack it again") from None

@@ -20,7 +20,7 @@ import numpy as np
 from nas.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import torch
@@ -124,16 +124,11 @@ class Dataset:
         Raises:
             DataError: the folder does not contain a complete data set.
         """
-
-        def part(name: str) -> Split:
-            images = mapped(folder / f"{name}_images.npy")
-            return Split.of(images, np.load(folder / f"{name}_labels.npy", allow_pickle=False))
-
         try:
             content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
             name, classes, fingerprint = content["name"], tuple(content["classes"]), content["fingerprint"]
             moments = tuple((float(mean), float(std)) for mean, std in content["moments"])
-            train, validation = part("train"), part("validation")
+            train, validation = load_split(folder, "train"), load_split(folder, "validation")
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder} does not contain a complete data set ({error}): save it again") from None
         _verify(name, train, validation, classes)
@@ -154,6 +149,44 @@ def mapped(path: Path) -> Array:
         if error.errno != errno.ENOMEM:
             raise
         return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]  # larger than the memory
+
+
+def load_split(folder: Path, part: str) -> Split:
+    """The train, validation or test images that `write_splits` wrote, mapped into memory.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: it is no such file, or is incomplete.
+    """
+    labels = np.load(folder / f"{part}_labels.npy", allow_pickle=False)
+    return Split.of(mapped(folder / f"{part}_images.npy"), labels)
+
+
+def write_splits(
+    folder: Path, name: str, classes: Sequence[str], images: Array, splits: Mapping[str, tuple[Array, Array]]
+) -> None:
+    """Write the files that `Dataset.load` and `load_split` read.
+
+    Args:
+        folder: exists, and is empty.
+        name: of the data set.
+        classes: their names.
+        images: (N, C, H, W) uint8; they need not fit in memory.
+        splits: of train, validation and test, the rows of the images and their labels.
+
+    Raises:
+        DataError: see `verify_split`.
+    """
+    step = max(1, CHUNK // max(1, images[0].nbytes))
+    for part, (rows, labels) in splits.items():
+        shape = (len(rows), *images.shape[1:])
+        out = np.lib.format.open_memmap(folder / f"{part}_images.npy", mode="w+", dtype=np.uint8, shape=shape)
+        for start in range(0, len(rows), step):
+            out[start : start + step] = images[rows[start : start + step]]
+        out.flush()
+        np.save(folder / f"{part}_labels.npy", labels)
+    train, validation = load_split(folder, "train"), load_split(folder, "validation")
+    Dataset.of(name, train, validation, classes).describe(folder)
 
 
 def _link(file: Path, link: Path) -> None:

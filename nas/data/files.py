@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -182,6 +183,7 @@ def groups_of(files: Sequence[File], pattern: str) -> list[File]:
     return [file._replace(group=group or "") for file, group in zip(files, groups, strict=True)]
 
 
+@lru_cache(maxsize=1_000)  # of 60,000 files in ten classes
 def readable(name: str) -> str:
     """A name as text that can be written anywhere: bytes that are no UTF-8 and control characters are escaped."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
@@ -202,7 +204,7 @@ def _walk(root: str, left_out: list[tuple[str, str]]) -> Iterator[tuple[str, os.
         if not names:
             left_out.append((inner, "is an empty folder"))
         for name, is_folder, is_link in names:
-            path = os.path.join(inner, name)  # noqa: PTH118
+            path = f"{inner}{os.sep}{name}" if inner else name  # 60,000 of os.path.join take 0.2 s
             if name.startswith(".") or name.casefold() in HIDDEN:
                 left_out.append((path, "is hidden"))
             elif is_folder:
@@ -218,7 +220,7 @@ def _walk(root: str, left_out: list[tuple[str, str]]) -> Iterator[tuple[str, os.
 def _state(root: str | Path, path: str, *, may_lead_out: bool) -> tuple[str, os.stat_result | None]:
     """The state of a regular file in a folder; or the reason why it is none."""
     try:
-        whole = os.path.join(root, path)  # noqa: PTH118
+        whole = f"{root}{os.sep}{path}"
         real = os.path.realpath(whole) if may_lead_out else whole
         if may_lead_out and os.path.commonpath([root, real]) != str(root):
             return "leads out of the folder", None

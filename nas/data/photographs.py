@@ -16,7 +16,7 @@ from nas.data import cache
 from nas.data.arrays import ENDINGS as ARRAYS
 from nas.data.arrays import Arrays, Layout
 from nas.data.cleaning import cleaned, summary
-from nas.data.dataset import CHUNK, Array, Dataset, Split, mapped
+from nas.data.dataset import Array, Dataset, Split, load_split, write_splits
 from nas.data.decoder import Frame
 from nas.data.decoders import Progress, Seen, decode_all
 from nas.data.division import PARTS, parts_of, together
@@ -128,10 +128,7 @@ class Photographs(DatasetPlugin):
 
     def load_test(self) -> Split:
         """The test images."""
-        folder = self._decoded()
-        return Split.of(
-            mapped(folder / "test_images.npy"), np.load(folder / "test_labels.npy", allow_pickle=False)
-        )
+        return load_split(self._decoded(), "test")
 
     def locate(self) -> Path | None:
         """The path."""
@@ -198,11 +195,10 @@ class Photographs(DatasetPlugin):
     def _decode(self, folder: Path) -> None:
         frame, listing = self._frame[0], self._material.listing
         shape = len(listing.files), frame.channels, frame.height, frame.width
-        cache.make_room(folder, 2 * int(np.prod(shape, dtype=np.int64)))
         all_images = folder / "all.npy"
-        np.lib.format.open_memmap(all_images, mode="w+", dtype=np.uint8, shape=shape).flush()
+        cache.black_images(all_images, shape)
         seen = self._material.write(all_images, frame, self.progress)
-        images = np.load(all_images, mmap_mode="r")
+        images = np.asarray(np.load(all_images, mmap_mode="r"))  # each row of a memmap would take 10 µs
         hashes = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
         clean = cleaned(self.name, listing, seen, hashes, allow_broken=self._allow_broken)
         files = [listing.files[row] for row in clean.rows]
@@ -213,16 +209,10 @@ class Photographs(DatasetPlugin):
         parts, remarks = parts_of(labels, units, [file.split for file in files])
         self._check(parts, labels, units, classes)
         remarks += _about_groups(files, parts)
-        for number, part in enumerate(PARTS):
-            rows = np.array(clean.rows)[parts == number]
-            _copy(images, rows, folder / f"{part}_images.npy")
-            np.save(folder / f"{part}_labels.npy", labels[parts == number])
+        rows = np.array(clean.rows)
+        splits = {part: (rows[parts == number], labels[parts == number]) for number, part in enumerate(PARTS)}
+        write_splits(folder, self.name, classes, images, splits)
         all_images.unlink()
-        train, validation = (
-            Split.of(mapped(folder / f"{part}_images.npy"), np.load(folder / f"{part}_labels.npy"))
-            for part in PARTS[:2]
-        )
-        Dataset.of(self.name, train, validation, classes).describe(folder)
         greys = [s for s in seen if not s.reason and not s.is_grey]
         if frame.channels == 1 and greys and self._colour == "auto" and self._material.channels is None:
             remarks.append(f"{len(greys):,} coloured images become grey, like the others")
@@ -276,12 +266,3 @@ def _about_groups(files: Sequence[File], parts: Array) -> list[str]:
     if crossing:
         return [f"warning: {crossing:,} of {len(places):,} groups are in several of the splits that it has"]
     return [f"it has {len(places):,} groups, each in one split"] if places else []
-
-
-def _copy(images: Array, rows: Array, path: Path) -> None:
-    """Write some rows of an array to an .npy file, without having all of them in memory."""
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(rows), *images.shape[1:]))
-    step = max(1, CHUNK // images[0].nbytes)
-    for start in range(0, len(rows), step):
-        out[start : start + step] = images[rows[start : start + step]]
-    out.flush()
