@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +19,9 @@ from nas.architecture.known import LECTURE
 from nas.architecture.layers import BatchNorm, Cell, Conv2d, Dropout, Flatten, MaxPool, Pretrained, SeparableConv2d
 from nas.data.dataset import Dataset
 from nas.errors import ArchitectureError, UsageError
-from nas.training import noise
+from nas.training import batches, noise
 from nas.training.augmentation import shifted
-from nas.training.batches import Epoch, draw_epochs, plan
+from nas.training.batches import Epoch, Resident, draw_epochs, plan
 from nas.training.network import Network, answers_and_loss
 from nas.training.recipe import RECIPES, Recipe, recipe_of
 from nas.training.trainer import train
@@ -187,3 +191,67 @@ def test_a_network_takes_raw_images_of_any_type() -> None:
 def test_an_architecture_that_does_not_fit_is_an_error(blobs: Dataset) -> None:
     with pytest.raises(ArchitectureError, match="layer 1"):
         train(job(Architecture((Conv2d(2, 9),))), blobs, RECIPE)
+
+
+@pytest.fixture
+def mapped(blobs: Dataset, tmp_path: Path) -> Dataset:
+    """A data set in a file that is mapped into memory."""
+    blobs.save(tmp_path)
+    return Dataset.load(tmp_path)
+
+
+def test_images_are_asked_for_before_they_are_needed(
+    blobs: Dataset, mapped: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not hasattr(os, "posix_fadvise"):
+        pytest.skip("this system does not take advice")
+    asked: list[bytes] = []
+    advise = os.posix_fadvise
+
+    def reading(file: int, start: int, size: int, advice: int) -> None:
+        advise(file, start, size, advice)
+        asked.append(os.pread(file, size, start))
+
+    monkeypatch.setattr(os, "posix_fadvise", reading)
+    [epoch] = draw_epochs(1, 1, len(blobs.train), 0, RECIPE)
+    list(Resident(mapped, "cpu").batches(epoch.picked))
+    assert asked == []  # a small file stays in memory
+    monkeypatch.setattr(batches, "LARGE", 1)
+    for step, images in enumerate(Resident(mapped, "cpu").batches(epoch.picked), 1):
+        ahead = epoch.picked[: step + batches.AHEAD].flatten()
+        assert asked == [image.numpy().tobytes() for image in blobs.train.images[ahead]]
+        assert torch.equal(images, blobs.train.images[epoch.picked[step - 1]])
+
+
+@pytest.mark.parametrize("way", ["mapped", "asked for", "brought to the device"])
+def test_wherever_the_images_are_the_training_is_the_same(
+    blobs: Dataset, mapped: Dataset, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, one = replace(RECIPE, flip=0.5, mixup=0.2), job(NET, 1.5)
+    trial, network = train(one, blobs, recipe)
+    if way == "asked for":
+        monkeypatch.setattr(batches, "LARGE", 1)
+    if way == "brought to the device":  # as on a GPU whose memory is too small: in a thread, before their step
+        monkeypatch.setattr(batches, "_fit", lambda size, device: False)
+    other, again = train(one, mapped, recipe)
+    assert other.metrics["validation_loss"] == trial.metrics["validation_loss"]
+    for name, weights in network.state_dict().items():
+        assert torch.equal(weights, again.state_dict()[name])
+
+
+def test_batches_are_brought_before_they_are_needed(blobs: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_fit", lambda size, device: False)
+    [epoch] = draw_epochs(1, 1, len(blobs.train), 0, RECIPE)
+    data, gathered = Resident(blobs, "cpu"), threading.Semaphore(0)
+    select = torch.index_select
+
+    def counting(*args: Any, **options: Any) -> Any:
+        found = select(*args, **options)
+        gathered.release()
+        return found
+
+    monkeypatch.setattr(torch, "index_select", counting)
+    for step, images in enumerate(data.batches(epoch.picked)):
+        assert torch.equal(images, blobs.train.images[epoch.picked[step]])
+        # While this step computes, the next one arrives.
+        assert step + 1 == len(epoch) or all(gathered.acquire(timeout=60) for _ in range(2 if step == 0 else 1))

@@ -1,10 +1,16 @@
-"""The images on the device that trains, and the random batches of an epoch."""
+"""The images of a training, on its device or on their way there, and the random batches of an epoch."""
 
 from __future__ import annotations
 
+import os
+import weakref
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,19 +24,90 @@ if TYPE_CHECKING:
     from nas.data.dataset import Dataset
 
 
+LARGE = 2**28  # bytes of a file whose images are asked for before they are needed; mnist has 0.4 · 10⁸
+AHEAD = 8  # steps before that; the images of a step come from a disk in less time than it computes
+SHARE_OF_DEVICE = 0.5  # of the free memory of a GPU, which images may take; the networks need the rest
+BUFFERS = 2  # batches on their way to a GPU
+
+
 class Resident:
-    """A data set in the memory of a device (as PyTorch names it), as uint8."""
+    """A data set for a device (as PyTorch names it), as uint8.
+
+    Its images are in the device's memory. If that has not enough, they stay where they are, perhaps in a mapped
+    file, and `batches` brings them there; ``is_whole`` says which.
+    """
 
     def __init__(self, dataset: Dataset, device: str) -> None:
         self.dataset, self.device = dataset, device
         if device.startswith("cuda"):  # Triton starts its kernels on the current device, not on the tensors'
             torch.cuda.set_device(torch.empty(0, device=device).device)
-        self.images, self.labels = dataset.train.images.to(device), dataset.train.labels.to(device)
+        train, validation = dataset.train, dataset.validation
+        self.is_whole = _fit(train.images.nbytes + validation.images.nbytes, device)
+        place = device if self.is_whole else "cpu"
+        self.images, self.labels = train.images.to(place), train.labels.to(device)
         # (classes,): with these weights all classes count the same, and the mean image counts 1 (King and Zeng,
         # Logistic regression in rare events data, 2001).
-        sizes = dataset.train.labels.bincount(minlength=len(dataset.classes))
-        self.class_weights = (len(dataset.train) / (len(sizes) * sizes.float())).to(device)
-        self.validation = dataset.validation.images.to(device), dataset.validation.labels.to(device)
+        sizes = train.labels.bincount(minlength=len(dataset.classes))
+        self.class_weights = (len(train) / (len(sizes) * sizes.float())).to(device)
+        self.validation = validation.images.to(place), validation.labels.to(device)
+        self._file: int | None = None  # the descriptor of the file that is mapped, if it is large
+        is_mapped = place == "cpu" and dataset.folder is not None and train.images.nbytes >= LARGE
+        if is_mapped and hasattr(os, "posix_fadvise"):  # not on macOS and Windows
+            with suppress(OSError):  # it was removed, and stays mapped
+                self._file = os.open(Path(dataset.folder or "", "train_images.npy"), os.O_RDONLY)
+                weakref.finalize(self, os.close, self._file)
+
+    def batches(self, picked: Tensor) -> Iterator[Tensor]:
+        """The images (B, C, H, W) of each step of an epoch, on the device; ``picked`` is that of the epoch."""
+        if not self.is_whole:
+            yield from self._brought(picked.cpu())
+            return
+        self._ask_for(picked[:AHEAD])
+        for step, rows in enumerate(picked):
+            self._ask_for(picked[step + AHEAD : step + AHEAD + 1])
+            yield self.images[rows]
+
+    def _ask_for(self, rows: Tensor) -> None:
+        """Let the system read images from the disk while this process computes.
+
+        Without that, each image of a file that does not fit in memory is waited for, and what lies around it is
+        read, too: 8 MiB for one of 27 kB, where read_ahead_kb is 8192.
+        """
+        if self._file is not None:
+            size = self.images[0].nbytes
+            start = os.fstat(self._file).st_size - self.images.nbytes  # the header is before the images
+            for row in rows.flatten().tolist():
+                os.posix_fadvise(self._file, start + row * size, size, os.POSIX_FADV_WILLNEED)
+
+    def _brought(self, picked: Tensor) -> Iterator[Tensor]:
+        """Batches that a thread gathers and copies to the device, while that computes the step before."""
+        is_cuda = self.device.startswith("cuda")
+        stream = torch.cuda.Stream(self.device) if is_cuda else None  # type: ignore[no-untyped-call]
+
+        def bring(rows: Tensor) -> tuple[Tensor, Any]:
+            # PyTorch keeps pinned memory, and gives it out again when the copy from it is done.
+            shape = (len(rows), *self.images.shape[1:])
+            gathered = torch.empty(shape, dtype=self.images.dtype, pin_memory=is_cuda)
+            torch.index_select(self.images, 0, rows, out=gathered)
+            with torch.cuda.stream(stream) if is_cuda else nullcontext():
+                batch = gathered.to(self.device, non_blocking=True)
+                return batch, stream.record_event() if stream else None
+
+        with ThreadPoolExecutor(1) as pool:
+            coming = deque(pool.submit(bring, rows) for rows in picked[:BUFFERS])
+            for step in range(len(picked)):
+                batch, event = coming.popleft().result()
+                if event is not None:
+                    torch.cuda.current_stream(self.device).wait_event(event)
+                    batch.record_stream(torch.cuda.current_stream(self.device))
+                self._ask_for(picked[step + AHEAD : step + AHEAD + 1])
+                coming.extend(pool.submit(bring, rows) for rows in picked[step + BUFFERS : step + BUFFERS + 1])
+                yield batch
+
+
+def _fit(size: int, device: str) -> bool:
+    """Whether images of so many bytes may stay in a device's memory; what the CPU has not, it maps."""
+    return not device.startswith("cuda") or size <= SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]
 
 
 @dataclass(frozen=True)

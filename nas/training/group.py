@@ -43,12 +43,14 @@ class Group:
         self._data, self._recipe = Resident(dataset, device), recipe
         self._lanes: Lanes | None = None
         if device.startswith("cuda"):
-            _, reason = gpu_kernels(self._data.images.device)
+            _, reason = gpu_kernels(self._data.labels.device)
             if reason:
                 warn(f"some layers are slower than they could be: Triton does not work here ({reason})")
             # PyTorch's default is tf32 for convolutions, but not for linear maps.
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = recipe.precision != "float32"
-            if size != 1:
+            if not self._data.is_whole:
+                warn("the images are larger than the GPU's memory: it gets them batch by batch, for one network")
+            elif size != 1:
                 self._lanes = Lanes(lambda: Lane(self._data, recipe), size, warn)
 
     def latency(self, job: Job) -> float:

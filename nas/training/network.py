@@ -166,13 +166,13 @@ def answers_and_loss(network: Network, images: Tensor, labels: Tensor) -> tuple[
 
 
 def measured(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, Tensor]:
-    """The classes that a network answers, (N,) int64, and the summed cross-entropy in nats, (), on the device."""
+    """The classes that a network answers, (N,) int64, and the summed cross-entropy in nats, (), on its device."""
     was_training = network.training
     network.eval()
     answers, loss = [], network.mean.new_zeros(())
     with torch.inference_mode():
         for part, truth in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
-            logits = network(part)
+            logits = network(part.to(loss.device))
             answers.append(logits.argmax(1))
             loss += _summed_loss(logits, truth)
     network.train(was_training)

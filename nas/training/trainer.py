@@ -1,7 +1,7 @@
 """The training loop: one network on one device.
 
-The images stay on the device as uint8, where batches are gathered, shifted and normalised; the CPU reads nothing
-back inside an epoch. On a CPU with one thread the same job gives the same bits.
+The images are uint8 on the device (see `Resident`), where batches are shifted and normalised; the CPU reads
+nothing back inside an epoch. On a CPU with one thread the same job gives the same bits.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def build(job: Job, dataset: Dataset) -> Network:
 
 def latency_ms(network: Network, data: Resident) -> float:
     """Milliseconds for one image, the median of the second half of 40 runs; of a slow network, of fewer."""
-    image, times = data.validation[0][:1], list[float]()
+    image, times = data.validation[0][:1].to(data.device), list[float]()
     network.eval()
     with torch.inference_mode():
         while len(times) < 6 or (len(times) < 40 and sum(times) < LATENCY_SECONDS):

@@ -81,7 +81,8 @@ class Captured(Stepper):
         return results
 
     def _learn(self) -> None:
-        self.learn(self._buffers.at(self._at))
+        batch = self._buffers.at(self._at)
+        self.learn(batch, self.data.images[batch.picked])
         self._at += 1
 
 
