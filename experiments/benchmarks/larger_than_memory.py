@@ -41,18 +41,13 @@ def main() -> None:
         sizes = {"fits": options.memory * 2**20 // 5 // each, "four times": 4 * options.memory * 2**20 // each}
         for name, count in sizes.items():
             write(Path(folder, name), count)
-        for name, how in (("fits", "asks"), ("four times", "waits"), ("four times", "asks")) * 2:
+        plan = [("fits", "asks"), ("four times", "asks")] * 3 + [("four times", "waits")]
+        for seed, (name, how) in enumerate(plan):
             drop(Path(folder, name))
             group = control_group(options.memory * 2**20)
-            command = [
-                sys.executable,
-                __file__,
-                "--images",
-                str(options.images),
-                "--inside",
-                f"{folder}/{name}",
-                how,
-            ]
+            count = options.images // 4 if how == "waits" else options.images
+            command = [sys.executable, __file__, "--images", str(count), "--seed", str(seed)]
+            command += ["--inside", f"{folder}/{name}", how]
             enter = f'echo $$ > "{group}/cgroup.procs" && exec "$@"'
             print(f"{name} ({sizes[name]:,} images), {how}:", end=" ", flush=True)
             subprocess.run(["/bin/sh", "-c", enter, "sh", *command], check=False)
