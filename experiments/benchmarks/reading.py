@@ -67,7 +67,7 @@ def measure(name: str, temporary: Path) -> None:
     environment = os.environ | {"XDG_CACHE_HOME": str(temporary / "cache")}
     command = [sys.executable, "-c", LOAD, name]
     for start in ("first", "second"):
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
         seconds = float(run.stdout)
         print(f"{name}: {start} start {seconds:.2f} s", end="\n" if start == "second" else ", ", flush=True)
 
