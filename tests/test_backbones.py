@@ -9,20 +9,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from conftest import job
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model, get_model_weights, list_models
 
-from nas.architecture.architecture import Architecture
+from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.backbones import BACKBONES, FAMILIES, TORCHVISION
 from nas.architecture.layers import Pretrained, Shape
 from nas.architecture.modules import Backbone
+from nas.data import open_source
 from nas.data.dataset import Dataset
 from nas.errors import DataError
 from nas.evaluation.local.worker import Task, safely, train_jobs
+from nas.spaces.cnn import Cnn
+from nas.strategies.reference import Reference
 from nas.training import backbone as module
 from nas.training.backbone import adopt, imagenet
 from nas.training.network import Network
@@ -257,3 +262,26 @@ def test_a_download_is_there_whole_or_not_at_all(cache: Path, monkeypatch: pytes
     with pytest.raises(DataError, match=f"the downloaded file has the SHA-256 {digest[:16]}"):
         imagenet("other")
     assert [path.name for path in cache.iterdir()] == [f"any-{digest[:8]}.pth"]
+
+
+def test_photographs_of_224_pixels_start_from_a_file_in_the_cache(
+    cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "cache" / name)
+    random = np.random.default_rng(0)
+    for number in range(40):
+        place = tmp_path / "photos" / ("dark" if number % 2 else "light")
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 100, (60, 80, 3), np.uint8) + np.uint8(0 if number % 2 else 150)
+        Image.fromarray(pixels).save(place / f"{number}.jpg")
+    data = open_source(str(tmp_path / "photos"), options={"size": 224}).load()
+    assert data.input_shape == (3, 224, 224)
+    space = Cnn().within(Limits(data.input_shape, 2))
+    [candidate] = Reference(space, networks="none", torchvision=SMALL).ask(9)
+    [backbone] = candidate.architecture.backbones
+    trial = worked(backbone, data)
+    assert trial.failure is None
+    (cached / FILE).unlink()
+    failure = worked(backbone, data).failure
+    assert failure is not None
+    assert f"put {FILE} there" in failure.message
