@@ -13,7 +13,7 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.layers import BatchNorm, Conv2d, Dropout, Flatten, GlobalAveragePool, MaxPool, ResidualBlock
 from nas.data.dataset import Dataset
 from nas.evaluation.local.local import LocalEvaluator
-from nas.training import modules, noise
+from nas.training import batches, modules, noise
 from nas.training.batches import Resident, draw_epochs
 from nas.training.group import Group
 from nas.training.network import Network
@@ -65,6 +65,19 @@ def test_augmented_images_are_those_of_a_cpu(blobs: Dataset, size: int) -> None:
     trials = [trial for trial, _ in Group(blobs, recipe, "cuda", size).train(JOBS[:3])]
     losses = {trial.job.key: trial.metrics["validation_loss"] for trial in trials}
     assert losses == pytest.approx(alone, rel=2e-2)
+
+
+def test_images_that_do_not_fit_are_brought_batch_by_batch(
+    blobs: Dataset, alone: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_fit", lambda size, device: False)
+    warnings: list[str] = []
+    group = Group(blobs, RECIPE, "cuda", 4, warnings.append)
+    trials = [trial for trial, _ in group.train(JOBS)]
+    assert {one.job.key: one.metrics["validation_loss"] for one in trials} == pytest.approx(alone, rel=1e-2)
+    assert group.latency(JOBS[0]) > 0
+    [line] = warnings
+    assert "batch by batch" in line
 
 
 def test_through_a_worker(blobs: Dataset, alone: dict[str, float]) -> None:
