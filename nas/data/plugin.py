@@ -40,6 +40,9 @@ class DatasetPlugin(ABC):
     # ("stretch"). "centred": it becomes a light drawing on black, scaled to 20/28 of the sides, its centre of mass
     # in the middle, as in MNIST (LeCun, 1998); exported models stretch it.
     framing: str = "stretch"
+    # The operations of a network for an image, at most, if a search does not set it; None: by the size of the
+    # images and the time that the search has.
+    max_flops: int | None = None
     note: str = ""  # lines for the user, such as the reason for the choice of `auto`
     address: str = ""  # what `--dataset` takes for it, where that is not its name: a path
     chosen: Mapping[str, str] = {}  # options that `load` has decided, which are kept in the record

@@ -30,6 +30,7 @@ class Header:
     limits: Limits
     objectives: tuple[Objective, ...]
     note: str = ""  # a remark for the user, for example that mnist is not available and mnist-5k is used
+    plan: str = ""  # what the search was going to do, and how long that would take
 
     @property
     def name(self) -> str:

@@ -1,45 +1,63 @@
-"""The default space: three stages of blocks, each at half the resolution of the one before."""
+"""The default space: stages of blocks, each at half the resolution of the one before."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from nas.architecture.architecture import Architecture
 from nas.architecture.layer import Layer
 from nas.architecture.layers.convolution import Conv2d, ResidualBlock, SeparableConv2d
 from nas.architecture.layers.dense import Dense, Dropout
 from nas.architecture.layers.pooling import AveragePool, Flatten, GlobalAveragePool, MaxPool
+from nas.spaces.fit import MNIST_FLOPS, Fit
 from nas.spaces.space import Choose, SearchSpace
 
 POOLS = {"max": MaxPool, "average": AveragePool}
+STAGES = {"stage2": (16, 24, 32), "stage3": (24, 32, 48, 64), "stage4": (32, 48, 64, 96)}
 
 
 class Cnn(SearchSpace):
-    """Blocks (plain, separable, residual, or none) in three stages; their widths, pooling and head vary, too."""
+    """Blocks (plain, separable, residual, or none) in up to four stages; widths, pooling and head vary, too.
 
-    # For one image. The lecture's network needs 4,881,920; larger networks train too slowly on a CPU.
-    max_flops = 5_000_000
+    Args:
+        max_flops: the operations that a network may need for an image.
+    """
+
+    adapts = True
+
+    def __init__(self, max_flops: Annotated[int, Field(ge=1)] = MNIST_FLOPS) -> None:
+        self.max_flops = max_flops
 
     def build(self, choose: Choose) -> Architecture:
         """A first convolution, then up to two blocks a stage, then the head.
 
         Layers at the full resolution take most of the time, so they are few, narrow and plain. (A separable
         convolution saves 5/6 of the operations there but, on a CPU, only 1/4 of the time: docs/decisions/0001.)
+        Large images are halved by the first convolutions already.
         """
+        fit = Fit.of(self.limits)
         activation = choose.suggest_categorical("activation", ["relu", "leaky_relu", "elu", "silu"])
-        batch_norm = choose.suggest_categorical("batch_norm", [True, False])
-        padding = choose.suggest_categorical("padding", ["same", "valid"])  # of plain and separable blocks
-        style = {"padding": padding, "activation": activation, "batch_norm": batch_norm}
-        filters = choose.suggest_categorical("stem/filters", [8, 12, 16, 24])
-        layers: list[Layer] = [Conv2d(filters, choose.suggest_categorical("stem/kernel", [3, 5]), **style)]
+        style = {"padding": "same", "activation": activation, "batch_norm": True}
+        if fit.is_small:  # larger networks are deeper, and nearly all of the best ones are like this
+            style["batch_norm"] = choose.suggest_categorical("batch_norm", [True, False])
+            style["padding"] = choose.suggest_categorical("padding", ["same", "valid"])  # not of residual blocks
+        filters = choose.suggest_categorical("stem/filters", fit.widths(8, 12, 16, 24))
+        kernel = choose.suggest_categorical("stem/kernel", [3, 5])
+        layers: list[Layer] = []
+        for halving in reversed(range(fit.halvings)):  # the larger the maps, the narrower
+            layers.append(Conv2d(max(8, filters // 2**halving), 3 if layers else kernel, 2, **style))
+        if not layers:
+            layers.append(Conv2d(filters, kernel, **style))
         if choose.suggest_categorical("stage1/block", [True, False]):
-            layers.append(Conv2d(choose.suggest_categorical("stage1/filters", [8, 12, 16]), 3, **style))
-        for name, widths in (("stage2", [16, 24, 32]), ("stage3", [24, 32, 48, 64])):
+            layers.append(Conv2d(choose.suggest_categorical("stage1/filters", fit.widths(8, 12, 16)), 3, **style))
+        for name, widths in list(STAGES.items())[: fit.stages - 1]:
             layers.append(POOLS[choose.suggest_categorical(f"{name}/pool", ["max", "average"])](2))
             blocks = choose.suggest_int(f"{name}/blocks", 0, 2)
             if blocks:
                 kind = choose.suggest_categorical(f"{name}/kind", ["plain", "separable", "residual"])
-                filters = choose.suggest_categorical(f"{name}/filters", widths)
+                filters = choose.suggest_categorical(f"{name}/filters", fit.widths(*widths))
                 layers += [self._block(choose, name, kind, filters, style)] * blocks
         return Architecture((*layers, *self._head(choose, activation)))
 
