@@ -19,7 +19,7 @@ from nas.data.dataset import Array, Dataset, Split
 from nas.data.decoder import ENDINGS, Frame, decode, framed
 from nas.data.download import FAILURES, reachable, stream
 from nas.data.idx import File
-from nas.data.plugin import DatasetPlugin, stratified
+from nas.data.plugin import PHOTOGRAPHS, DatasetPlugin, stratified
 from nas.errors import DataError, ImageError
 
 SEED = 0  # of the division; never changed, because it is part of the data set
@@ -33,6 +33,7 @@ class Cifar10(DatasetPlugin):
 
     name = "cifar10"
     framing = "crop"
+    recipe = PHOTOGRAPHS
     url: ClassVar[str] = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
     url_bytes: ClassVar[int] = 170_498_071
     files: ClassVar[tuple[File, ...]] = (

@@ -30,7 +30,7 @@ from nas.records.outcome import GIVEN
 from nas.spaces.fit import MNIST_FLOPS
 from nas.spaces.space import SearchSpace
 from nas.strategies.strategy import Strategy
-from nas.training.recipe import Precision, Recipe, recipe_of
+from nas.training.recipe import AUTO, Precision, Recipe, recipe_of
 
 if TYPE_CHECKING:
     from nas.data.plugin import DatasetPlugin
@@ -170,12 +170,15 @@ def resolve(
     limits = Limits(data.input_shape, len(data.classes))
     if not training:
         limits = replace(limits, max_parameters=experiment.max_parameters, max_flops=experiment.max_flops)
-    recipe = replace(recipe_of(experiment.recipe), precision=_precision(experiment.precision, device))
+    recipe = replace(
+        recipe_of(experiment.recipe, source.recipe), precision=_precision(experiment.precision, device)
+    )
     if recipe.class_weights == "auto":
         is_balanced = not training and objectives[0].metric in BALANCED
         recipe = replace(recipe, class_weights="balanced" if is_balanced else "none")
     epochs = experiment.epochs or float(max(1, IMAGES_PER_TRAINING // len(data.train)))
     decided: dict[str, Any] = {"epochs": epochs, "device": device, "precision": recipe.precision}
+    decided["recipe"] = _decided(experiment.recipe, source.recipe)
     if not experiment.dataset.startswith(GIVEN):
         decided["dataset"] = source.address or source.name  # where it was "auto"
     decided["options"] = {f"dataset.{name}": value for name, value in source.chosen.items()}
@@ -198,6 +201,14 @@ def _make_strategy(
     given = {"space": space.within(limits), "objectives": objectives, "seed": experiment.seed}
     strategy: Strategy = _made(experiment, "strategy", parts["strategy"], **given)
     return strategy
+
+
+def _decided(recipe: str | Mapping[str, Any], auto: str | Mapping[str, Any]) -> str | dict[str, Any]:
+    """The setting of a recipe in which "auto" is replaced by the recipe for the data."""
+    given, own = ({"base": one} if isinstance(one, str) else dict(one) for one in (recipe, auto))
+    if given["base"] == AUTO:
+        given = {**own, **given, "base": own.get("base", "default")}
+    return given if len(given) > 1 else str(given["base"])
 
 
 def is_free(experiment: Experiment, space: Any, source: DatasetPlugin) -> bool:
