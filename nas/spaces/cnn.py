@@ -15,14 +15,14 @@ from nas.spaces.fit import MNIST_FLOPS, Fit
 from nas.spaces.space import Choose, SearchSpace
 
 POOLS = {"max": MaxPool, "average": AveragePool}
-STAGES = {"stage2": (16, 24, 32), "stage3": (24, 32, 48, 64), "stage4": (32, 48, 64, 96)}
 
 
 class Cnn(SearchSpace):
     """Blocks (plain, separable, residual, or none) in up to four stages; widths, pooling and head vary, too.
 
     Args:
-        max_flops: the operations that a network may need for an image.
+        max_flops: the operations that a network may need for an image. Above 5,000,000, the networks are wider and
+            deeper, and always normalised.
     """
 
     adapts = True
@@ -38,21 +38,18 @@ class Cnn(SearchSpace):
         Large images are halved by the first convolutions already.
         """
         fit = Fit.of(self.limits)
+        return self._cheap(choose, fit) if fit.is_cheap else self._dear(choose, fit)
+
+    def _cheap(self, choose: Choose, fit: Fit) -> Architecture:
         activation = choose.suggest_categorical("activation", ["relu", "leaky_relu", "elu", "silu"])
-        style = {"padding": "same", "activation": activation, "batch_norm": True}
-        if fit.is_small:  # larger networks are deeper, and nearly all of the best ones are like this
-            style["batch_norm"] = choose.suggest_categorical("batch_norm", [True, False])
-            style["padding"] = choose.suggest_categorical("padding", ["same", "valid"])  # not of residual blocks
+        batch_norm = choose.suggest_categorical("batch_norm", [True, False])
+        padding = choose.suggest_categorical("padding", ["same", "valid"])  # of plain and separable blocks
+        style = {"padding": padding, "activation": activation, "batch_norm": batch_norm}
         filters = choose.suggest_categorical("stem/filters", fit.widths(8, 12, 16, 24))
-        kernel = choose.suggest_categorical("stem/kernel", [3, 5])
-        layers: list[Layer] = []
-        for halving in reversed(range(fit.halvings)):  # the larger the maps, the narrower
-            layers.append(Conv2d(max(8, filters // 2**halving), 3 if layers else kernel, 2, **style))
-        if not layers:
-            layers.append(Conv2d(filters, kernel, **style))
+        layers = self._stem(filters, choose.suggest_categorical("stem/kernel", [3, 5]), fit, style)
         if choose.suggest_categorical("stage1/block", [True, False]):
             layers.append(Conv2d(choose.suggest_categorical("stage1/filters", fit.widths(8, 12, 16)), 3, **style))
-        for name, widths in list(STAGES.items())[: fit.stages - 1]:
+        for name, widths in list({"stage2": (16, 24, 32), "stage3": (24, 32, 48, 64)}.items())[: fit.stages - 1]:
             layers.append(POOLS[choose.suggest_categorical(f"{name}/pool", ["max", "average"])](2))
             blocks = choose.suggest_int(f"{name}/blocks", 0, 2)
             if blocks:
@@ -60,6 +57,36 @@ class Cnn(SearchSpace):
                 filters = choose.suggest_categorical(f"{name}/filters", fit.widths(*widths))
                 layers += [self._block(choose, name, kind, filters, style)] * blocks
         return Architecture((*layers, *self._head(choose, activation)))
+
+    def _dear(self, choose: Choose, fit: Fit) -> Architecture:
+        """Of what is possible in `_cheap`, mostly what good networks of this size have.
+
+        A search of these trains a few dozen candidates. Without normalisation they hardly learn, two poolings with
+        nothing in between are wasted, and separable blocks, which are slow on a CPU, are for few parameters.
+        """
+        activation = choose.suggest_categorical("activation", ["relu", "silu"])
+        style = {"padding": "same", "activation": activation, "batch_norm": True}
+        kinds = ["plain", "residual", *["separable"] * bool(self.limits.max_parameters)]
+        filters = choose.suggest_categorical("stem/filters", fit.widths(16, 24, 32))
+        layers = self._stem(filters, choose.suggest_categorical("stem/kernel", [3, 5]), fit, style)
+        if choose.suggest_categorical("stage1/block", [True, False]):
+            layers.append(Conv2d(choose.suggest_categorical("stage1/filters", fit.widths(16, 24, 32)), 3, **style))
+        stages = {"stage2": (32, 48, 64), "stage3": (64, 96, 128), "stage4": (96, 128, 192)}
+        for name, widths in list(stages.items())[: fit.stages - 1]:
+            blocks = choose.suggest_int(f"{name}/blocks", int(name != "stage4"), 2)
+            if blocks:
+                layers.append(MaxPool(2))
+                kind = choose.suggest_categorical(f"{name}/kind", kinds)
+                filters = choose.suggest_categorical(f"{name}/filters", fit.widths(*widths))
+                layers += [self._block(choose, name, kind, filters, style)] * blocks
+        return Architecture((*layers, *self._head(choose, activation)))
+
+    @staticmethod
+    def _stem(filters: int, kernel: int, fit: Fit, style: dict[str, Any]) -> list[Layer]:
+        if not fit.halvings:
+            return [Conv2d(filters, kernel, **style)]
+        widths = [max(8, filters // 2**later) for later in reversed(range(fit.halvings))]  # narrow on large maps
+        return [Conv2d(width, 3 if number else kernel, 2, **style) for number, width in enumerate(widths)]
 
     @staticmethod
     def _block(choose: Choose, stage: str, kind: str, filters: int, style: dict[str, Any]) -> Layer:

@@ -9,9 +9,9 @@ from nas.architecture.architecture import Limits
 
 # Operations for one image of MNIST. The lecture's network needs 4,881,920; larger ones train too slowly on a CPU.
 MNIST_FLOPS = 5_000_000
-MNIST_PIXELS = 28 * 28
-# Parameters that networks of the widths for MNIST may have; a tighter limit than this does not narrow them.
-MNIST_PARAMETERS = 100_000
+# The widths of a space are for so many operations for each pixel of the first stage, and for so many parameters.
+CHEAP_PER_PIXEL, DEAR_PER_PIXEL = MNIST_FLOPS / (28 * 28), 30_000
+CHEAP_PARAMETERS, DEAR_PARAMETERS = 100_000, 200_000
 LARGEST_MAP = 40  # pixels of a side of the first stage: there, twice the side means four times the operations
 SMALLEST_MAP = 4  # pixels of a side of the last stage
 MOST_STAGES = 4
@@ -26,8 +26,8 @@ class Fit:
 
     halvings: int  # by the first convolutions
     stages: int  # maps of so many sizes, each half as large as the one before
-    scale: float  # of the widths: 1 for the limits of MNIST
-    is_small: bool  # whether the networks cost no more than those for MNIST
+    scale: float  # of the widths
+    is_cheap: bool  # whether the networks cost no more than those for MNIST
 
     @classmethod
     def of(cls, limits: Limits) -> Fit:
@@ -37,13 +37,21 @@ class Fit:
         smallest = min(height, width) / 2**halvings
         stages = 1 + max(0, math.floor(math.log2(max(1.0, smallest / SMALLEST_MAP))))
         flops = limits.max_flops or MNIST_FLOPS
+        is_cheap = flops <= MNIST_FLOPS
         # The operations of a convolution grow with the square of the widths, and so do its parameters.
-        scales = [math.sqrt(flops / MNIST_FLOPS * MNIST_PIXELS / (height * width / 4**halvings))]
+        per_pixel = flops / (height * width / 4**halvings)
+        scale = math.sqrt(per_pixel / (CHEAP_PER_PIXEL if is_cheap else DEAR_PER_PIXEL))
         if limits.max_parameters:
-            scales.append(math.sqrt(limits.max_parameters / MNIST_PARAMETERS))
-        return cls(halvings, min(MOST_STAGES, stages), max(1.0, min(scales)), flops <= MNIST_FLOPS)
+            usual = CHEAP_PARAMETERS if is_cheap else DEAR_PARAMETERS
+            scale = min(scale, math.sqrt(limits.max_parameters / usual))
+        return cls(halvings, min(MOST_STAGES, stages), max(1.0, scale) if is_cheap else scale, is_cheap)
 
-    def widths(self, *of_mnist: int) -> list[int]:
-        """The widths that are offered where MNIST has these: scaled, and then multiples of eight."""
-        scaled = [width if self.scale == 1 else 8 * round(self.scale * width / 8) for width in of_mnist]
+    def widths(self, *usual: int) -> list[int]:
+        """The widths that are offered: scaled, and then multiples of 8, from 64 on of 16."""
+        scaled = [width if self.scale == 1 else _multiple(self.scale * width) for width in usual]
         return list(dict.fromkeys(scaled))
+
+
+def _multiple(width: float) -> int:
+    step = 8 if width < 64 else 16
+    return max(step, step * round(width / step))
