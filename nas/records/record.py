@@ -112,8 +112,10 @@ class Record:
                 for size, count in zip(("train", "validation"), counts, strict=True):
                     checks.whole(count, size, 2**40)
             checks.named(config.get("options") or {}, "options")
-            plan = str(about.get("plan", {}).get("text", ""))
-            return Header(self.path.parent, config, data, Limits(**limits), objectives, note, plan)
+            plan = dict(about.get("plan", {}))
+            text = str(plan.pop("text", ""))
+            decided = checks.numbers(plan, "plan")
+            return Header(self.path.parent, config, data, Limits(**limits), objectives, note, text, decided)
         except (KeyError, TypeError, ValueError, AttributeError, NasError) as error:
             raise JournalError(f"{self.path} does not say what was searched ({error!r:.100})") from None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from random import Random
@@ -46,6 +46,7 @@ class Pace:
 
     fixed: float
     per_flop: float  # operation of one forward pass
+    alone: float = 1.0  # how many times as fast a training is if it has the machine alone
 
     def seconds(self, flops: float) -> float:
         """The seconds for one image of a network."""
@@ -78,15 +79,15 @@ def planned(resolved: Resolved, experiment: Experiment, begun: float) -> Resolve
     pace = _calibrated(resolved, drawn)
     if pace is None:
         return resolved
-    closing, left, share = time_limit.closing(experiment), None, time_limit.SEARCH_SHARE
+    closing, left, decided = time_limit.closing(experiment), None, dict[str, float]()
     if limit is not None:
         left = max(1.0, begun + limit - closing - time.monotonic())
         if resolved.source.max_flops is None:
-            resolved, share = _fitted(resolved, experiment, pace, left)
+            resolved, decided = _fitted(resolved, experiment, pace, left)
             drawn = _drawn(resolved)
-    course = _course(resolved, drawn, pace, left, share)
+    course = _course(resolved, drawn, pace, left, decided)
     seconds = limit or time.monotonic() - begun + course.seconds + closing
-    return replace(resolved, plan={"text": _words(resolved, course, seconds), "search_share": share})
+    return replace(resolved, plan={"text": _words(resolved, course, seconds), **decided})
 
 
 def _drawn(resolved: Resolved) -> list[Candidate]:
@@ -108,19 +109,17 @@ def _flops(resolved: Resolved, candidates: Sequence[Candidate]) -> list[int]:
 def _work(resolved: Resolved, drawn: Sequence[Candidate]) -> float:
     """The operations of all trainings of a search without a time limit, roughly."""
     trials = resolved.experiment.trials or 0
-    trainings = trials * _share(resolved) + max(selection.LEAST, selection.TRAININGS * trials)
-    flops = float(np.mean(_flops(resolved, drawn)))
-    return trainings * resolved.epochs * len(resolved.data.train) * flops
+    trainings = trials * sum(epochs * share for epochs, share in _rungs(resolved))
+    trainings += max(selection.LEAST, selection.TRAININGS * trials) * resolved.epochs
+    return trainings * len(resolved.data.train) * float(np.mean(_flops(resolved, drawn)))
 
 
-def _share(resolved: Resolved) -> float:
-    """The epochs that a candidate trains for in all, as a share of a full training."""
-    rungs, batch = resolved.experiment.rungs, resolved.experiment.batch
-    trained, share = batch, 0.0
-    for rung in reversed(range(rungs)):
-        share += trained / batch / REDUCTION**rung
+def _rungs(resolved: Resolved) -> Iterator[tuple[float, float]]:
+    """The epochs of each rung of successive halving, and the share of the candidates that reach it."""
+    batch = trained = resolved.experiment.batch
+    for rung in reversed(range(resolved.experiment.rungs)):
+        yield resolved.epochs / REDUCTION**rung, trained / batch
         trained = math.ceil(trained / REDUCTION)
-    return share
 
 
 def _images(resolved: Resolved, epochs: float) -> float:
@@ -138,14 +137,15 @@ def _calibrated(resolved: Resolved, drawn: Sequence[Candidate]) -> Pace | None:
         epochs = min(1.0, images / len(resolved.data.train))
         seeds = (job_seed(number, candidate.architecture.id) for number in range(resolved.side_by_side))
         jobs += [Job(candidate, epochs, seed) for seed in seeds]
-    points = list(_measured(resolved, jobs))
-    if not points:
+    together, by_itself = list(_measured(resolved, jobs)), list(_measured(resolved, jobs[-1:]))
+    if not together or not by_itself:
         return None
-    costs, seconds = np.array(points).T
+    costs, seconds = np.array(together).T
+    alone = float(np.mean(seconds[costs == by_itself[0][0]]) / by_itself[0][1])
     slope, fixed = np.polyfit(costs, seconds, 1) if costs.min() < costs.max() else (0.0, 0.0)
     if slope <= 0 or fixed < 0:  # a line through the origin is nearer to the truth
         slope, fixed = np.mean(seconds) / max(1.0, np.mean(costs)), 0.0
-    return Pace(float(fixed), float(slope))
+    return Pace(float(fixed), float(slope), max(1.0, alone))
 
 
 def _measured(resolved: Resolved, jobs: Sequence[Job]) -> Iterator[tuple[float, float]]:
@@ -158,11 +158,19 @@ def _measured(resolved: Resolved, jobs: Sequence[Job]) -> Iterator[tuple[float, 
                 yield trial.metrics["flops"], seconds
 
 
-def _fitted(resolved: Resolved, experiment: Experiment, pace: Pace, left: float) -> tuple[Resolved, float]:
-    """The dearest networks that can train long enough, for how long, and the share of time of the search."""
+def _fitted(
+    resolved: Resolved, experiment: Experiment, pace: Pace, left: float
+) -> tuple[Resolved, dict[str, float]]:
+    """The dearest networks of which one can train long enough, and what follows for the search.
+
+    Returns:
+        The configuration with the limit of operations and the epochs; and for the record ``search_share``, the
+        share of the time for the search, ``enough``, the epochs of the winner's training, and ``alone``, how many
+        times as fast a training is if it has the machine alone.
+    """
     wanted = EPOCHS * math.sqrt(OF_IMAGES / len(resolved.data.train))
     decided: dict[str, Any] = {"epochs": resolved.epochs, "options": dict(resolved.experiment.options)}
-    most = selection.SAFETY * (1 - LEAST_SHARE) * left
+    most = selection.FIRST_OF_LONG * (1 - LEAST_SHARE) * left * pace.alone
     if is_free(experiment, resolved.parts["space"], resolved.source):
         affordable = (most / _images(resolved, wanted) - pace.fixed) / pace.per_flop
         usual = usual_flops(resolved.limits.input_shape)
@@ -172,21 +180,28 @@ def _fitted(resolved: Resolved, experiment: Experiment, pace: Pace, left: float)
     if experiment.epochs is None:
         possible = most / dearest / _images(resolved, 1.0)
         decided["epochs"] = max(0.05, round(min(wanted, possible) / SHORTER, 2))
-    needed = dearest * _images(resolved, SHORTER * decided["epochs"]) / selection.SAFETY
+    enough = SHORTER * decided["epochs"]
+    # For two trainings of that length, if they leave enough time for the search.
+    needed = dearest * _images(resolved, enough) / selection.FIRST_OF_LONG
     share = min(time_limit.SEARCH_SHARE, max(LEAST_SHARE, 1 - needed / left))
-    changed = resolved.experiment.model_copy(update=decided)
-    return replace(resolved, experiment=changed, epochs=decided["epochs"]), share
+    resolved = replace(
+        resolved, experiment=resolved.experiment.model_copy(update=decided), epochs=decided["epochs"]
+    )
+    return resolved, {"search_share": round(share, 3), "enough": enough, "alone": round(pace.alone, 2)}
 
 
 def _course(
-    resolved: Resolved, drawn: Sequence[Candidate], pace: Pace, left: float | None, share: float
+    resolved: Resolved, drawn: Sequence[Candidate], pace: Pace, left: float | None, decided: Mapping[str, float]
 ) -> Course:
     """How the search will go; ``left``: the seconds for its trainings, None without a limit."""
     costs, workers, trials = _flops(resolved, drawn), resolved.side_by_side, resolved.experiment.trials or 0
     trained = [pace.seconds(flops) * _images(resolved, resolved.epochs) for flops in costs]
-    one = _share(resolved) * float(np.mean(trained)) / workers + LATENCY
+    batch = resolved.experiment.batch
+    images = [max(1.0, batch * share / workers) * _images(resolved, epochs) for epochs, share in _rungs(resolved)]
+    one = sum(images) / batch * float(np.mean([pace.seconds(flops) for flops in costs])) + LATENCY
     seconds = None
     if left is not None:
+        share = decided.get("search_share", time_limit.SEARCH_SHARE)
         possible = max(1, int(share * left / one))
         trials = min(trials or possible, possible)
         seconds = left - min(share * left, trials * one)
@@ -197,9 +212,11 @@ def _course(
         for rank, n in enumerate(order)
     ]
     history = [history[number % len(history)] for number in range(trials)]
-    last = selection.plan(history, resolved.limits, resolved.epochs, workers, seconds)
+    known = {name: decided[name] for name in ("enough", "alone") if name in decided}
+    last = selection.plan(history, resolved.limits, resolved.epochs, workers, seconds, **known)
     longest = float(np.mean([trained[n] for n in order])) / resolved.epochs * last.epochs
-    return Course(trials * one + longest * max(1.0, last.trainings / workers), trials, last)
+    longest *= max(1.0, last.trainings / workers) if last.trainings > 1 else 1 / pace.alone
+    return Course(trials * one + longest, trials, last)
 
 
 def _words(resolved: Resolved, course: Course, seconds: float) -> str:

@@ -91,7 +91,7 @@ def _explore(run: Run) -> list[Trial]:
         # The final selection gets its share of time that was added later, too. The start counts for neither.
         begun, now = run.journal.begun + record.before_more, time.monotonic()
         begun += now - max(begun, run.begun)
-        share = record.about.get("plan", {}).get("search_share", time_limit.SEARCH_SHARE)
+        share = run.header.decided.get("search_share", time_limit.SEARCH_SHARE)
         until = begun + share * (end - begun)
         if not record.trials:  # without one, there would be no winner
             until = max(until, min(now + time_limit.TRAINING, end - time_limit.SELECTING))
@@ -122,7 +122,8 @@ def _plan(run: Run, history: Sequence[Trial]) -> tuple[Plan, float | None]:
     if limit := resolved.experiment.time_limit:
         over, closing = run.journal.begun + limit, time_limit.closing(resolved.experiment)
         seconds, end = max(1.0, over - time.monotonic() - closing), over - closing / 2
-    plan = selection.plan(history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds)
+    known = {name: run.header.decided[name] for name in ("enough", "alone") if name in run.header.decided}
+    plan = selection.plan(history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds, **known)
     before = Plan(**record.before_plan) if record.before_plan else plan
     if (before.epochs, before.seeds, before.finalists) > (plan.epochs, plan.seeds, plan.finalists):
         plan, end = before, None  # no network may replace the winner after a shorter training
