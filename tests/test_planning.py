@@ -12,8 +12,8 @@ import pytest
 from command import nas
 from conftest import Tiny
 
-import nas as front
 from nas.architecture.architecture import Limits
+from nas.experiment import Experiment
 from nas.records.journal import FILE
 from nas.records.record import read
 from nas.run.planning import planned
@@ -57,7 +57,7 @@ def test_a_space_has_networks_for_images_of_any_size(
 
 def test_for_digits_nothing_follows_from_the_budget() -> None:
     for limit in ({}, {"time_limit": "10m"}):
-        experiment = front.Experiment(dataset="mnist-5k", mlflow="off", **limit)
+        experiment = Experiment.of(dataset="mnist-5k", mlflow="off", **limit)
         resolved = resolve(experiment)
         assert resolved.make_space().limits.max_flops == 5_000_000
         assert (resolved.epochs, resolved.experiment.recipe) == (4.0, "default")
@@ -66,21 +66,21 @@ def test_for_digits_nothing_follows_from_the_budget() -> None:
 
 def test_without_a_time_limit_networks_may_cost_what_the_images_say(tmp_path: Path) -> None:
     path = str(arrays(tmp_path, side=40))
-    resolved = resolve(front.Experiment(dataset=path, trials=40, mlflow="off"))
+    resolved = resolve(Experiment.of(dataset=path, trials=40, mlflow="off"))
     assert resolved.experiment.options["space.max_flops"] == 60_000 * 40 * 40
     assert resolved.make_space().limits.max_flops == 60_000 * 40 * 40
     assert resolved.experiment.recipe == "photographs"
-    given = front.Experiment(dataset=path, max_flops=123, recipe={"flip": 0.25}, mlflow="off")
+    given = Experiment.of(dataset=path, max_flops=123, recipe={"flip": 0.25}, mlflow="off")
     resolved = resolve(given)
     assert resolved.make_space().limits.max_flops == 123
     assert (resolved.recipe.shift, resolved.recipe.flip) == (4, 0.25)
-    own = resolve(front.Experiment(dataset=path, space=Tiny, mlflow="off"))  # it does not say that it adapts
+    own = resolve(Experiment.of(dataset=path, space=Tiny, mlflow="off"))  # it does not say that it adapts
     assert own.make_space().limits.max_flops == Tiny.max_flops
 
 
 def test_with_a_time_limit_the_pace_decides_and_is_kept(tmp_path: Path) -> None:
     path = str(arrays(tmp_path, images=200, side=32))
-    experiment = front.Experiment(dataset=path, time_limit="100s", workers=2, mlflow="off")
+    experiment = Experiment.of(dataset=path, time_limit="100s", workers=2, mlflow="off")
     before = resolve(experiment)
     begun = time.monotonic()
     after = planned(before, experiment, begun)
@@ -94,10 +94,8 @@ def test_with_a_time_limit_the_pace_decides_and_is_kept(tmp_path: Path) -> None:
     late = planned(before, experiment, begun - 80)  # 80 of the 100 seconds are over
     assert late.epochs < after.epochs
     own = replace(before, experiment=before.experiment.model_copy(update={"epochs": 3.0}), epochs=3.0)
-    assert planned(own, front.Experiment(**{**OWN, "dataset": path}), time.monotonic()).epochs == 3.0
-
-
-OWN = {"time_limit": "100s", "workers": 2, "mlflow": "off", "epochs": 3.0}
+    given = Experiment.of(dataset=path, time_limit="100s", workers=2, mlflow="off", epochs=3.0)
+    assert planned(own, given, time.monotonic()).epochs == 3.0
 
 
 @pytest.mark.faults
