@@ -32,7 +32,7 @@ from nas.objectives import Objective
 from nas.records.observer import Observer
 from nas.records.outcome import GIVEN, Outcome
 from nas.toml import place_of, read_table, written, written_key
-from nas.training.recipe import Recipe, recipe_of, table_of
+from nas.training.recipe import AUTO, Recipe, recipe_of, table_of
 
 # The parts of a search that are plugins. Each has a name, or is given in Python as a class; a space or a data set
 # may be given as an object, too. The setting is then the text "object:" and the name of the class.
@@ -110,7 +110,7 @@ def _recipe(value: object) -> object:
             recipe_of(table)
         if not isinstance(table, Mapping):
             return table
-        recipe, base = recipe_of(table), str(table.get("base", "default"))
+        recipe, base = recipe_of(table), str(table.get("base", AUTO))
     except UsageError as error:
         name = f"recipe.{error.name}" if isinstance(error, OptionError) else "recipe"
         raise PydanticCustomError("recipe", "{text}", {"text": str(error), "name": name}) from None
@@ -150,8 +150,9 @@ class Experiment(BaseModel):
     batch: Annotated[int, Field(ge=1, le=10_000)] = 8  # candidates that are proposed, and compete, at a time
     rungs: Annotated[int, Field(ge=1, le=4)] = 2  # of successive halving; 1: every training is a full one
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None  # of a full training during the search
-    # The name of a recipe; or a table of its fields, in which "base" names the recipe that they change.
-    recipe: Annotated[Name | dict[str, str | int | float], BeforeValidator(_recipe)] = "default"
+    # The name of a recipe; or a table of its fields, in which "base" names the recipe that they change. "auto" is
+    # the one for the data.
+    recipe: Annotated[Name | dict[str, str | int | float], BeforeValidator(_recipe)] = AUTO
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"  # of convolutions and linear maps
     evaluator: Name = "local"
     workers: CountOrAuto = "auto"  # processes; "auto": one for each core, or one for a GPU
@@ -184,7 +185,7 @@ class Experiment(BaseModel):
         values = {**values, **{kind: GIVEN + _class_name(part) for kind, part in given.items()}}
         options = values.get("options")
         if isinstance(options, dict) and any(str(name).startswith("recipe.") for name in options):
-            recipe = values.get("recipe", "default")
+            recipe = values.get("recipe", AUTO)
             recipe = table_of(recipe) if isinstance(recipe, Recipe) else recipe
             values["recipe"] = dict(recipe) if isinstance(recipe, dict) else {"base": recipe}
             values["options"] = {}

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -298,7 +298,7 @@ def test_the_function_is_not_hidden_by_the_module_of_its_name() -> None:
 )
 def test_a_recipe_is_a_name_a_table_or_an_object(tmp_path: Path, given: object, recipe: Recipe) -> None:
     resolved = resolve.resolve(nas.Experiment.of(**{**OURS, "recipe": given}))
-    assert resolved.recipe == recipe
+    assert resolved.recipe == replace(recipe, class_weights="none")
     path = tmp_path / "search.toml"
     path.write_text(resolved.experiment.to_toml())
     assert nas.Experiment.read(path, **{kind: OURS[kind] for kind in ("strategy", "space", "dataset")}).recipe == (

@@ -196,7 +196,7 @@ def test_everything_in_the_store_is_what_the_journal_says(place: Path, result: d
         metrics = known[row["id"], row["epochs"]].metrics
         assert all(row[name] == metrics[name] for name in ("parameters", "validation_accuracy", "validation_loss"))
     assert f"{100 * outcome.test_accuracy:.2f} %" in kept.pop("report.html").decode()
-    assert {name.split("/")[0] for name in kept} == {"figures"}
+    assert {name.split("/")[0] for name in kept} == {"figures", "classes.json", "predictions.safetensors"}
     assert len(kept) >= 5
     [model] = client.search_model_versions("name = 'nas-mnist-5k'")
     assert client.get_model_version_by_alias(model.name, "champion").version == model.version

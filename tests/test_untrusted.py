@@ -355,7 +355,7 @@ def test_a_name_never_leaves_the_plugin_folders(tmp_path: Path, monkeypatch: pyt
                 plugins.find(kind, name)
             one_line(caught.value)
         for setting in ("strategy", "space", "dataset", "evaluator", "recipe"):
-            with pytest.raises(UsageError) as refused:
+            with pytest.raises(NasError) as refused:
                 Experiment.of(**{"mlflow": "off", "dataset": "mnist-5k", setting: name}).run(inside / "out")
             one_line(refused.value)
         for command in (["plugins", "new", name], ["plugins", "check", name]):

@@ -85,6 +85,8 @@ class View(Observer):
         config, data = header.config, header.dataset
         for line in header.note.splitlines():
             self.console.print(f"note: {plain(line)}", style="yellow", soft_wrap=True)
+        if header.plan:
+            self.console.print(f"plan: {plain(header.plan)}")
         self.phase, task = "searching", f"{header.kind} on {header.settings.get('space')}"
         if header.kind == "train":
             self.phase, task = "training", f"training {config['network']}"

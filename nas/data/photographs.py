@@ -22,7 +22,7 @@ from nas.data.decoders import Progress, Seen, decode_all
 from nas.data.division import PARTS, parts_of, together
 from nas.data.files import TABLES, File, Listing, in_folder, in_table, readable
 from nas.data.frames import SAMPLE, frame_of
-from nas.data.plugin import DatasetPlugin
+from nas.data.plugin import MANY, PHOTOGRAPHS, DatasetPlugin
 from nas.data.resize import Fit
 from nas.errors import DataError, OptionError, quoted
 
@@ -124,7 +124,10 @@ class Photographs(DatasetPlugin):
         if self.left_out:
             lines.append(summary(self.left_out, len(listing.files) + len(before)))
         self.note = "\n".join(lines)
-        return Dataset.load(folder)
+        data = Dataset.load(folder)
+        if frame.channels > 1:  # what is grey may be text or digits, which may not be mirrored
+            self.recipe = PHOTOGRAPHS if len(data.train) >= MANY else "photographs"
+        return data
 
     def load_test(self) -> Split:
         """The test images."""

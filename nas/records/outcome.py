@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Header:
     limits: Limits
     objectives: tuple[Objective, ...]
     note: str = ""  # a remark for the user, for example that mnist is not available and mnist-5k is used
+    plan: str = ""  # what the search was going to do, and how long that would take
+    decided: Mapping[str, float] = field(default_factory=dict)  # what follows from the pace (`nas.run.planning`)
 
     @property
     def name(self) -> str:

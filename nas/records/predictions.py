@@ -72,8 +72,9 @@ class Predictions:
         arrays = {f"{name}_{part}": array for name, split in splits.items() for part, array in vars(split).items()}
         arrays |= {name: getattr(self, name) for name in ARRAYS.keys() - arrays.keys()}
         arrays = {name: np.ascontiguousarray(arrays[name], ARRAYS[name][1]) for name in ARRAYS}
-        about = {"training": self.training, "classes": json.dumps(self.classes)}
-        write_whole(folder / FILE, save(arrays, about))
+        # One entry, because safetensors writes several in any order.
+        about = json.dumps({"training": self.training, "classes": self.classes})
+        write_whole(folder / FILE, save(arrays, {"about": about}))
 
 
 def predictions_of(outcome: Outcome) -> Predictions | None:
@@ -101,11 +102,11 @@ def _read(path: Path) -> Predictions:
         raise ValueError(f"it should be a file of at most {LARGEST:,} bytes")
     try:
         with safe_open(path, framework="np") as file:
-            about = file.metadata() or {}
+            about = json.loads((file.metadata() or {})["about"])
             arrays = {name: file.get_tensor(name) for name in ARRAYS}
     except SafetensorError as error:
         raise ValueError(str(error)) from None
-    classes = tuple(map(str, json.loads(about["classes"])))
+    classes = tuple(map(str, about["classes"]))
     _check(arrays, len(classes))
     validation, test = (
         Answers(*(arrays.pop(f"{split}_{part}") for part in ("labels", "answers", "chances")))

@@ -39,7 +39,7 @@ from nas.trial import Trial
 RUNS = Path("runs")
 VERSION = 2
 LONGEST = 1 << 24  # bytes of a line; a trial of a hundred layers has 10,000
-SECTIONS = {"config", "dataset", "limits", "plugins", "versions"}
+SECTIONS = {"config", "dataset", "limits", "plan", "plugins", "versions"}
 LOST = 1_000  # batches that may be missing from a repaired journal
 KINDS = ("header", "session", "asked", "trial", "told", "retold", "searched", "outcome", "ended")
 SCORES = ("trials", "failed", "seconds", "test_accuracy", "test_loss", "test_images")  # of an outcome
@@ -112,7 +112,10 @@ class Record:
                 for size, count in zip(("train", "validation"), counts, strict=True):
                     checks.whole(count, size, 2**40)
             checks.named(config.get("options") or {}, "options")
-            return Header(self.path.parent, config, data, Limits(**limits), objectives, note)
+            plan = dict(about.get("plan", {}))
+            text = str(plan.pop("text", ""))
+            decided = checks.numbers(plan, "plan")
+            return Header(self.path.parent, config, data, Limits(**limits), objectives, note, text, decided)
         except (KeyError, TypeError, ValueError, AttributeError, NasError) as error:
             raise JournalError(f"{self.path} does not say what was searched ({error!r:.100})") from None
 

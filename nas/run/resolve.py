@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -26,9 +27,10 @@ from nas.evaluation.local import machine, spawn
 from nas.experiment import Experiment
 from nas.objectives import BALANCED, Objective
 from nas.records.outcome import GIVEN
+from nas.spaces.fit import MNIST_FLOPS
 from nas.spaces.space import SearchSpace
 from nas.strategies.strategy import Strategy
-from nas.training.recipe import Precision, Recipe, recipe_of
+from nas.training.recipe import AUTO, Precision, Recipe, recipe_of
 
 if TYPE_CHECKING:
     from nas.data.plugin import DatasetPlugin
@@ -42,6 +44,9 @@ TRAINING_OPTIONS = ("dataset.", "evaluator.")
 # The arguments that the constructor of an evaluator may ask for.
 EVALUATOR_GETS = ("dataset", "recipe", "workers", "device", "group", "weights", "until", "warn")
 AT_LEAST_TOGETHER = 4  # networks that train at the same time on a GPU with `--group auto`
+# Operations of a network for each pixel of an image, at most, if nobody says otherwise: 61 million for 32×32.
+FLOPS_PER_PIXEL, DEAREST_FLOPS = 60_000, 200_000_000
+FLOPS_OPTION = "space.max_flops"
 # A full training during the search sees at least this many images: one epoch of mnist, four of mnist-5k.
 IMAGES_PER_TRAINING = 14_000
 
@@ -61,6 +66,7 @@ class Resolved:
     device: str
     workers: int
     training: Mapping[str, str | int]  # the network and the number of seeds of a training; empty for a search
+    plan: Mapping[str, Any] | None = None  # see `nas.run.planning`
 
     @property
     def kind(self) -> str:
@@ -114,6 +120,7 @@ class Resolved:
                 for name in plugins.describe(path).layers
             },
             "versions": {package: version(package) for package in ("nas", "torch")},
+            **({"plan": dict(self.plan)} if self.plan else {}),  # a resumed search keeps its first one
         }
 
     def _source_of(self, kind: str) -> str:
@@ -163,18 +170,21 @@ def resolve(
     limits = Limits(data.input_shape, len(data.classes))
     if not training:
         limits = replace(limits, max_parameters=experiment.max_parameters, max_flops=experiment.max_flops)
-    recipe = replace(recipe_of(experiment.recipe), precision=_precision(experiment.precision, device))
+    recipe = replace(
+        recipe_of(experiment.recipe, source.recipe), precision=_precision(experiment.precision, device)
+    )
     if recipe.class_weights == "auto":
         is_balanced = not training and objectives[0].metric in BALANCED
         recipe = replace(recipe, class_weights="balanced" if is_balanced else "none")
     epochs = experiment.epochs or float(max(1, IMAGES_PER_TRAINING // len(data.train)))
     decided: dict[str, Any] = {"epochs": epochs, "device": device, "precision": recipe.precision}
+    decided["recipe"] = _decided(experiment.recipe, source.recipe)
     if not experiment.dataset.startswith(GIVEN):
         decided["dataset"] = source.address or source.name  # where it was "auto"
-    if source.chosen:
-        decided["options"] = experiment.options | {
-            f"dataset.{name}": value for name, value in source.chosen.items()
-        }
+    decided["options"] = {f"dataset.{name}": value for name, value in source.chosen.items()}
+    if not training and is_free(experiment, parts["space"], source):
+        decided["options"][FLOPS_OPTION] = usual_flops(data.input_shape)
+    decided["options"] = experiment.options | decided["options"]
     # In a container with little memory, as many workers as there are cores would be ended by the system.
     fitting = int(machine.MEMORY_SHARE * machine.memory() / (machine.SMALLEST * machine.GIB))
     automatic = max(1, min(machine.cores(), fitting)) if device == "cpu" else 1
@@ -191,6 +201,25 @@ def _make_strategy(
     given = {"space": space.within(limits), "objectives": objectives, "seed": experiment.seed}
     strategy: Strategy = _made(experiment, "strategy", parts["strategy"], **given)
     return strategy
+
+
+def _decided(recipe: str | Mapping[str, Any], auto: str | Mapping[str, Any]) -> str | dict[str, Any]:
+    """The setting of a recipe in which "auto" is replaced by the recipe for the data."""
+    given, own = ({"base": one} if isinstance(one, str) else dict(one) for one in (recipe, auto))
+    if given["base"] == AUTO:
+        given = {**own, **given, "base": own.get("base", "default")}
+    return given if len(given) > 1 else str(given["base"])
+
+
+def is_free(experiment: Experiment, space: Any, source: DatasetPlugin) -> bool:
+    """Whether what networks may cost follows from the images and the budget, because nobody has said it."""
+    is_said = source.max_flops or experiment.max_flops or FLOPS_OPTION in experiment.options
+    return isinstance(space, type) and bool(getattr(space, "adapts", False)) and not is_said
+
+
+def usual_flops(shape: Sequence[int]) -> int:
+    """The operations that a network may need for an image (channels, height, width), if nobody says otherwise."""
+    return min(DEAREST_FLOPS, max(MNIST_FLOPS, FLOPS_PER_PIXEL * math.prod(shape[1:])))
 
 
 def _source(experiment: Experiment, device: str) -> DatasetPlugin:

@@ -19,6 +19,7 @@ from nas.records.observer import Observer, Observers, PythonWarnings
 from nas.records.outcome import Outcome
 from nas.run import selection, time_limit
 from nas.run.conclude import conclude
+from nas.run.planning import planned
 from nas.run.recording import Run, Start, recorded
 from nas.run.replayed import ReplayedStrategy
 from nas.run.resolve import SEARCH_ONLY, TRAINING_OPTIONS, resolve
@@ -67,7 +68,10 @@ def search(
 
 def find_winner(experiment: Experiment, start: Start, observers: Sequence[Observer]) -> Outcome:
     """A search from its configuration to its winner, new or resumed."""
-    with recorded(resolve(experiment, reading=Observers(observers).reading), start, observers) as run:
+    resolved = resolve(experiment, reading=Observers(observers).reading)
+    if start.journal is None:
+        resolved = planned(resolved, experiment, start.begun)
+    with recorded(resolved, start, observers) as run:
         history = _explore(run)
         plan, end = _plan(run, history)
         best = selection.best_trials(history, plan.finalists)
@@ -87,7 +91,8 @@ def _explore(run: Run) -> list[Trial]:
         # The final selection gets its share of time that was added later, too. The start counts for neither.
         begun, now = run.journal.begun + record.before_more, time.monotonic()
         begun += now - max(begun, run.begun)
-        until = begun + time_limit.SEARCH_SHARE * (end - begun)
+        share = run.header.decided.get("search_share", time_limit.SEARCH_SHARE)
+        until = begun + share * (end - begun)
         if not record.trials:  # without one, there would be no winner
             until = max(until, min(now + time_limit.TRAINING, end - time_limit.SELECTING))
     if record.plan is not None:  # the search was over before this process began
@@ -117,7 +122,8 @@ def _plan(run: Run, history: Sequence[Trial]) -> tuple[Plan, float | None]:
     if limit := resolved.experiment.time_limit:
         over, closing = run.journal.begun + limit, time_limit.closing(resolved.experiment)
         seconds, end = max(1.0, over - time.monotonic() - closing), over - closing / 2
-    plan = selection.plan(history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds)
+    known = {name: run.header.decided[name] for name in ("enough", "alone") if name in run.header.decided}
+    plan = selection.plan(history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds, **known)
     before = Plan(**record.before_plan) if record.before_plan else plan
     if (before.epochs, before.seeds, before.finalists) > (plan.epochs, plan.seeds, plan.finalists):
         plan, end = before, None  # no network may replace the winner after a shorter training

@@ -29,9 +29,10 @@ CHOICES = ((5, 5, LONGEST), (4, 4, LONGEST), (3, 3, LONGEST), (3, 2, LONGER), (2
 # Without a time limit, the budget is 0.6 full trainings of the search for each of its candidates, and at least 16.
 # The lecture's network and the favourite's additional seed come on top.
 TRAININGS, LEAST = 0.6, 16
-# The shares of the time left that are planned: for all trainings, and for the first one. A training may take some
-# percent longer than before, a third if another program begins; with none there would be no winner.
-SAFETY, FIRST = 0.92, 0.7
+# The shares of the time left that are planned: for all trainings, and for the first one, if that is less than
+# LONG seconds or more. A training may take some percent longer than before, and for a while a third, if another
+# program begins; with none there would be no winner.
+SAFETY, FIRST, FIRST_OF_LONG, LONG = 0.92, 0.7, 0.85, 120.0
 # The lecture's network is trained beside the finalists if it costs at most four times the most expensive of them.
 DEAREST = 4.0
 
@@ -74,7 +75,16 @@ def best_trials(trials: Sequence[Trial], count: int) -> list[Trial]:
     return list(best.values())[:count]
 
 
-def plan(history: Sequence[Trial], limits: Limits, epochs: float, workers: int, seconds: float | None) -> Plan:
+def plan(
+    history: Sequence[Trial],
+    limits: Limits,
+    epochs: float,
+    workers: int,
+    seconds: float | None,
+    *,
+    enough: float | None = None,
+    alone: float = 1.0,
+) -> Plan:
     """The largest final selection that the budget can pay for.
 
     Args:
@@ -83,6 +93,8 @@ def plan(history: Sequence[Trial], limits: Limits, epochs: float, workers: int, 
         epochs: of a full training during the search.
         workers: the number of networks that train at the same time.
         seconds: the time that it may take; None for a budget in proportion to the number of trials.
+        enough: the epochs that a training needs, before there is a second one; None for a multiple of ``epochs``.
+        alone: how many times as fast a training is if it has the machine alone.
     """
     best = best_trials(history, CHOICES[0][0])
     lecture, most = _lecture(history, best, limits), math.inf
@@ -96,9 +108,10 @@ def plan(history: Sequence[Trial], limits: Limits, epochs: float, workers: int, 
             costs = [_cost(trial) for trial, count in pairs for _ in range(count)]
             costs += [lecture] if lecture and chosen.lecture else []
             loads, first = _schedule(costs, workers)
-            affordable = SAFETY * seconds / max(1e-6, *loads)  # made-up results take no time
-            most = FIRST * seconds / max(1e-6, first)
-        if affordable >= times * epochs:
+            pace = alone if chosen.trainings == 1 else 1.0
+            affordable = pace * SAFETY * seconds / max(1e-6, *loads)  # made-up results take no time
+            most = pace * (FIRST if seconds < LONG else FIRST_OF_LONG) * seconds / max(1e-6, first)
+        if min(affordable, most) >= max(times * epochs, enough or 0.0):
             break
     affordable = min(LONGEST * epochs, affordable, most)
     # Whole quarters of an epoch, if that is at least one quarter.

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import AveragePool, Conv2d, Dense, Dropout, Flatten, Layer, MaxPool
+from nas.spaces.fit import MNIST_FLOPS, Fit
 from nas.spaces.space import Choose, SearchSpace
 
 
 class Lecture(SearchSpace):
-    """One to three convolutions with pooling, then dropout and dense layers, with the lecture's activations."""
+    """One to three convolutions with pooling, then dropout and dense layers, with the lecture's activations.
 
-    # For one image. The lecture's network needs 4,881,920; larger networks train too slowly on a CPU.
-    max_flops = 5_000_000
+    Args:
+        max_flops: the operations that a network may need for an image.
+    """
+
+    adapts = True
+
+    def __init__(self, max_flops: Annotated[int, Field(ge=1)] = MNIST_FLOPS) -> None:
+        self.max_flops = max_flops
 
     def build(self, choose: Choose) -> Architecture:
-        """Convolutions without padding, as in the lecture's network, which is one point of this space."""
+        """Convolutions without padding, as in the lecture's network, which is one point of this space.
+
+        The first one has a stride where images are large.
+        """
+        fit = Fit.of(self.limits)
         layers: list[Layer] = []
         activations = ["relu", "leaky_relu", "elu", "maxout", "tanh", "sigmoid"]
         activation = choose.suggest_categorical("activation", activations)
         for i in range(choose.suggest_int("convolutions", 1, 3)):
-            filters = choose.suggest_categorical(f"conv{i}/filters", [8, 16, 32, 64])
+            filters = choose.suggest_categorical(f"conv{i}/filters", fit.widths(8, 16, 32, 64))
             kernel = choose.suggest_categorical(f"conv{i}/kernel", [3, 5])
-            layers.append(Conv2d(filters, kernel, activation=activation))
+            layers.append(Conv2d(filters, kernel, 1 if i else 2**fit.halvings, activation=activation))
             pool = choose.suggest_categorical(f"conv{i}/pool", ["max", "average", "none"])
             if pool != "none":
                 layers.append(MaxPool(2) if pool == "max" else AveragePool(2))

@@ -206,6 +206,9 @@ class SearchSpace(ABC):
 
     limits = Limits()
     max_flops: int | None = None  # per image; applies if the search sets no limit
+    # Whether `build` fits its networks to the images and to any limit of operations. Such a space has an option
+    # ``max_flops``, which a search decides from the images and its budget (see `nas.run.planning`).
+    adapts: bool = False
 
     @abstractmethod
     def build(self, choose: Choose) -> Architecture:

@@ -62,6 +62,8 @@ RECIPES: dict[str, Recipe] = {
     "photographs": Recipe(shift=4, flip=0.5),
 }
 
+AUTO = "auto"  # the recipe that a data set names
+
 # The smallest and the largest value of a number, both included.
 TINY = 1e-12
 RANGES: dict[str, tuple[float, float]] = {
@@ -83,24 +85,26 @@ RANGES: dict[str, tuple[float, float]] = {
 LIMITS = {TINY: "above 0", 1.0 - TINY: "below 1"}  # how a message names these two values
 
 
-def recipe_of(source: str | Mapping[str, Any]) -> Recipe:
+def recipe_of(source: str | Mapping[str, Any], auto: str | Mapping[str, Any] = "default") -> Recipe:
     """The recipe of a name, or of a table with changes to a recipe.
 
     Args:
         source: a name, or fields of `Recipe` with their values; in a table, ``base`` names the recipe that is
-            changed ("default" if it is missing). Numbers may be text, as on a command line.
+            changed ("auto" if it is missing). Numbers may be text, as on a command line.
+        auto: what the name "auto" stands for: the recipe for the data, which a data set says.
 
     Raises:
         OptionError: an unknown field, or a value of a wrong type or out of range.
         UsageError: there is no recipe of that name.
     """
     table = {"base": source} if isinstance(source, str) else source
-    base = table.get("base", "default")
-    if not isinstance(base, str) or base not in RECIPES:
-        message = unknown("recipe", str(base), RECIPES)
+    base = table.get("base", AUTO)
+    if not isinstance(base, str) or base not in {*RECIPES, AUTO}:
+        message = unknown("recipe", str(base), [AUTO, *RECIPES])
         raise UsageError(message) if table is not source else OptionError(message, "base")
     changes = {str(name): value for name, value in table.items() if name != "base"}
-    return replace(RECIPES[base], **{name: _checked(name, value) for name, value in changes.items()})
+    recipe = recipe_of(auto) if base == AUTO and auto != "default" else RECIPES.get(base, RECIPES["default"])
+    return replace(recipe, **{name: _checked(name, value) for name, value in changes.items()})
 
 
 def table_of(recipe: Recipe) -> dict[str, Any]:

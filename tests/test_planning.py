@@ -1,0 +1,113 @@
+"""The plan: spaces fit any images, what networks may cost follows from data and budget, and is kept."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from command import nas
+from conftest import Tiny
+
+from nas.architecture.architecture import Limits
+from nas.experiment import Experiment
+from nas.records.journal import FILE
+from nas.records.record import read
+from nas.run.planning import planned
+from nas.run.resolve import resolve, usual_flops
+from nas.spaces.cnn import Cnn
+from nas.spaces.lecture import Lecture
+from nas.spaces.space import SearchSpace
+
+SHAPES = [(channels, side, side) for side in (8, 11, 16, 28, 32, 64, 100, 224, 256) for channels in (1, 3)]
+SHAPES += [(4, 8, 8), (2, 256, 256), (3, 48, 64), (3, 40, 160)]
+
+
+def arrays(folder: Path, images: int = 90, side: int = 20, channels: int = 3) -> Path:
+    """A file of coloured images of two classes that are easy to tell."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(images) % 2
+    pixels = rng.integers(0, 90, (images, side, side, channels))
+    pixels[labels == 1, 4:12, 4:12] += 120
+    path = folder / "images.npz"
+    np.savez(path, images=pixels.astype(np.uint8), labels=np.array(["no", "yes"])[labels])
+    return path
+
+
+@pytest.mark.parametrize("space", [Cnn, Lecture])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_space_has_networks_for_images_of_any_size(
+    space: type[Cnn | Lecture], shape: tuple[int, int, int]
+) -> None:
+    most = usual_flops(shape)
+    fitting: SearchSpace = space(max_flops=most).within(Limits(shape, 7))
+    rng = Random(0)
+    networks = {fitting.sample(rng).architecture for _ in range(12)}
+    assert len(networks) > 6
+    flops = sorted(network.flops(shape, 7) for network in networks)
+    assert flops[-1] <= most
+    if space is Cnn:  # the limit is used, and not a small part of it only
+        assert flops[len(flops) // 2] > most / 20
+    few: SearchSpace = space(max_flops=most).within(Limits(shape, 7, max_parameters=40_000))
+    assert few.sample(rng).architecture.parameters(shape, 7) <= 40_000
+
+
+def test_for_digits_nothing_follows_from_the_budget() -> None:
+    for limit in ({}, {"time_limit": "10m"}):
+        experiment = Experiment.of(dataset="mnist-5k", mlflow="off", **limit)
+        resolved = resolve(experiment)
+        assert resolved.make_space().limits.max_flops == 5_000_000
+        assert (resolved.epochs, resolved.experiment.recipe) == (4.0, "default")
+        assert "space.max_flops" not in resolved.experiment.options
+
+
+def test_without_a_time_limit_networks_may_cost_what_the_images_say(tmp_path: Path) -> None:
+    path = str(arrays(tmp_path, side=40))
+    resolved = resolve(Experiment.of(dataset=path, trials=40, mlflow="off"))
+    assert resolved.experiment.options["space.max_flops"] == 60_000 * 40 * 40
+    assert resolved.make_space().limits.max_flops == 60_000 * 40 * 40
+    assert resolved.experiment.recipe == "photographs"
+    given = Experiment.of(dataset=path, max_flops=123, recipe={"flip": 0.25}, mlflow="off")
+    resolved = resolve(given)
+    assert resolved.make_space().limits.max_flops == 123
+    assert (resolved.recipe.shift, resolved.recipe.flip) == (4, 0.25)
+    own = resolve(Experiment.of(dataset=path, space=Tiny, mlflow="off"))  # it does not say that it adapts
+    assert own.make_space().limits.max_flops == Tiny.max_flops
+
+
+def test_with_a_time_limit_the_pace_decides_and_is_kept(tmp_path: Path) -> None:
+    path = str(arrays(tmp_path, images=200, side=32))
+    experiment = Experiment.of(dataset=path, time_limit="100s", workers=2, mlflow="off")
+    before = resolve(experiment)
+    begun = time.monotonic()
+    after = planned(before, experiment, begun)
+    assert after.plan is not None
+    assert "about 2 minutes on 2 cores" in after.plan["text"]
+    assert "140 images" in after.plan["text"]
+    options = after.experiment.options
+    assert 5_000_000 <= options["space.max_flops"] <= 60_000 * 32 * 32  # type: ignore[operator]
+    assert after.make_space().limits.max_flops == options["space.max_flops"]
+    assert after.experiment.epochs == after.epochs > before.epochs / 100
+    late = planned(before, experiment, begun - 80)  # 80 of the 100 seconds are over
+    assert late.epochs < after.epochs
+    own = replace(before, experiment=before.experiment.model_copy(update={"epochs": 3.0}), epochs=3.0)
+    given = Experiment.of(dataset=path, time_limit="100s", workers=2, mlflow="off", epochs=3.0)
+    assert planned(own, given, time.monotonic()).epochs == 3.0
+
+
+@pytest.mark.faults
+def test_a_resumed_search_keeps_its_plan(tmp_path: Path) -> None:
+    path, folder = arrays(tmp_path, images=200, side=32), tmp_path / "run"
+    words = ["--dataset", str(path), "--mlflow", "off", "--workers", "2"]
+    done = nas("search", *words, "--time-limit", "60s", "--out", str(folder), cwd=tmp_path)
+    assert "plan: about 60 seconds on 2 cores" in done.stderr
+    before = read(folder / FILE)[0]
+    assert before.header.plan
+    nas("resume", str(folder), "--time-limit", "90s", cwd=tmp_path)
+    after = read(folder / FILE)[0]
+    assert after.header.plan == before.header.plan
+    for name in ("epochs", "options"):
+        assert after.about["config"][name] == before.about["config"][name]
