@@ -117,12 +117,12 @@ def best_first(trials: Iterable[Trial], count: int | None = None) -> list[Trial]
 
 
 def front(trials: Iterable[Trial]) -> list[Trial]:
-    """The Pareto front of the longest trainings, one trial a network, the best by the first objective first.
+    """The Pareto front of the longest trainings, one trial a candidate, the best by the first objective first.
 
     Scores of shorter trainings are not compared with theirs.
     """
     good = sorted((trial for trial in trials if trial.failure is None), key=rank, reverse=True)
-    best = {trial.id: trial for trial in reversed(good)}  # of each network
+    best = {trial.id: trial for trial in reversed(good)}  # of each candidate
     longest = [trial for trial in good if trial is best[trial.id] and trial.job.epochs == good[0].job.epochs]
     if not longest:
         return []

@@ -18,7 +18,7 @@ from nas.strategies.checked import CheckedStrategy
 from nas.strategies.strategy import Strategy
 from nas.trial import Job, Trial, job_seed
 
-MAX_STALE = 5  # batches without a new network within the limits, after which the search ends
+MAX_STALE = 5  # batches without a new candidate within the limits, after which the search ends
 AGAIN = -1  # of `job_seed`: a candidate that has the target is trained once more
 
 
@@ -77,7 +77,7 @@ class Search:
         evaluator: trains them.
         budget: decides when the search ends.
         epochs: the length of a full training; successive halving shortens it for most candidates.
-        seed: decides, together with a candidate's architecture, the seed of its training.
+        seed: decides, together with a candidate's id, the seed of its training.
         limits: a candidate beyond these limits is not trained.
         space: the space of the candidates, which is checked, and each candidate with it; None for no check.
         observer: receives each batch of candidates, and each trial (see `Observers` for several).
@@ -97,7 +97,7 @@ class Search:
         strategy = CheckedStrategy(self.strategy, self.space, self.observer.warned)
         history: list[Trial] = []
         seen: set[str] = set()
-        stale = 0  # batches in a row without a new network that fits
+        stale = 0  # batches in a row without a new candidate that fits
         while count := self.budget.next(len(history)):
             candidates = strategy.ask(count, self.budget.deadline)
             if candidates is None:  # this is not in the journal: with more time, the strategy is asked again
@@ -105,10 +105,10 @@ class Search:
             self.observer.asked(count, candidates)
             if not candidates:
                 break
-            ids = {new.architecture.id for new in candidates if self.limits.allow(new.architecture)}
+            ids = {new.id for new in candidates if self.limits.allow(new.architecture)}
             stale = 0 if ids - seen else stale + 1
             seen |= ids
-            jobs = [Job(c, self.epochs, job_seed(self.seed, c.architecture.id)) for c in candidates]
+            jobs = [Job(c, self.epochs, job_seed(self.seed, c.id)) for c in candidates]
             trials = self._evaluate(jobs)
             history += trials
             if len(trials) < len(jobs):

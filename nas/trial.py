@@ -22,7 +22,7 @@ OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "Cannot allocate memory
 
 @dataclass(frozen=True)
 class Job:
-    """A network to train for a number of epochs, which may be a fraction of one."""
+    """A candidate to train for a number of epochs, which may be a fraction of one."""
 
     candidate: Candidate
     epochs: float
@@ -32,7 +32,7 @@ class Job:
     def key(self) -> str:
         """The name of this job in a search, and of its files; only equal jobs have equal keys."""
         epochs = repr(float(self.epochs)).removesuffix(".0")  # every digit, and 1 as 1.0
-        return f"{self.candidate.architecture.id}-{epochs}-{self.seed}"
+        return f"{self.candidate.id}-{epochs}-{self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -52,9 +52,9 @@ class Job:
         return cls(Candidate.from_dict(candidate), epochs, checks.whole(seed, "seed", 2**64))
 
 
-def job_seed(search_seed: int, architecture_id: str, repeat: int = 0) -> int:
-    """The seed of a job: it follows from the network, never from a position, a clock or a worker."""
-    digest = hashlib.sha256(f"{search_seed}/{architecture_id}/{repeat}".encode()).digest()
+def job_seed(search_seed: int, candidate_id: str, repeat: int = 0) -> int:
+    """The seed of a job: it follows from the candidate, never from a position, a clock or a worker."""
+    digest = hashlib.sha256(f"{search_seed}/{candidate_id}/{repeat}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
 
@@ -89,8 +89,8 @@ class Trial:
 
     @property
     def id(self) -> str:
-        """The id of its architecture."""
-        return self.job.candidate.architecture.id
+        """The id of its candidate."""
+        return self.job.candidate.id
 
     @property
     def epochs(self) -> float:

@@ -61,7 +61,7 @@ class LocalSearch(Strategy):
     def _around(self, trial: Trial) -> list[Candidate]:
         """The new neighbours, in an order that follows from the trial, so that it is the same in every batch."""
         rng = Random(f"{self.seed}/{trial.id}")
-        neighbours = {other.architecture.id: other for other in self.space.neighbours(trial.job.candidate, rng)}
+        neighbours = {other.id: other for other in self.space.neighbours(trial.job.candidate, rng)}
         new = [other for key, other in neighbours.items() if key not in self.seen]
         rng.shuffle(new)
         return new
@@ -74,6 +74,6 @@ class LocalSearch(Strategy):
             candidate = self.unseen(lambda: self.space.sample(self.rng), seen, near)
             if candidate is None:
                 break
-            seen.add(candidate.architecture.id)
+            seen.add(candidate.id)
             found.append(replace(candidate, parents=(), origin=f"climb {climb}"))
         return found

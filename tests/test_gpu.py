@@ -13,6 +13,7 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.layers import BatchNorm, Conv2d, Dropout, Flatten, GlobalAveragePool, MaxPool, ResidualBlock
 from nas.data.dataset import Dataset
 from nas.evaluation.local.local import LocalEvaluator
+from nas.spaces.space import Candidate
 from nas.training import batches, modules, noise
 from nas.training.batches import Resident, draw_epochs
 from nas.training.group import Group
@@ -20,6 +21,7 @@ from nas.training.network import Network
 from nas.training.recipe import Precision, Recipe
 from nas.training.stepper import Stepper
 from nas.training.trainer import initial_network, train
+from nas.trial import Job
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:Synchronization debug mode")]
 
@@ -30,13 +32,16 @@ OTHERS = [
     Architecture((Conv2d(3, 3, activation="relu", batch_norm=True), GlobalAveragePool())),
     Architecture((Conv2d(4, 3), ResidualBlock(6, 3, 2), Flatten())),
 ]
+RATED = Candidate(NET, {"recipe/learning_rate": 0.03, "recipe/batch_size": 8, "recipe/augmentation": "none"})
 JOBS = [*(job(NET, 1.5, seed) for seed in range(5)), *(job(one, 1.5, 7) for one in OTHERS), job(NET, 2, 9)]
+JOBS += [Job(RATED, 1.5, seed) for seed in (1, 2)]
 
 
 @pytest.fixture(scope="module")
 def alone(blobs: Dataset) -> dict[str, float]:
     """The losses that the jobs have on a CPU."""
-    return {one.key: train(one, blobs, RECIPE)[0].metrics["validation_loss"] for one in JOBS}
+    trials = [train(one, blobs, RECIPE.changed(one.candidate.recipe))[0] for one in JOBS]
+    return {trial.job.key: trial.metrics["validation_loss"] for trial in trials}
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

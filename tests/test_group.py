@@ -16,6 +16,7 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.layers import BatchNorm, Conv2d, Dropout, Flatten, GlobalAveragePool, MaxPool, Pretrained
 from nas.data.dataset import Dataset
 from nas.evaluation.local.local import LocalEvaluator
+from nas.spaces.space import Candidate
 from nas.training.batches import Resident
 from nas.training.gpu.lanes import Lane, Lanes
 from nas.training.group import Group
@@ -29,6 +30,8 @@ RECIPE = Recipe(batch_size=16, shift=1, **CHANGES)  # type: ignore[arg-type]
 NET = Architecture((Conv2d(4, 3, activation="relu"), MaxPool(2), BatchNorm(), Flatten(), Dropout(0.2)))
 OTHERS = [Architecture((Conv2d(n, 3, activation="relu", batch_norm=True), GlobalAveragePool())) for n in (2, 3)]
 JOBS = [*(job(NET, 1.5, seed) for seed in range(5)), *(job(net, 1.5, 7) for net in OTHERS), job(NET, 2, 9)]
+RATED = Candidate(NET, {"recipe/learning_rate": 0.3, "recipe/batch_size": 8, "recipe/augmentation": "none"})
+JOBS.append(Job(RATED, 1.5, 1))
 UNCAPTURED = JOBS[5]  # its architecture cannot be trained on a lane
 
 
@@ -47,7 +50,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def alone(blobs: Dataset, one_thread: None) -> dict[str, float]:
-    return losses([train(each, blobs, RECIPE)[0] for each in JOBS])
+    return losses([train(each, blobs, RECIPE.changed(each.candidate.recipe))[0] for each in JOBS])
 
 
 @pytest.mark.parametrize("group", [1, 3])
@@ -100,7 +103,8 @@ class PlainLane(Lane):
         self.begun += 1
         if sum(lane.job is not None for lane in self.beside) >= self.most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return Stepper(initial_network(job, self.data.dataset), self.data, self.recipe)
+        recipe = self.recipe.changed(job.candidate.recipe)
+        return Stepper(initial_network(job, self.data.dataset), self.data, recipe)
 
 
 class PlainLanes(Lanes):

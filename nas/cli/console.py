@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -26,6 +26,7 @@ from nas.report.summary import Summary, layer_rows, name_of, percent
 from nas.trial import Trial
 
 BARS = "▁▂▃▄▅▆▇█"
+LONGEST_ID = 23  # characters of a candidate's id, with the mark of the winner
 
 
 class QuietConsole(Console):
@@ -262,10 +263,15 @@ def show_leaders(trials: Sequence[Trial]) -> None:
 
 def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
     """A table with text in the first column and numbers in the others."""
+    cells = [list(row) for row in rows]
+    widest = max((len(first) for first, *_ in cells), default=0)
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column.replace("_", " "), justify="right" if table.columns else "left")
-    for row in rows:
+        # In a narrow terminal the ids stay whole, with which `nas train` is called; longer names are wrapped.
+        whole = column == "network" and widest <= LONGEST_ID
+        justify: Literal["left", "right"] = "right" if table.columns else "left"
+        table.add_column(column.replace("_", " "), justify=justify, no_wrap=whole)
+    for row in cells:
         table.add_row(*row)
     return table
 

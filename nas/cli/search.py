@@ -171,7 +171,8 @@ def _search_result(outcome: Outcome) -> dict[str, Any]:
             for trial in outcome.front
         ],
         "winner": {
-            "id": outcome.architecture.id,
+            "id": outcome.winner.id,
+            "recipe": outcome.winner.job.candidate.recipe,
             "parameters": outcome.parameters,
             **_scores(outcome),
             "test_loss": outcome.test_loss,

@@ -78,7 +78,13 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
             return
     if as_json:
         best = [
-            {"id": trial.id, "epochs": trial.job.epochs, "origin": trial.job.candidate.origin, **trial.metrics}
+            {
+                "id": trial.id,
+                "recipe": trial.job.candidate.recipe,
+                "epochs": trial.job.epochs,
+                "origin": trial.job.candidate.origin,
+                **trial.metrics,
+            }
             for trial in _best(state)[:SHOWN]
         ]
         print_json({**_plain(state), "config": config, "best": best})

@@ -81,7 +81,7 @@ def candidate_tags(header: Header, number: int, trial: Trial) -> dict[str, str]:
     return {
         "nas.trial": str(number),
         "nas.job": trial.job.key,
-        "architecture_id": trial.id,
+        "architecture_id": candidate.architecture.id,
         "origin": candidate.origin,
         "parents": ",".join(candidate.parents),
         "epochs": f"{trial.job.epochs:g}",

@@ -68,7 +68,8 @@ class CachedEvaluator:
         """The trial with the latency of its network."""
         if trial.failure is not None or "latency_ms" not in trial.metrics:
             return trial
-        latency = self._latency.setdefault(trial.id, trial.metrics["latency_ms"])
+        name = trial.job.candidate.architecture.id
+        latency = self._latency.setdefault(name, trial.metrics["latency_ms"])
         return replace(trial, metrics={**trial.metrics, "latency_ms": latency})
 
     def _has_weights(self, job: Job) -> bool:

@@ -17,6 +17,8 @@ class Evaluator(Protocol):
     trains at a time, or ``auto``), ``weights`` (a folder for ``<job key>.safetensors``, or None), ``until`` (the
     time, as in ``time.monotonic``, at which training stops, or None) and ``warn`` (shows the user a line). If the
     plugin is a context manager, the session leaves it after its last job.
+
+    The job of a candidate is trained with ``recipe.changed(job.candidate.recipe)``.
     """
 
     def __init__(self) -> None:

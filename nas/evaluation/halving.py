@@ -28,7 +28,7 @@ class SuccessiveHalving:
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
         """One trial for each job, from the highest rung that it reached. Equal jobs are trained once."""
-        running = list({(job.candidate.architecture.id, job.seed): job for job in jobs}.values())
+        running = list({(job.candidate.id, job.seed): job for job in jobs}.values())
         shorter: dict[str, Trial] = {}  # the trials of the promoted jobs in the rung below
         for rung in reversed(range(self._rungs)):
             short = [replace(job, epochs=job.epochs / self._reduction**rung) for job in running]
@@ -40,11 +40,11 @@ class SuccessiveHalving:
             ids = {trial.id for trial in trials}
             done += [trial for name, trial in shorter.items() if name not in ids]  # no time for this rung
             for trial in done:
-                yield from in_order([job for job in jobs if job.candidate.architecture.id == trial.id], [trial])
+                yield from in_order([job for job in jobs if job.candidate.id == trial.id], [trial])
             if not in_time:
                 return
             shorter = promoted
-            running = [job for job in running if job.candidate.architecture.id in promoted]
+            running = [job for job in running if job.candidate.id in promoted]
 
 
 def in_order(jobs: Sequence[Job], trials: Iterable[Trial]) -> list[Trial]:
@@ -52,6 +52,6 @@ def in_order(jobs: Sequence[Job], trials: Iterable[Trial]) -> list[Trial]:
 
     Jobs that differ only in their epochs count as equal. Jobs without a trial are left out.
     """
-    by_network = {(trial.id, trial.job.seed): trial for trial in trials}
-    pairs = ((job, by_network.get((job.candidate.architecture.id, job.seed))) for job in jobs)
+    by_candidate = {(trial.id, trial.job.seed): trial for trial in trials}
+    pairs = ((job, by_candidate.get((job.candidate.id, job.seed))) for job in jobs)
     return [replace(trial, job=replace(job, epochs=trial.job.epochs)) for job, trial in pairs if trial]

@@ -27,6 +27,7 @@ from nas.errors import JournalError, NasError, UsageError, plain, quoted, unknow
 from nas.records.journal import FILE, LOCK, is_running, locked
 from nas.records.outcome import GIVEN
 from nas.records.record import RUNS, Record, entry_of, place, read
+from nas.spaces.space import RECIPE, Candidate
 
 TOML = "search.toml"
 LEFT_OUT = "left-out.csv"  # the files of the data set that are no part of it, and why
@@ -90,8 +91,8 @@ def named(search: str | None, *, needs: str | Path = FILE) -> Path:
     raise UsageError(unknown("search", search, [folder.name for folder in every()]))
 
 
-def any_network(text: str) -> tuple[str, Architecture]:
-    """A network that ``nas train`` takes, and its name.
+def any_network(text: str) -> Candidate:
+    """A network that ``nas train`` takes: its origin is its name, its choices are the recipe of a search, if any.
 
     Args:
         text: the name of a known network or of a torchvision model; a search, for its winner; the id of a network
@@ -99,37 +100,47 @@ def any_network(text: str) -> tuple[str, Architecture]:
             architecture.json.
     """
     if text in NETWORKS:
-        return text, NETWORKS[text]
+        return Candidate(NETWORKS[text], origin=text)
     if text in BACKBONES:
-        return text, Architecture((Pretrained(text),))
+        return Candidate(Architecture((Pretrained(text),)), origin=text)
     path = Path(text)
     if path.is_file():
-        return plain(path.stem), Architecture.read(path)
+        return Candidate(Architecture.read(path), origin=plain(path.stem))
     if (RUNS / path / FILE).is_file() or (path / FILE).is_file():
-        return path.name, Architecture.read(named(text) / WINNER)
+        folder = named(text)
+        architecture, outcome = Architecture.read(folder / WINNER), State.of(folder).record.result()
+        return _named(outcome.winner.job.candidate if outcome else Candidate(architecture), path.name)
     within, _, digits = text.rpartition("/")
-    if re.fullmatch("[0-9a-f]{4,12}", digits):
+    if re.fullmatch("[0-9a-f]{4,12}(-[0-9a-f]{0,8})?", digits):
         return _network(within, digits)
     if not os.path.lexists(text):
         raise UsageError(
             f"{unknown('network', text, (*NETWORKS, *BACKBONES))}, nor a search or a file of that name"
         )
-    return plain(path.stem), Architecture.read(path)
+    return Candidate(Architecture.read(path), origin=plain(path.stem))
 
 
-def _network(search: str, digits: str) -> tuple[str, Architecture]:
-    """The network whose id begins with some digits, of one search or, with an empty name, of any search."""
+def _named(candidate: Candidate, name: str) -> Candidate:
+    """The network and the recipe of a candidate under another name."""
+    return Candidate(candidate.architecture, {f"{RECIPE}{k}": v for k, v in candidate.recipe.items()}, origin=name)
+
+
+def _network(search: str, digits: str) -> Candidate:
+    """The candidate whose id begins with some digits, of one search or, with an empty name, of any search."""
     folders = [named(search)] if search else every()
     records = [State.of(folder).record for folder in folders]
     trials = [trial for record in records for trial in (*(t.trial for t in record.told), *record.trials.values())]
-    matches = {trial.id: trial.job.candidate.architecture for trial in trials if trial.id.startswith(digits)}
+    matches = {trial.id: trial.job.candidate for trial in trials if trial.id.startswith(digits)}
+    if digits in matches:  # the other ids are those of the same network with another recipe
+        return _named(matches[digits], digits)
     if not matches:
         place = search or f"the searches in {RUNS.absolute()}"
         raise UsageError(f"there is no network with the id {digits} in {place}; `nas show` lists the best")
     if len(matches) > 1:
         some = ", ".join(sorted(matches)[:5])
         raise UsageError(f"{len(matches)} networks have an id that begins with {digits}: {some}; add more digits")
-    return matches.popitem()
+    name, candidate = matches.popitem()
+    return _named(candidate, name)
 
 
 def with_winner(search: str | None) -> Path:

@@ -94,6 +94,9 @@ def _rows(outcome: Outcome) -> Iterable[Row]:
     lecture = lecture_parameters(outcome.header.limits)
     note = f"the lecture's network: {lecture:,}" if lecture else ""
     yield Row("parameters", f"{outcome.parameters:,}", note, is_main=True)
+    for name, value in outcome.winner.job.candidate.recipe.items():
+        answer = f"{value:.3g}" if isinstance(value, float) else str(value)
+        yield Row(name.replace("_", " "), answer, "recipe, found by a search")
 
 
 def _compared(comparison: Comparison) -> str:
@@ -201,7 +204,7 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def leaders(trials: Iterable[Trial]) -> list[Trial]:
-    """The best trial of each network, the best network first; longer trainings come before shorter ones."""
+    """The best trial of each candidate, the best candidate first; longer trainings come before shorter ones."""
     best: dict[str, Trial] = {}
     for trial in sorted(trials, key=rank, reverse=True):
         best.setdefault(trial.id, trial)

@@ -95,8 +95,9 @@ def _predictions(run: Run, job: Job, network: Network, opened: Opened) -> Predic
             (tested.labels, tested.answers, tested.chances),
         )
     )
+    recipe = run.resolved.recipe.changed(job.candidate.recipe)
     shown = Confusion(test.labels, test.answers, len(data.classes)).shown(PICTURED)
     return Predictions(
         job.key, data.classes, validation, test, np.array(shown),
-        examples(data, run.resolved.recipe, shown, job.seed), opened.worst.numpy(), opened.pictures,
+        examples(data, recipe, shown, job.seed), opened.worst.numpy(), opened.pictures,
     )  # fmt: skip

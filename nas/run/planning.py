@@ -135,7 +135,7 @@ def _calibrated(resolved: Resolved, drawn: Sequence[Candidate]) -> Pace | None:
     for flops, candidate in (by_cost[len(by_cost) // 5], by_cost[4 * len(by_cost) // 5]):
         images = min(CALIBRATED_IMAGES, max(256, CALIBRATED_FLOPS / max(1, flops)))
         epochs = min(1.0, images / len(resolved.data.train))
-        seeds = (job_seed(number, candidate.architecture.id) for number in range(resolved.side_by_side))
+        seeds = (job_seed(number, candidate.id) for number in range(resolved.side_by_side))
         jobs += [Job(candidate, epochs, seed) for seed in seeds]
     together, by_itself = list(_measured(resolved, jobs)), list(_measured(resolved, jobs[-1:]))
     if not together or not by_itself:

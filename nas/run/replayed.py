@@ -69,4 +69,4 @@ class ReplayedStrategy(Strategy):
 
 
 def _ids(candidates: Iterable[Candidate]) -> list[str]:
-    return [candidate.architecture.id for candidate in candidates]
+    return [candidate.id for candidate in candidates]

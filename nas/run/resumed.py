@@ -125,7 +125,7 @@ def _check_enough(experiment: Experiment, record: Record) -> None:
     if patience is not None and patience == before.get("patience"):
         objectives = [Objective.parse(text) for text in experiment.objectives]
         told = {entry.trial.id: scored(entry.trial, objectives) for entry in record.told}  # as they finished
-        ids = [new.architecture.id for _, batch in sorted(record.asked.items()) for new in batch.candidates]
+        ids = [new.id for _, batch in sorted(record.asked.items()) for new in batch.candidates]
         if since_better([told[one] for one in ids if one in told]) >= patience:
             raise UsageError(
                 f"it ended after {patience} candidates that brought nothing better: give it more with --patience"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from nas.run.resolve import SEARCH_ONLY, TRAINING_OPTIONS, resolve
 from nas.run.selection import Plan
 from nas.search import Budget, Search
 from nas.spaces.space import Candidate
+from nas.training.recipe import AUTO
 from nas.trial import Job, Trial, job_seed
 
 DEFAULT_TRIALS = 40
@@ -146,7 +147,8 @@ def train(
         seeds: the number of trainings.
         out: the folder to write; None for a new one in runs/.
         observers: are told what happens.
-        settings: fields of `Experiment`, except those that only a search has.
+        settings: fields of `Experiment`, except those that only a search has. Without a recipe among them, a
+            network of a search is trained with the answers that it had to questions of the space about the recipe.
 
     Raises:
         NasError: a mistake that the user can correct; the message says how.
@@ -158,17 +160,19 @@ def train(
     experiment = Experiment.of(**{"workers": 1 if seeds == 1 else "auto", **settings})
     plugins.offer(experiment.plugins)  # the network may have their layers
     if isinstance(network, Architecture):
-        name, architecture = network.id, network
+        candidate = Candidate(network, origin=network.id)
     else:
-        name, architecture = searches.any_network(str(network))
+        candidate = searches.any_network(str(network))
+    if experiment.recipe != AUTO:  # a recipe that the user names counts more than that of a search
+        candidate = replace(candidate, choices={})
+    name, architecture = candidate.origin, candidate.architecture
     wrong += [f"the option {name}" for name in experiment.options if not name.startswith(TRAINING_OPTIONS)]
     if wrong:
         raise UsageError(f"{wrong[0]} is for searches, and this is a training of one network: leave it out")
     resolved = resolve(experiment, {"network": name, "seeds": seeds}, Observers(observers).reading)
     with recorded(resolved, Start(Path(out) if out else None), observers) as run:
         resolved.limits.check(architecture)
-        candidate = Candidate(architecture, origin=name)
-        seed = partial(job_seed, experiment.seed, architecture.id)
+        seed = partial(job_seed, experiment.seed, candidate.id)
         jobs = [Job(candidate, resolved.epochs, seed(repeat)) for repeat in range(seeds)]
         with run.evaluator(weights=run.retrained) as evaluator:
             trials = in_order(jobs, evaluator.evaluate(jobs))

@@ -63,7 +63,7 @@ class Plan:
 
 
 def best_trials(trials: Sequence[Trial], count: int) -> list[Trial]:
-    """The best ``count`` trials of different networks: the longest trainings first, then the best scores."""
+    """The best ``count`` trials of different candidates: the longest trainings first, then the best scores."""
     good = [trial for trial in trials if trial.failure is None]
     if not good:
         reasons = {trial.failure.message for trial in trials if trial.failure}
@@ -177,17 +177,17 @@ def retrain(
     ]
     compared = Job(Candidate(LECTURE, origin="lecture"), chosen.epochs, job_seed(seed, LECTURE.id, 1))
     done = {trial.job.key: trial for trial in evaluator.evaluate([*jobs, *[compared] * chosen.lecture])}
-    by_network: dict[str, list[Trial]] = {}
+    by_candidate: dict[str, list[Trial]] = {}
     for job in jobs:
         trial = done.get(job.key)  # None if the time was over
         if trial is not None and trial.failure is None:
-            by_network.setdefault(trial.id, []).append(trial)
-    groups = [tuple(trials) for trials in by_network.values()]
+            by_candidate.setdefault(trial.id, []).append(trial)
+    groups = [tuple(trials) for trials in by_candidate.values()]
     if not groups:
         reasons = [trial.failure.message for trial in done.values() if trial.failure]
         raise NasError(f"none of the finalists could be trained again: {(reasons or ['no time left'])[0]}")
     lecture = done.get(compared.key) if chosen.lecture else None
-    if LECTURE.id in by_network:
-        lecture = best_seed(by_network[LECTURE.id])
+    if LECTURE.id in by_candidate:
+        lecture = best_seed(by_candidate[LECTURE.id])
     groups.sort(key=lambda group: mean([trial.scores[0] for trial in group]), reverse=True)
     return groups, lecture if lecture is not None and lecture.failure is None else None

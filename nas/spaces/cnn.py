@@ -12,6 +12,7 @@ from nas.architecture.layers.convolution import Conv2d, ResidualBlock, Separable
 from nas.architecture.layers.dense import Dense, Dropout
 from nas.architecture.layers.pooling import AveragePool, Flatten, GlobalAveragePool, MaxPool
 from nas.spaces.fit import MNIST_FLOPS, Fit
+from nas.spaces.recipe import ask_recipe
 from nas.spaces.space import Choose, SearchSpace
 
 POOLS = {"max": MaxPool, "average": AveragePool}
@@ -23,12 +24,13 @@ class Cnn(SearchSpace):
     Args:
         max_flops: the operations that a network may need for an image. Above 5,000,000, the networks are wider and
             deeper, and always normalised.
+        recipe: whether the learning rate, the weight decay, the label smoothing and the augmentation vary, too.
     """
 
     adapts = True
 
-    def __init__(self, max_flops: Annotated[int, Field(ge=1)] = MNIST_FLOPS) -> None:
-        self.max_flops = max_flops
+    def __init__(self, max_flops: Annotated[int, Field(ge=1)] = MNIST_FLOPS, recipe: bool = False) -> None:
+        self.max_flops, self.recipe = max_flops, recipe
 
     def build(self, choose: Choose) -> Architecture:
         """A first convolution, then up to two blocks a stage, then the head.
@@ -37,6 +39,8 @@ class Cnn(SearchSpace):
         convolution saves 5/6 of the operations there but, on a CPU, only 1/4 of the time: docs/decisions/0001.)
         Large images are halved by the first convolutions already.
         """
+        if self.recipe:
+            ask_recipe(choose)
         fit = Fit.of(self.limits)
         return self._cheap(choose, fit) if fit.is_cheap else self._dear(choose, fit)
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import AveragePool, Conv2d, Dense, Dropout, Flatten, Layer, MaxPool
 from nas.spaces.fit import MNIST_FLOPS, Fit
+from nas.spaces.recipe import ask_recipe
 from nas.spaces.space import Choose, SearchSpace
 
 
@@ -17,18 +18,21 @@ class Lecture(SearchSpace):
 
     Args:
         max_flops: the operations that a network may need for an image.
+        recipe: whether the learning rate, the weight decay, the label smoothing and the augmentation vary, too.
     """
 
     adapts = True
 
-    def __init__(self, max_flops: Annotated[int, Field(ge=1)] = MNIST_FLOPS) -> None:
-        self.max_flops = max_flops
+    def __init__(self, max_flops: Annotated[int, Field(ge=1)] = MNIST_FLOPS, recipe: bool = False) -> None:
+        self.max_flops, self.recipe = max_flops, recipe
 
     def build(self, choose: Choose) -> Architecture:
         """Convolutions without padding, as in the lecture's network, which is one point of this space.
 
         The first one has a stride where images are large.
         """
+        if self.recipe:
+            ask_recipe(choose)
         fit = Fit.of(self.limits)
         layers: list[Layer] = []
         activations = ["relu", "leaky_relu", "elu", "maxout", "tanh", "sigmoid"]

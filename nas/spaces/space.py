@@ -4,17 +4,20 @@
 With an Optuna trial it is a define-by-run space. With an `AnswerRecorder` the answers are a genotype: a mutation
 changes one answer and runs `build` again, which draws answers to new questions and drops those that are no longer
 needed. (Hypothesis shrinks examples, and PyGlove evolves programs, in the same way.)
+
+A question ``recipe/FIELD`` asks how the network is trained: its answer changes the recipe of the search.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from random import Random
 from typing import Any, Protocol, Self
 
@@ -22,23 +25,38 @@ from nas import checks
 from nas.architecture.architecture import Architecture, Limits, distance
 from nas.architecture.layer import show
 from nas.errors import ArchitectureError, SpaceError, TooLargeError, quoted
-
-Scalar = None | bool | int | float | str
+from nas.spaces.questions import AnswerRecorder as AnswerRecorder  # plugins import both from here, too
+from nas.spaces.questions import Listener, Question, Walk
+from nas.spaces.questions import Scalar as Scalar
 
 # One draw in four from the `cnn` space has at most 34,826 parameters. If less than one network in a thousand fits,
 # drawing until one fits is too slow, and the space should be described differently.
 MAX_DRAWS = 1_000
 CHECKED_DRAWS = 100  # in which a question with two sets of choices shows up
+RECIPE = "recipe/"  # the beginning of the questions about the recipe; see `nas.training.recipe.Recipe.changed`
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A proposed network, and how it was made."""
+    """A proposed network, with a recipe of its own if the space asks for it, and how it was made."""
 
     architecture: Architecture
     choices: Mapping[str, Scalar] = field(default_factory=dict)  # the answers to `build`, in order: the genotype
-    parents: tuple[str, ...] = ()  # architecture ids
+    parents: tuple[str, ...] = ()  # ids of candidates
     origin: str = ""  # "sample", "mutation", "crossover", "lenet5" …
+
+    @property
+    def recipe(self) -> dict[str, Scalar]:
+        """The answers to the questions about the recipe, by field; empty if it is trained as the search says."""
+        return {name.removeprefix(RECIPE): v for name, v in self.choices.items() if name.startswith(RECIPE)}
+
+    @property
+    def id(self) -> str:
+        """The id of the architecture; after it, for a recipe of its own, a dash and eight digits of that."""
+        if not (recipe := self.recipe):
+            return self.architecture.id
+        digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+        return f"{self.architecture.id}-{digest[:8]}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -78,131 +96,17 @@ class Choose(Protocol):
         """A number from ``low`` to ``high``."""
 
 
-@dataclass(frozen=True)
-class Question:
-    """A question: how to draw an answer, which answers are allowed, and a list of them if there are at most 64."""
-
-    kind: str  # "one of", "a whole number" or "a number"
-    draw: Callable[[Random], Scalar]
-    allows: Callable[[Scalar], bool]
-    options: tuple[Scalar, ...] = ()
-
-
-class AnswerRecorder:
-    """Answers with the allowed ones of ``answers``, otherwise at random; records the answers and the questions."""
-
-    def __init__(self, rng: Random, answers: Mapping[str, Scalar] | None = None) -> None:
-        self._rng = rng
-        self._answers = answers or {}
-        self.choices: dict[str, Scalar] = {}
-        self.questions: dict[str, Question] = {}
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
-        """One of ``choices``."""
-        options = tuple(choices)
-        if not options:
-            raise SpaceError(f"the question {name!r} of the space has no choices: give it one or more")
-        return self._answer(name, Question("one of", lambda rng: rng.choice(options), _member(options), options))
-
-    def suggest_int(self, name: str, low: int, high: int, /, *, step: int = 1, log: bool = False) -> int:
-        """A whole number from ``low`` to ``high``, in steps of ``step`` from ``low``."""
-        if low > high or step < 1:
-            allowed = f"allows no number from {low} to {high}, step {step}"
-            raise SpaceError(f"the question {name!r} of the space {allowed}")
-        numbers = range(low, high + 1, step)
-
-        def draw(rng: Random) -> int:
-            return min(high, max(low, round(_between(rng, low, high, log=True)))) if log else rng.choice(numbers)
-
-        options = tuple(numbers) if len(numbers) <= 64 else ()
-        question = Question("a whole number", draw, lambda v: type(v) is int and v in numbers, options)
-        return int(self._answer(name, question))
-
-    def suggest_float(
-        self, name: str, low: float, high: float, /, *, step: float | None = None, log: bool = False
-    ) -> float:
-        """A number from ``low`` to ``high``, in steps of ``step`` from ``low`` if given."""
-        if not low <= high:
-            raise SpaceError(f"the question {name!r} of the space allows no number from {low} to {high}")
-        if step is None:
-            draw = partial(_between, low=low, high=high, log=log)
-            question = Question("a number", draw, lambda v: type(v) is float and low <= v <= high)
-        else:
-            count = math.floor((high - low) / step + 1e-9) + 1
-            # Rounded, because 3 · 0.1 is not 0.3: Optuna answers with the product, people with the decimal number.
-            options = tuple(min(float(high), round(low + i * step, 12)) for i in range(count))
-            question = Question("a number", lambda rng: rng.choice(options), _member(options), options)
-            if (known := self._answers.get(name)) is not None and type(known) is float:
-                near = min(options, key=lambda option: abs(option - known))
-                if abs(near - known) <= 1e-8 * step:
-                    self._answers = {**self._answers, name: near}
-        return float(self._answer(name, question))
-
-    def _answer(self, name: str, question: Question) -> Any:
-        if name in self.choices:  # asked again: the same answer, as with Optuna
-            return self.choices[name]
-        known = name in self._answers and question.allows(self._answers[name])
-        self.choices[name] = self._answers[name] if known else question.draw(self._rng)
-        self.questions[name] = question
-        return self.choices[name]
-
-
-class _Listener(AnswerRecorder):
-    """Compares the questions that have the same name, over many builds: ``asked`` has those of earlier ones."""
-
-    def __init__(self, rng: Random, answers: Mapping[str, Scalar], asked: dict[str, str]) -> None:
-        super().__init__(rng, answers)
-        self._asked = asked
-
-    def _answer(self, name: str, question: Question) -> Any:
-        # The choices of a categorical question must not vary (Optuna refuses that); a range may.
-        asked = " ".join([question.kind, *([str(list(question.options))] if question.kind == "one of" else [])])
-        before = self._asked.setdefault(name, asked)
-        if before != asked:
-            raise SpaceError(
-                f"the question {name!r} of the space asks once for {before} and once for {asked}: use two names"
-            )
-        return super()._answer(name, question)
-
-
-class _Walk(AnswerRecorder):
-    """Answers with the first option instead of a random one."""
-
-    def _answer(self, name: str, question: Question) -> Any:
-        if question.options and name not in self._answers and name not in self.choices:
-            self.choices[name], self.questions[name] = question.options[0], question
-        return super()._answer(name, question)
-
-    def successor(self) -> dict[str, Scalar] | None:
-        """The answers of the next network: the last answer with a further option changes; None at the end."""
-        names = list(self.choices)
-        for position in reversed(range(len(names))):
-            options = self.questions[names[position]].options
-            same = _member([self.choices[names[position]]])
-            index = next((i for i, option in enumerate(options) if same(option)), len(options))
-            if index + 1 < len(options):
-                kept = {name: self.choices[name] for name in names[:position]}
-                return {**kept, names[position]: options[index + 1]}
-        return None
-
-
 def _rounded_up(size: int) -> int:
     """Two digits, so that a limit is easy to read."""
     step: int = 10 ** max(0, len(str(size)) - 2)
     return -(-size // step) * step
 
 
-def _member(options: Sequence[Scalar]) -> Callable[[Scalar], bool]:
-    """A test of membership that distinguishes True, 1 and 1.0."""
-    return lambda value: any(type(value) is type(option) and value == option for option in options)
-
-
-def _between(rng: Random, low: float, high: float, *, log: bool) -> float:
-    return math.exp(rng.uniform(math.log(low), math.log(high))) if log else rng.uniform(low, high)
-
-
 class SearchSpace(ABC):
-    """The networks that may be tried. A space implements `build`; all other methods work for every space."""
+    """The networks that may be tried, and perhaps the recipes that train them.
+
+    A space implements `build`; all other methods work for every space.
+    """
 
     limits = Limits()
     max_flops: int | None = None  # per image; applies if the search sets no limit
@@ -214,39 +118,48 @@ class SearchSpace(ABC):
     def build(self, choose: Choose) -> Architecture:
         """The network that the answers of ``choose`` describe; it must depend on nothing else.
 
-        The network may be invalid (such as a kernel larger than its map): then another one is drawn.
+        The network may be invalid (such as a kernel larger than its map): then another one is drawn. The answers
+        to questions ``recipe/FIELD`` change the training of the network; `build` need not look at them.
         """
 
-    def check_questions(self, draws: int = CHECKED_DRAWS) -> dict[str, str]:
+    def check_questions(self, draws: int = CHECKED_DRAWS) -> dict[str, Question]:
         """Draw networks and require that a name always stands for the same question; returns the questions.
 
         Raises:
             SpaceError: one name stands for two questions. One set of answers would then have two meanings.
         """
-        asked: dict[str, str] = {}
+        asked: dict[str, Question] = {}
         for seed in range(draws):
             with suppress(ArchitectureError):
-                self.build(_Listener(Random(seed), {}, asked))
+                self.build(Listener(Random(seed), {}, asked))
         return asked
 
-    def check_candidate(self, candidate: Candidate, asked: dict[str, str]) -> None:
-        """Require that the answers of a candidate, if it has any, build its network in this space.
+    def check_candidate(self, candidate: Candidate, asked: dict[str, Question]) -> None:
+        """Require that the answers of a candidate, if it has any, are a network and a recipe of this space.
 
         Args:
             candidate: it need not fit the limits; without answers, it is a network from elsewhere.
             asked: the questions so far (see `check_questions`), to which its questions are added.
 
         Raises:
-            SpaceError: they build another network, or none; or one name stands for two questions.
+            SpaceError: they build another network, or none; they are a recipe that this space does not have; or
+                one name stands for two questions.
         """
         built = None
         if candidate.choices:
+            listener = Listener(Random(0), candidate.choices, asked)
             with suppress(ArchitectureError):
-                built = self.build(_Listener(Random(0), candidate.choices, asked))
+                built = self.build(listener)
+            name, recipe = type(self).__name__, Candidate(candidate.architecture, listener.choices).recipe
             if built != candidate.architecture:
                 raise SpaceError(
-                    f"the answers {quoted(dict(candidate.choices))} do not build its network in the space "
-                    f"{type(self).__name__}: propose candidates of this space, or networks without answers"
+                    f"the answers {quoted(dict(candidate.choices))} do not build its network in the space {name}: "
+                    "propose candidates of this space, or networks without answers"
+                )
+            if recipe != candidate.recipe:
+                raise SpaceError(
+                    f"the space {name} has not the recipe {quoted(candidate.recipe)} for this network: propose "
+                    "candidates of this space, or networks without answers"
                 )
 
     def within(self, limits: Limits) -> Self:
@@ -305,7 +218,7 @@ class SearchSpace(ABC):
         """A different candidate that fits, with one changed answer (and new ones where it raises new questions).
 
         Raises:
-            SpaceError: no change of one answer gives another network that fits.
+            SpaceError: no change of one answer gives another candidate that fits.
         """
         questions = self._questions(candidate, rng)
         names = list(questions)
@@ -325,7 +238,7 @@ class SearchSpace(ABC):
         If none of 20 such candidates fits, it is the first parent.
         """
         names = list(dict.fromkeys((*first.choices, *second.choices)))
-        parents = (first.architecture.id, second.architecture.id)
+        parents = (first.id, second.id)
         for _ in range(20):
             answers = {}
             for name in names:
@@ -344,7 +257,7 @@ class SearchSpace(ABC):
         """
         answers: dict[str, Scalar] | None = {}
         while answers is not None:
-            walk = _Walk(Random(0), answers)
+            walk = Walk(Random(0), answers)
             with suppress(ArchitectureError):
                 yield Candidate(self._built(walk), walk.choices, origin="every")
             answers = walk.successor()
@@ -386,12 +299,12 @@ class SearchSpace(ABC):
     def _changed(self, candidate: Candidate, name: str, answer: Scalar, rng: Random) -> Candidate | None:
         if answer == candidate.choices.get(name):
             return None
-        parents = (candidate.architecture.id,)
+        parents = (candidate.id,)
         try:
             child = self.replay({**candidate.choices, name: answer}, rng, parents=parents, origin="mutation")
         except ArchitectureError:
             return None
-        return None if child.architecture.id == candidate.architecture.id else child
+        return None if child.id == candidate.id else child
 
     def _questions(self, candidate: Candidate, rng: Random) -> dict[str, Question]:
         recorder = AnswerRecorder(rng, candidate.choices)

@@ -15,8 +15,10 @@ from typing import TypeVar
 from nas import plugins
 from nas.architecture.layer import Layer
 from nas.errors import NasError, PluginError, SpaceError, TooLateError, UnknownLayerError, plain, quoted
+from nas.spaces.questions import Question
 from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.strategy import Strategy
+from nas.training.recipe import Recipe, check_questions
 from nas.trial import Trial
 
 Result = TypeVar("Result")
@@ -37,7 +39,7 @@ class CheckedStrategy:
 
     def __init__(self, strategy: Strategy, space: SearchSpace | None, warn: Callable[[str], None]) -> None:
         self._strategy, self._space, self._warn = strategy, space, warn
-        self._questions: dict[str, str] | None = None  # of the space, so far
+        self._questions: dict[str, Question] | None = None  # of the space, so far
         self.name = str(getattr(strategy, "label", type(strategy).__name__))  # in messages
 
     def ask(self, count: int, until: float | None) -> list[Candidate] | None:
@@ -45,7 +47,7 @@ class CheckedStrategy:
 
         Raises:
             PluginError: the strategy fails, or its answer is not a list of candidates of the space.
-            SpaceError: the space has two questions of one name.
+            SpaceError: the space has two questions of one name, or a wrong question about the recipe.
         """
         self._check_space()
         try:
@@ -97,18 +99,20 @@ class CheckedStrategy:
         raise PluginError(f"the strategy {self.name} must propose candidates of plain data (JSON): {reason}")
 
     def _check_space(self, candidates: Sequence[Candidate] = ()) -> None:
-        """Refuse a space with two questions of one name, and candidates of another space."""
+        """Refuse a space with wrong questions, and candidates of another space."""
         if (space := self._space) is None:
             return
         name = f"the space {type(space).__name__}"
         if self._questions is None:
             self._questions = plugins.guarded(space.check_questions, f"{name} failed in build")
+            check_questions(self._questions)
         for candidate in candidates:
             check = partial(space.check_candidate, candidate, self._questions)
             try:
                 plugins.guarded(check, f"{name} failed in build")
+                Recipe().changed(candidate.recipe)
             except SpaceError as error:
-                proposed = f"the strategy {self.name} proposes the candidate {candidate.architecture.id}"
+                proposed = f"the strategy {self.name} proposes the candidate {candidate.id}"
                 raise PluginError(f"{proposed}, but {error}") from None
 
 

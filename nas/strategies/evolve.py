@@ -104,8 +104,8 @@ class Evolve(Strategy):
         """New candidates: known or random ones at the start, then children."""
         rng = self.rng
         seen = {trial.id for trial in self.history}
-        candidates = [known for known in self._known() if known.architecture.id not in seen][:count]
-        seen |= {candidate.architecture.id for candidate in candidates}
+        candidates = [known for known in self._known() if known.id not in seen][:count]
+        seen |= {candidate.id for candidate in candidates}
         near = [individual.candidate for individual in reversed(self.alive)]
         while len(candidates) < count:
             young = len(self.alive) + len(candidates) < self.initial and len(self.history) < 4 * self.initial
@@ -113,7 +113,7 @@ class Evolve(Strategy):
             candidate = self.unseen(make, seen, near)
             if candidate is None:
                 break
-            seen.add(candidate.architecture.id)
+            seen.add(candidate.id)
             candidates.append(candidate)
         return candidates
 
@@ -129,7 +129,7 @@ class Evolve(Strategy):
         rng = self.rng
         with _seeded_globals(rng):
             first, second = (parent.candidate for parent in self._parents())
-        if rng.random() >= self.crossover or first.architecture.id == second.architecture.id:
+        if rng.random() >= self.crossover or first.id == second.id:
             child = self.space.mutate(first, rng)
         else:
             child = self.space.crossover(first, second, rng)
@@ -137,7 +137,7 @@ class Evolve(Strategy):
         while self.mutation and rng.random() < self.mutation:
             changed = self.space.mutate(changed, rng)
         if child is first and changed is not first:  # no crossover of the two fits
-            return replace(changed, parents=(first.architecture.id,), origin="mutation")
+            return replace(changed, parents=(first.id,), origin="mutation")
         return replace(changed, parents=child.parents, origin=child.origin)
 
     def _parents(self) -> list[Individual]:

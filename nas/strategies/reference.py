@@ -56,14 +56,12 @@ class Reference(Strategy):
             candidates += [_read(path, path.parent.parent.name) for path in paths]
         if not candidates:
             raise UsageError("there is no network to propose: set networks, torchvision, folder or winners")
-        self.candidates = list({network.architecture.id: network for network in reversed(candidates)}.values())[
-            ::-1
-        ]
+        self.candidates = list({network.id: network for network in reversed(candidates)}.values())[::-1]
 
     def ask(self, count: int) -> list[Candidate]:
         """The next ``count`` networks."""
         seen = {trial.id for trial in self.history}
-        return [known for known in self.candidates if known.architecture.id not in seen][:count]
+        return [known for known in self.candidates if known.id not in seen][:count]
 
 
 def _named(kind: str, text: str, every: Iterable[str], known: Iterable[str]) -> list[str]:

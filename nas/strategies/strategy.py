@@ -77,11 +77,11 @@ class Strategy(ABC):
     def unseen(
         self, make: Callable[[], Candidate], seen: AbstractSet[str], near: Iterable[Candidate] = ()
     ) -> Candidate | None:
-        """A candidate whose network is not in ``seen``, or None if none is found.
+        """A candidate that is not in ``seen``, or None if none is found.
 
         Args:
             make: proposes a candidate; after 50 that are in ``seen``, up to 50 are drawn from the space.
-            seen: ids of architectures.
+            seen: ids of candidates.
             near: candidates whose neighbours are tried when all of these draws are in ``seen``.
 
         Raises:
@@ -95,11 +95,11 @@ class Strategy(ABC):
                     if not seen:
                         raise
                     break
-                if candidate.architecture.id not in seen:
+                if candidate.id not in seen:
                     return candidate
         for start in near:
             for candidate in self.space.neighbours(start, self.rng):
-                if candidate.architecture.id not in seen:
+                if candidate.id not in seen:
                     return candidate
         return None
 

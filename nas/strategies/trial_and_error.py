@@ -81,7 +81,7 @@ class TrialAndError(Strategy):
             candidate = self._propose(study, seen) or self._other(seen)
             if candidate is None:
                 break
-            seen.add(candidate.architecture.id)
+            seen.add(candidate.id)
             candidates.append(candidate)
         return candidates
 
@@ -108,7 +108,7 @@ class TrialAndError(Strategy):
                 self._build(trial)
                 # Built again from its answers, because Optuna's stepped numbers differ from ours by rounding.
                 candidate = self.space.replay(trial.params, self.rng, origin=self.sampler)
-            if candidate and candidate.architecture.id not in seen:
+            if candidate and candidate.id not in seen:
                 return candidate
             study.tell(trial, state=TrialState.FAIL)
             if learns:  # asking again takes 5 ms and often gives the same answer
@@ -138,7 +138,7 @@ class TrialAndError(Strategy):
         near = () if self.sampler == "grid" else [trial.job.candidate for trial in reversed(self.history)]
         candidate = self.unseen(lambda: self.space.sample(self.rng), seen, near)
         if candidate is None and self.sampler == "grid":
-            return next((other for other in self.space.every() if other.architecture.id not in seen), None)
+            return next((other for other in self.space.every() if other.id not in seen), None)
         return candidate
 
     def _shown(self) -> list[FrozenTrial]:

@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from nas import plugins
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import Conv2d, Flatten, GlobalAveragePool
 from nas.objectives import METRICS
-from nas.spaces.space import Candidate
+from nas.spaces.space import RECIPE, Candidate
 from nas.testing.contract import Contract, doing, global_random, require
 from nas.trial import Job, Trial
 
@@ -75,6 +76,12 @@ class EvaluatorContract(Contract):
             losses.append(trial.metrics.get("validation_loss"))
         require(losses[0] == losses[1], f"the same job has the validation losses {losses[0]} and {losses[1]}")
 
+    def test_recipe(self) -> None:
+        """Trains a candidate with the recipe that it brings, `recipe.changed(job.candidate.recipe)`."""
+        jobs = [replace(_job(_network(2), 1), candidate=_rated(rate)) for rate in (1e-6, 0.1)]
+        losses = [trial.metrics.get("validation_loss") for trial in self._train(jobs)]
+        require(losses[0] != losses[1], f"with two learning rates, a network has the same loss, {losses[0]}")
+
     def test_weights(self) -> None:
         """Writes the weights into the folder `weights`, as <job key>.safetensors."""
         from safetensors.torch import load_file
@@ -121,6 +128,10 @@ class EvaluatorContract(Contract):
 
 def _job(architecture: Architecture, seed: int) -> Job:
     return Job(Candidate(architecture, origin="contract"), 1.0, seed)
+
+
+def _rated(rate: float) -> Candidate:
+    return Candidate(_network(2), {f"{RECIPE}learning_rate": rate}, origin="contract")
 
 
 def _network(filters: int) -> Architecture:

@@ -13,6 +13,7 @@ from nas.architecture.architecture import Architecture, Limits
 from nas.errors import ArchitectureError
 from nas.spaces.space import AnswerRecorder, Candidate, SearchSpace
 from nas.testing.contract import Contract, ContractError, doing, global_random, require
+from nas.training.recipe import check_questions
 
 
 class SpaceContract(Contract):
@@ -61,16 +62,16 @@ class SpaceContract(Contract):
                 require(plain and finite, f"the answer to {name!r} is {value!r}")
 
     def test_questions(self) -> None:
-        """Asks the same question whenever it uses the same name."""
+        """Asks the same question whenever it uses the same name, about the recipe only what a recipe can have."""
         with doing("build"):
-            self.make().check_questions()
+            check_questions(self.make().check_questions())
 
     def test_mutation(self) -> None:
         """Has mutations, which are other networks of the space."""
         for seed, (space, candidate) in enumerate(self._different_samples()):
             with doing("mutate"):
                 child = space.mutate(candidate, Random(seed))
-            same = child.architecture.id == candidate.architecture.id
+            same = child.id == candidate.id
             require(not same, f"a mutation of {dict(candidate.choices)} is the same network")
             check_candidate(space, child)
 
@@ -89,7 +90,7 @@ class SpaceContract(Contract):
                 found = list(islice(space.neighbours(candidate, Random(1)), 40))
             require(bool(found), f"the network of {dict(candidate.choices)} has no neighbours")
             for other in found:
-                same = other.architecture.id == candidate.architecture.id
+                same = other.id == candidate.id
                 require(not same, f"a neighbour of {dict(candidate.choices)} is the same network")
                 check_candidate(space, other)
 
@@ -100,7 +101,7 @@ class SpaceContract(Contract):
 
     def _different_samples(self) -> list[tuple[SearchSpace, Candidate]]:
         samples = self._samples()
-        if len({candidate.architecture.id for _, candidate in samples}) == 1:
+        if len({candidate.id for _, candidate in samples}) == 1:
             raise SkipTest(f"{self.draws} draws from the space are the same network")
         return samples
 

@@ -156,7 +156,7 @@ class StrategyContract(Contract):
         for count in counts:
             candidates = self._ask(strategy, count, len(history))
             known = {trial.id for trial in history}
-            stale = 0 if any(new.architecture.id not in known for new in candidates) else stale + 1
+            stale = 0 if any(new.id not in known for new in candidates) else stale + 1
             if not candidates or stale == MAX_STALE:
                 break
             trials = [_trial(new, objectives, fails(len(history) + i)) for i, new in enumerate(candidates)]
@@ -182,7 +182,7 @@ class StrategyContract(Contract):
 def _trial(candidate: Candidate, objectives: Sequence[Objective], fails: bool) -> Trial:
     """A trial with metrics computed from the network's id; the better ones are longer, as with halving."""
     number = int(candidate.architecture.id[:6], 16) / 0xFFFFFF
-    job = Job(candidate, 1.0 if number < 0.25 else 0.25, job_seed(0, candidate.architecture.id))
+    job = Job(candidate, 1.0 if number < 0.25 else 0.25, job_seed(0, candidate.id))
     if fails:
         return Trial.failed(job, "crash", "made up")
     metrics = {**dict.fromkeys(METRICS, 1.0), "validation_loss": number, "validation_accuracy": 1 - number / 2}
@@ -192,7 +192,7 @@ def _trial(candidate: Candidate, objectives: Sequence[Objective], fails: bool) -
 
 def check_same(first: Sequence[Candidate], second: Sequence[Candidate], message: str) -> None:
     """Require the same networks with the same choices in the same order; their origins may differ."""
-    pairs = [[(found.architecture.id, dict(found.choices)) for found in run] for run in (first, second)]
+    pairs = [[(found.id, dict(found.choices)) for found in run] for run in (first, second)]
     if pairs[0] != pairs[1]:
         place = next((i for i, (a, b) in enumerate(zip(*pairs, strict=False)) if a != b), min(map(len, pairs)))
         expected, found = (run[place][0] if place < len(run) else "nothing" for run in pairs)

@@ -25,7 +25,7 @@ class Group:
 
     Args:
         dataset: training and validation images.
-        recipe: how to train.
+        recipe: how to train; the answers of a candidate change it.
         device: the device that trains, as PyTorch names it.
         size: the number of jobs that a CUDA device trains at a time; ``auto`` decides it by a short measurement.
             Other devices train one job after the other.
@@ -66,7 +66,7 @@ class Group:
             yield from self._lanes.train(waiting)
         for job in waiting:
             try:
-                trial, network = train_resident(job, self._data, self._recipe)
+                trial, network = train_resident(job, self._data, self._recipe.changed(job.candidate.recipe))
             except Exception as error:  # noqa: BLE001  # a candidate must not cost more than itself
                 yield Trial.from_error(job, error), None
             else:

@@ -9,7 +9,9 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 
-from nas.errors import OptionError, UsageError, quoted, unknown
+from nas.errors import OptionError, SpaceError, UsageError, quoted, unknown
+from nas.spaces.questions import Question
+from nas.spaces.space import RECIPE
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 
@@ -51,6 +53,20 @@ class Recipe:
             return self.learning_rate
         return self.learning_rate * float(np.interp(progress, (0, self.warm_up, 1), (0.1, 1.0, 0.0)))
 
+    def changed(self, answers: Mapping[str, Any]) -> Recipe:
+        """The recipe that trains a candidate with these answers (`Candidate.recipe`); itself if there are none.
+
+        Args:
+            answers: values of fields; ``augmentation`` stands for the fields of one of `AUGMENTATIONS`, which
+                other answers may change. "auto" leaves the class weights as the search has decided them.
+
+        Raises:
+            SpaceError: there is no such field, or its value is of a wrong type or out of range.
+        """
+        fields = {name: _answer(name, value) for name, value in answers.items()}
+        fields = AUGMENTATIONS.get(fields.pop("augmentation", ""), {}) | fields
+        return replace(self, **{name: value for name, value in fields.items() if value != "auto"})
+
 
 # "lecture": Keras's Adam, batches of 128, plain cross-entropy, unchanged images.
 # "photographs": what they show stays the same when left and right are exchanged, which a digit does not.
@@ -63,6 +79,18 @@ RECIPES: dict[str, Recipe] = {
 }
 
 AUTO = "auto"  # the recipe that a data set names
+PLAIN: dict[str, Any] = {
+    "shift": 0, "flip": 0.0, "rotation": 0.0, "scale": 0.0, "brightness": 0.0, "colour": 0.0, "erasing": 0.0,
+    "mixup": 0.0,
+}  # fmt: skip
+# The answers to a question ``recipe/augmentation``, each with all fields of a recipe that change images.
+AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "none": PLAIN,
+    "shift": PLAIN | {"shift": 2},
+    "shift and turn": PLAIN | {"shift": 2, "rotation": 10.0, "scale": 0.1},
+    "shift and flip": PLAIN | {"shift": 4, "flip": 0.5},
+    "strong": PLAIN | {"shift": 4, "flip": 0.5, "brightness": 0.3, "colour": 0.3, "erasing": 0.3},
+}
 
 # The smallest and the largest value of a number, both included.
 TINY = 1e-12
@@ -116,6 +144,34 @@ def table_of(recipe: Recipe) -> dict[str, Any]:
     default = asdict(RECIPES["default"])
     changes = {name: value for name, value in asdict(recipe).items() if value != default[name]}
     return {"base": "default", **{name: _checked(name, value) for name, value in changes.items()}}
+
+
+def check_questions(questions: Mapping[str, Question]) -> None:
+    """Require that a recipe can have every answer to the questions of a space about it.
+
+    Raises:
+        SpaceError: it cannot have one; the message names the question.
+    """
+    for name, question in questions.items():
+        if name.startswith(RECIPE):
+            for value in (*question.options, *question.ends):
+                _answer(name.removeprefix(RECIPE), value)
+
+
+def _answer(name: str, value: object) -> Any:
+    """The answer to a question ``recipe/NAME``, converted to the type of the field."""
+    problem = f"the question {quoted(RECIPE + name)} of the space"
+    known = asdict(RECIPES["default"]).keys() - {"precision"}
+    if name == "augmentation":
+        if value not in AUGMENTATIONS:
+            raise SpaceError(f"{problem}: {unknown(name, str(value), AUGMENTATIONS)}")
+        return value
+    if name not in known:
+        raise SpaceError(f"{problem}: {unknown('field of a recipe', name, [*known, 'augmentation'])}")
+    try:
+        return _checked(name, value)
+    except OptionError as error:
+        raise SpaceError(f"{problem} has a wrong answer, {error}") from None
 
 
 def _checked(name: str, value: object) -> Any:

@@ -24,14 +24,19 @@ def write_card(outcome: Outcome) -> None:
     header, limits, summary = outcome.header, outcome.header.limits, Summary.of(outcome)
     layers = [row[:3] for row in layer_rows(outcome.architecture, limits)]
     parts = [
-        f"# {outcome.architecture.id}",
+        f"# {outcome.winner.id}",
         f"A network for images of {show(limits.input_shape)} and {limits.classes} classes, from the run "
         f"{header.name} ({summary.effort}).\n{summary.sentence}",
         header.note,
         summary.markdown(),
         markdown_table(("layer", "output", "parameters"), layers),
-        f"Trained for {outcome.retrained[0].job.epochs:g} epochs with the recipe `{header.recipe}`; "
-        f"data fingerprint {header.dataset['fingerprint']}.",
+        f"Trained for {outcome.retrained[0].job.epochs:g} epochs with the recipe `{header.recipe}`"
+        f"{_changes(outcome)}; data fingerprint {header.dataset['fingerprint']}.",
         USE,
     ]
     write_whole(outcome.weights.parent / "README.md", "\n\n".join(part for part in parts if part) + "\n")
+
+
+def _changes(outcome: Outcome) -> str:
+    changes = ", ".join(f"{name} {value}" for name, value in outcome.winner.job.candidate.recipe.items())
+    return f", changed by a search: `{changes}`" if changes else ""

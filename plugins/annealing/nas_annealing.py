@@ -65,7 +65,7 @@ class Annealing(Strategy):
             candidate = self.unseen(partial(next, self._steps()), seen, near)
             if candidate is None:
                 break
-            seen.add(candidate.architecture.id)
+            seen.add(candidate.id)
             found.append(candidate)
         return found
 

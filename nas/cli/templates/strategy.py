@@ -32,7 +32,7 @@ class MyPlugin(Strategy):
             candidate = self.unseen(lambda: self._new([parent.job.candidate for parent in parents]), seen)
             if candidate is None:
                 break  # no new network was found; the search ends when `ask` returns an empty list
-            seen.add(candidate.architecture.id)
+            seen.add(candidate.id)
             candidates.append(candidate)
         return candidates
 

@@ -122,7 +122,7 @@ class LocalEvaluator:
             measured = [(job, trial) for job in jobs if (trial := self._latency(job))]
             yield from (replace(trial, job=job) for job, trial in measured if trial.failure)
             for trial in self._train([job for job, trial in measured if not trial.failure]):
-                latency = self._measured[trial.id].metrics
+                latency = self._measured[trial.job.candidate.architecture.id].metrics
                 yield trial if trial.failure else replace(trial, metrics={**trial.metrics, **latency})
         finally:
             _end([worker for worker in self._workers if worker.jobs])
@@ -139,7 +139,7 @@ class LocalEvaluator:
 
     def _train(self, jobs: Sequence[Job]) -> Iterator[Trial]:
         retries: list[Job] = []
-        longest = sorted(jobs, key=lambda job: (self._work_of(job), job.candidate.architecture.id), reverse=True)
+        longest = sorted(jobs, key=lambda job: (self._work_of(job), job.candidate.id), reverse=True)
         size = min(self._group, -(-len(jobs) // len(self._workers)) or 1)
         groups = [longest[at : at + size] for at in range(0, len(jobs), size)]
         for ending in self._run(self.work, groups):

@@ -61,9 +61,10 @@ class Scene:
         others: dict[str, Entry] = {}
         for entry in self.good:
             candidate = entry.trial.job.candidate
-            fallback = "lecture" if entry.trial.id == LECTURE.id else ""
+            own = candidate.architecture.id
+            fallback = "lecture" if own == LECTURE.id else ""
             if name := candidate.origin if candidate.origin in KNOWN else fallback:
-                exact = entry.trial.id == KNOWN[name].id
+                exact = own == KNOWN[name].id
                 known.setdefault(name if exact else f"nearest to {name}", entry)
             elif not candidate.choices and candidate.origin:
                 others.setdefault(candidate.origin, entry)

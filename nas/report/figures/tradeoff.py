@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nas.architecture.known import LECTURE, lecture_parameters
+from nas.architecture.known import lecture_parameters
 from nas.objectives import MORE_IS_BETTER, front
 from nas.report.figures import style
 from nas.report.figures.scene import Entry, Scene
@@ -34,7 +34,7 @@ def accuracy_and_parameters(scene: Scene) -> Figure | None:
         label="best for so many parameters",
     )  # fmt: skip
     for (name, entry), mark in zip(scene.references().items(), MARKS, strict=False):
-        label = "the lecture's network" if entry.trial.id == LECTURE.id else style.short(name)
+        label = "the lecture's network" if name == "lecture" else style.short(name)
         point = _point(scene, entry.trial)
         handles += _marked(axes, point, mark, 9, style.ORANGE, f"{label}: trial {entry.number}")
     points = [_point(scene, entry.trial) for entry in scene.good]

@@ -21,7 +21,7 @@ from nas.training.stepper import Stepper
 
 
 class Captured(Stepper):
-    """A stepper that replays graphs. It trains the networks of one architecture, one after another.
+    """A stepper that replays graphs. It trains the networks of one candidate, one after another.
 
     Create and use it within ``with torch.cuda.stream(...)``, always on the same stream: only one of the graphs
     that share the memory ``pool`` may run at a time.

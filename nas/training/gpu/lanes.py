@@ -24,7 +24,7 @@ from nas.training.trainer import Trained, Training, build, initial_network
 from nas.trial import Job, is_out_of_memory
 
 MOST = 64  # lanes, if the user gives no number; PyTorch has 32 streams, so that more lanes share them
-KEPT = 8  # architectures whose captured steps a lane keeps for their next network
+KEPT = 8  # candidates whose captured steps a lane keeps for their next network
 WORTH = 1.1  # twice as many lanes must be faster by this factor to be worth their memory
 MEASURED_STEPS = 20  # steps of each lane in this measurement
 IDLE_SECONDS = 1e-4  # the pause while all lanes wait for the GPU
@@ -37,7 +37,7 @@ class Lane:
         self.data, self.recipe = data, recipe
         self.job: Job | None = None  # the job in training
         self.is_finished = False
-        self._captured: OrderedDict[str, Captured] = OrderedDict()  # by the id of the architecture
+        self._captured: OrderedDict[str, Captured] = OrderedDict()  # by the id of the candidate
         self._pool: Any = None
         self._stream: Any = None
         self._training: Training | None = None
@@ -77,8 +77,8 @@ class Lane:
         self._pool = None
 
     def knows(self, job: Job) -> bool:
-        """Whether the steps of the job's architecture are captured on this lane."""
-        return job.candidate.architecture.id in self._captured
+        """Whether the steps of the job's candidate are captured on this lane."""
+        return job.candidate.id in self._captured
 
     def stream(self) -> AbstractContextManager[object]:
         """The context in which this lane enqueues its kernels."""
@@ -92,9 +92,9 @@ class Lane:
             self._stream.synchronize()
 
     def stepper(self, job: Job) -> Stepper:
-        """The captured steps of the job's architecture, with the job's initial weights."""
+        """The captured steps of the job's candidate, with the job's initial weights."""
         network = initial_network(job, self.data.dataset)
-        name = job.candidate.architecture.id
+        name = job.candidate.id
         captured = self._captured.pop(name, None)
         if captured is None:
             while len(self._captured) >= KEPT:
@@ -102,7 +102,8 @@ class Lane:
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             torch.cuda.synchronize(self.data.device)  # no other lane computes while the steps are captured
             twin = build(job, self.data.dataset).to(self.data.device)
-            captured = Captured(twin, self.data, self.recipe, self._pool)
+            recipe = self.recipe.changed(job.candidate.recipe)
+            captured = Captured(twin, self.data, recipe, self._pool)
         captured.load(network)
         self._captured[name] = captured  # at the end, as the one that was used last
         return captured
@@ -158,7 +159,7 @@ class Lanes:
             self._failed(lane, job, error, waiting, left)
 
     def _free_lane(self, job: Job) -> Lane:
-        """An idle lane; if possible, one that has trained the architecture before."""
+        """An idle lane; if possible, one that has trained the candidate before."""
         free = sorted((lane for lane in self._lanes if not lane.job), key=lambda lane: not lane.knows(job))
         if not free:
             free = [self._make()]
@@ -230,7 +231,7 @@ class Lanes:
         while len(self._lanes) < count:
             self._lanes.append(self._make())
         lanes = self._lanes[:count]
-        data, recipe = lanes[0].data, lanes[0].recipe
+        data, recipe = lanes[0].data, lanes[0].recipe.changed(job.candidate.recipe)
         epochs = (MEASURED_STEPS + 2) * min(1.0, recipe.batch_size / len(data.labels))
         for lane in lanes:
             lane.begin(replace(job, epochs=epochs))

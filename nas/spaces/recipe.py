@@ -1,0 +1,14 @@
+"""The questions of the built-in spaces about the recipe, with ``--set space.recipe=true``."""
+
+from __future__ import annotations
+
+from nas.spaces.space import Choose
+
+
+def ask_recipe(choose: Choose) -> None:
+    """Ask for the fields of a recipe that matter most; each range has the default recipe in its middle."""
+    choose.suggest_float("recipe/learning_rate", 2e-3, 5e-2, log=True)
+    choose.suggest_float("recipe/weight_decay", 1e-3, 1e-1, log=True)
+    choose.suggest_float("recipe/label_smoothing", 0.0, 0.1, step=0.05)
+    bundles = ["none", "shift", "shift and turn", "shift and flip", "strong"]
+    choose.suggest_categorical("recipe/augmentation", bundles)
