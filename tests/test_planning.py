@@ -91,7 +91,7 @@ def test_with_a_time_limit_the_pace_decides_and_is_kept(tmp_path: Path) -> None:
     assert 5_000_000 <= options["space.max_flops"] <= 60_000 * 32 * 32  # type: ignore[operator]
     assert after.make_space().limits.max_flops == options["space.max_flops"]
     assert after.experiment.epochs == after.epochs > before.epochs / 100
-    late = planned(before, experiment, begun - 80)  # 80 of the 100 seconds are over
+    late = planned(before, experiment, time.monotonic() - 96.5)  # of the 100 seconds
     assert late.epochs < after.epochs
     own = replace(before, experiment=before.experiment.model_copy(update={"epochs": 3.0}), epochs=3.0)
     given = Experiment.of(dataset=path, time_limit="100s", workers=2, mlflow="off", epochs=3.0)

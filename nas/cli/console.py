@@ -135,7 +135,9 @@ class View(Observer):
         """Show that the final selection begins."""
         self.phase, self.final_jobs, self.phase_begun = "selecting", jobs, time.monotonic()
         if self.live is None:
-            self.console.print(f"{self.clock:>6}  training the best again: {jobs} trainings of {epochs:g} epochs")
+            self.console.print(
+                f"{self.clock:>6}  training the best again: {jobs} training{'s' * (jobs != 1)} of {epochs:g} epochs"
+            )
 
     def warned(self, message: str) -> None:
         """Show a warning above the live view."""

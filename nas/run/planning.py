@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.errors import NasError
 from nas.run import selection, time_limit
 from nas.run.resolve import FLOPS_OPTION, Resolved, is_free, usual_flops
 from nas.spaces.fit import MNIST_FLOPS
@@ -92,8 +91,8 @@ def planned(resolved: Resolved, experiment: Experiment, begun: float) -> Resolve
 
 def _drawn(resolved: Resolved) -> list[Candidate]:
     """Candidates as the search may have; those of the space where a strategy is a plugin."""
-    strategy = resolved.make_strategy()
-    with suppress(NasError):  # the search itself says why none fits
+    with suppress(Exception):  # the search itself says what is wrong
+        strategy = resolved.make_strategy()
         if type(strategy).__module__.startswith("nas."):
             return [new for new in strategy.ask(DRAWN) if resolved.limits.allow(new.architecture)]
         space = resolved.make_space()

@@ -82,7 +82,7 @@ def plan(
     workers: int,
     seconds: float | None,
     *,
-    enough: float | None = None,
+    enough: float = 0.0,
     alone: float = 1.0,
 ) -> Plan:
     """The largest final selection that the budget can pay for.
@@ -93,7 +93,7 @@ def plan(
         epochs: of a full training during the search.
         workers: the number of networks that train at the same time.
         seconds: the time that it may take; None for a budget in proportion to the number of trials.
-        enough: the epochs that a training needs, before there is a second one; None for a multiple of ``epochs``.
+        enough: the epochs that a training should have before there is a second one.
         alone: how many times as fast a training is if it has the machine alone.
     """
     best = best_trials(history, CHOICES[0][0])
@@ -111,7 +111,7 @@ def plan(
             pace = alone if chosen.trainings == 1 else 1.0
             affordable = pace * SAFETY * seconds / max(1e-6, *loads)  # made-up results take no time
             most = pace * (FIRST if seconds < LONG else FIRST_OF_LONG) * seconds / max(1e-6, first)
-        if min(affordable, most) >= max(times * epochs, enough or 0.0):
+        if affordable >= times * epochs and min(affordable, most) >= enough:
             break
     affordable = min(LONGEST * epochs, affordable, most)
     # Whole quarters of an epoch, if that is at least one quarter.
