@@ -135,9 +135,8 @@ class View(Observer):
         """Show that the final selection begins."""
         self.phase, self.final_jobs, self.phase_begun = "selecting", jobs, time.monotonic()
         if self.live is None:
-            self.console.print(
-                f"{self.clock:>6}  training the best again: {jobs} training{'s' * (jobs != 1)} of {epochs:g} epochs"
-            )
+            trainings = f"{jobs} training{'s' * (jobs != 1)}"
+            self.console.print(f"{self.clock:>6}  training the best again: {trainings} of {epochs:g} epochs")
 
     def warned(self, message: str) -> None:
         """Show a warning above the live view."""
