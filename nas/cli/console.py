@@ -79,6 +79,15 @@ class View(Observer):
         if self.live is None and 10 * done // total > 10 * before // total:
             self.console.print(f"{self.clock:>6}  reading the images: {done:,} of {total:,}")
 
+    def calibrating(self) -> None:
+        """Say what takes some seconds."""
+        self.close()  # the live view of the reading
+        self.console.print(f"{self.clock:>6}  measuring how fast networks train here")
+
+    def planned(self, plan: str) -> None:
+        """Print the plan."""
+        self.console.print(f"plan: {plain(plan)}")
+
     def started(self, header: Header) -> None:
         """Print the strategy, the data and the folder."""
         self.close()  # of the reading
@@ -86,8 +95,6 @@ class View(Observer):
         config, data = header.config, header.dataset
         for line in header.note.splitlines():
             self.console.print(f"note: {plain(line)}", style="yellow", soft_wrap=True)
-        if header.plan:
-            self.console.print(f"plan: {plain(header.plan)}")
         self.phase, task = "searching", f"{header.kind} on {header.settings.get('space')}"
         if header.kind == "train":
             self.phase, task = "training", f"training {config['network']}"

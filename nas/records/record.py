@@ -40,6 +40,7 @@ RUNS = Path("runs")
 VERSION = 2
 LONGEST = 1 << 24  # bytes of a line; a trial of a hundred layers has 10,000
 SECTIONS = {"config", "dataset", "limits", "plan", "plugins", "versions"}
+DECIDED = {"search_share": 1.0, "enough": 1e4, "alone": 1e3, "calibration": 1e9}  # of a plan, at most
 LOST = 1_000  # batches that may be missing from a repaired journal
 KINDS = ("header", "session", "asked", "trial", "told", "retold", "searched", "outcome", "ended")
 SCORES = ("trials", "failed", "seconds", "test_accuracy", "test_loss", "test_images")  # of an outcome
@@ -114,7 +115,7 @@ class Record:
             checks.named(config.get("options") or {}, "options")
             plan = dict(about.get("plan", {}))
             text = str(plan.pop("text", ""))
-            decided = checks.numbers(plan, "plan")
+            decided = {name: _within(value, name, DECIDED[name]) for name, value in plan.items()}
             return Header(self.path.parent, config, data, Limits(**limits), objectives, note, text, decided)
         except (KeyError, TypeError, ValueError, AttributeError, NasError) as error:
             raise JournalError(f"{self.path} does not say what was searched ({error!r:.100})") from None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.data.dataset import Split
 from nas.run import selection, time_limit
 from nas.run.resolve import FLOPS_OPTION, Resolved, is_free, usual_flops
 from nas.spaces.fit import MNIST_FLOPS
@@ -25,17 +26,21 @@ from nas.trial import REDUCTION, Job, Trial, job_seed
 
 if TYPE_CHECKING:
     from nas.experiment import Experiment
+    from nas.records.observer import Observer
 
 # With 45,000 images the winner trains for about seven epochs; with a quarter of them for twice as many, which see
 # half as many images. A full training of the search has a tenth of that.
 EPOCHS, OF_IMAGES, SHORTER = 7.0, 45_000, 10.0
 LEAST_SHARE = 0.28  # of the time for the search, if one training of that length takes nearly all of the time
 # The calibration trains two networks, each for so many operations of forward passes, a second on one core.
-CALIBRATED_FLOPS, CALIBRATED_IMAGES = 4e10, 4_096
+CALIBRATED_FLOPS, CALIBRATED_IMAGES, CALIBRATED_VALIDATION = 4e10, 4_096, 256
+CALIBRATION_SHARE = 0.15  # of the time that is left, at most
 SLOW = 2e10  # operations a second of a slow core: a search that needs less than WORTH_IT so is not calibrated
 WORTH_IT = 60.0  # seconds
+LEAST_LEFT = 30.0  # seconds for all trainings: with less, a calibration would take too much of them
 VALIDATION = 0.6  # of the time for a training image: a step costs three forward passes, in bfloat16 faster ones
 DRAWN = 40  # candidates that are drawn to know what candidates cost
+MOST = 10_000  # trials of an imagined search, whose final selection is planned
 LATENCY = 0.1  # seconds, of the measurement of a network before its first training
 
 
@@ -46,6 +51,7 @@ class Pace:
     fixed: float
     per_flop: float  # operation of one forward pass
     alone: float = 1.0  # how many times as fast a training is if it has the machine alone
+    measuring: float = 0.0  # the seconds of this measurement
 
     def seconds(self, flops: float) -> float:
         """The seconds for one image of a network."""
@@ -61,42 +67,58 @@ class Course:
     last: selection.Plan
 
 
-def planned(resolved: Resolved, experiment: Experiment, begun: float) -> Resolved:
+def planned(resolved: Resolved, experiment: Experiment, begun: float, observer: Observer) -> Resolved:
     """The configuration with its plan in words; with a time limit, with what networks may cost here, too.
 
     Args:
         resolved: the configuration of a new search.
         experiment: the same as it was given; what is decided there stays as it is.
         begun: the moment (``time.monotonic``) from which its time counts.
+        observer: is told that this takes some seconds.
     """
-    limit = experiment.time_limit
-    drawn = _drawn(resolved)
-    if experiment.evaluator != "local" or not drawn:  # nobody knows the pace of another evaluator
-        return resolved
-    if (limit or _work(resolved, drawn) / SLOW / resolved.side_by_side) < WORTH_IT:
-        return resolved
-    pace = _calibrated(resolved, drawn)
-    if pace is None:
-        return resolved
-    closing, left, decided = time_limit.closing(experiment), None, dict[str, float]()
-    if limit is not None:
-        left = max(1.0, begun + limit - closing - time.monotonic())
-        if resolved.source.max_flops is None:
-            resolved, decided = _fitted(resolved, experiment, pace, left)
+    limit, closing = experiment.time_limit, time_limit.closing(experiment)
+    over = None if limit is None else begun + limit - closing
+    pace, drawn = None, list[Candidate]()
+    if experiment.evaluator == "local":  # nobody knows the pace of another evaluator
+        drawn = _drawn(resolved)
+        seconds = _work(resolved, drawn) / SLOW / resolved.side_by_side if drawn else 0.0
+        if drawn and (seconds >= WORTH_IT if over is None else over - time.monotonic() >= LEAST_LEFT):
+            observer.calibrating()
+            pace = _calibrated(resolved, drawn, over)
+    left, decided = None if over is None else max(1.0, over - time.monotonic()), dict[str, float]()
+    if left is not None and resolved.source.max_flops is None:
+        if pace is not None:
+            resolved, decided = _fitted(resolved, experiment, pace, drawn, left)
             drawn = _drawn(resolved)
+        elif is_free(experiment, resolved.parts["space"], resolved.source):
+            resolved = _cheap(resolved, MNIST_FLOPS)  # in so little time no others are trained to the end
+    if pace is None or not drawn:  # if no network fits, the search says why
+        return resolved
     course = _course(resolved, drawn, pace, left, decided)
-    seconds = limit or time.monotonic() - begun + course.seconds + closing
-    return replace(resolved, plan={"text": _words(resolved, course, seconds), **decided})
+    seconds = time.monotonic() - begun + course.seconds + closing
+    text = _words(resolved, course, seconds if limit is None else min(limit, seconds))
+    return replace(resolved, plan={"text": text, "calibration": round(pace.measuring, 1), **decided})
 
 
-def _drawn(resolved: Resolved) -> list[Candidate]:
+def _cheap(resolved: Resolved, flops: float) -> Resolved:
+    """With a limit of these operations, or of as many as the space needs for images of this size."""
+    for _ in range(40):
+        options = {**resolved.experiment.options, FLOPS_OPTION: _two_digits(flops)}
+        resolved = replace(resolved, experiment=resolved.experiment.model_copy(update={"options": options}))
+        if _drawn(resolved, 1):
+            break
+        flops *= 1.25
+    return resolved
+
+
+def _drawn(resolved: Resolved, count: int = DRAWN) -> list[Candidate]:
     """Candidates as the search may have; those of the space where a strategy is a plugin."""
     with suppress(Exception):  # the search itself says what is wrong
         strategy = resolved.make_strategy()
         if type(strategy).__module__.startswith("nas."):
-            return [new for new in strategy.ask(DRAWN) if resolved.limits.allow(new.architecture)]
+            return [new for new in strategy.ask(count) if resolved.limits.allow(new.architecture)]
         space = resolved.make_space()
-        return [space.sample(Random(number)) for number in range(DRAWN)]
+        return [space.sample(Random(number)) for number in range(count)]
     return []
 
 
@@ -127,38 +149,52 @@ def _images(resolved: Resolved, epochs: float) -> float:
     return epochs * len(data.train) + max(1.0, epochs) * VALIDATION * len(data.validation)
 
 
-def _calibrated(resolved: Resolved, drawn: Sequence[Candidate]) -> Pace | None:
-    """The pace of networks here, from a cheap and a dear one, while every worker trains; None if both fail."""
+def _calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | None) -> Pace | None:
+    """The pace of networks here, from a cheap and a dear one, while every worker trains.
+
+    None if none of them can be trained in its share of the time until ``over`` (``time.monotonic``; None: no limit).
+    """
+    begun, data = time.monotonic(), resolved.data
+    until = None if over is None else begun + CALIBRATION_SHARE * (over - begun)
+    train, validation = _some(data.train, CALIBRATED_IMAGES), _some(data.validation, CALIBRATED_VALIDATION)
+    small = replace(resolved, data=replace(data, folder=None, train=train, validation=validation))
     by_cost = sorted(zip(_flops(resolved, drawn), drawn, strict=True), key=lambda pair: pair[0])
     jobs = []
     for flops, candidate in (by_cost[len(by_cost) // 5], by_cost[4 * len(by_cost) // 5]):
-        images = min(CALIBRATED_IMAGES, max(256, CALIBRATED_FLOPS / max(1, flops)))
-        epochs = min(1.0, images / len(resolved.data.train))
+        images = min(len(small.data.train), max(256, CALIBRATED_FLOPS / max(1, flops)))
         seeds = (job_seed(number, candidate.id) for number in range(resolved.side_by_side))
-        jobs += [Job(candidate, epochs, seed) for seed in seeds]
-    together, by_itself = list(_measured(resolved, jobs)), list(_measured(resolved, jobs[-1:]))
-    if not together or not by_itself:
+        jobs += [Job(candidate, min(1.0, images / len(small.data.train)), seed) for seed in seeds]
+    made: Any = small.make_evaluator(None, until, lambda line: None)
+    with made if hasattr(made, "__exit__") else nullcontext(made) as evaluator:
+        together = _measured(small, evaluator, jobs)
+        by_itself = _measured(small, evaluator, jobs[-1:]) if resolved.side_by_side > 1 else []
+    if not together:
         return None
     costs, seconds = np.array(together).T
-    alone = float(np.mean(seconds[costs == by_itself[0][0]]) / by_itself[0][1])
     slope, fixed = np.polyfit(costs, seconds, 1) if costs.min() < costs.max() else (0.0, 0.0)
     if slope <= 0 or fixed < 0:  # a line through the origin is nearer to the truth
         slope, fixed = np.mean(seconds) / max(1.0, np.mean(costs)), 0.0
-    return Pace(float(fixed), float(slope), max(1.0, alone))
+    alone = [np.mean(seconds[costs == flops]) / one for flops, one in by_itself if flops in costs]
+    return Pace(float(fixed), float(slope), max(1.0, *map(float, alone)), time.monotonic() - begun)
 
 
-def _measured(resolved: Resolved, jobs: Sequence[Job]) -> Iterator[tuple[float, float]]:
+def _some(split: Split, count: int) -> Split:
+    """So many images of a split, at equal distances."""
+    rows = np.unique(np.linspace(0, len(split) - 1, min(count, len(split)), dtype=np.int64))
+    return Split.of(split.images.numpy()[rows], split.labels.numpy()[rows])
+
+
+def _measured(resolved: Resolved, evaluator: Any, jobs: Sequence[Job]) -> list[tuple[float, float]]:
     """The operations of each network that could be trained, and its seconds for an image."""
-    made: Any = resolved.make_evaluator(None, None, lambda line: None)
-    with made if hasattr(made, "__exit__") else nullcontext(made) as evaluator:
-        for trial in evaluator.evaluate(jobs):
-            if trial.failure is None:
-                seconds = trial.metrics["train_seconds"] / _images(resolved, trial.job.epochs)
-                yield trial.metrics["flops"], seconds
+    return [
+        (trial.metrics["flops"], trial.metrics["train_seconds"] / _images(resolved, trial.job.epochs))
+        for trial in evaluator.evaluate(jobs)
+        if trial.failure is None
+    ]
 
 
 def _fitted(
-    resolved: Resolved, experiment: Experiment, pace: Pace, left: float
+    resolved: Resolved, experiment: Experiment, pace: Pace, drawn: Sequence[Candidate], left: float
 ) -> tuple[Resolved, dict[str, float]]:
     """The dearest networks of which one can train long enough, and what follows for the search.
 
@@ -167,26 +203,24 @@ def _fitted(
         share of the time for the search, ``enough``, the epochs of the winner's training, and ``alone``, how many
         times as fast a training is if it has the machine alone.
     """
-    wanted = EPOCHS * math.sqrt(OF_IMAGES / len(resolved.data.train))
-    decided: dict[str, Any] = {"epochs": resolved.epochs, "options": dict(resolved.experiment.options)}
+    wanted, epochs = EPOCHS * math.sqrt(OF_IMAGES / len(resolved.data.train)), resolved.epochs
     most = selection.FIRST_OF_LONG * (1 - LEAST_SHARE) * left * pace.alone
+    dearest = float(max(_flops(resolved, drawn)))
     if is_free(experiment, resolved.parts["space"], resolved.source):
         affordable = (most / _images(resolved, wanted) - pace.fixed) / pace.per_flop
-        usual = usual_flops(resolved.limits.input_shape)
-        decided["options"][FLOPS_OPTION] = _two_digits(min(usual, max(MNIST_FLOPS, affordable)))
-    resolved = replace(resolved, experiment=resolved.experiment.model_copy(update=decided))
-    dearest = pace.seconds(resolved.make_space().limits.max_flops or MNIST_FLOPS)
+        resolved = _cheap(resolved, min(usual_flops(resolved.limits.input_shape), max(MNIST_FLOPS, affordable)))
+        dearest = float(resolved.make_space().limits.max_flops or dearest)
+    seconds = pace.seconds(dearest)
     if experiment.epochs is None:
-        possible = most / dearest / _images(resolved, 1.0)
-        decided["epochs"] = max(0.05, round(min(wanted, possible) / SHORTER, 2))
-    enough = SHORTER * decided["epochs"]
+        possible = most / seconds / _images(resolved, 1.0)
+        epochs = max(0.05, round(min(wanted, possible) / SHORTER, 2))
+    enough = SHORTER * epochs
     # For two trainings of that length, if they leave enough time for the search.
-    needed = dearest * _images(resolved, enough) / selection.FIRST_OF_LONG
+    needed = seconds * _images(resolved, enough) / selection.FIRST_OF_LONG
     share = min(time_limit.SEARCH_SHARE, max(LEAST_SHARE, 1 - needed / left))
-    resolved = replace(
-        resolved, experiment=resolved.experiment.model_copy(update=decided), epochs=decided["epochs"]
-    )
-    return resolved, {"search_share": round(share, 3), "enough": enough, "alone": round(pace.alone, 2)}
+    changed = resolved.experiment.model_copy(update={"epochs": epochs})
+    decided = {"search_share": round(share, 3), "enough": enough, "alone": round(pace.alone, 2)}
+    return replace(resolved, experiment=changed, epochs=epochs), decided
 
 
 def _course(
@@ -210,7 +244,7 @@ def _course(
         Trial(Job(drawn[n], resolved.epochs, 0), {"flops": costs[n], "train_seconds": trained[n]}, scores=(rank,))
         for rank, n in enumerate(order)
     ]
-    history = [history[number % len(history)] for number in range(trials)]
+    history = [history[number % len(history)] for number in range(min(trials, MOST))]
     known = {name: decided[name] for name in ("enough", "alone") if name in decided}
     last = selection.plan(history, resolved.limits, resolved.epochs, workers, seconds, **known)
     longest = float(np.mean([trained[n] for n in order])) / resolved.epochs * last.epochs
@@ -222,16 +256,22 @@ def _words(resolved: Resolved, course: Course, seconds: float) -> str:
     experiment, last, workers = resolved.experiment, course.last, resolved.workers
     where = f"{workers} core{'s' * (workers > 1)}" if resolved.device == "cpu" else resolved.device
     candidates = f"{'about ' * (experiment.trials is None)}{course.candidates:,} candidates"
-    if most := resolved.make_space().limits.max_flops:
+    if (
+        most := resolved.make_space().limits.max_flops
+    ) and resolved.kind != "reference":  # it has networks of its own
         candidates += f" of up to {most:,} operations an image"
     rungs = reversed(range(experiment.rungs))
-    epochs = " or ".join(f"{resolved.epochs / REDUCTION**rung:.2g}" for rung in rungs)
-    again = f"{last.trainings} training{'s' * (last.trainings > 1)} of about {last.epochs:.2g} epochs"
+    epochs = " or ".join(_epochs(resolved.epochs / REDUCTION**rung) for rung in rungs)
+    again = f"{last.trainings} training{'s' * (last.trainings > 1)} of about {_epochs(last.epochs)} epochs"
     return (
         f"about {_time(seconds)} on {where}: {candidates}, each trained for {epochs} epochs of "
         f"{len(resolved.data.train):,} images; then {again}, of {last.finalists} "
         f"finalist{'s' * (last.finalists > 1)}"
     )
+
+
+def _epochs(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _time(seconds: float) -> str:

@@ -87,6 +87,8 @@ def recorded(resolved: Resolved, start: Start, observers: Sequence[Observer]) ->
             every += [MlflowThread(journal.record, Observers(observers).warned, uri, logs, warm_up)]
         run = Run(resolved, journal, Observers(every), start.begun)
         run.observer.started(run.header)
+        if start.journal is None and run.header.plan:
+            run.observer.planned(run.header.plan)
         if caution:
             run.observer.warned(caution)
         if start.journal is not None:

@@ -121,8 +121,8 @@ def _check_budget(experiment: Experiment, record: Record, *, more: bool) -> None
 
 def _check_enough(experiment: Experiment, record: Record) -> None:
     """Refuse to go on with a search that has its target, or that has found nothing better for too long."""
-    before, patience, target = record.about.get("config", {}), experiment.patience, experiment.target
-    if patience is not None and patience == before.get("patience"):
+    patience, target, length = experiment.patience, experiment.target, experiment.epochs
+    if patience is not None:
         objectives = [Objective.parse(text) for text in experiment.objectives]
         told = {entry.trial.id: scored(entry.trial, objectives) for entry in record.told}  # as they finished
         ids = [new.id for _, batch in sorted(record.asked.items()) for new in batch.candidates]
@@ -130,8 +130,8 @@ def _check_enough(experiment: Experiment, record: Record) -> None:
             raise UsageError(
                 f"it ended after {patience} candidates that brought nothing better: give it more with --patience"
             )
-    if target is not None and target == before.get("target"):
+    if target is not None:
         for trial in record.trials.values():
             is_again = trial.job.seed == job_seed(experiment.seed, trial.id, AGAIN)
-            if is_again and trial.metrics.get("validation_accuracy", 0.0) >= target:
+            if is_again and trial.job.epochs == length and trial.metrics.get("validation_accuracy", 0.0) >= target:
                 raise UsageError(f"it has its target of {target:g}: give it a higher one with --target, too")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -71,7 +71,7 @@ def find_winner(experiment: Experiment, start: Start, observers: Sequence[Observ
     """A search from its configuration to its winner, new or resumed."""
     resolved = resolve(experiment, reading=Observers(observers).reading)
     if start.journal is None:
-        resolved = planned(resolved, experiment, start.begun)
+        resolved = planned(resolved, experiment, start.begun, Observers(observers))
     with recorded(resolved, start, observers) as run:
         history = _explore(run)
         plan, end = _plan(run, history)
@@ -132,6 +132,16 @@ def _plan(run: Run, history: Sequence[Trial]) -> tuple[Plan, float | None]:
     return plan, end
 
 
+def _with_recipe(candidate: Candidate, given: str | Mapping[str, Any]) -> Candidate:
+    """The candidate without those of its answers about the recipe that the user replaces."""
+    if isinstance(given, str):
+        return candidate if given == AUTO else replace(candidate, choices={})
+    if given["base"] != AUTO:
+        return replace(candidate, choices={})
+    kept = {name: value for name, value in candidate.choices.items() if name.removeprefix("recipe/") not in given}
+    return replace(candidate, choices=kept)
+
+
 def train(
     network: str | Path | Architecture,
     *,
@@ -163,8 +173,7 @@ def train(
         candidate = Candidate(network, origin=network.id)
     else:
         candidate = searches.any_network(str(network))
-    if experiment.recipe != AUTO:  # a recipe that the user names counts more than that of a search
-        candidate = replace(candidate, choices={})
+    candidate = _with_recipe(candidate, experiment.recipe)
     name, architecture = candidate.origin, candidate.architecture
     wrong += [f"the option {name}" for name in experiment.options if not name.startswith(TRAINING_OPTIONS)]
     if wrong:

@@ -108,7 +108,7 @@ def plan(
             costs = [_cost(trial) for trial, count in pairs for _ in range(count)]
             costs += [lecture] if lecture and chosen.lecture else []
             loads, first = _schedule(costs, workers)
-            pace = alone if chosen.trainings == 1 else 1.0
+            pace = max(1.0, alone) if chosen.trainings == 1 else 1.0
             affordable = pace * SAFETY * seconds / max(1e-6, *loads)  # made-up results take no time
             most = pace * (FIRST if seconds < LONG else FIRST_OF_LONG) * seconds / max(1e-6, first)
         if affordable >= times * epochs and min(affordable, most) >= enough:

@@ -76,7 +76,8 @@ def _latest() -> list[Path]:
 
 def _start(folder: Path, dataset: str) -> float | None:
     """The seconds until an earlier search of a data set here proposed its first candidates; None for any other."""
-    with suppress(OSError, LookupError, TypeError, AttributeError):
+    calibration = 0.0  # shorter searches have none
+    with suppress(OSError, LookupError, TypeError, AttributeError, ValueError):
         for line in lines(folder / FILE):
             entry = entry_of(line) or {}
             if "session" in entry:
@@ -84,8 +85,9 @@ def _start(folder: Path, dataset: str) -> float | None:
                 names = changes.get("config", {}).get("dataset"), changes.get("dataset", {}).get("name")
                 if entry["session"]["host"] != platform.node() or dataset not in names:
                     return None
+                calibration = float(changes.get("plan", {}).get("calibration", 0.0))
             elif "asked" in entry:
-                return float(entry["seconds"])
+                return float(entry["seconds"]) - calibration
     return None
 
 

@@ -28,9 +28,10 @@ class Cnn(SearchSpace):
     """
 
     adapts = True
+    max_flops = MNIST_FLOPS
 
-    def __init__(self, max_flops: Annotated[int, Field(ge=1)] = MNIST_FLOPS, recipe: bool = False) -> None:
-        self.max_flops, self.recipe = max_flops, recipe
+    def __init__(self, max_flops: Annotated[int, Field(ge=1)] | None = None, recipe: bool = False) -> None:
+        self.max_flops, self.recipe = max_flops or self.max_flops, recipe
 
     def build(self, choose: Choose) -> Architecture:
         """A first convolution, then up to two blocks a stage, then the head.
