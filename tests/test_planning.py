@@ -7,15 +7,18 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 from command import nas
 from conftest import Tiny
+from test_front_door import Blobs
 
 from nas.architecture.architecture import Limits
+from nas.errors import JournalError
 from nas.experiment import Experiment
-from nas.records.journal import FILE
+from nas.records.journal import FILE, Journal
 from nas.records.observer import Observer
 from nas.records.record import read
 from nas.run.planning import planned
@@ -78,6 +81,52 @@ def test_without_a_time_limit_networks_may_cost_what_the_images_say(tmp_path: Pa
     assert (resolved.recipe.shift, resolved.recipe.flip) == (4, 0.25)
     own = resolve(Experiment.of(dataset=path, space=Tiny, mlflow="off"))  # it does not say that it adapts
     assert own.make_space().limits.max_flops == Tiny.max_flops
+
+
+class Cheaper(Cnn):
+    """A space of a plugin, with a limit of its own."""
+
+    max_flops = 3_000_000
+
+
+class Without(Cnn):
+    """A space of a plugin, whose constructor has no limit of operations."""
+
+    def __init__(self, filters: int = 8) -> None:
+        super().__init__()
+
+
+class Larger(Blobs):
+    """A data set that says what its networks may cost."""
+
+    max_flops = 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("given", "most"),
+    [
+        ({"space": Cheaper}, 3_000_000),
+        ({"space": Without}, 5_000_000),
+        ({"space": Without()}, 5_000_000),
+        ({"dataset": Larger}, 20_000_000),
+        ({"dataset": Larger, "options": {"space.max_flops": 7_000_000}}, 7_000_000),
+        ({"dataset": Larger, "max_flops": 6_000_000}, 6_000_000),
+        ({}, 5_000_000),  # 60,000 for each pixel would be less
+    ],
+)
+def test_who_says_what_networks_may_cost(given: dict[str, Any], most: int) -> None:
+    resolved = resolve(Experiment.of(**{"dataset": Blobs, "mlflow": "off", **given}))
+    assert resolved.make_space().limits.max_flops == most
+
+
+@pytest.mark.parametrize(
+    "plan", [{"alone": -5, "enough": 1e9}, {"search_share": 1e300}, {"more": 1}, {"alone": "x"}]
+)
+def test_an_odd_plan_in_a_journal_is_refused(tmp_path: Path, plan: dict[str, Any]) -> None:
+    with Journal(tmp_path / FILE) as journal:
+        journal.begin({**resolve(Experiment.of(dataset=Blobs, mlflow="off")).about(), "plan": plan})
+        with pytest.raises(JournalError, match="does not say what was searched"):
+            _ = journal.record.header
 
 
 def test_with_a_time_limit_the_pace_decides_and_is_kept(tmp_path: Path) -> None:

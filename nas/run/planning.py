@@ -152,7 +152,7 @@ def _images(resolved: Resolved, epochs: float) -> float:
 def _calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | None) -> Pace | None:
     """The pace of networks here, from a cheap and a dear one, while every worker trains.
 
-    None if none of them can be trained in its share of the time until ``over`` (``time.monotonic``; None: no limit).
+    None if none can be trained in its share of the time until ``over`` (``time.monotonic``; None: no limit).
     """
     begun, data = time.monotonic(), resolved.data
     until = None if over is None else begun + CALIBRATION_SHARE * (over - begun)
