@@ -17,6 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from nas import plugins
 from nas.architecture.architecture import Limits
 from nas.data import open_source, search_folders
@@ -105,7 +107,7 @@ class Resolved:
             config = {name: value for name, value in config.items() if name not in SEARCH_ONLY}
         splits = {"train": self.data.train, "validation": self.data.validation}
         sizes: dict[str, Any] = {name: len(split) for name, split in splits.items()}
-        counts = zip(*(split.labels.bincount().tolist() for split in splits.values()), strict=True)
+        counts = zip(*(np.bincount(split.labels.numpy()).tolist() for split in splits.values()), strict=True)
         sizes["counts"] = {name: list(both) for name, both in zip(self.data.classes, counts, strict=True)}
         return {
             "config": {**config, "objectives": list(self.experiment.objectives)},
