@@ -176,6 +176,19 @@ def _read(path: Path, labels: str) -> Mapping[str, Array]:
         raise DataError(f"{path} cannot be read: {reason}") from None
 
 
+def states(path: Path, labels: str) -> list[tuple[int, int]]:
+    """Bytes and time of the last change (nanoseconds) of the files of arrays, which are not read.
+
+    Raises:
+        DataError: a file is not there.
+    """
+    try:
+        files = [path] if path.suffix.lower() == ".npz" else [path, _labels_beside(path, labels)]
+        return [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    except OSError as error:
+        raise DataError(f"{error.filename or path} cannot be read: {error.strerror}") from None
+
+
 def _labels_beside(path: Path, labels: str) -> Path:
     if labels:
         return path.parent / labels

@@ -109,10 +109,8 @@ def in_folder(folder: Path, *, depth: int = 0, group: str = "") -> Listing:
     if len({file.label for file in files}) < 2:
         tables = sorted(path for path, _ in found if path.lower().endswith((*TABLES, ".npz")))
         hint = f", or name the table: --dataset {folder / tables[0]}" if tables else ", or give a table"
-        classes = {file.label for file in files}
-        what = (
-            f"has only the class {quoted(classes.pop())}" if classes else "has no folders of classes with images"
-        )
+        labels = {file.label for file in files}
+        what = f"has only the class {quoted(labels.pop())}" if labels else "has no folders of classes with images"
         raise DataError(f"{folder} {what}: make a folder for each class, with its images{hint}")
     return listing._replace(files=groups_of(files, group)) if group else listing
 
