@@ -21,7 +21,7 @@ from nas.data.dataset import _link, new_images
 from nas.data.decoder import MAX_SIDE, decode
 from nas.data.decoders import decode_all
 from nas.errors import DataError, ImageError
-from nas.winner.predict import class_of
+from nas.winner.predict import Classifier, Refusal, class_of
 
 __all__ = ["cache_of_the_test"]  # a fixture of every test here, too
 
@@ -98,7 +98,7 @@ def test_a_folder_with_classes_for_training_and_a_flat_one_for_the_test(tmp_path
 
 
 def link_out(folder: Path) -> None:
-    for number in range(10):
+    for number in range(30):
         (folder / f"c/{number}.png").unlink()
     picture().save(folder.parent / "outside.png")
     (folder / "c/0.png").symlink_to(folder.parent / "outside.png")
@@ -109,8 +109,13 @@ def move_out(folder: Path) -> None:
     (folder / "c").symlink_to(folder.parent / "elsewhere")
 
 
+def pull_out(folder: Path) -> None:
+    (folder / "c").rename(folder / ".c")
+    (folder / "c").symlink_to("nowhere")
+
+
 def copy_all(folder: Path) -> None:
-    for number in range(10):
+    for number in range(30):
         (folder / f"a/copy{number}.png").write_bytes((folder / f"c/{number}.png").read_bytes())
 
 
@@ -119,15 +124,18 @@ def copy_all(folder: Path) -> None:
     [
         (link_out, r"c/0.png leads out of the folder"),
         (move_out, r"c leads out of the folder"),
+        (pull_out, r"c is not there"),
         (copy_all, r"c/0.png has the same pixels as a/copy0.png, which is in another class"),
     ],
 )
 def test_no_class_vanishes_in_silence(tmp_path: Path, spoil: Any, message: str) -> None:
-    folder = drawn(tmp_path / "photos", "a", "b", "c")
+    folder = drawn(tmp_path / "photos", "a", "b", "c", count=30)
     (folder / "empty").mkdir()
     (folder / "scripts").mkdir()
     (folder / "scripts/x.py").write_text("print()")
     (folder / "scripts/tool").symlink_to("nowhere")
+    (folder / "scripts/data").symlink_to("/tmp")
+    (folder / "README").symlink_to("/etc/hostname")
     assert opened(folder).load().classes == ("a", "b", "c")
     spoil(folder)
     with pytest.raises(DataError, match=rf"the class c has lost all its images \({message}"):
@@ -144,7 +152,7 @@ def test_a_class_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_class_whose_rows_all_lack_their_file_is_an_error(tmp_path: Path) -> None:
-    path = table(tmp_path, "path,label", "{path},{label}", "c/0.png,c")
+    path = table(tmp_path, "path,label", "{path},{label}", "c/0.png,c", f"{300 * 'x'}.png,a")
     with pytest.raises(DataError, match=r"the class c has lost all its images \(c/0.png is not there"):
         opened(path).load()
 
@@ -281,6 +289,17 @@ def test_files_are_copied_where_they_cannot_be_linked(tmp_path: Path, monkeypatc
 
 def test_folders_are_compared_with_classes_as_these_are_written() -> None:
     assert class_of("photos/line\nbreak/1.png", "photos", ["line\\nbreak"]) == "line\\nbreak"
+
+
+def test_an_image_that_needs_too_much_memory_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = object.__new__(Classifier)  # of any network
+    classifier.shape, classifier.framing = (1, 8, 8), "crop"
+
+    def read(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("nas.winner.predict.read_picture", read)
+    assert list(classifier.predict(["a.png"])) == [Refusal("a.png", "needs more memory than there is")]
 
 
 def test_verify_shows_how_far_it_is(tmp_path: Path) -> None:

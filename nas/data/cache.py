@@ -121,7 +121,9 @@ def clear() -> tuple[int, int, int]:
         DataError: something cannot be removed.
     """
     known = {folder.name: size for folder, _, size in entries()}
-    names = {path.name.removesuffix(".lock").removesuffix(".part") for path in cache_folder().glob("*")}
+    names = {
+        path.name.removesuffix(".lock").removesuffix(".part") for path in cache_folder().glob("*") if path.is_dir()
+    }
     busy = 0
     for name in sorted(names):
         place = cache_folder() / name

@@ -93,12 +93,15 @@ def in_folder(folder: Path, *, depth: int = 0, group: str = "") -> Listing:
         files.append(file)
         if file.claims_to_be_an_image:
             classes.setdefault(label, path)
+    around = {"", *(label[: match.start()] for label in classes for match in re.finditer("/", label))}
     for path in lost:
-        is_folder = (root / path).is_dir()
-        _, label, _ = _class_of(f"{path}{os.sep}" if is_folder else path, outer, splits, depth)
-        # A folder that cannot be read, or is a link, may be a class, unless it lies in one.
-        may_be_lost = label.rpartition("/")[0] not in classes if is_folder else path.lower().endswith(ENDINGS)
-        if label and may_be_lost:
+        # A folder that cannot be read, or a link that leads out or nowhere, may be a class if it lies beside one.
+        is_image, place = path.lower().endswith(ENDINGS), root / path
+        is_gone = not os.path.exists(place)  # noqa: PTH110  # Path.exists may raise an error
+        may_be_folder = not is_image and (not place.suffix if is_gone else os.path.isdir(place))  # noqa: PTH112
+        _, label, _ = _class_of(f"{path}{os.sep}" if may_be_folder else path, outer, splits, depth)
+        parent = label.rpartition("/")[0]
+        if label and (is_image or (may_be_folder and parent in around and parent not in classes)):
             classes.setdefault(label, path)
     if not splits and classes and all(label.casefold() in SPLITS for label in classes):
         raise DataError(
@@ -219,7 +222,8 @@ def in_table(table: Path, *, paths: str = "", labels: str = "", splits: str = ""
 
 def _with_slashes(root: Path, path: str) -> str:
     r"""A path of a table that was written on Windows, such as ``cat\1.jpg``, as it is called here."""
-    return path.replace("\\", os.sep) if "\\" in path and not (root / path).exists() else path
+    is_there = "\\" not in path or os.path.exists(root / path)  # noqa: PTH110  # which may raise an error
+    return path if is_there else path.replace("\\", os.sep)
 
 
 def _contradiction(first: File, second: File) -> str:
@@ -313,7 +317,7 @@ def _may_lead_out(root: str | Path, path: str) -> bool:
         return True
     for part in parts:
         place /= part
-        if place.is_symlink():
+        if os.path.islink(place):  # noqa: PTH114  # is_symlink raises an error for a long name
             return True
     return False
 
