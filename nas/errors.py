@@ -67,6 +67,10 @@ class ImageError(DataError):
     """A file that is not an image, is too large, or is damaged; the message is the reason, without the name."""
 
 
+class PassingError(ImageError):
+    """An image that cannot be read for a reason that may pass: memory, time, or the system."""
+
+
 class PluginError(NasError):
     """A plugin that is broken, or that shares its name with another one."""
 

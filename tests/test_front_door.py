@@ -226,7 +226,7 @@ def test_the_fastest_device_is_taken(monkeypatch: pytest.MonkeyPatch, there: tup
     monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # NVML counts what the driver is too old for
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
-    assert resolve._device("auto") == device
+    assert resolve.available_device("auto") == device
 
 
 def test_options_reach_a_class_that_is_given() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -57,8 +58,9 @@ def clear() -> None:
     """
     from nas.data import cache
 
-    count, size = cache.clear()
-    click.echo(f"{size / 2**20:,.1f} MiB of decoded images removed ({count} entries)")
+    count, size, busy = cache.clear()
+    stay = f"; {busy} that a process is building stay" if busy else ""
+    click.echo(f"{size / 2**20:,.1f} MiB of decoded images removed ({count} entries{stay})")
 
 
 @data.command()
@@ -92,12 +94,31 @@ def verify(name: str, data_dir: Path | None, options: dict[str, str]) -> None:
     NAME is the name of the data set, or the path of your own images.
     """
     from nas import plugins
-    from nas.data import open_named
+    from nas.data import is_path, open_named
 
-    source = open_named(name, data_dir, {key.removeprefix("dataset."): value for key, value in options.items()})
+    chosen, device = {key.removeprefix("dataset."): value for key, value in options.items()}, "cpu"
+    if is_path(name):  # whose images become as large as for `nas search`, which then finds them in the cache
+        from nas.run.resolve import available_device
+
+        device = available_device("auto")
+    source = open_named(name, data_dir, chosen, device=device)
+    source.progress = _progress()
     for line in plugins.guarded(source.verify, f"{name} cannot be verified"):
         click.echo(line)
     for path, reason in source.left_out:
         click.echo(f"left out: {path} {reason}")
     if source.note:
         click.echo(source.note)
+
+
+def _progress() -> Callable[[int, int], None]:
+    """Shows how many images are read, after each tenth of them."""
+    before = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal before
+        if 10 * done // total > 10 * before // total:
+            click.echo(f"reading the images: {done:,} of {total:,}", err=True)
+        before = done
+
+    return show

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -62,7 +63,7 @@ class Arrays:
             roles[group] = ("groups", roles[group][1])
         found = {role: arrays[name] for name, role in roles.items()}
         splits = sorted(split for kind, split in found if kind == "images")
-        names = next((list(map(str, arrays[name])) for name in NAMES if name in arrays), None)
+        names = next((_texts(arrays[name]) for name in NAMES if name in arrays), None)
         self.parts: list[Part] = []
         for split in splits:
             if ("labels", split) not in found:
@@ -73,7 +74,7 @@ class Arrays:
                 )
             images = found["images", split]
             texts = _labels(path, found["labels", split], names)
-            groups = [str(value) for value in found.get(("groups", split), ())] or [""] * len(texts)
+            groups = _texts(found.get(("groups", split), np.array([]))) or [""] * len(texts)
             if not len(images) == len(texts) == len(groups):
                 sizes = f"{len(images):,} images, {len(texts):,} labels and {len(groups):,} groups"
                 raise DataError(f"{path} has {sizes}: they should be equally many")
@@ -95,7 +96,7 @@ class Arrays:
             for row, (label, group) in enumerate(zip(part.labels, part.groups, strict=True))
         ]
         remark = f"{path.name}: images {_words(shape)} are {reason}, {values}"
-        self.listing = Listing(path.parent, files, [], [remark])
+        self.listing = Listing(path.parent, files, [], [remark], {file.label: file.path for file in files})
 
     def look(self, count: int) -> list[Seen]:
         """What is seen in some images."""
@@ -175,6 +176,19 @@ def _read(path: Path, labels: str) -> Mapping[str, Array]:
         raise DataError(f"{path} cannot be read: {reason}") from None
 
 
+def states(path: Path, labels: str) -> list[tuple[int, int]]:
+    """Bytes and time of the last change (nanoseconds) of the files of arrays, which are not read.
+
+    Raises:
+        DataError: a file is not there.
+    """
+    try:
+        files = [path] if path.suffix.lower() == ".npz" else [path, _labels_beside(path, labels)]
+        return [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    except OSError as error:
+        raise DataError(f"{error.filename or path} cannot be read: {error.strerror}") from None
+
+
 def _labels_beside(path: Path, labels: str) -> Path:
     if labels:
         return path.parent / labels
@@ -214,7 +228,12 @@ def _labels(path: Path, labels: Array, names: list[str] | None) -> list[str]:
         labels = whole
     if names is not None and labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < len(names):
         return [readable(names[label]) for label in labels]
-    return [readable(str(label)) for label in labels.tolist()]
+    return list(map(readable, _texts(labels)))
+
+
+def _texts(values: Array) -> list[str]:
+    """Values as texts; NumPy's type S holds bytes, in UTF-8 or another code."""
+    return [os.fsdecode(value) if isinstance(value, bytes) else str(value) for value in values.ravel().tolist()]
 
 
 def _layout(path: Path, shape: tuple[int, ...], given: Layout) -> tuple[Layout, str]:

@@ -11,14 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from nas.data.dataset import new_images
 from nas.errors import DataError
 from nas.files import write_whole
 
 ABOUT = "about.json"
-VERSION = 1  # of the content of the entries; a change makes all of them anew
+VERSION = 2  # of the content of the entries; a change makes all of them anew
 
 
 def cache_folder() -> Path:
@@ -33,23 +33,26 @@ def key_of(*values: Any) -> str:
     return hashlib.sha256(json.dumps([VERSION, *values], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def cached(name: str, build: Callable[[Path], None]) -> Path:
-    """The folder of an entry, which is built if it is not there. Two processes do not build it twice.
+def cached(
+    name: str, build: Callable[[Path], None], holds: Callable[[dict[str, Any]], bool] = lambda about: True
+) -> Path:
+    """The folder of an entry, which is built if it is not there, or damaged. Two processes do not build it twice.
 
     Args:
         name: of the entry, with a `key_of` everything that its content follows from.
         build: fills an empty folder.
+        holds: whether an entry is still good, by what is known about it; otherwise it is built anew.
 
     Raises:
         DataError: the cache cannot be written.
     """
     place = cache_folder() / name
     try:
-        if (place / ABOUT).is_file():
+        if _is_whole(place) and holds(read_about(place)):
             return place
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{place}.lock"):
-            if not (place / ABOUT).is_file():
+            if not (_is_whole(place) and holds(read_about(place))):
                 draft = place.with_name(f"{name}.part")  # of a process that was killed, if it is there
                 for old in (draft, place):
                     if old.exists():
@@ -77,18 +80,26 @@ def black_images(path: Path, shape: tuple[int, int, int, int]) -> None:
     size, free = 2 * math.prod(shape), shutil.disk_usage(path.parent).free
     if free < size:
         raise OSError(f"{size / 2**30:,.1f} GiB are needed, and {free / 2**30:,.1f} GiB are free")
-    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
+    new_images(path, shape)
 
 
 def write_about(folder: Path, about: dict[str, Any]) -> None:
     """Write what is known about an entry; after that, it is complete."""
-    write_whole(folder / ABOUT, json.dumps(about))
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    write_whole(folder / ABOUT, json.dumps({**about, "files": sizes}))
 
 
 def read_about(folder: Path) -> dict[str, Any]:
     """What is known about an entry."""
     about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     return about
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether an entry is there, with all its files, none of which has lost or gained bytes."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        return all((folder / name).stat().st_size == size for name, size in read_about(folder)["files"].items())
+    return False
 
 
 def entries() -> Iterator[tuple[Path, dict[str, Any], int]]:
@@ -98,16 +109,32 @@ def entries() -> Iterator[tuple[Path, dict[str, Any], int]]:
             yield file.parent, read_about(file.parent), sum(path.stat().st_size for path in file.parent.iterdir())
 
 
-def clear() -> tuple[int, int]:
-    """Remove all entries; returns their number and their bytes. Searches that use them keep what they have mapped.
+def clear() -> tuple[int, int, int]:
+    """Remove all entries, except for those that a process is building just now.
+
+    Searches that use them keep what they have mapped. The locks stay: another process may wait for one.
+
+    Returns:
+        The number of removed entries and their bytes, and the number of those that stay.
 
     Raises:
         DataError: something cannot be removed.
     """
-    known = list(entries())
-    try:
-        if cache_folder().exists():
-            shutil.rmtree(cache_folder())
-    except OSError as error:
-        raise DataError(f"{error.filename or cache_folder()} cannot be removed: {error.strerror}") from None
-    return len(known), sum(size for _, _, size in known)
+    known = {folder.name: size for folder, _, size in entries()}
+    names = {
+        path.name.removesuffix(".lock").removesuffix(".part") for path in cache_folder().glob("*") if path.is_dir()
+    }
+    busy = 0
+    for name in sorted(names):
+        place = cache_folder() / name
+        try:
+            with FileLock(f"{place}.lock", timeout=0):
+                for folder in (place, place.with_name(f"{name}.part")):
+                    if folder.exists():
+                        shutil.rmtree(folder)
+        except Timeout:
+            busy += 1
+            known.pop(name, None)
+        except OSError as error:
+            raise DataError(f"{error.filename or place} cannot be removed: {error.strerror}") from None
+    return len(known), sum(known.values()), busy

@@ -15,6 +15,7 @@ LEAST = 5  # images of a class
 SEALED = {"": 0, "train": 0, "validation": 1, "test": 2}  # of two equal images, the one of the last split is kept
 KINDS = 4  # of reasons that the summary names
 GIVES_AWAY = 0.95  # the share of a class that has a property, from which on the property tells the class
+STEP = "repair or remove them, or leave them out with --set dataset.allow_broken=true"
 
 
 class Cleaned(NamedTuple):
@@ -61,6 +62,8 @@ def cleaned(
             for row in crossing:
                 left_out[row] = f"has the same pixels as {readable(files[kept].path)}, which is in another split"
             twins += len(rows) - len(crossing) - 1
+    if not allow_broken:
+        _check_lost(name, listing, left_out)
     rows = [row for row in range(len(files)) if row not in left_out]
     _check_classes(name, Counter(files[row].label for row in rows))
     remarks = [f"{twins:,} images have the same pixels as others: equal images stay in one split"] if twins else []
@@ -87,21 +90,25 @@ def _kind(reason: str) -> str:
 
 
 def _check_broken(name: str, listing: Listing, left_out: dict[int, str]) -> None:
-    """Refuse many broken files, and a class of which nothing is left. Files that are no images are not broken."""
+    """Refuse many broken files. Files that are no images are not broken."""
     files = listing.files
     absent = [(path, reason) for path, reason in listing.left_out if reason == "is not there"]
     broken = [(files[row].path, reason) for row, reason in left_out.items() if files[row].claims_to_be_an_image]
     broken += absent
     count = len(absent) + sum(row not in left_out or files[row].claims_to_be_an_image for row in range(len(files)))
-    step = "repair or remove them, or leave them out with --set dataset.allow_broken=true"
     if len(broken) > BROKEN * count:
         some = "; ".join(f"{readable(path)} {reason}" for path, reason in broken[:3])
-        raise DataError(f"{name}: {len(broken):,} of {count:,} image files cannot be used ({some}): {step}")
-    intact = {file.label for row, file in enumerate(files) if row not in left_out}
-    for row, reason in left_out.items():
-        if files[row].label not in intact and files[row].claims_to_be_an_image:
-            example = f"{readable(files[row].path)} {reason}"
-            raise DataError(f"{name}: the class {files[row].label} has lost all its images ({example}): {step}")
+        raise DataError(f"{name}: {len(broken):,} of {count:,} image files cannot be used ({some}): {STEP}")
+
+
+def _check_lost(name: str, listing: Listing, left_out: dict[int, str]) -> None:
+    """Refuse that a class loses all its images, for whatever reasons."""
+    kept = {file.label for row, file in enumerate(listing.files) if row not in left_out}
+    reasons = {**dict(listing.left_out), **{listing.files[row].path: why for row, why in left_out.items()}}
+    for label, path in listing.classes.items():
+        if label not in kept:
+            example = f"{readable(path)} {reasons.get(path, 'cannot be used')}"
+            raise DataError(f"{name}: the class {label} has lost all its images ({example}): {STEP}")
 
 
 def _check_classes(name: str, counts: Counter[str]) -> None:

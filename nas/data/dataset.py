@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -180,7 +181,7 @@ def write_splits(
     step = max(1, CHUNK // max(1, images[0].nbytes))
     for part, (rows, labels) in splits.items():
         shape = (len(rows), *images.shape[1:])
-        out = np.lib.format.open_memmap(folder / f"{part}_images.npy", mode="w+", dtype=np.uint8, shape=shape)
+        out = new_images(folder / f"{part}_images.npy", shape)
         for start in range(0, len(rows), step):
             out[start : start + step] = images[rows[start : start + step]]
         out.flush()
@@ -189,12 +190,29 @@ def write_splits(
     Dataset.of(name, train, validation, classes).describe(folder)
 
 
+def new_images(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[Any]]:
+    """A new .npy file of black images (N, C, H, W) uint8, mapped into memory.
+
+    Raises:
+        OSError: the disk has no space for it. Without the space, a later write into the memory would be a SIGBUS.
+    """
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # of a file system that cannot do it
+                    raise
+    return images
+
+
 def _link(file: Path, link: Path) -> None:
     """Another name for a file. A hard link keeps the content if the first name is removed."""
     try:
         os.link(file, link)
-    except OSError:  # another file system, or one without such links
-        link.symlink_to(file.resolve())
+    except OSError:  # another file system, or one without such links; a symbolic one would break with the cache
+        shutil.copyfile(file, link)
 
 
 def _moments(images: torch.Tensor) -> tuple[tuple[float, float], ...]:

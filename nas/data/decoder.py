@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nas.data.dataset import Array
 from nas.data.resize import Fit, pixel_scales, pixel_weights
-from nas.errors import ImageError, plain
+from nas.errors import ImageError, PassingError, plain
 from nas.files import kind_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # an MPO begins as a JPEG
@@ -28,7 +28,10 @@ ENDINGS = (
 HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1")  # the beginnings of photographs of telephones
 DEPTHS = (8, 10, 12, 14, 16)  # bits of a camera's numbers; files hold 9 bits and more in 16
 MAX_PIXELS = 89_478_485  # Pillow's own limit, four bytes each: a file of 1 MB may hold many more
+MAX_SIDE = 2**16 - 1  # that of a JPEG; the weights of a resize have a number for each of its pixels
 MAX_BYTES = 100 * 2**20
+SMALL = 2**18  # numbers of weights that are kept: 1 MiB
+TOO_LITTLE = "needs more memory than there is"
 STRIP = 2**24  # numbers that a resize converts to float32 at a time: 64 MiB
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 
@@ -81,9 +84,11 @@ def decoded(source: Path | bytes) -> Decoded:
     if len(content) > MAX_BYTES:
         raise _too_large()
     try:
-        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+        with Image.open(io.BytesIO(content), formats=formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError  # noqa: TRY301  # as Pillow does at twice the size
+            if max(image.size) > MAX_SIDE:
+                raise _too_long()  # noqa: TRY301
             is_cut = any(";16" in str(tile) for tile in image.tile)  # Pillow keeps the upper 8 of 16 bits
             # An MPO is a photograph for everybody but its camera.
             is_several = image.format != "MPO" and getattr(image, "is_animated", False)
@@ -94,13 +99,13 @@ def decoded(source: Path | bytes) -> Decoded:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        if content[4:12] in HEIC and "HEIF" not in _formats():
+        if content[4:12] in HEIC and "HEIF" not in formats():
             raise ImageError("is a HEIC image, which needs a package: `pip install pillow-heif`") from None
-        raise ImageError(f"is no image in a known format ({', '.join(_formats())})") from None
+        raise ImageError(f"is no image in a known format ({', '.join(formats())})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"has more than {MAX_PIXELS // 10**6} megapixels: make it smaller") from None
     except MemoryError:
-        raise ImageError("needs more memory than there is") from None
+        raise PassingError(TOO_LITTLE) from None
     except Exception as error:  # noqa: BLE001  # for damaged files, the decoders raise anything
         reason = " ".join(plain(str(error) or type(error).__name__).split())[:100]
         raise ImageError(f"is damaged ({reason})") from None
@@ -137,9 +142,13 @@ def _content(path: Path) -> bytes:
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         reason = "there is no such file" if missing else f"cannot be read ({error.strerror or error})"
-        raise ImageError(reason) from None
+        raise PassingError(reason) from None
     except ValueError:  # a NUL in the name
         raise ImageError("there is no such file") from None
+
+
+def _too_long() -> ImageError:
+    return ImageError(f"has a side of more than {MAX_SIDE:,} pixels: make it smaller")
 
 
 def _too_large() -> ImageError:
@@ -147,7 +156,8 @@ def _too_large() -> ImageError:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def formats() -> tuple[str, ...]:
+    """The formats that are decoded here, by Pillow's names."""
     if importlib.util.find_spec("pillow_heif") is None:
         return FORMATS
     importlib.import_module("pillow_heif").register_heif_opener()
@@ -195,7 +205,7 @@ def _of_colours(image: Image.Image, content: bytes) -> tuple[Image.Image, int]:
 
     The lower 8 bits come from the same decoder, told that the bytes have the other order.
     """
-    with Image.open(io.BytesIO(content), formats=_formats()) as lower:
+    with Image.open(io.BytesIO(content), formats=formats()) as lower:
         lower.tile = [tile._replace(args=_other_order(tile.args)) for tile in lower.tile]
         try:
             lower.load()
@@ -233,8 +243,8 @@ def resized(planes: Array, frame: Frame) -> Array:
     """Planes (C, H, W) of any number and size as (C, height, width) of the frame, uint8: see `nas.data.resize`."""
     count, height, width = planes.shape
     rows, columns, denominator = pixel_scales(height, width, frame.height, frame.width, frame.fit)
-    for_rows, row_sums = _matrix(frame.height, height, rows, denominator)
-    for_columns, column_sums = _matrix(frame.width, width, columns, denominator)
+    for_rows, row_sums = _weights(frame.height, height, rows, denominator)
+    for_columns, column_sums = _weights(frame.width, width, columns, denominator)
     done = np.empty((count, frame.height, frame.width), np.uint8)
     step = max(1, STRIP // height)
     for plane, result in zip(planes, done, strict=True):
@@ -244,9 +254,14 @@ def resized(planes: Array, frame: Frame) -> Array:
     return done
 
 
-@lru_cache(maxsize=64)  # most photographs of a camera have the same sides; a matrix has up to 1 MB
-def _matrix(frame_side: int, side: int, numerator: int, denominator: int) -> tuple[Array, Array]:
+def _weights(frame_side: int, side: int, numerator: int, denominator: int) -> tuple[Array, Array]:
     """The weights of a side (frame_side, side) and their sums (frame_side, 1), float32."""
+    matrix = _matrix if frame_side * side <= SMALL else _matrix.__wrapped__
+    return matrix(frame_side, side, numerator, denominator)
+
+
+@lru_cache(maxsize=64)  # most photographs of a camera have the same sides
+def _matrix(frame_side: int, side: int, numerator: int, denominator: int) -> tuple[Array, Array]:
     frame_pixels, pixels = np.arange(frame_side)[:, None], np.arange(side)[None]
     found = pixel_weights(frame_pixels, pixels, numerator, denominator)
     return found.astype(np.float32), found.sum(1)[:, None].clip(1).astype(np.float32)

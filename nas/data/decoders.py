@@ -23,13 +23,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nas.data.dataset import Array
-from nas.data.decoder import Frame, decoded, few_colours, framed
-from nas.errors import DataError, ImageError
+from nas.data.decoder import TOO_LITTLE, Frame, decoded, few_colours, framed
+from nas.errors import DataError, ImageError, PassingError
 
 MANY = 256, 8 * 2**20  # files and bytes that a process gets at a time
 SECONDS = 120.0  # for these; 256 photographs of 30 kB take 2 s
 MOST_PROCESSES = 32
 FEW = 64  # colours: fewer than any photograph has
+NO_PROCESS = "no process that decodes images can be started"
+STEP = "end other programs, or free some memory"
 PROGRAM = "nas.data.decoders"
 TINT = 2  # the largest difference between the colours of a grey image that is stored in colour
 
@@ -43,6 +45,7 @@ class Seen(NamedTuple):
     width: int = 0
     is_grey: bool = True  # all its pixels are, whatever the file says
     colours: int = 0  # their number, if it is at most `FEW`; otherwise 0
+    may_pass: bool = False  # whether the reason is one of memory, time, or the system
 
 
 Progress = Callable[[int, int], None]  # is told how many of how many files are done
@@ -125,7 +128,7 @@ class _Process:
         if answer is not None:
             return [Seen(*seen) for seen in answer]
         if self._has_ended or len(chunk) == 1:
-            return [Seen("ends the program that decodes it, or takes too long")] * len(chunk)
+            return [Seen("ends the program that decodes it, or takes too long", may_pass=True)] * len(chunk)
         half = len(chunk) // 2
         return self.see(chunk[:half]) + self.see(chunk[half:])
 
@@ -162,14 +165,15 @@ class _Process:
         command = [sys.executable, "-P", "-m", PROGRAM]
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         environment = {**os.environ, **one_thread, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self._process = subprocess.Popen(  # noqa: S603  # the command is ours
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            encoding="ascii", env=environment,
-        )  # fmt: skip
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  # the command is ours
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                encoding="ascii", env=environment,
+            )  # fmt: skip
+        except OSError as error:
+            raise DataError(f"{NO_PROCESS} ({error.strerror or error}): {STEP}") from None
         if self._answer(self._setup) != "ready" and not self._has_ended:
-            raise DataError(
-                "no process that decodes images can be started: end other programs, or free some memory"
-            )
+            raise DataError(f"{NO_PROCESS}: {STEP}")
 
     def _kill(self) -> None:
         process, self._process = self._process, None
@@ -200,9 +204,9 @@ def _see(path: Path, row: int, frame: Frame | None, target: Array | None) -> See
         if frame is not None and target is not None:
             target[row] = framed(pixels, frame)
     except ImageError as error:
-        return Seen(str(error))
+        return Seen(str(error), may_pass=isinstance(error, PassingError))
     except MemoryError:
-        return Seen("needs more memory than there is")
+        return Seen(TOO_LITTLE, may_pass=True)
     height, width = pixels.shape[:2]
     return Seen("", kind, height, width, is_grey(pixels), few_colours(pixels, FEW))
 

@@ -6,8 +6,10 @@ import csv
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +28,14 @@ PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "imag
 LABELS = ("label", "class", "category", "target", "labels", "class_name", "y")
 SPLIT_COLUMNS = ("split", "subset", "set", "partition")
 GROUPS = ("group", "groups")
-HIDDEN = ("thumbs.db", "desktop.ini", "__macosx", "$recycle.bin")  # of systems that have other ways to hide files
+HIDDEN = (
+    "thumbs.db",
+    "desktop.ini",
+    "__macosx",
+    "$recycle.bin",
+    "lost+found",
+)  # of systems that have other ways to hide files
+HIDES, EMPTY = "is hidden", "is an empty folder"  # reasons that are worth no error
 
 
 class File(NamedTuple):
@@ -52,6 +61,7 @@ class Listing(NamedTuple):
     files: list[File]  # sorted by path
     left_out: list[tuple[str, str]]  # other paths, and the reason why they are no images of the data set
     remarks: list[str]  # lines for the user
+    classes: Mapping[str, str]  # every class that it names, also without a file, and the path of an example
 
 
 def in_folder(folder: Path, *, depth: int = 0, group: str = "") -> Listing:
@@ -70,40 +80,83 @@ def in_folder(folder: Path, *, depth: int = 0, group: str = "") -> Listing:
     root = Path(os.path.realpath(folder))
     left_out: list[tuple[str, str]] = []
     found = sorted(_walk(str(root), left_out))
-    parts = [tuple(path.split(os.sep)) for path, _ in found]  # noqa: PTH206  # 60,000 of Path.parts take 0.2 s
-    while len({p[0] for p in parts if len(p) > 1}) == 1 and not any(
-        len(p) == 2 and p[1].lower().endswith(ENDINGS) for p in parts
-    ):
-        outer = next(p[0] for p in parts if len(p) > 1)  # as in an archive that was unpacked into a folder
-        if outer.casefold() in SPLITS:
-            break
-        parts = [p[1:] if len(p) > 1 else () for p in parts]
-    tops = {p[0] for p in parts if len(p) > 2 and p[0].casefold() in SPLITS}
-    kinds = {SPLITS[top.casefold()] for top in tops}
-    has_splits = "train" in kinds and (len(kinds) > 1 or all(p[0] in tops for p in parts if len(p) > 1))
+    lost = [path for path, reason in left_out if reason not in (HIDES, EMPTY)]
+    outer, splits = _layout([_parts(path) for path, _ in found])
     files = []
-    for (path, state), own in zip(found, parts, strict=True):
-        split, name = "", own[:-1]
-        if has_splits:
-            if not own or own[0] not in tops:
-                left_out.append((path, "is in none of the folders of the splits"))
-                continue
-            split, name = SPLITS[own[0].casefold()], own[1:-1]
-        if not name:
-            left_out.append((path, "is in no folder of a class"))
+    classes: dict[str, str] = {}
+    for path, state in found:
+        split, label, reason = _class_of(path, outer, splits, depth)
+        if reason:
+            left_out.append((path, reason))
             continue
-        label = readable("/".join(name[:depth] if depth > 0 else name))
-        files.append(File(path, label, split, "", state.st_size, state.st_mtime_ns))
-    listing = Listing(root, files, left_out, [])
+        file = File(path, label, split, "", state.st_size, state.st_mtime_ns)
+        files.append(file)
+        if file.claims_to_be_an_image:
+            classes.setdefault(label, path)
+    around = {"", *(label[: match.start()] for label in classes for match in re.finditer("/", label))}
+    for path in lost:
+        # A folder that cannot be read, or a link that leads out or nowhere, may be a class if it lies beside one.
+        is_image, place = path.lower().endswith(ENDINGS), root / path
+        is_gone = not os.path.exists(place)  # noqa: PTH110  # Path.exists may raise an error
+        may_be_folder = not is_image and (not place.suffix if is_gone else os.path.isdir(place))  # noqa: PTH112
+        _, label, _ = _class_of(f"{path}{os.sep}" if may_be_folder else path, outer, splits, depth)
+        parent = label.rpartition("/")[0]
+        if label and (is_image or (may_be_folder and parent in around and parent not in classes)):
+            classes.setdefault(label, path)
+    if not splits and classes and all(label.casefold() in SPLITS for label in classes):
+        raise DataError(
+            f"{folder} has splits ({', '.join(sorted(classes))}) without folders of classes: make a folder for "
+            "each class in them, with its images, or give a table"
+        )
+    listing = Listing(root, files, left_out, [], classes)
     if len({file.label for file in files}) < 2:
         tables = sorted(path for path, _ in found if path.lower().endswith((*TABLES, ".npz")))
         hint = f", or name the table: --dataset {folder / tables[0]}" if tables else ", or give a table"
-        classes = {file.label for file in files}
-        what = (
-            f"has only the class {quoted(classes.pop())}" if classes else "has no folders of classes with images"
-        )
+        labels = {file.label for file in files}
+        what = f"has only the class {quoted(labels.pop())}" if labels else "has no folders of classes with images"
         raise DataError(f"{folder} {what}: make a folder for each class, with its images{hint}")
     return listing._replace(files=groups_of(files, group)) if group else listing
+
+
+def _layout(parts: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], set[str]]:
+    """The folders around the data, as in an archive that was unpacked into a folder, and those of the splits.
+
+    Only images count, if there are files that claim to be images: a script beside them changes nothing.
+
+    Args:
+        parts: the parts of the path of every file.
+    """
+    images = [p for p in parts if p[-1].lower().endswith(ENDINGS)]
+    inner = images or list(parts)
+    outer: tuple[str, ...] = ()
+    while len(tops := {p[0] for p in inner if len(p) > 1}) == 1:
+        (top,) = tops
+        if top.casefold() in SPLITS or (images and any(len(p) == 2 for p in inner)):
+            break
+        outer = (*outer, top)
+        inner = [p[1:] for p in inner if len(p) > 1]
+    with_classes = {p[0] for p in inner if len(p) > 2 and p[0].casefold() in SPLITS}
+    kinds = {SPLITS[top.casefold()] for top in with_classes}
+    splits = {top for top in tops if top.casefold() in SPLITS}
+    has_splits = "train" in kinds and (len(kinds) > 1 or splits == tops)
+    return outer, splits if has_splits else set()
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(path.split(os.sep))  # noqa: PTH206  # 60,000 of Path.parts take 0.2 s
+
+
+def _class_of(path: str, outer: tuple[str, ...], splits: set[str], depth: int) -> tuple[str, str, str]:
+    """The split and the class of a file by its path; or "", "" and the reason why it has none."""
+    parts = _parts(path)
+    split, name = "", parts[len(outer) : -1] if parts[: len(outer)] == outer else ()
+    if splits:
+        if not name or name[0] not in splits:
+            return "", "", "is in none of the folders of the splits"
+        split, name = SPLITS[name[0].casefold()], name[1:]
+    if not name:
+        return "", "", "is in no folder of a class"
+    return split, readable("/".join(name[:depth] if depth > 0 else name)), ""
 
 
 def in_table(table: Path, *, paths: str = "", labels: str = "", splits: str = "", group: str = "") -> Listing:
@@ -130,10 +183,12 @@ def in_table(table: Path, *, paths: str = "", labels: str = "", splits: str = ""
     root = Path(os.path.realpath(table.parent))
     files: dict[str, File] = {}
     left_out: list[tuple[str, str]] = []
+    doubtful: dict[str, str] = {}  # path and reason
+    classes: dict[str, str] = {}
     none = [""] * len(path_of)
     rows = zip(path_of, label_of, columns.get(split_name, none), columns.get(group_name, none), strict=True)
     for path, label, split, its_group in rows:
-        path = os.path.normpath(path) if path else path
+        path = os.path.normpath(_with_slashes(root, path)) if path else path
         name = os.path.relpath(path, root) if Path(path).is_absolute() else path
         reason, state = _state(root, name, may_lead_out=_may_lead_out(root, name))
         if not path:
@@ -143,16 +198,18 @@ def in_table(table: Path, *, paths: str = "", labels: str = "", splits: str = ""
         elif split and split.casefold() not in SPLITS:
             known = "train, validation or test"
             raise DataError(f"{table}: the column {quoted(split_name)} has {quoted(split)}; it should be {known}")
+        if label:
+            label = readable(label)
+            classes.setdefault(label, name)
         if state is None or reason:
             left_out.append((name, reason))
             continue
-        file = File(
-            name, readable(label), SPLITS.get(split.casefold(), ""), its_group, state.st_size, state.st_mtime_ns
-        )
-        if files.setdefault(name, file) != file:
-            left_out.append((name, f"is in the table as {file.label}, too"))
-            files[name] = file._replace(label="")
-    listed = sorted(file for file in files.values() if file.label)
+        file = File(name, label, SPLITS.get(split.casefold(), ""), its_group, state.st_size, state.st_mtime_ns)
+        first = files.setdefault(name, file)
+        if first != file:
+            doubtful.setdefault(name, _contradiction(first, file))
+    left_out += doubtful.items()
+    listed = sorted(file for file in files.values() if file.path not in doubtful)
     if len({file.label for file in listed}) < 2:
         what = left_out[0] if left_out else None
         example = f"; the first, {quoted(what[0])}, {what[1]}" if what else ""
@@ -160,7 +217,24 @@ def in_table(table: Path, *, paths: str = "", labels: str = "", splits: str = ""
     remarks = [f"the groups are the column {group_name}"] if group_name else []
     if group and not is_column:
         listed = groups_of(listed, group)
-    return Listing(root, listed, left_out, remarks)
+    return Listing(root, listed, left_out, remarks, classes)
+
+
+def _with_slashes(root: Path, path: str) -> str:
+    r"""A path of a table that was written on Windows, such as ``cat\1.jpg``, as it is called here."""
+    is_there = "\\" not in path or os.path.exists(root / path)  # noqa: PTH110  # which may raise an error
+    return path if is_there else path.replace("\\", os.sep)
+
+
+def _contradiction(first: File, second: File) -> str:
+    """What two rows of a table say about one file."""
+    pairs = {
+        "classes": (first.label, second.label),
+        "splits": (first.split, second.split),
+        "groups": (first.group, second.group),
+    }
+    what, (one, other) = next((what, pair) for what, pair in pairs.items() if pair[0] != pair[1])
+    return f"is in the table in two {what} ({one or 'none'} and {other or 'none'})"
 
 
 def groups_of(files: Sequence[File], pattern: str) -> list[File]:
@@ -202,11 +276,11 @@ def _walk(root: str, left_out: list[tuple[str, str]]) -> Iterator[tuple[str, os.
             left_out.append((inner, f"cannot be read ({error.strerror or error})"))
             continue
         if not names:
-            left_out.append((inner, "is an empty folder"))
+            left_out.append((inner, EMPTY))
         for name, is_folder, is_link in names:
             path = f"{inner}{os.sep}{name}" if inner else name  # 60,000 of os.path.join take 0.2 s
             if name.startswith(".") or name.casefold() in HIDDEN:
-                left_out.append((path, "is hidden"))
+                left_out.append((path, HIDES))
             elif is_folder:
                 waiting.append(path)
             else:
@@ -243,7 +317,7 @@ def _may_lead_out(root: str | Path, path: str) -> bool:
         return True
     for part in parts:
         place /= part
-        if place.is_symlink():
+        if os.path.islink(place):  # noqa: PTH114  # is_symlink raises an error for a long name
             return True
     return False
 
@@ -258,17 +332,31 @@ def _columns(table: Path) -> dict[str, list[str]]:
             header = file.readline(2**20)
             found = max(",;\t", key=header.count) if table.suffix.lower() == ".csv" else "\t"
             file.seek(0)
-            rows = csv.DictReader(file, delimiter=found, restval="", restkey="")
-            names = list(rows.fieldnames or ())
+            rows = csv.reader(file, delimiter=found)
+            names = [name.strip() for name in next(rows, [])]
+            _refuse_equal(table, names)
             columns: dict[str, list[str]] = {name: [] for name in names}
-            for row in rows:
-                for name in names:
-                    columns[name].append((row[name] or "").strip())
-            return {name.strip(): values for name, values in columns.items()}
+            for row in filter(None, rows):
+                if any(map(str.strip, row[len(names) :])):
+                    raise DataError(
+                        f"{table}: line {rows.line_num} has {len(row)} cells, and the first line names "
+                        f"{len(names)} columns: put cells that contain {quoted(found)} in quotes"
+                    )
+                for name, cell in zip_longest(names, row[: len(names)], fillvalue=""):
+                    columns[name].append(cell.strip())
+            columns.pop("", None)  # the index that pandas writes
+            return columns
     except OSError as error:
         raise DataError(f"{table} cannot be read: {error.strerror or error}") from None
     except csv.Error as error:
         raise DataError(f"{table} is no table: {plain(str(error))}") from None
+
+
+def _refuse_equal(table: Path, names: Sequence[str]) -> None:
+    """Refuse two columns of one name; several without a name are not used."""
+    equal = [name for name, count in Counter(names).items() if name and count > 1]
+    if equal:
+        raise DataError(f"{table} has several columns that are called {quoted(equal[0])}: rename or remove them")
 
 
 def _parquet_columns(table: Path) -> dict[str, list[str]]:
@@ -277,10 +365,12 @@ def _parquet_columns(table: Path) -> dict[str, list[str]]:
     except ImportError:
         raise DataError(f"{table}: Parquet files need a package: `pip install pyarrow`") from None
     try:
-        content = parquet.read_table(table).to_pydict()
+        content = parquet.read_table(table)
+        _refuse_equal(table, content.column_names)
+        values = content.to_pydict()
     except ArrowException as error:
         raise DataError(f"{table} is no Parquet file: {' '.join(plain(str(error)).split())}") from None
-    return {name: ["" if v is None else str(v) for v in values] for name, values in content.items()}
+    return {name: ["" if v is None else str(v) for v in column] for name, column in values.items() if name}
 
 
 def _column(

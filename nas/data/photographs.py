@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from nas.data import cache
 from nas.data.arrays import ENDINGS as ARRAYS
-from nas.data.arrays import Arrays, Layout
+from nas.data.arrays import Arrays, Layout, states
 from nas.data.cleaning import cleaned, summary
 from nas.data.dataset import Array, Dataset, Split, load_split, write_splits
-from nas.data.decoder import Frame
+from nas.data.decoder import Frame, formats
 from nas.data.decoders import Progress, Seen, decode_all
 from nas.data.division import PARTS, parts_of, together
 from nas.data.files import TABLES, File, Listing, in_folder, in_table, readable
@@ -107,14 +107,17 @@ class Photographs(DatasetPlugin):
         self.address = str(self.path)
         self._device, self._size, self._colour, self._fit = device, _size(size), colour, fit
         self._depth, self._group, self._layout, self._allow_broken = depth, group, layout, allow_broken
+        self._has_decoded = False
         self._columns = {"paths": paths, "labels": labels, "splits": splits}
 
     def load(self) -> Dataset:
         """Training and validation images; decoded now, if they are not in the cache."""
-        folder = self._decoded()
+        folder = self._decoded(self._holds)
         about = cache.read_about(folder)
-        listing, (frame, reason) = self._material.listing, self._frame
-        before = [(readable(path), why) for path, why in listing.left_out]
+        frame, reason = self._frame
+        # Arrays, whose files may be large, are only read to be decoded; each of their images is one.
+        listed = [] if self._is_arrays else self._material.listing.left_out
+        before = [(readable(path), why) for path, why in listed]
         self.left_out = [*before, *((path, why) for path, why in about["left_out"])]
         self.chosen = {
             "size": f"{frame.height}x{frame.width}",
@@ -122,7 +125,7 @@ class Photographs(DatasetPlugin):
         }
         lines = [f"images become {reason}; --size and --set dataset.colour change that", *about["remarks"]]
         if self.left_out:
-            lines.append(summary(self.left_out, len(listing.files) + len(before)))
+            lines.append(summary(self.left_out, about["images"] + len(self.left_out)))
         self.note = "\n".join(lines)
         data = Dataset.load(folder)
         if frame.channels > 1:  # what is grey may be text or digits, which may not be mirrored
@@ -161,24 +164,33 @@ class Photographs(DatasetPlugin):
 
     @cached_property
     def _key(self) -> str:
-        """Of the files and their classes, splits and groups."""
-        return cache.key_of(self.name, self._material.listing.files, self._layout, self._allow_broken)
+        """Of the files and their classes, splits and groups, and of what can be decoded here."""
+        if self._is_arrays:
+            options = self._columns, self._depth, self._group
+            files: Any = [str(self.path), states(self.path, self._columns["labels"]), options]
+        else:
+            files = self._material.listing.files
+        return cache.key_of(self.name, files, self._layout, self._allow_broken, formats())
 
     @cached_property
     def _frame(self) -> tuple[Frame, str]:
         """What the images become, and this in words."""
 
         def look(folder: Path) -> None:
-            found = [seen for seen in self._material.look(SAMPLE) if not seen.reason]
-            sides = [(seen.height, seen.width) for seen in found]
-            cache.write_about(folder, {"sides": sides, "grey": [seen.is_grey for seen in found]})
+            looked = self._material.look(SAMPLE)
+            found = [seen for seen in looked if not seen.reason]
+            if not found:
+                example = f": the first one {looked[0].reason}" if looked else ""
+                raise DataError(f"{self.path} has no images that can be read{example}")
+            cache.write_about(folder, {
+                "sides": [(seen.height, seen.width) for seen in found], "grey": [seen.is_grey for seen in found],
+                "channels": self._material.channels,
+            })  # fmt: skip
 
         about = cache.read_about(cache.cached(f"sample-{self._key}", look))
-        if not about["sides"]:
-            raise DataError(f"{self.path} has no images that can be read")
         sides, grey = [(height, width) for height, width in about["sides"]], about["grey"]
         frame, words = frame_of(sides, sum(grey) / len(grey), self._device, self._size, self._colour, self._fit)
-        channels = self._material.channels
+        channels = about["channels"]
         if channels is None or channels in (1, 3):
             return frame, words
         if self._colour != "auto":
@@ -188,12 +200,27 @@ class Photographs(DatasetPlugin):
         words = f"{words.partition(', ')[0]} of {channels} channels"
         return Frame(channels, frame.height, frame.width, frame.fit), words
 
-    def _decoded(self) -> Path:
+    @property
+    def _is_arrays(self) -> bool:
+        return self.path.suffix.lower() in ARRAYS and self.path.is_file()
+
+    def _holds(self, about: dict[str, Any]) -> bool:
+        """Whether the files that could not be read for a reason that may pass still cannot."""
+        failed = [(path, size) for path, size in about["may_pass"]]
+        if self._has_decoded or not failed:
+            return True
+        seen = decode_all(self._material.listing.folder, failed, lambda done, total: None)
+        return all(found.reason for found in seen)
+
+    def _decoded(self, holds: Callable[[dict[str, Any]], bool] = lambda about: True) -> Path:
         """The folder of the decoded images in the cache."""
         frame, _ = self._frame
         plain = re.sub(r"[^A-Za-z0-9._]+", "-", self.name)[:40]
         key = cache.key_of(self._key, frame.channels, frame.height, frame.width, frame.fit)
-        return cache.cached(f"{plain}-{key}", self._decode)
+        folder = cache.cached(f"{plain}-{key}", self._decode, holds)
+        if self._is_arrays:
+            self.__dict__.pop("_material", None)  # it may be as large as the memory
+        return folder
 
     def _decode(self, folder: Path) -> None:
         frame, listing = self._frame[0], self._material.listing
@@ -222,8 +249,10 @@ class Photographs(DatasetPlugin):
         cache.write_about(folder, {
             "path": str(self.path), "images": len(files), "frame": [frame.channels, frame.height, frame.width],
             "left_out": clean.left_out,
+            "may_pass": [(f.path, f.size) for f, s in zip(listing.files, seen, strict=True) if s.may_pass],
             "remarks": [*listing.remarks, *remarks, *clean.remarks],
         })  # fmt: skip
+        self._has_decoded = True
 
     def _check(self, parts: Array, labels: Array, units: Array, classes: Sequence[str]) -> None:
         """Refuse a split without images of a class."""

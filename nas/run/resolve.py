@@ -158,7 +158,7 @@ def resolve(
     parts["evaluator"] = experiment.part("evaluator")
     with _placed(experiment, "evaluator"):
         plugins.check_options(parts["evaluator"], experiment.options_of("evaluator"), EVALUATOR_GETS)
-    device = _device(experiment.device)
+    device = available_device(experiment.device)
     source = _source(experiment, device)
     source.progress = reading
     parts["dataset"] = type(source)
@@ -266,7 +266,7 @@ def _placed(experiment: Experiment, kind: str) -> Iterator[None]:
         raise UsageError(f"{experiment.place(name)}{error}") from None
 
 
-def _device(name: str) -> str:
+def available_device(name: str) -> str:
     """The device that trains; ``auto`` is CUDA if it is there, or else mps, the GPU of a Mac."""
     import torch
 

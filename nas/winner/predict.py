@@ -10,7 +10,8 @@ from pathlib import Path
 
 from nas.architecture.layers import show
 from nas.data.dataset import Array
-from nas.data.decoder import ENDINGS
+from nas.data.decoder import ENDINGS, TOO_LITTLE
+from nas.data.files import readable
 from nas.errors import ImageError, NasError
 from nas.winner.best import read_best
 from nas.winner.images import Picture, read_picture
@@ -74,6 +75,8 @@ class Classifier:
                 batch.append((name, read_picture(name, self.shape, self.framing)))
             except ImageError as error:
                 yield Refusal(name, str(error))
+            except MemoryError:
+                yield Refusal(name, TOO_LITTLE)
             if len(batch) == size:
                 yield from self._classified(batch)
                 batch = []
@@ -128,7 +131,7 @@ def class_of(image: str, folder: str, classes: Collection[str]) -> str | None:
 
     A class may be a path (``Fruit/Apple``). Of several, the longest counts, then the nearest to the image.
     """
-    parts = Path(os.path.relpath(os.path.dirname(image), folder)).parts  # noqa: PTH120  "./a"
+    parts = [readable(part) for part in Path(os.path.relpath(os.path.dirname(image), folder)).parts]  # noqa: PTH120  "./a"
     runs = [parts[start:end] for end in range(len(parts), 0, -1) for start in range(end)]
     named = ["/".join(run) for run in sorted(runs, key=len, reverse=True)]
     return next((name for name in named if name in classes), None)
