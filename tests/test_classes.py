@@ -103,6 +103,7 @@ def test_a_winner_without_mistakes_has_no_confusions() -> None:
     assert [score.test_recall for score in scores(replace(found, test=right), range(2))] == [1, 1]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("names", "pictured"),
     [

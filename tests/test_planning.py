@@ -129,6 +129,7 @@ def test_an_odd_plan_in_a_journal_is_refused(tmp_path: Path, plan: dict[str, Any
             _ = journal.record.header
 
 
+@pytest.mark.faults
 def test_with_a_time_limit_the_pace_decides_and_is_kept(tmp_path: Path) -> None:
     path = str(arrays(tmp_path, images=200, side=64))
     experiment = Experiment.of(dataset=path, time_limit="300s", workers=2, mlflow="off")
