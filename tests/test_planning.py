@@ -148,8 +148,8 @@ def test_with_a_time_limit_the_pace_decides_and_is_kept(tmp_path: Path) -> None:
     assert work[0] < work[1]
     over = planned(before, experiment, time.monotonic() - 290, Observer())  # no time for a calibration
     assert (over.plan, over.experiment.options["space.max_flops"]) == (None, 5_000_000)
-    own = replace(before, experiment=before.experiment.model_copy(update={"epochs": 3.0}), epochs=3.0)
-    given = Experiment.of(dataset=path, time_limit="300s", workers=2, mlflow="off", epochs=3.0)
+    own = replace(before, experiment=before.experiment.model_copy(update={"epochs": 3.0}), epochs=3.0, workers=1)
+    given = Experiment.of(dataset=path, time_limit="300s", workers=1, mlflow="off", epochs=3.0)
     assert planned(own, given, time.monotonic(), Observer()).epochs == 3.0
 
 

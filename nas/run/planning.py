@@ -175,7 +175,7 @@ def _calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | No
     if slope <= 0 or fixed < 0:  # a line through the origin is nearer to the truth
         slope, fixed = np.mean(seconds) / max(1.0, np.mean(costs)), 0.0
     alone = [np.mean(seconds[costs == flops]) / one for flops, one in by_itself if flops in costs]
-    return Pace(float(fixed), float(slope), max(1.0, *map(float, alone)), time.monotonic() - begun)
+    return Pace(float(fixed), float(slope), max([1.0, *map(float, alone)]), time.monotonic() - begun)
 
 
 def _some(split: Split, count: int) -> Split:
