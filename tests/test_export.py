@@ -465,6 +465,11 @@ def test_the_images_are_those_of_the_search_or_random_ones_with_a_reason(tmp_pat
     assert "1,000 random images" in stranger.note
     assert f"--plugins {tmp_path / 'plugins'}" in stranger.note
 
+    (tmp_path / "mine").mkdir()
+    strange = searched(tmp_path / "strange", dataset=str(tmp_path / "mine"), data_dir=None)
+    made(strange, PLAIN, (3, 7, 12))
+    assert "because the data are a path" in images_for(strange, load_model(strange)).note  # nobody looks into it
+
     other = made(tmp_path / "other", PLAIN, (1, 8, 8))
     assert "have another shape" in images_for(folder, other, plugins=[tmp_path / "plugins"]).note
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nas.data import open_source
+from nas.data import is_path, open_source
 from nas.data.decoder import Frame, resized
-from nas.errors import NasError, UsageError, plain
+from nas.errors import DataError, NasError, UsageError, plain
 from nas.files import sync_folder
 from nas.records import searches
 from nas.records.journal import FILE
@@ -86,7 +86,8 @@ def images_for(folder: Path, model: Model, data_dir: Path | None = None, plugins
     """The test images of a search's data set; random images if these cannot be loaded.
 
     Args:
-        folder: of the search. It may come from a stranger: the plugin folders that it names are not used.
+        folder: of the search. It may come from a stranger: the plugin folders that it names are not used, and data
+            that are a path are not read, which might be any folder of the user.
         model: its winner.
         data_dir: the first folder in which the data are looked for.
         plugins: folders of plugins that may be used.
@@ -100,6 +101,8 @@ def images_for(folder: Path, model: Model, data_dir: Path | None = None, plugins
         known, prefix = config.get("data_dir"), "dataset."
         options = {k: value for k, value in config.get("options", {}).items() if k.startswith(prefix)}
         options = {k.removeprefix(prefix): value for k, value in options.items()}
+        if is_path(config["dataset"], plugins):
+            raise DataError(f"the data are a path, {plain(config['dataset'])}")
         source = open_source(config["dataset"], data_dir or (Path(known) if known else None), options, plugins)
         images = test_images(source)
         if images.dtype == torch.uint8 and tuple(images.shape[1:]) == shape and len(images):
