@@ -177,6 +177,7 @@ def test_the_networks_of_these_tests_have_every_layer() -> None:
     assert {type(layer) for layers, _ in NETS.values() for layer in (*layers, Dense(1))} == known
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", NETS)
 def test_every_layer_leaves_in_every_format_for_any_batch_and_any_size(name: str, tmp_path: Path) -> None:
     layers, shape = NETS[name]

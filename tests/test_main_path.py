@@ -247,6 +247,7 @@ def test_a_time_limit_holds_for_everything(tmp_path: Path, result: dict[str, obj
     assert printed["seconds"] < 1.5 * limit + 5
 
 
+@pytest.mark.faults
 def test_a_search_whose_test_images_are_others_finds_the_same(
     place: Path, result: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
