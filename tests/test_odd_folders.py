@@ -143,14 +143,6 @@ def test_no_class_vanishes_in_silence(tmp_path: Path, spoil: Any, message: str) 
     assert opened(folder, allow_broken="true").load().classes == ("a", "b")
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="everything can be read")
-def test_a_class_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    folder = drawn(tmp_path / "photos", "a", "b", "c")
-    (folder / "c").chmod(0)
-    with pytest.raises(DataError, match=r"the class c has lost all its images \(c cannot be read"):
-        opened(folder).load()
-
-
 def test_a_class_whose_rows_all_lack_their_file_is_an_error(tmp_path: Path) -> None:
     path = table(tmp_path, "path,label", "{path},{label}", "c/0.png,c", f"{300 * 'x'}.png,a")
     with pytest.raises(DataError, match=r"the class c has lost all its images \(c/0.png is not there"):

@@ -90,8 +90,8 @@ def planned(resolved: Resolved, experiment: Experiment, begun: float, observer: 
         if pace is not None:
             resolved, decided = _fitted(resolved, experiment, pace, drawn, left)
             drawn = _drawn(resolved)
-        elif is_free(experiment, resolved.parts["space"], resolved.source):
-            resolved = _cheap(resolved, MNIST_FLOPS)  # in so little time no others are trained to the end
+        elif is_free(experiment, resolved.parts["space"]):
+            resolved = _with_limit(resolved, MNIST_FLOPS)  # in so little time no others are trained to the end
     if pace is None or not drawn:  # if no network fits, the search says why
         return resolved
     course = _course(resolved, drawn, pace, left, decided)
@@ -100,7 +100,7 @@ def planned(resolved: Resolved, experiment: Experiment, begun: float, observer: 
     return replace(resolved, plan={"text": text, "calibration": round(pace.measuring, 1), **decided})
 
 
-def _cheap(resolved: Resolved, flops: float) -> Resolved:
+def _with_limit(resolved: Resolved, flops: float) -> Resolved:
     """With a limit of these operations, or of as many as the space needs for images of this size."""
     for _ in range(40):
         options = {**resolved.experiment.options, FLOPS_OPTION: _two_digits(flops)}
@@ -206,9 +206,11 @@ def _fitted(
     wanted, epochs = EPOCHS * math.sqrt(OF_IMAGES / len(resolved.data.train)), resolved.epochs
     most = selection.FIRST_OF_LONG * (1 - LEAST_SHARE) * left * pace.alone
     dearest = float(max(_flops(resolved, drawn)))
-    if is_free(experiment, resolved.parts["space"], resolved.source):
+    if is_free(experiment, resolved.parts["space"]):
         affordable = (most / _images(resolved, wanted) - pace.fixed) / pace.per_flop
-        resolved = _cheap(resolved, min(usual_flops(resolved.limits.input_shape), max(MNIST_FLOPS, affordable)))
+        resolved = _with_limit(
+            resolved, min(usual_flops(resolved.limits.input_shape), max(MNIST_FLOPS, affordable))
+        )
         dearest = float(resolved.make_space().limits.max_flops or dearest)
     seconds = pace.seconds(dearest)
     if experiment.epochs is None:
@@ -245,8 +247,8 @@ def _course(
         for rank, n in enumerate(order)
     ]
     history = [history[number % len(history)] for number in range(min(trials, MOST))]
-    known = {name: decided[name] for name in ("enough", "alone") if name in decided}
-    last = selection.plan(history, resolved.limits, resolved.epochs, workers, seconds, **known)
+    enough, alone = decided.get("enough", 0.0), decided.get("alone", 1.0)
+    last = selection.plan(history, resolved.limits, resolved.epochs, workers, seconds, enough=enough, alone=alone)
     longest = float(np.mean([trained[n] for n in order])) / resolved.epochs * last.epochs
     longest *= max(1.0, last.trainings / workers) if last.trainings > 1 else 1 / pace.alone
     return Course(trials * one + longest, trials, last)

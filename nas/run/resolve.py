@@ -184,10 +184,10 @@ def resolve(
     if not experiment.dataset.startswith(GIVEN):
         decided["dataset"] = source.address or source.name  # where it was "auto"
     decided["options"] = {f"dataset.{name}": value for name, value in source.chosen.items()}
-    if not training and is_free(experiment, parts["space"], source):
-        decided["options"][FLOPS_OPTION] = usual_flops(data.input_shape)
-    elif not training and (source.max_flops or MNIST_FLOPS) != MNIST_FLOPS and is_free(experiment, parts["space"]):
-        decided["options"][FLOPS_OPTION] = source.max_flops
+    if not training and is_free(experiment, parts["space"]):
+        most = source.max_flops or usual_flops(data.input_shape)
+        if most != MNIST_FLOPS:  # which is the space's own
+            decided["options"][FLOPS_OPTION] = most
     decided["options"] = experiment.options | decided["options"]
     # In a container with little memory, as many workers as there are cores would be ended by the system.
     fitting = int(machine.MEMORY_SHARE * machine.memory() / (machine.SMALLEST * machine.GIB))
@@ -215,12 +215,9 @@ def _decided(recipe: str | Mapping[str, Any], auto: str | Mapping[str, Any]) -> 
     return given if len(given) > 1 else str(given["base"])
 
 
-def is_free(experiment: Experiment, space: Any, source: DatasetPlugin | None = None) -> bool:
-    """Whether what networks may cost follows from the images and the budget, because nobody has said it.
-
-    That is: neither the user, nor the data set (None: it does not count), nor a subclass of the space.
-    """
-    is_said = experiment.max_flops or FLOPS_OPTION in experiment.options or (source and source.max_flops)
+def is_free(experiment: Experiment, space: Any) -> bool:
+    """Whether neither the user nor a subclass of the space has said what networks may cost."""
+    is_said = experiment.max_flops or FLOPS_OPTION in experiment.options
     if is_said or not isinstance(space, type) or not issubclass(space, SearchSpace) or not space.adapts:
         return False
     takes_option = "max_flops" in inspect.signature(space.__init__).parameters

@@ -123,8 +123,11 @@ def _plan(run: Run, history: Sequence[Trial]) -> tuple[Plan, float | None]:
     if limit := resolved.experiment.time_limit:
         over, closing = run.journal.begun + limit, time_limit.closing(resolved.experiment)
         seconds, end = max(1.0, over - time.monotonic() - closing), over - closing / 2
-    known = {name: run.header.decided[name] for name in ("enough", "alone") if name in run.header.decided}
-    plan = selection.plan(history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds, **known)
+    decided = run.header.decided
+    plan = selection.plan(
+        history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds,
+        enough=decided.get("enough", 0.0), alone=decided.get("alone", 1.0),
+    )  # fmt: skip
     before = Plan(**record.before_plan) if record.before_plan else plan
     if (before.epochs, before.seeds, before.finalists) > (plan.epochs, plan.seeds, plan.finalists):
         plan, end = before, None  # no network may replace the winner after a shorter training
