@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from nas.cli.options import data_dir_option, pairs
+from nas.cli.options import data_dir_option, set_option
 
 
 @click.group()
@@ -80,14 +80,7 @@ def fetch(name: str, data_dir: Path | None) -> None:
 @data.command()
 @click.argument("name")
 @data_dir_option
-@click.option(
-    "--set",
-    "options",
-    metavar="KEY=VALUE",
-    multiple=True,
-    callback=pairs,
-    help="Option of the data set, such as dataset.depth=1. May be repeated.",
-)
+@set_option("Option of the data set, such as dataset.depth=1.")
 def verify(name: str, data_dir: Path | None, options: dict[str, str]) -> None:
     """Compare the files of a data set with their checksums, or read your own images.
 

@@ -54,13 +54,20 @@ def number(_: click.Context, parameter: click.Parameter, value: str | None) -> i
     return value
 
 
-def pairs(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def _pairs(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     """``KEY=VALUE`` options as a dictionary."""
     split = [text.partition("=") for text in values]
     for text, (key, equals, _rest) in zip(values, split, strict=True):
         if not key or not equals:
             raise click.BadParameter(f"{text!r} is not of the form KEY=VALUE", param=parameter)
     return {key.strip(): value.strip() for key, _equals, value in split}
+
+
+def set_option(what: str) -> Callable[[Command], Command]:
+    """The option --set KEY=VALUE, the value of ``options``; ``what`` can be set is said in the help."""
+    return click.option(
+        "--set", "options", metavar="KEY=VALUE", multiple=True, callback=_pairs, help=f"{what} May be repeated."
+    )
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, in one line.")

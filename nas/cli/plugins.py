@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nas.cli.options import FOLDER, pairs, plugins_option, print_out
+from nas.cli.options import FOLDER, plugins_option, print_out, set_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -131,14 +131,7 @@ def new(name: str, kind: str, folder: Path) -> None:
 @click.argument("name")
 @click.option("--kind", type=kinds, help="Kind of the plugin, needed if two kinds have one of this name.")
 @plugins_option()
-@click.option(
-    "--set",
-    "options",
-    metavar="KEY=VALUE",
-    multiple=True,
-    callback=pairs,
-    help="Option of the plugin, such as population=20. May be repeated.",
-)
+@set_option("Option of the plugin, such as population=20.")
 @click.pass_context
 def check(ctx: click.Context, name: str, kind: str | None, options: Mapping[str, str]) -> None:
     """Check that a plugin meets all requirements of a search.

@@ -10,7 +10,16 @@ import click
 
 import nas
 import nas.cli
-from nas.cli.options import FOLDER, given, json_option, number, pairs, plugins_option, print_json, training_options
+from nas.cli.options import (
+    FOLDER,
+    given,
+    json_option,
+    number,
+    plugins_option,
+    print_json,
+    set_option,
+    training_options,
+)
 
 if TYPE_CHECKING:
     from nas.records.outcome import Outcome
@@ -56,9 +65,8 @@ if TYPE_CHECKING:
     "GPU.")
 @plugins_option(expose=True)
 @training_options
-@click.option("--set", "options", metavar="KEY=VALUE", multiple=True, callback=pairs, help=
-    "Option of the strategy, such as population=20. With a prefix, option of another part: space.KEY, "
-    "dataset.KEY, evaluator.KEY or recipe.KEY. May be repeated.")
+@set_option("Option of the strategy, such as population=20. With a prefix, option of another part: space.KEY, "
+    "dataset.KEY, evaluator.KEY or recipe.KEY.")
 @json_option
 def search(experiment: Path | None, out: Path | None, as_json: bool, **values: Any) -> None:
     """Search for the best network for a data set, train and test it.
@@ -107,9 +115,9 @@ def resume(search: str | None, as_json: bool, force: bool, **values: Any) -> Non
     "Number of trainings with different seeds; the best on the validation images is kept. Default: 1.")
 @plugins_option(expose=True)
 @training_options
-@click.option("--set", "options", metavar="KEY=VALUE", multiple=True, callback=pairs, help=
+@set_option(
     "Option of the data set, the evaluator or the recipe: dataset.KEY, evaluator.KEY or recipe.KEY, such as "
-    "recipe.shift=0. May be repeated.")
+    "recipe.shift=0.")
 @json_option
 def train(network: str, out: Path | None, as_json: bool, **values: Any) -> None:
     """Train one network without a search, and test it.
