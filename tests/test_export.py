@@ -213,6 +213,7 @@ def test_a_model_of_fixed_size_is_one_float_image_and_does_not_resize_it(name: s
     torch.testing.assert_close(run_onnx(exported.path)(images), model.network(images), atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("variant", "versions"),
     [(Onnx(), (18, 8)), (Onnx(opset=21), (21, 10)), (Onnx(opset=20, ir_version=10), (20, 10))],
