@@ -270,22 +270,33 @@ def test_a_thousand_odd_files_neither_crash_nor_hang(tmp_path: Path) -> None:
     assert len(source.left_out) > 500
 
 
-def test_a_file_that_ends_its_decoder_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder in C may crash: here a module does it, in place of one."""
+@pytest.mark.parametrize(
+    ("deed", "reason"),
+    [
+        ("os.kill(os.getpid(), 11)", "ends the program that decodes it"),
+        pytest.param("time.sleep(99)", "takes too long", marks=pytest.mark.faults),
+    ],
+)
+def test_a_file_that_ends_its_decoder_or_keeps_it_busy_costs_only_itself(
+    deed: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder in C may crash or hang: here a module does it, in place of one."""
     folder = drawn(tmp_path / "photos", "a", count=20)
     (folder / "a/deadly.png").write_bytes(b"deadly")
     code = (
-        "import os, nas.data.decoders as d\nold = d.decoded\n"
-        "def decoded(path):\n    if path.name == 'deadly.png': os.kill(os.getpid(), 11)\n    return old(path)\n"
+        "import os, time, nas.data.decoders as d\nold = d.decoded\n"
+        f"def decoded(path):\n    if path.name == 'deadly.png': {deed}\n    return old(path)\n"
         "d.decoded = decoded\nd.main()\n"
     )
     (tmp_path / "deadly.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr("nas.data.decoders.PROGRAM", "deadly")
-    paths = [(f"a/{name}", 9) for name in [*(f"{n}.png" for n in range(20)), "deadly.png"]]
+    monkeypatch.setattr("nas.data.decoders.SECONDS", 4.0)
+    names = [f"{n}.png" for n in range(20)]
+    paths = [(f"a/{name}", 9) for name in [*names[:10], "deadly.png", *names[10:]]]
     seen = decode_all(folder, paths, lambda done, total: None)
-    assert [one.reason for one in seen[:20]] == [""] * 20
-    assert "ends the program that decodes it" in seen[20].reason
+    assert reason in seen[10].reason
+    assert [one.reason for one in seen if one is not seen[10]] == [""] * 20
 
 
 def test_what_gives_a_class_away_is_worth_a_warning(tmp_path: Path) -> None:

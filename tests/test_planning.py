@@ -26,6 +26,7 @@ from nas.run.resolve import resolve, usual_flops
 from nas.spaces.cnn import Cnn
 from nas.spaces.lecture import Lecture
 from nas.spaces.space import SearchSpace
+from nas.training.recipe import recipe_of
 
 SHAPES = [(channels, side, side) for side in (8, 11, 16, 28, 32, 64, 100, 224, 256) for channels in (1, 3)]
 SHAPES += [(4, 8, 8), (2, 256, 256), (3, 48, 64), (3, 40, 160)]
@@ -166,3 +167,33 @@ def test_a_resumed_search_keeps_its_plan(tmp_path: Path) -> None:
     assert after.header.plan == before.header.plan
     for name in ("epochs", "options"):
         assert after.about["config"][name] == before.about["config"][name]
+
+
+def sided(folder: Path, *, told_by_side: bool) -> Path:
+    """A file of coloured images of a bright square, whose class says on which side or at which height it is."""
+    rng = np.random.default_rng(0)
+    labels, other = rng.integers(0, 2, 600), rng.integers(0, 2, 600)
+    pixels = rng.integers(0, 120, (600, 24, 24, 3))
+    rows, columns = (other, labels) if told_by_side else (labels, other)
+    for image, row, column in zip(pixels, rows, columns, strict=True):
+        image[4 + 10 * row : 10 + 10 * row, 4 + 10 * column : 10 + 10 * column] += 100
+    path = folder / f"sided{told_by_side}.npz"
+    np.savez(path, images=pixels.astype(np.uint8), labels=labels)
+    return path
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("told_by_side", "flip"), [(True, 0.0), (False, 0.5)])
+def test_images_are_not_mirrored_where_a_comparison_speaks_against_it(
+    tmp_path: Path, told_by_side: bool, flip: float
+) -> None:
+    experiment = Experiment.of(dataset=str(sided(tmp_path, told_by_side=told_by_side)), trials=400, mlflow="off")
+    after = planned(resolve(experiment), experiment, time.monotonic(), Observer())
+    assert after.plan is not None
+    assert re.search(r"changed by shift( and flip)?, after short trainings", after.plan["text"])
+    assert after.recipe.flip == flip
+    assert recipe_of(after.experiment.recipe).flip == flip  # what a resumed search reads
+    given = Experiment.of(**{**experiment.model_dump(), "recipe": "photographs"})
+    kept = planned(resolve(given), given, time.monotonic(), Observer())
+    assert kept.recipe.flip == 0.5
+    assert "short trainings" not in str(kept.plan)

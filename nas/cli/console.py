@@ -79,10 +79,10 @@ class View(Observer):
         if self.live is None and 10 * done // total > 10 * before // total:
             self.console.print(f"{self.clock:>6}  reading the images: {done:,} of {total:,}")
 
-    def calibrating(self) -> None:
+    def preparing(self, what: str) -> None:
         """Say what takes some seconds."""
         self.close()  # the live view of the reading
-        self.console.print(f"{self.clock:>6}  measuring how fast networks train here")
+        self.console.print(f"{self.clock:>6}  {what}")
 
     def planned(self, plan: str) -> None:
         """Print the plan."""

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,7 +28,8 @@ from nas.data.decoder import TOO_LITTLE, Frame, decoded, few_colours, framed
 from nas.errors import DataError, ImageError, PassingError
 
 MANY = 256, 8 * 2**20  # files and bytes that a process gets at a time
-SECONDS = 120.0  # for these; 256 photographs of 30 kB take 2 s
+SECONDS = 30.0  # without an answer, after which a process is ended; the largest image allowed takes 3 s
+FLUSHED = 1.0  # seconds after which a process says what it has seen so far
 MOST_PROCESSES = 32
 FEW = 64  # colours: fewer than any photograph has
 NO_PROCESS = "no process that decodes images can be started"
@@ -48,6 +50,8 @@ class Seen(NamedTuple):
     may_pass: bool = False  # whether the reason is one of memory, time, or the system
 
 
+ENDS = Seen("ends the program that decodes it", may_pass=True)  # perhaps there was too little memory
+TOO_LONG = Seen("takes too long to decode")  # is not tried again, which would take as long at each start
 Progress = Callable[[int, int], None]  # is told how many of how many files are done
 
 
@@ -120,45 +124,51 @@ class _Process:
     def __init__(self, setup: dict[str, Any]) -> None:
         self._setup = json.dumps(setup)
         self._process: subprocess.Popen[str] | None = None
-        self._has_ended = False
+        self._has_ended = self._is_late = False
 
     def see(self, chunk: list[tuple[int, str]]) -> list[Seen]:
         """What is in some files: rows and paths."""
-        answer = self._answer(json.dumps(chunk))
-        if answer is not None:
-            return [Seen(*seen) for seen in answer]
-        if self._has_ended or len(chunk) == 1:
-            return [Seen("ends the program that decodes it, or takes too long", may_pass=True)] * len(chunk)
-        half = len(chunk) // 2
-        return self.see(chunk[:half]) + self.see(chunk[half:])
+        answers = self._answers(json.dumps(chunk), len(chunk))
+        found = [Seen(*answer) for answer in answers]
+        if len(found) == len(chunk) or self._has_ended:
+            return found
+        if len(chunk) == 1:
+            return [TOO_LONG if self._is_late else ENDS]
+        for one in chunk[len(found) :]:  # one of the next ones has ended it
+            found += self.see([one])
+        return found
 
     def end(self) -> None:
         """Kill the process; no other is started."""
         self._has_ended = True
         self._kill()
 
-    def _answer(self, line: str) -> Any:
-        """The answer to a line; None if the process did not give it."""
-        if self._has_ended:
-            return None
-        if self._process is None:
+    def _answers(self, line: str, count: int) -> list[Any]:
+        """The answers to a line; fewer than ``count`` if the process has ended, or was too late."""
+        answers: list[Any] = []
+        if self._process is None and not self._has_ended:
             self._start()
-        process = self._process
+        process, self._is_late = self._process, False
         if process is None or process.stdin is None or process.stdout is None:  # killed at this moment
-            return None
-        timer = threading.Timer(SECONDS, process.kill)
-        timer.start()
-        try:
-            with suppress(OSError, ValueError):
-                process.stdin.write(line + "\n")
-                process.stdin.flush()
+            return answers
+        with suppress(OSError, ValueError):
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+            while len(answers) < count:
+                timer = threading.Timer(SECONDS, self._too_late, [process])
+                timer.start()
                 answer = process.stdout.readline()
-                if answer.endswith("\n"):
-                    return json.loads(answer)
-        finally:
-            timer.cancel()
-        self._kill()
-        return None
+                timer.cancel()
+                if not answer.endswith("\n"):
+                    break
+                answers += json.loads(answer)
+        if len(answers) < count:
+            self._kill()
+        return answers
+
+    def _too_late(self, process: subprocess.Popen[str]) -> None:
+        self._is_late = True
+        process.kill()
 
     def _start(self) -> None:
         # -P: the folder in which the user is may have a file numpy.py.
@@ -172,7 +182,7 @@ class _Process:
             )  # fmt: skip
         except OSError as error:
             raise DataError(f"{NO_PROCESS} ({error.strerror or error}): {STEP}") from None
-        if self._answer(self._setup) != "ready" and not self._has_ended:
+        if self._answers(self._setup, 1) != ["ready"] and not self._has_ended:
             raise DataError(f"{NO_PROCESS}: {STEP}")
 
     def _kill(self) -> None:
@@ -187,15 +197,21 @@ class _Process:
 
 
 def main() -> None:
-    """The program of a process: a line with its setup, then lines of rows and paths; an answer to each."""
+    """The program of a process: a line with its setup, then lines of rows and paths; lines of answers to each."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; this one ends with its input
     setup = json.loads(sys.stdin.readline())
     frame = Frame(**setup["frame"]) if setup["frame"] else None
     target = np.load(setup["target"], mmap_mode="r+") if setup["target"] else None
-    print('"ready"', flush=True)
+    print('["ready"]', flush=True)
     for line in sys.stdin:
-        answer = [_see(Path(setup["folder"], path), row, frame, target) for row, path in json.loads(line)]
-        print(json.dumps(answer), flush=True)
+        answers, said = [], time.monotonic()
+        for row, path in json.loads(line):
+            answers.append(_see(Path(setup["folder"], path), row, frame, target))
+            if time.monotonic() - said > FLUSHED:
+                print(json.dumps(answers), flush=True)
+                answers, said = [], time.monotonic()
+        if answers:
+            print(json.dumps(answers), flush=True)
 
 
 def _see(path: Path, row: int, frame: Frame | None, target: Array | None) -> Seen:

@@ -128,8 +128,10 @@ class Photographs(DatasetPlugin):
             lines.append(summary(self.left_out, about["images"] + len(self.left_out)))
         self.note = "\n".join(lines)
         data = Dataset.load(folder)
+        self.augmentations = "shift", "shift and flip"
         if frame.channels > 1:  # what is grey may be text or digits, which may not be mirrored
             self.recipe = PHOTOGRAPHS if len(data.train) >= MANY else "photographs"
+            self.augmentations = "shift and flip", "shift"
         return data
 
     def load_test(self) -> Split:

@@ -48,6 +48,9 @@ class DatasetPlugin(ABC):
     framing: str = "stretch"
     # The name of the recipe for these images (see `nas.training.recipe`), or a table of its fields with a "base".
     recipe: str | Mapping[str, str | int | float] = "default"
+    # Names of ways to change training images (`nas.training.recipe.AUGMENTATIONS`), of which a short comparison
+    # before a search takes one; the first one is that of the recipe. Empty: the recipe is right for these images.
+    augmentations: Sequence[str] = ()
     # The operations of a network for an image, at most, if a search does not set it; None: by the size of the
     # images and the time that the search has.
     max_flops: int | None = None

@@ -20,8 +20,8 @@ class Observer:
     def reading(self, done: int, total: int) -> None:
         """Before the search begins: so many of so many images are decoded."""
 
-    def calibrating(self) -> None:
-        """Before the search begins: the pace of this machine is measured, which takes some seconds."""
+    def preparing(self, what: str) -> None:
+        """Before the search begins: this is done, which takes some seconds."""
 
     def planned(self, plan: str) -> None:
         """A new search begins, and this is its plan, with the time that it will take."""
@@ -96,7 +96,7 @@ class Observers(Observer):
 
     # A type checker finds a wrong name here, and a wrong argument where one of these is called.
     reading = _each(Observer.reading)
-    calibrating = _each(Observer.calibrating)
+    preparing = _each(Observer.preparing)
     planned = _each(Observer.planned)
     started = _each(Observer.started)
     resumed = _each(Observer.resumed)

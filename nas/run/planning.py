@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.data.dataset import Split
-from nas.run import selection, time_limit
+from nas.run import changing, selection, time_limit
 from nas.run.resolve import FLOPS_OPTION, Resolved, is_free, usual_flops
 from nas.spaces.fit import MNIST_FLOPS
 from nas.spaces.space import Candidate
@@ -28,15 +28,20 @@ if TYPE_CHECKING:
     from nas.experiment import Experiment
     from nas.records.observer import Observer
 
-# With 45,000 images the winner trains for about seven epochs; with a quarter of them for twice as many, which see
-# half as many images. A full training of the search has a tenth of that.
+# With 45,000 images the winner trains for about seven epochs or more, if there is time; with a quarter of them for
+# twice as many, which see half as many images. A full training of the search has a tenth of that.
 EPOCHS, OF_IMAGES, SHORTER = 7.0, 45_000, 10.0
+# What time is left when the dearest networks can train for so long is given to longer trainings, as long as there
+# are CANDIDATES in the search, and to more candidates when the winner's training has so many times the epochs.
+CANDIDATES, LONGER = 48, 6.0
 LEAST_SHARE = 0.28  # of the time for the search, if one training of that length takes nearly all of the time
 # The calibration trains two networks, each for so many operations of forward passes, a second on one core.
 CALIBRATED_FLOPS, CALIBRATED_IMAGES, CALIBRATED_VALIDATION = 4e10, 4_096, 256
 CALIBRATION_SHARE = 0.15  # of the time that is left, at most
 SLOW = 2e10  # operations a second of a slow core: a search that needs less than WORTH_IT so is not calibrated
-WORTH_IT = 60.0  # seconds
+WORTH_IT = 20.0  # seconds; mnist-5k with its usual 40 candidates needs 31 of them, and in truth 148
+COMPARED_SHARE = 0.05  # of the time or the work for a comparison of ways to change the training images
+COMPARED_IMAGES = 5_000  # of each of its trainings, at least
 LEAST_LEFT = 30.0  # seconds for all trainings: with less, a calibration would take too much of them
 VALIDATION = 0.6  # of the time for a training image: a step costs three forward passes, in bfloat16 faster ones
 DRAWN = 40  # candidates that are drawn to know what candidates cost
@@ -83,8 +88,11 @@ def planned(resolved: Resolved, experiment: Experiment, begun: float, observer: 
         drawn = _drawn(resolved)
         seconds = _work(resolved, drawn) / SLOW / resolved.side_by_side if drawn else 0.0
         if drawn and (seconds >= WORTH_IT if over is None else over - time.monotonic() >= LEAST_LEFT):
-            observer.calibrating()
+            observer.preparing("measuring how fast networks train here")
             pace = _calibrated(resolved, drawn, over)
+    found = ""
+    if drawn and pace is not None:
+        resolved, found = _changed(resolved, experiment, pace, drawn, over, observer)
     left, decided = None if over is None else max(1.0, over - time.monotonic()), dict[str, float]()
     if left is not None and resolved.source.max_flops is None:
         if pace is not None:
@@ -97,6 +105,7 @@ def planned(resolved: Resolved, experiment: Experiment, begun: float, observer: 
     course = _course(resolved, drawn, pace, left, decided)
     seconds = time.monotonic() - begun + course.seconds + closing
     text = _words(resolved, course, seconds if limit is None else min(limit, seconds))
+    text += f"; {found}" * bool(found)
     return replace(resolved, plan={"text": text, "calibration": round(pace.measuring, 1), **decided})
 
 
@@ -127,20 +136,33 @@ def _flops(resolved: Resolved, candidates: Sequence[Candidate]) -> list[int]:
     return [candidate.architecture.flops(shape, classes) for candidate in candidates]
 
 
+def _by_cost(resolved: Resolved, drawn: Sequence[Candidate]) -> list[tuple[int, Candidate]]:
+    """Candidates with their operations, the cheapest first."""
+    return sorted(zip(_flops(resolved, drawn), drawn, strict=True), key=lambda pair: pair[0])
+
+
 def _work(resolved: Resolved, drawn: Sequence[Candidate]) -> float:
     """The operations of all trainings of a search without a time limit, roughly."""
     trials = resolved.experiment.trials or 0
-    trainings = trials * sum(epochs * share for epochs, share in _rungs(resolved))
+    trainings = trials * sum(epochs * share for epochs, share in _rungs(resolved, resolved.epochs))
     trainings += max(selection.LEAST, selection.TRAININGS * trials) * resolved.epochs
     return trainings * len(resolved.data.train) * float(np.mean(_flops(resolved, drawn)))
 
 
-def _rungs(resolved: Resolved) -> Iterator[tuple[float, float]]:
+def _rungs(resolved: Resolved, epochs: float) -> Iterator[tuple[float, float]]:
     """The epochs of each rung of successive halving, and the share of the candidates that reach it."""
     batch = trained = resolved.experiment.batch
     for rung in reversed(range(resolved.experiment.rungs)):
-        yield resolved.epochs / REDUCTION**rung, trained / batch
+        yield epochs / REDUCTION**rung, trained / batch
         trained = math.ceil(trained / REDUCTION)
+
+
+def _searched(resolved: Resolved, epochs: float) -> float:
+    """The images that a worker trains until there is one more candidate; ``epochs``: of a full training."""
+    batch, workers = resolved.experiment.batch, resolved.side_by_side
+    return sum(
+        max(1.0, batch * share / workers) * _images(resolved, part) for part, share in _rungs(resolved, epochs)
+    ) / batch  # fmt: skip
 
 
 def _images(resolved: Resolved, epochs: float) -> float:
@@ -158,8 +180,7 @@ def _calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | No
     until = None if over is None else begun + CALIBRATION_SHARE * (over - begun)
     train, validation = _some(data.train, CALIBRATED_IMAGES), _some(data.validation, CALIBRATED_VALIDATION)
     small = replace(resolved, data=replace(data, folder=None, train=train, validation=validation))
-    by_cost = sorted(zip(_flops(resolved, drawn), drawn, strict=True), key=lambda pair: pair[0])
-    jobs = []
+    by_cost, jobs = _by_cost(resolved, drawn), []
     for flops, candidate in (by_cost[len(by_cost) // 5], by_cost[4 * len(by_cost) // 5]):
         images = min(len(small.data.train), max(256, CALIBRATED_FLOPS / max(1, flops)))
         seeds = (job_seed(number, candidate.id) for number in range(resolved.side_by_side))
@@ -167,7 +188,7 @@ def _calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | No
     made: Any = small.make_evaluator(None, until, lambda line: None)
     with made if hasattr(made, "__exit__") else nullcontext(made) as evaluator:
         together = _measured(small, evaluator, jobs)
-        by_itself = _measured(small, evaluator, jobs[-1:]) if resolved.side_by_side > 1 else []
+        by_itself = _measured(small, evaluator, jobs[-1:]) if resolved.side_by_side > 1 and over else []
     if not together:
         return None
     costs, seconds = np.array(together).T
@@ -176,6 +197,36 @@ def _calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | No
         slope, fixed = np.mean(seconds) / max(1.0, np.mean(costs)), 0.0
     alone = [np.mean(seconds[costs == flops]) / one for flops, one in by_itself if flops in costs]
     return Pace(float(fixed), float(slope), max([1.0, *map(float, alone)]), time.monotonic() - begun)
+
+
+def _changed(
+    resolved: Resolved,
+    experiment: Experiment,
+    pace: Pace,
+    drawn: Sequence[Candidate],
+    over: float | None,
+    observer: Observer,
+) -> tuple[Resolved, str]:
+    """The configuration with the changes of training images that are best in a short comparison, and its result.
+
+    With a time limit it takes a small share of the time left; otherwise a small share of the work, so that it is
+    the same on every machine. Where that is too little to learn anything, there is no comparison.
+    """
+    flops, candidate = _by_cost(resolved, drawn)[len(drawn) // 5]
+    if not changing.is_open(resolved, experiment.recipe, candidate):
+        return resolved, ""
+    trainings = changing.SEEDS * len(resolved.source.augmentations)
+    if over is None:
+        images = COMPARED_SHARE * _work(resolved, drawn) / flops / trainings
+    else:
+        left = over - time.monotonic()
+        images = COMPARED_SHARE * left * resolved.side_by_side / trainings / pace.seconds(flops)
+    epochs = min(images / _images(resolved, 1.0), EPOCHS * math.sqrt(OF_IMAGES / len(resolved.data.train)))
+    if images < COMPARED_IMAGES:
+        return resolved, ""
+    observer.preparing("comparing ways to change the training images")
+    until = None if over is None else time.monotonic() + 2 * COMPARED_SHARE * left
+    return changing.decided(resolved, candidate, round(epochs, 2), until)
 
 
 def _some(split: Split, count: int) -> Split:
@@ -205,17 +256,20 @@ def _fitted(
     """
     wanted, epochs = EPOCHS * math.sqrt(OF_IMAGES / len(resolved.data.train)), resolved.epochs
     most = selection.FIRST_OF_LONG * (1 - LEAST_SHARE) * left * pace.alone
-    dearest = float(max(_flops(resolved, drawn)))
     if is_free(experiment, resolved.parts["space"]):
         affordable = (most / _images(resolved, wanted) - pace.fixed) / pace.per_flop
         resolved = _with_limit(
             resolved, min(usual_flops(resolved.limits.input_shape), max(MNIST_FLOPS, affordable))
         )
-        dearest = float(resolved.make_space().limits.max_flops or dearest)
-    seconds = pace.seconds(dearest)
+        drawn = _drawn(resolved)
+    # Another limit, such as that of the parameters, may be reached before that of the operations.
+    seconds = pace.seconds(max(_flops(resolved, drawn)))
     if experiment.epochs is None:
         possible = most / seconds / _images(resolved, 1.0)
-        epochs = max(0.05, round(min(wanted, possible) / SHORTER, 2))
+        usual = pace.seconds(float(np.mean(_flops(resolved, drawn)))) * _searched(resolved, 1.0)
+        longer = time_limit.SEARCH_SHARE * left / CANDIDATES / usual
+        epochs = max(min(wanted, possible), SHORTER * min(longer, LONGER * wanted / selection.LONGEST)) / SHORTER
+        epochs = max(0.05, round(epochs, 2))
     enough = SHORTER * epochs
     # For two trainings of that length, if they leave enough time for the search.
     needed = seconds * _images(resolved, enough) / selection.FIRST_OF_LONG
@@ -231,9 +285,7 @@ def _course(
     """How the search will go; ``left``: the seconds for its trainings, None without a limit."""
     costs, workers, trials = _flops(resolved, drawn), resolved.side_by_side, resolved.experiment.trials or 0
     trained = [pace.seconds(flops) * _images(resolved, resolved.epochs) for flops in costs]
-    batch = resolved.experiment.batch
-    images = [max(1.0, batch * share / workers) * _images(resolved, epochs) for epochs, share in _rungs(resolved)]
-    one = sum(images) / batch * float(np.mean([pace.seconds(flops) for flops in costs])) + LATENCY
+    one = _searched(resolved, resolved.epochs) * float(np.mean([pace.seconds(flops) for flops in costs])) + LATENCY
     seconds = None
     if left is not None:
         share = decided.get("search_share", time_limit.SEARCH_SHARE)

@@ -1,0 +1,80 @@
+"""How training images should be changed, where the data do not say: a short comparison before the search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+from nas.run.resolve import Resolved
+from nas.spaces.space import RECIPE, Candidate
+from nas.statistics import mean
+from nas.training.recipe import AUGMENTATIONS, AUTO
+from nas.trial import Job, job_seed
+
+SEEDS = 2  # trainings with each way of changing images
+ANSWER = f"{RECIPE}augmentation"
+CLEARLY = 2.0  # standard errors: by less, another way than the usual one is not better
+
+
+def is_open(resolved: Resolved, given: str | Mapping[str, Any], candidate: Candidate) -> bool:
+    """Whether neither the user (``given``: the recipe), nor the data set, nor the space decides it."""
+    return given == AUTO and len(resolved.source.augmentations) > 1 and ANSWER not in candidate.choices
+
+
+def decided(resolved: Resolved, candidate: Candidate, epochs: float, until: float | None) -> tuple[Resolved, str]:
+    """The configuration whose recipe changes images in the best way that the data set proposes.
+
+    A network is trained with each, for so many epochs. The first way is usual for such images: another one must be
+    better by `CLEARLY` standard errors of the difference.
+
+    Args:
+        resolved: the configuration.
+        candidate: the network.
+        epochs: of each training.
+        until: the time (`time.monotonic`) at which the comparison ends; None for no limit.
+
+    Returns:
+        The configuration, unchanged if time did not suffice; and what was found, in words, for the plan.
+    """
+    ways = resolved.source.augmentations
+    jobs = [
+        Job(
+            replace(candidate, choices={**candidate.choices, ANSWER: way}),
+            epochs,
+            job_seed(resolved.experiment.seed, candidate.id, number),  # the same for each way
+        )
+        for number in range(SEEDS)
+        for way in ways
+    ]
+    made: Any = resolved.make_evaluator(None, until, lambda line: None)
+    with made if hasattr(made, "__exit__") else nullcontext(made) as evaluator:
+        trials = [trial for trial in evaluator.evaluate(jobs) if trial.failure is None]
+    found: dict[str, list[float]] = {way: [] for way in ways}
+    for trial in trials:
+        found[str(trial.job.candidate.choices[ANSWER])].append(trial.metrics["validation_accuracy"])
+    if len(trials) < len(jobs):
+        return resolved, ""
+    best = _best(ways, [mean(accuracies) for accuracies in found.values()], SEEDS * len(resolved.data.validation))
+    shares = ", ".join(f"{way} {mean(accuracies):.1%}" for way, accuracies in found.items())
+    text = f"training images are changed by {best}, after short trainings ({shares})"
+    if best == ways[0]:
+        return resolved, text
+    changes = {
+        name: value for name, value in AUGMENTATIONS[best].items() if value != getattr(resolved.recipe, name)
+    }
+    recipe = resolved.experiment.recipe
+    table = {**({"base": recipe} if isinstance(recipe, str) else recipe), **changes}
+    experiment = resolved.experiment.model_copy(update={"recipe": table})
+    return replace(resolved, experiment=experiment, recipe=replace(resolved.recipe, **changes)), text
+
+
+def _best(ways: Sequence[str], accuracies: Sequence[float], images: int) -> str:
+    """The way with the best accuracy if it is clearly better than the first one, otherwise that."""
+    best = max(range(len(ways)), key=accuracies.__getitem__)
+    # Of a difference of two shares; one more right and one wrong, so that it is not 0 (Agresti, Caffo, 2000).
+    errors = [(accuracy * images + 1) / (images + 2) for accuracy in (accuracies[0], accuracies[best])]
+    error = math.sqrt(sum(share * (1 - share) for share in errors) / (images + 2))
+    return ways[best] if accuracies[best] - accuracies[0] > CLEARLY * error else ways[0]
