@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,36 +24,55 @@ if TYPE_CHECKING:
     from nas.training.network import Network
 
 
-def conclude(
-    run: Run,
-    winner: Trial,
-    finalists: Sequence[tuple[Trial, ...]],
-    history: Sequence[Trial],
-    lecture: Trial | None = None,
-) -> Outcome:
-    """Hand the winner over, open the test images, and tell the observers.
+@dataclass(frozen=True)
+class Selected:
+    """What a run has decided from training and validation images, before the test images are opened."""
 
-    ``winner`` is its trial in the search; ``finalists`` are the trainings of each finalist, one per seed, the
-    winner's first; ``lecture`` is a training of the lecture's network to compare with.
-    """
-    chosen, *second = (best_seed(group) for group in finalists)
-    folder, source = run.header.folder / "best", run.resolved.source
+    winner: Trial  # its trial in the search
+    finalists: tuple[tuple[Trial, ...], ...]  # the trainings of each finalist, one per seed, the winner's first
+    history: tuple[Trial, ...]
+    lecture: Trial | None = None  # a training of the lecture's network to compare with
+
+
+class Contestant(NamedTuple):
+    """A network that classifies the test images."""
+
+    trial: Trial  # its training
+    network: Network
+
+
+def contestants(run: Run, selected: Selected) -> dict[str, Contestant]:
+    """The winner, which is handed over in best/, and those that it is compared with, by their `COMPARED_WITH`."""
+    winner, lecture, limits = selected.winner, selected.lecture, run.resolved.limits
+    chosen, *second = (best_seed(group) for group in selected.finalists)
     weights = run.retrained / f"{chosen.job.key}.safetensors"
-    architecture = winner.job.candidate.architecture
-    network = write_best(folder, architecture, weights, run.resolved.data, source.framing)
+    architecture, framing = winner.job.candidate.architecture, run.resolved.source.framing
+    network = write_best(run.header.folder / "best", architecture, weights, run.resolved.data, framing)
+    found = {"winner": Contestant(chosen, network)}
     beside = {"second": second[0]} if second else {}
     if lecture is not None and lecture.id != winner.id:
         beside = {what: trial for what, trial in beside.items() if trial.id != lecture.id}
         beside["lecture"] = lecture
-    others, limits = dict[str, "Network"](), run.resolved.limits
     for what, trial in beside.items():
         weights = run.retrained / f"{trial.job.key}.safetensors"
         try:
             architecture = trial.job.candidate.architecture
-            others[what] = restored(architecture, limits.input_shape, limits.classes, weights)
+            found[what] = Contestant(trial, restored(architecture, limits.input_shape, limits.classes, weights))
         except (ValueError, NasError) as error:  # its weights are damaged
             run.observer.warned(f"the winner is not compared with {COMPARED_WITH[what]}: {error}")
-    opened = open_test(source, run.resolved.data, [network, *others.values()])
+    return found
+
+
+def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outcome:
+    """Hand the winner over, open the test images, and tell the observers.
+
+    ``opened`` is what the contestants have answered, where the test images were opened for several runs together.
+    """
+    winner, finalists, history = selected.winner, selected.finalists, selected.history
+    (chosen, network), *others = (everyone := contestants(run, selected)).values()
+    if opened is None:
+        networks = [one.network for one in everyone.values()]
+        opened = open_test(run.resolved.source, run.resolved.data, networks)
     tested, *rest = opened.results
     _predictions(run, chosen.job, network, opened).write(run.header.folder)
     balanced, f1 = tested.balanced()
@@ -64,7 +83,7 @@ def conclude(
         seconds=time.monotonic() - run.journal.begun,
         winner=winner,
         retrained=finalists[0],
-        finalists=tuple(finalists),
+        finalists=finalists,
         test_accuracy=tested.accuracy,
         test_loss=tested.loss,
         test_images=len(tested.labels),
@@ -73,8 +92,11 @@ def conclude(
         test_largest=tested.share_of(int(run.resolved.data.train.labels.bincount().argmax())),
         front=tuple(front(history)),
         opened=run.record.outcomes + 1,
-        compared=tuple(tested.compared_with(o, what, beside[what]) for what, o in zip(others, rest, strict=True)),
-        weights=folder / "weights.safetensors",
+        compared=tuple(
+            tested.compared_with(result, what, one.trial)
+            for what, one, result in zip([*everyone][1:], others, rest, strict=True)
+        ),
+        weights=run.header.folder / "best" / "weights.safetensors",
     )
     write_card(outcome)
     run.observer.finished(outcome)

@@ -16,6 +16,7 @@ from nas.dashboard.registry import log_model, warm_up
 from nas.dashboard.store import network_warning, store_of
 from nas.dashboard.thread import MlflowThread
 from nas.errors import Interrupted, JournalError, StorageError, UsageError
+from nas.evaluation.borrowing import BorrowingEvaluator
 from nas.evaluation.cached import CachedEvaluator
 from nas.files import write_whole
 from nas.records import searches
@@ -35,6 +36,7 @@ class Start:
     more: bool = False  # whether the search was given more budget
     force: bool = False  # whether to go on even if something has changed that changes the result
     begun: float = field(default_factory=time.monotonic)  # when this process began to work on it
+    comparison: Path | None = None  # the folder of a comparison, whose searches lend one another their trainings
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Run:
     journal: Journal
     observer: Observers  # the journal, the caller's observers, MLflow
     begun: float  # when this process began to work on it
+    comparison: Path | None = None  # see `Start`
 
     @property
     def record(self) -> Record:
@@ -67,6 +70,8 @@ class Run:
         made = self.resolved.make_evaluator(weights, until, self.observer.warned)
         with made if hasattr(made, "__exit__") else nullcontext(made) as inner:
             trained, objectives = self.observer.trained, self.resolved.objectives
+            if self.comparison is not None:
+                inner = BorrowingEvaluator(inner, self.comparison, self.journal.path.parent, weights)
             yield CachedEvaluator(inner, self.journal, objectives, trained, until=until, weights=weights)
 
 
@@ -85,7 +90,7 @@ def recorded(resolved: Resolved, start: Start, observers: Sequence[Observer]) ->
             caution = network_warning(uri)
             logs = partial(log_model, resolved.data.validation.images[:4])
             every += [MlflowThread(journal.record, Observers(observers).warned, uri, logs, warm_up)]
-        run = Run(resolved, journal, Observers(every), start.begun)
+        run = Run(resolved, journal, Observers(every), start.begun, start.comparison)
         run.observer.started(run.header)
         if start.journal is None and run.header.plan:
             run.observer.planned(run.header.plan)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from nas.records import searches
 from nas.records.observer import Observer, Observers, PythonWarnings
 from nas.records.outcome import Outcome
 from nas.run import selection, time_limit
-from nas.run.conclude import conclude
+from nas.run.conclude import Selected, conclude
 from nas.run.planning import planned
 from nas.run.recording import Run, Start, recorded
 from nas.run.replayed import ReplayedStrategy
@@ -69,8 +70,17 @@ def search(
 
 def find_winner(experiment: Experiment, start: Start, observers: Sequence[Observer]) -> Outcome:
     """A search from its configuration to its winner, new or resumed."""
+    with selected(experiment, start, observers) as (run, decided):
+        return conclude(run, decided)
+
+
+@contextmanager
+def selected(
+    experiment: Experiment, start: Start, observers: Sequence[Observer]
+) -> Iterator[tuple[Run, Selected]]:
+    """A search, new or resumed, up to its winner; what it has decided, before the test images are opened."""
     resolved = resolve(experiment, reading=Observers(observers).reading)
-    if start.journal is None:
+    if start.journal is None and (start.comparison is None or experiment.time_limit is not None):
         resolved = planned(resolved, experiment, start.begun, Observers(observers))
     with recorded(resolved, start, observers) as run:
         history = _explore(run)
@@ -80,7 +90,7 @@ def find_winner(experiment: Experiment, start: Start, observers: Sequence[Observ
         with run.evaluator(weights=run.retrained, until=end) as evaluator:
             finalists, lecture = selection.retrain(evaluator, best, plan, experiment.seed)
         winner = next(trial for trial in best if trial.id == finalists[0][0].id)
-        return conclude(run, winner, finalists, history, lecture)
+        yield run, Selected(winner, tuple(finalists), tuple(history), lecture)
 
 
 def _explore(run: Run) -> list[Trial]:
@@ -191,4 +201,5 @@ def train(
         for trial in trials:
             run.observer.told(trial)
         winner = selection.best_trials(trials, 1)[0]
-        return conclude(run, winner, [tuple(trial for trial in trials if trial.failure is None)], trials)
+        good = tuple(trial for trial in trials if trial.failure is None)
+        return conclude(run, Selected(winner, (good,), tuple(trials)))

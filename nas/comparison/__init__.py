@@ -1,0 +1,1 @@
+"""Strategies side by side under one budget, with baselines, and what may be concluded."""
