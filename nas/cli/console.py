@@ -228,7 +228,7 @@ def show_result(outcome: Outcome) -> None:
     console, summary, header = QuietConsole(highlight=False), Summary.of(outcome), outcome.header
     kind = "network" if header.kind == "train" else "winner"
     rows = [row[:3] for row in layer_rows(outcome.architecture, header.limits)]
-    layers = _table(f"The {kind}, {name_of(outcome.winner)}", ("layer", "output", "parameters"), rows[:-1])
+    layers = table(f"The {kind}, {name_of(outcome.winner)}", ("layer", "output", "parameters"), rows[:-1])
     layers.add_section()
     layers.add_row(*rows[-1], style="bold")
     console.print(layers)
@@ -238,7 +238,7 @@ def show_result(outcome: Outcome) -> None:
             (name_of(trial) + " *" * (trial.id == outcome.winner.id), *_values(trial, metrics))
             for trial in outcome.front
         ]
-        front = _table("The Pareto front of the search", ("network", *metrics), networks)
+        front = table("The Pareto front of the search", ("network", *metrics), networks)
         front.caption, front.caption_justify = (
             "* the winner: the best by the first objective after retraining",
             "left",
@@ -264,12 +264,10 @@ def show_leaders(trials: Sequence[Trial]) -> None:
     metrics = ("parameters", "validation_accuracy", "validation_loss")
     rows = [(name_of(trial), *_values(trial, metrics), f"{trial.job.epochs:g}") for trial in trials]
     if rows:
-        QuietConsole(highlight=False).print(
-            _table("The best of the search", ("network", *metrics, "epochs"), rows)
-        )
+        QuietConsole(highlight=False).print(table("The best of the search", ("network", *metrics, "epochs"), rows))
 
 
-def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
     """A table with text in the first column and numbers in the others."""
     cells = [list(row) for row in rows]
     widest = max((len(first) for first, *_ in cells), default=0)

@@ -79,6 +79,48 @@ data_dir_option = click.option(
 )
 
 
+def search_options(command: Command) -> Command:
+    """Add the options of every command that searches, except the strategy. They set fields of `Experiment`."""
+    # fmt: off
+    options = [
+        click.option("--space", metavar="NAME", help=
+            "Set of networks that candidates come from: cnn, lecture, or the name of a plugin. Default: cnn."),
+        click.option("--trials", metavar="N", callback=number, help=
+            "Number of candidates to try. Default: 40, or as many as fit into the time limit."),
+        click.option("--time-limit", metavar="TIME", help=
+            "Time from the start of the command to its end, such as 90s, 10m or 1h30m: 45 % of it for the "
+            "search, the rest for the final selection and the test. Default: no limit."),
+        click.option("--objective", "objectives", metavar="METRIC", multiple=True, help=
+            "Metric that should be large, or with a minus sign before it, small. If the option is repeated, the"
+            " search keeps a Pareto front, and the first metric chooses the winner. Default: -validation_loss."),
+        click.option("--target", metavar="X", callback=number, help=
+            "Validation accuracy, such as 0.98, at which the search ends: a candidate that has it is trained "
+            "again with another seed, and must have it again. Default: none."),
+        click.option("--patience", metavar="N", callback=number, help=
+            "Number of candidates in a row that bring nothing better, after which the search ends. Default: no "
+            "limit."),
+        click.option("--max-parameters", metavar="N", callback=number, help=
+            "Largest number of parameters that a candidate may have. Default: no limit."),
+        click.option("--max-flops", metavar="N", callback=number, help=
+            "Largest number of operations that a candidate may need for one image. Default: the limit of the "
+            "space, which is 5,000,000 for cnn and lecture."),
+        click.option("--batch", metavar="N", callback=number, help=
+            "Number of candidates that are proposed together and compete with one another. Default: 8."),
+        click.option("--rungs", metavar="N", callback=number, help=
+            "Number of rungs of successive halving, 1 to 4. Each rung trains the best quarter of the candidates"
+            " of the rung before, for four times as long; with 1, all candidates are trained in full. Default: "
+            "2."),
+        click.option("--evaluator", metavar="NAME", help=
+            "Where networks are trained: local, which is processes on this machine, or the name of a plugin. "
+            "Default: local."),
+        click.option("--workers", metavar="N", callback=number, help=
+            "Number of processes that train side by side. Default: auto, which is one for each CPU core, or one"
+            " for a GPU."),
+    ]
+    # fmt: on
+    return reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+
 def training_options(command: Command) -> Command:
     """Add the options of every command that trains. They set fields of `Experiment`, which checks them."""
     # fmt: off

@@ -10,6 +10,7 @@ import click
 
 import nas
 import nas.cli
+from nas.cli.compare import resume_comparison
 from nas.cli.options import (
     FOLDER,
     given,
@@ -17,6 +18,7 @@ from nas.cli.options import (
     number,
     plugins_option,
     print_json,
+    search_options,
     set_option,
     training_options,
 )
@@ -32,37 +34,7 @@ if TYPE_CHECKING:
 @click.option("--strategy", metavar="NAME", help=
     "Method that proposes candidates: evolve, trial-and-error, reference, or the name of a plugin. Default: "
     "evolve.")
-@click.option("--space", metavar="NAME", help=
-    "Set of networks that candidates come from: cnn, lecture, or the name of a plugin. Default: cnn.")
-@click.option("--trials", metavar="N", callback=number, help=
-    "Number of candidates to try. Default: 40, or as many as fit into the time limit.")
-@click.option("--time-limit", metavar="TIME", help=
-    "Time from the start of the command to its end, such as 90s, 10m or 1h30m: 45 % of it for the search, the "
-    "rest for the final selection and the test. Default: no limit.")
-@click.option("--objective", "objectives", metavar="METRIC", multiple=True, help=
-    "Metric that should be large, or with a minus sign before it, small. If the option is repeated, the search "
-    "keeps a Pareto front, and the first metric chooses the winner. Default: -validation_loss.")
-@click.option("--target", metavar="X", callback=number, help=
-    "Validation accuracy, such as 0.98, at which the search ends: a candidate that has it is trained again with "
-    "another seed, and must have it again. Default: none.")
-@click.option("--patience", metavar="N", callback=number, help=
-    "Number of candidates in a row that bring nothing better, after which the search ends. Default: no limit.")
-@click.option("--max-parameters", metavar="N", callback=number, help=
-    "Largest number of parameters that a candidate may have. Default: no limit.")
-@click.option("--max-flops", metavar="N", callback=number, help=
-    "Largest number of operations that a candidate may need for one image. Default: the limit of the space, "
-    "which is 5,000,000 for cnn and lecture.")
-@click.option("--batch", metavar="N", callback=number, help=
-    "Number of candidates that are proposed together and compete with one another. Default: 8.")
-@click.option("--rungs", metavar="N", callback=number, help=
-    "Number of rungs of successive halving, 1 to 4. Each rung trains the best quarter of the candidates of the "
-    "rung before, for four times as long; with 1, all candidates are trained in full. Default: 2.")
-@click.option("--evaluator", metavar="NAME", help=
-    "Where networks are trained: local, which is processes on this machine, or the name of a plugin. Default: "
-    "local.")
-@click.option("--workers", metavar="N", callback=number, help=
-    "Number of processes that train side by side. Default: auto, which is one for each CPU core, or one for a "
-    "GPU.")
+@search_options
 @plugins_option(expose=True)
 @training_options
 @set_option("Option of the strategy, such as population=20. With a prefix, option of another part: space.KEY, "
@@ -99,12 +71,17 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, **values: A
 @json_option
 @plugins_option(expose=True)
 def resume(search: str | None, as_json: bool, force: bool, **values: Any) -> None:
-    """Continue an interrupted search, or give a finished one more trials.
+    """Continue an interrupted search or comparison, or give a finished search more trials.
 
-    SEARCH is the folder of a search or its name under runs/. Default: the latest search.
+    SEARCH is the folder of a search or a comparison, or its name under runs/. Default: the latest one.
 
     Finished trainings are not repeated. The result is the same as without the interruption.
     """
+    from nas.records import comparisons
+
+    if (folder := comparisons.named(search)) is not None:
+        resume_comparison(folder, as_json=as_json, plugins=values.pop("plugins"), others=given(**values))
+        return
     options = {"begun": nas.cli.begun, **given(**values)}
     _run("resume", nas.resume, _search_result, as_json, search, force=force, **options)
 

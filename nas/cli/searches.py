@@ -57,12 +57,17 @@ def list_(as_json: bool) -> None:
 @json_option
 @plugins_option()
 def show(search: str | None, report: Path | None, as_json: bool) -> None:
-    """Show the state, the best networks and the winner of a search.
+    """Show the state, the best networks and the winner of a search, or the tables of a comparison.
 
-    SEARCH is the folder of a search or its name under runs/. Default: the latest search.
+    SEARCH is the folder of a search or a comparison, or its name under runs/. Default: the latest one.
     """
-    from nas.records import searches
+    from nas.records import comparisons, searches
 
+    if (folder := comparisons.named(search)) is not None:
+        from nas.cli.compare import show_comparison
+
+        show_comparison(folder, report, as_json=as_json)
+        return
     state = searches.State.of(searches.named(search))
     config = state.record.about.get("config", {})
     if report is not None:

@@ -44,8 +44,8 @@ class Comparison:
         """A comparison from settings of any type.
 
         Args:
-            strategies: names with options, such as ``evolve:population=20``, in one text with commas or in several;
-                or a mapping from labels to settings, in which ``strategy`` is the label if it is missing.
+            strategies: names with options, such as ``evolve:population=20``, in one text with commas or in
+                several; or a mapping from labels to settings, in which ``strategy`` is the label if it is missing.
             seeds: of each strategy.
             settings: ``baselines``, ``explain``, and the settings of all searches (see `Experiment`).
 
@@ -66,10 +66,11 @@ class Comparison:
         return comparison
 
     @classmethod
-    def read(cls, path: Path, **changes: Any) -> Comparison:
+    def read(cls, path: Path, *, trusting: bool = False, **changes: Any) -> Comparison:
         """The comparison in a TOML file, with ``changes`` on top of it.
 
-        The file may come from a stranger: it may name a folder of plugins only if ``changes`` name it, too.
+        The file may come from a stranger: it may name a folder of plugins only if ``changes`` name it, too, or if
+        it is ``trusting``, because nothing will run.
 
         Raises:
             NasError: the file cannot be read, or a setting in it is wrong.
@@ -78,10 +79,10 @@ class Comparison:
         own = {name: values[name] for name in ("plugins",) if name in values}
         trusted = {Path(folder).resolve() for folder in plugins.folders(tuple(changes.get("plugins", ())))}
         for folder in Experiment.of(**own).plugins:
-            if folder.resolve() not in trusted:
+            if not trusting and folder.resolve() not in trusted:
                 raise UsageError(
-                    f"{path}: it names the plugin folder {quoted(str(folder))}, whose code would run: add --plugins "
-                    f"{folder} if you trust it"
+                    f"{path}: it names the plugin folder {quoted(str(folder))}, whose code would run: add "
+                    f"--plugins {folder} if you trust it"
                 )
         options = {**values.pop("options", {}), **changes.pop("options", {})}
         try:
@@ -127,7 +128,9 @@ def _entries(strategies: object) -> dict[str, Mapping[str, Any]]:
             raise UsageError("name the strategies to compare: --strategies evolve,trial-and-error")
         labels = [label.strip() for text in texts for label in str(text).split(",") if label.strip()]
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
-            raise UsageError(f"the strategy {twice[0]} is named twice: give one of them an option, or more --seeds")
+            raise UsageError(
+                f"the strategy {twice[0]} is named twice: give one of them an option, or more --seeds"
+            )
         found = {label: _entry(label) for label in labels}
     if not 1 <= len(found) <= MOST_STRATEGIES:
         raise UsageError(f"there are {len(found)} strategies to compare: name 1 to {MOST_STRATEGIES} of them")

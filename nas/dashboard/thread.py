@@ -108,7 +108,9 @@ class MlflowThread(Observer):
             last = self._closing.is_set()
             self._news.clear()
             try:
-                writer = self._write(writer, ended=last)
+                # A search of a comparison that has decided, and is not tested yet, goes on later.
+                is_over = self._record.outcome is not None or self._record.ended is not None
+                writer = self._write(writer, ended=last and is_over)
                 if self._left == 1 and not last:
                     self._warm_up()
                 self._trouble, failures = "", 0

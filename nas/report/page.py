@@ -8,7 +8,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas import __version__
 from nas.errors import ArchitectureError, NasError, plain
@@ -22,6 +22,9 @@ from nas.report.drawing import network_svg
 from nas.report.figures import CAPTIONS, DPI, OF_CLASSES, figures
 from nas.report.summary import Summary, effort, layer_rows, leaders, mean_and_deviation, percent
 from nas.trial import Trial
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LEADERS = 20
 MOST_SVG = 400_000  # bytes; a figure of thousands of points is smaller as pixels
@@ -127,13 +130,17 @@ def _images(record: Record, pictures: Mapping[str, Path] | None) -> Iterator[tup
     for name, path in (pictures or {}).items():
         yield name, _uri("png", path.read_bytes())
     for name, figure in figures(record) if pictures is None else ():
-        svg, png = io.BytesIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", dpi=DPI, metadata={"Date": None})
-        if svg.tell() <= MOST_SVG:
-            yield name, _uri("svg+xml", svg.getvalue())
-        else:
-            figure.savefig(png, format="png", dpi=DPI)
-            yield name, _uri("png", png.getvalue())
+        yield name, image_of(figure)
+
+
+def image_of(figure: Figure) -> str:
+    """A figure as an address that holds it, as SVG if that is not too large."""
+    svg, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", dpi=DPI, metadata={"Date": None})
+    if svg.tell() <= MOST_SVG:
+        return _uri("svg+xml", svg.getvalue())
+    figure.savefig(png, format="png", dpi=DPI)
+    return _uri("png", png.getvalue())
 
 
 def _uri(mime: str, content: bytes) -> str:

@@ -86,9 +86,9 @@ def recorded(resolved: Resolved, start: Start, observers: Sequence[Observer]) ->
     with _journal(resolved, start, Observers(observers)) as journal:
         every, caution = [journal, *observers], ""
         if resolved.experiment.mlflow != "off":
-            uri = store_of(journal.path.parent, resolved.experiment.mlflow)
+            uri = store_of(start.comparison or journal.path.parent, resolved.experiment.mlflow)
             caution = network_warning(uri)
-            logs = partial(log_model, resolved.data.validation.images[:4])
+            logs = partial(log_model, resolved.data.validation.images[:4]) if start.comparison is None else None
             every += [MlflowThread(journal.record, Observers(observers).warned, uri, logs, warm_up)]
         run = Run(resolved, journal, Observers(every), start.begun, start.comparison)
         run.observer.started(run.header)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from nas import plugins
 from nas.records.outcome import Comparison
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nas.training.network import Network
 
 WORST = 24  # test images that a report shows
+Model: TypeAlias = "Callable[[Array], Array]"  # images (N, C, H, W) uint8 → labels (N,)
 
 
 class Result(NamedTuple):
@@ -71,25 +72,74 @@ class Opened(NamedTuple):
     pictures: Array  # (W, h, w, 1 or 3) uint8: these images, small
 
 
+class Answers(NamedTuple):
+    """What several models answer for the same test images."""
+
+    labels: Array  # (N,) int64
+    answers: list[Array]  # of each model, (N,) int64
+
+    @property
+    def accuracies(self) -> list[float]:
+        """The fraction of the images that each model classifies correctly."""
+        return [int((answers == self.labels).sum()) / len(self.labels) for answers in self.answers]
+
+
 def open_test(source: DatasetPlugin, data: Dataset, networks: Sequence[Network]) -> Opened:
     """Open the test images and classify them with the winner and with the networks that it is compared with.
+
+    Raises:
+        NasError: see `open_together`.
+    """
+    return open_together(source, data, [networks], [])[0][0]
+
+
+def open_answers(source: DatasetPlugin, data: Dataset, models: Sequence[Model]) -> Answers:
+    """Open the test images, once for all models.
+
+    Raises:
+        NasError: see `open_together`.
+    """
+    return open_together(source, data, [], models)[1]
+
+
+def open_together(
+    source: DatasetPlugin, data: Dataset, groups: Sequence[Sequence[Network]], models: Sequence[Model]
+) -> tuple[list[Opened], Answers]:
+    """Open the test images once, for the winners of several searches and for other models.
+
+    Args:
+        source: has the test images.
+        data: the data set from which all have learned.
+        groups: the networks of each search, its winner first.
+        models: functions from images to labels.
+
+    Returns:
+        What is kept for each search, and the answers of the models.
 
     Raises:
         NasError: the test images are not what they were when the run began (see `DatasetPlugin.check_test`), or
             they cannot be classified.
     """
     from nas.data.dataset import verify_test
-    from nas.training.network import answers_and_loss
-    from nas.winner.pictures import pictures
 
     test = _load(source)
     verify_test(test, data)
-    results = plugins.guarded(
-        lambda: [
-            Result(test.labels, *answers_and_loss(network, test.images, test.labels)) for network in networks
-        ],
+    opened, answers = plugins.guarded(
+        lambda: (
+            [_opened(test, networks) for networks in groups],
+            [model(test.images.numpy()) for model in models],
+        ),
         f"the test images of {source.name} cannot be classified",
     )
+    return opened, Answers(test.labels.numpy(), answers)
+
+
+def _opened(test: Split, networks: Sequence[Network]) -> Opened:
+    """The results of the networks of a search, and the images that its winner got most wrong."""
+    from nas.training.network import answers_and_loss
+    from nas.winner.pictures import pictures
+
+    results = [Result(test.labels, *answers_and_loss(network, test.images, test.labels)) for network in networks]
     worst = results[0].worst(WORST)
     return Opened(results, worst, pictures(test.images[worst]))
 

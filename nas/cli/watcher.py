@@ -1,0 +1,126 @@
+"""A comparison in the terminal: a line for each step, with a live one below; tables at the end."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Self
+
+from rich.live import Live
+from rich.text import Text
+
+from nas.baselines.baselines import Baseline
+from nas.cli.console import QuietConsole, clock, table
+from nas.comparison.comparison import Compared, Watcher
+from nas.comparison.tables import baselines, strategies
+from nas.errors import plain
+from nas.records.observer import Observer
+from nas.report.summary import percent
+from nas.run.conclude import Selected
+from nas.statistics import mean
+from nas.trial import Trial
+
+
+class Count(Observer):
+    """Counts the trainings of a search."""
+
+    def __init__(self, view: View) -> None:
+        self.trainings, self._view = 0, view
+
+    def trained(self, trial: Trial) -> None:
+        """Count a training."""
+        self.trainings += 1
+
+    def warned(self, message: str) -> None:
+        """Show a warning."""
+        self._view.warned(message)
+
+
+class View(Watcher):
+    """Shows the progress of a comparison."""
+
+    def __init__(self, command: str) -> None:
+        self.console = QuietConsole(stderr=True, highlight=False)
+        self.console.print(f"nas {command}: starting", style="dim")
+        self.begun = self.since = time.monotonic()
+        self.live: Live | None = None
+        self.step = ""
+        self.search: Count | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._rest()
+
+    def searching(self, name: str, number: int, count: int) -> Observer:
+        """Show which search it is."""
+        self._begin(f"{name} ({number} of {count})")
+        self.search = Count(self)
+        return self.search
+
+    def searched(self, name: str, decided: Selected) -> None:
+        """Print what a search has found."""
+        group = decided.finalists[0]
+        accuracy = mean([trial.metrics["validation_accuracy"] for trial in group])
+        trials = f"{len(decided.history)} trials in {clock(time.monotonic() - self.since)}"
+        self._end(f"{name}: {decided.winner.id}, {percent(accuracy)} of the validation images; {trials}")
+
+    def failed(self, name: str, message: str) -> None:
+        """Print why a search has no winner."""
+        self._end(f"{name} has no winner: {plain(message)}", "yellow")
+
+    def fitting(self, name: str) -> None:
+        """Show which baseline it is."""
+        self._begin(name)
+
+    def fitted(self, baseline: Baseline) -> None:
+        """Print the baseline's accuracy."""
+        share = f"{percent(baseline.validation_accuracy)} of the validation images"
+        self._end(f"{baseline.name}: {share}, {baseline.setting}")
+
+    def opening(self, models: int) -> None:
+        """Print that the test images are opened."""
+        self._end(f"everything is decided: the test images are opened, once, for {models} models")
+        self._begin("testing")
+
+    def explaining(self, what: str) -> None:
+        """Show which experiment it is."""
+        self._begin(what)
+
+    def warned(self, message: str) -> None:
+        """Print a warning."""
+        self.console.print(f"warning: {plain(message)}", style="yellow", soft_wrap=True)
+
+    def _begin(self, step: str) -> None:
+        self.step, self.since, self.search = step, time.monotonic(), None
+        if self.live is None and self.console.color_system:
+            self.live = Live(get_renderable=self._line, console=self.console, refresh_per_second=2, transient=True)
+            self.live.start()
+
+    def _end(self, line: str, style: str = "") -> None:
+        self.console.print(f"{clock(time.monotonic() - self.begun):>7}  {line}", style=style, soft_wrap=True)
+
+    def _line(self) -> Text:
+        trained = f" · {self.search.trainings} trainings" if self.search else ""
+        now = time.monotonic()
+        return Text(f"{clock(now - self.begun):>7}  {self.step}{trained} · {clock(now - self.since)}", "cyan")
+
+    def _rest(self) -> None:
+        if self.live is not None:
+            live, self.live = self.live, None
+            with suppress(OSError):
+                live.stop()
+
+
+def show_tables(compared: Compared) -> None:
+    """Print the tables of a comparison, and what may be concluded."""
+    console = QuietConsole(highlight=False)
+    console.print(table(*strategies(compared)))
+    if compared.result.tested:
+        console.print(table(*baselines(compared)))
+    for sentence in compared.result.sentences:
+        console.print(f"- {plain(sentence)}")
+    for name, message in compared.state.failed.items():
+        console.print(f"- {name} has no winner: {plain(message)}")
+    console.print(f"\nThe comparison: {compared.folder}", soft_wrap=True)

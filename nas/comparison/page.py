@@ -1,0 +1,40 @@
+"""The page of a comparison: one HTML file that needs neither a server nor other files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nas import __version__
+from nas.comparison.figures import CAPTIONS, figures
+from nas.comparison.tables import baselines, strategies
+from nas.report.page import image_of
+from nas.report.summary import markdown_table
+
+if TYPE_CHECKING:
+    from nas.comparison.comparison import Compared
+
+
+def page(compared: Compared) -> str:
+    """The page as HTML."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("nas.report", "")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    tables = [strategies(compared), *([baselines(compared)] if compared.result.tested else [])]
+    return environment.get_template("comparison.html").render(
+        name=compared.folder.name,
+        dataset=compared.state.dataset,
+        result=compared.result,
+        failed=compared.state.failed,
+        tables=tables,
+        figures=[(name, CAPTIONS[name], image_of(figure)) for name, figure in figures(compared)],
+        toml=compared.comparison.to_toml(),
+        version=__version__,
+    )
+
+
+def description(compared: Compared) -> str:
+    """The tables and what may be concluded, in Markdown."""
+    tables = [strategies(compared), *([baselines(compared)] if compared.result.tested else [])]
+    parts = [f"**{title}**\n\n{markdown_table(columns, rows)}" for title, columns, rows in tables]
+    return "\n\n".join([*parts, *(f"- {sentence}" for sentence in compared.result.sentences)])

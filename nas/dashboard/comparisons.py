@@ -1,0 +1,76 @@
+"""A comparison in MLflow: one run, in which the runs of its searches are nested."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.dashboard.runs import flat, key
+from nas.dashboard.store import client_of, experiment_of, import_mlflow, probe, quiet, terminate
+from nas.report.figures import DPI
+
+if TYPE_CHECKING:
+    from nas.comparison.comparison import Compared
+
+
+def begin(uri: str, name: str, identity: str, settings: dict[str, Any]) -> str:
+    """Make the run of a comparison, or find it; returns its id.
+
+    Args:
+        uri: the address of the store.
+        name: of the comparison.
+        identity: `State.id`.
+        settings: of the first search, whose experiment the run belongs to.
+
+    Raises:
+        Exception: any exception of MLflow.
+    """
+    probe(uri)
+    import_mlflow()
+    with quiet():
+        client = client_of(uri)
+        experiment = experiment_of(client, uri, settings)
+        for run in client.search_runs([experiment], f"tags.`nas.comparison` = '{identity}'", max_results=1):
+            return str(run.info.run_id)
+        tags = {"nas.comparison": identity, "mlflow.source.name": "nas", "strategy": "comparison"}
+        run = client.create_run(experiment, int(time.time() * 1000), tags, name)
+        from mlflow.entities import Param
+
+        params = [Param(key(k), str(v)[:6_000]) for k, v in list(flat(settings).__iter__())[:100]]
+        client.log_batch(run.info.run_id, params=params)
+        return str(run.info.run_id)
+
+
+def end(uri: str, run_id: str, compared: Compared) -> None:
+    """Write the tables, the figures, the page and the description; close the run.
+
+    Raises:
+        Exception: any exception of MLflow.
+    """
+    from nas.comparison.figures import figures
+    from nas.comparison.page import description, page
+    from nas.comparison.tables import baselines, strategies
+
+    probe(uri)
+    import_mlflow()
+    with quiet():
+        client = client_of(uri)
+        client.set_tag(run_id, "mlflow.note.content", description(compared))
+        for name, (_, columns, rows) in (
+            ("strategies", strategies(compared)),
+            ("baselines", baselines(compared)),
+        ):
+            if rows:
+                client.log_dict(run_id, {"columns": columns, "data": rows}, f"{name}.json")
+        with tempfile.TemporaryDirectory() as folder:
+            for name, figure in figures(compared):
+                figure.savefig(Path(folder, f"{name}.png"), dpi=DPI)
+            client.log_artifacts(run_id, folder, "figures")
+        client.log_text(run_id, page(compared), "report.html")
+        for one in compared.result.searched:
+            client.log_metric(run_id, key(f"test_accuracy.{one.strategy}"), one.test_accuracy, step=one.seed)
+        for tested in compared.result.tested:
+            client.log_metric(run_id, key(f"test_accuracy.{tested.baseline.name}"), tested.accuracy)
+        terminate(client, run_id, "FINISHED", time.time())
