@@ -276,7 +276,7 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> 
         # In a narrow terminal the ids stay whole, with which `nas train` is called; longer names are wrapped.
         whole = column == "network" and widest <= LONGEST_ID
         justify: Literal["left", "right"] = "right" if table.columns else "left"
-        table.add_column(column.replace("_", " "), justify=justify, no_wrap=whole)
+        table.add_column(column.replace("_", " "), justify=justify, no_wrap=whole, overflow="fold")
     for row in cells:
         table.add_row(*row)
     return table

@@ -27,23 +27,28 @@ SHOWN = 10  # rows of the table of the best networks
 def list_(as_json: bool) -> None:
     """List the searches under runs/ with their states, the disk space of their folders, and their scores.
 
-    The states are running, interrupted, finished, failed, damaged and unreadable (a plugin is missing).
+    The states are running, interrupted, finished, failed, damaged and unreadable (a plugin is missing). A
+    comparison is listed as one.
     """
-    from nas.records import searches
+    from nas.records import comparisons, searches
 
     states = [searches.State.of(folder) for folder in searches.every()]
     write_down(states)
     facts = [_plain(state) for state in states]
+    compared = [_compared(folder) for folder in comparisons.every()]
     if as_json:
-        print_json({"searches": facts})
+        print_json({"searches": facts, "comparisons": compared})
         return
-    if not states:
+    if not states and not compared:
         _say(f"there are no searches in {Path('runs').absolute()}: `nas search` makes one")
     for state, known in zip(states, facts, strict=True):
         _say(f"{state.folder.name:38} {state.status:12} {_megabytes(known['bytes']):>12}")
         for line in (state.detail, _summary(state, known) if "config" in state.record.about else ""):
             if line:
                 _say(f"    {line}")
+    for one in compared:
+        _say(f"{Path(one['comparison']).name:38} {one['state']:12} {_megabytes(one['bytes']):>12}")
+        _say(f"    {one['decided']} of {one['searches']} searches have decided")
 
 
 @click.command()
@@ -168,13 +173,20 @@ def repair(search: str | None) -> None:
 def rm(names: tuple[str, ...], yes: bool, keep_mlflow: bool) -> None:
     """Remove searches: their folders, their runs in MLflow, and their versions of registered models.
 
-    Each SEARCH is the folder of a search or its name under runs/.
+    Each SEARCH is the folder of a search or a comparison, or its name under runs/.
 
     A running search is not removed, nor a folder that holds other files than those of a search.
     """
-    from nas.records import searches
+    from nas.records import comparisons, searches
 
-    states = [searches.State.of(folder) for folder in dict.fromkeys(map(searches.named, names))]
+    found = {name: comparisons.named(name) for name in names}
+    compared = dict.fromkeys(folder for folder in found.values() if folder is not None)
+    alone = [name for name, folder in found.items() if folder is None]
+    for folder in compared:
+        comparisons.removable(folder).release()
+        _say(f"{folder}: a comparison, {_megabytes(searches.size(folder))}")
+    own = [member for folder in compared for member in comparisons.members(folder)]
+    states = [searches.State.of(folder) for folder in dict.fromkeys(map(searches.named, alone))]
     for state in states:
         searches.removable(state.folder).release()
         unknown = state.status in ("damaged", "unreadable") and not keep_mlflow
@@ -182,10 +194,11 @@ def rm(names: tuple[str, ...], yes: bool, keep_mlflow: bool) -> None:
         _say(f"{state.folder}: {state.status}, {_megabytes(searches.size(state.folder))}{stays}")
     if not yes:
         also = "" if keep_mlflow else " and what MLflow has of it"
-        click.echo(f"Remove {'this' if len(states) == 1 else 'all of this'}{also}? [y/N]", err=True)
+        one = len(states) + len(compared) == 1
+        click.echo(f"Remove {'this' if one else 'all of this'}{also}? [y/N]", err=True)
         if (sys.stdin.readline() if sys.stdin else "").strip().lower() not in ("y", "yes"):
             raise NasError("nothing was removed; --yes removes without a question")
-    for state in states:
+    for state in [*map(searches.State.of, own), *states]:
         lock = searches.removable(state.folder)  # so that nobody resumes it meanwhile
         try:
             also = "" if keep_mlflow else _remove_from_mlflow(state)
@@ -193,6 +206,9 @@ def rm(names: tuple[str, ...], yes: bool, keep_mlflow: bool) -> None:
         finally:
             lock.release()
         _say(f"{state.folder.name} is removed{also}")
+    for folder in compared:
+        comparisons.remove(folder, keep_mlflow=keep_mlflow)
+        _say(f"{folder.name} is removed")
 
 
 def _remove_from_mlflow(state: State) -> str:
@@ -277,6 +293,24 @@ def _plain(state: State) -> dict[str, Any]:
         "best_validation_accuracy": best[0].metrics.get("validation_accuracy") if best else None,
         "test_accuracy": (record.outcome or {}).get("test_accuracy"),
         "process": record.sessions[-1].process if state.status == "running" and record.sessions else None,
+    }
+
+
+def _compared(folder: Path) -> dict[str, Any]:
+    """A comparison as plain data."""
+    from nas.comparison.settings import Comparison
+    from nas.records import comparisons, searches
+    from nas.records.journal import is_running
+
+    states = [searches.State.of(own) for own in comparisons.members(folder)]
+    finished = comparisons.is_finished(folder)
+    running = is_running(folder)
+    return {
+        "comparison": str(folder),
+        "state": "finished" if finished else "running" if running else "interrupted",
+        "searches": len(Comparison.read(folder / comparisons.TOML, trusting=True).searches()),
+        "decided": sum(state.record.plan is not None for state in states),
+        "bytes": searches.size(folder),
     }
 
 

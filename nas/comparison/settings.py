@@ -52,10 +52,10 @@ class Comparison:
         Raises:
             UsageError: a setting is wrong.
         """
-        flags = {name: settings.pop(name) for name in ("baselines", "explain") if name in settings}
-        for name, value in flags.items():
+        flags = {"baselines": settings.pop("baselines", True), "explain": settings.pop("explain", False)}
+        for flag, value in flags.items():
             if not isinstance(value, bool):
-                raise UsageError(f"{name} = {quoted(value)}: it should be true or false")
+                raise UsageError(f"{flag} = {quoted(value)}: it should be true or false")
         if type(seeds) is not int or not 1 <= seeds <= MOST_SEEDS:
             raise UsageError(f"seeds = {quoted(seeds)}: it should be a whole number from 1 to {MOST_SEEDS}")
         for name in GIVEN:

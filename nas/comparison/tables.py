@@ -55,10 +55,10 @@ def baselines(compared: Compared) -> Table:
         low, high = interval(one.accuracy, compared.result.test_images)
         known = one.baseline
         rows.append([
-            known.name, percent(one.accuracy), f"{100 * low:.2f} to {100 * high:.2f} %", known.setting,
-            f"{known.seconds:,.1f}", known.size,
+            known.name, percent(one.accuracy), f"{100 * low:.1f} to {100 * high:.1f}", f"{known.seconds:,.1f}",
+            f"{known.setting}; {known.size}",
         ])  # fmt: skip
-    columns = ["baseline", "test accuracy", "95 % interval", "setting", "seconds", "size"]
+    columns = ["baseline", "test", "95 % interval", "seconds", "setting and size"]
     return "no search: models on the same images", columns, rows
 
 

@@ -8,8 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.dashboard.runs import flat, key
-from nas.dashboard.store import client_of, experiment_of, import_mlflow, probe, quiet, terminate
+from nas.dashboard.store import (
+    client_of,
+    experiment_of,
+    import_mlflow,
+    probe,
+    quiet,
+    reason_of,
+    store_of,
+    terminate,
+)
+from nas.errors import NasError, masked
+from nas.files import read_small
+from nas.records.comparisons import TOML
 from nas.report.figures import DPI
+from nas.toml import read_table
 
 if TYPE_CHECKING:
     from nas.comparison.comparison import Compared
@@ -74,3 +87,29 @@ def end(uri: str, run_id: str, compared: Compared) -> None:
         for tested in compared.result.tested:
             client.log_metric(run_id, key(f"test_accuracy.{tested.baseline.name}"), tested.accuracy)
         terminate(client, run_id, "FINISHED", time.time())
+
+
+def remove(folder: Path, content: dict[str, Any]) -> None:
+    """Remove the run of a comparison from its store, if it is there.
+
+    Args:
+        folder: of the comparison.
+        content: of its comparison.json.
+
+    Raises:
+        NasError: the store does not answer.
+    """
+    chosen = read_table(folder / TOML, read_small(folder / TOML)).get("mlflow", "auto")
+    uri = store_of(folder, chosen)
+    try:
+        probe(uri)
+        import_mlflow()
+        with quiet():
+            client = client_of(uri)
+            store: Any = client._tracking_client.store
+            client.delete_run(content["run"])
+            if hasattr(store, "_hard_delete_run"):  # what `mlflow gc` calls
+                store._hard_delete_run(content["run"])
+    except Exception as error:
+        advice = "--keep-mlflow removes the folder alone"
+        raise NasError(f"MLflow cannot be changed at {masked(uri)} ({reason_of(error)}); {advice}") from error

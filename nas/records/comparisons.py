@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from nas.errors import UsageError, quoted
 from nas.records import searches
 from nas.records.journal import FILE as JOURNAL
 from nas.records.record import RUNS
@@ -33,9 +38,54 @@ def named(name: str | None) -> Path | None:
     return latest if latest is not None and time > max(others, default=0.0) else None
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a comparison has its result."""
+    try:
+        return bool(json.loads((folder / FILE).read_bytes())["result"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def members(folder: Path) -> list[Path]:
     """The folders of the searches of a comparison that have begun, by name."""
     return sorted(path.parent for path in folder.glob(f"*/{JOURNAL}"))
+
+
+def removable(folder: Path) -> FileLock:
+    """The lock of a comparison that may be removed, held.
+
+    Raises:
+        UsageError: it is running, or its folder holds other files than those of a comparison.
+    """
+    own = {TOML, FILE, LOCK, "lecture", "explain", *(member.name for member in members(folder))}
+    others = sorted(path.name for path in folder.iterdir() if path.name not in own)
+    if others:
+        some = ", ".join(map(quoted, others[:3]))
+        raise UsageError(f"{folder} has files that no comparison writes: {some}; move them elsewhere first")
+    lock = FileLock(folder / LOCK, timeout=0.1)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(f"{folder.name} is running: end it first") from None
+    return lock
+
+
+def remove(folder: Path, *, keep_mlflow: bool) -> None:
+    """Remove a comparison whose searches are removed: its run in MLflow, and its folder."""
+    content = json.loads((folder / FILE).read_bytes())
+    if not keep_mlflow and content.get("run"):
+        from nas.dashboard.comparisons import remove as remove_run
+
+        remove_run(folder, content)
+    with removable(folder):
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in (FILE, LOCK):
+                path.unlink()
+    (folder / LOCK).unlink(missing_ok=True)
+    (folder / FILE).unlink()
+    folder.rmdir()
 
 
 def _latest(folder: Path) -> float:

@@ -1,0 +1,169 @@
+"""Strategies side by side: settings, trainings that are lent, one opening of the test images, kills."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import error_line, inline, nas
+
+from nas.comparison.comparison import Compared, compare, known
+from nas.comparison.result import State
+from nas.comparison.settings import Comparison
+from nas.errors import UsageError
+from nas.records.comparisons import members
+from nas.records.journal import FILE
+from nas.records.record import read
+from nas.records.searches import State as SearchState
+
+
+def images(folder: Path) -> Path:
+    """A file of grey images of two classes that are easy to tell."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    pixels = rng.integers(0, 90, (120, 12, 12))
+    pixels[labels == 1, 3:8, 3:8] += 100
+    path = folder / "images.npz"
+    np.savez(path, images=pixels.astype(np.uint8), labels=np.array(["no", "yes"])[labels])
+    return path
+
+
+SMALL: dict[str, Any] = {
+    "trials": 3, "epochs": 1.0, "batch": 3, "max_parameters": 3_000, "mlflow": "off", "workers": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "name the strategies"),
+        ({"strategies": ""}, "0 strategies"),
+        ({"strategies": "evolve,evolve"}, "named twice"),
+        ({"strategies": "evolve:population"}, "NAME=VALUE"),
+        ({"strategies": {"evolve": 3}}, "a table of settings"),
+        ({"strategies": "evolve", "seeds": 0}, "seeds = 0"),
+        ({"strategies": "evolve", "seed": 3}, "leave it out"),
+        ({"strategies": "evolve", "baselines": "yes"}, "true or false"),
+        ({"strategies": "evolve", "trials": -1}, "trials = -1"),
+        ({"strategies": {"a b": {"strategy": "evolve"}, "a-b": {"strategy": "evolve"}}}, "similar names"),
+    ],
+)
+def test_wrong_settings_are_refused_in_one_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        Comparison.of(**settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_strategy_may_appear_twice_and_a_file_says_it_all(tmp_path: Path) -> None:
+    text = "evolve,evolve:population=20:crossover=0,trial-and-error"
+    comparison = Comparison.of(strategies=text, seeds=2, trials=7, options={"space.filters": 4})
+    searches = comparison.searches()
+    assert len(searches) == 6
+    assert [name for name in searches if name.endswith("-1")][1] == "evolve-population-20-crossover-0-1"
+    label, experiment = searches["evolve-population-20-crossover-0-1"]
+    assert label == "evolve:population=20:crossover=0"
+    assert (experiment.strategy, experiment.seed, experiment.trials) == ("evolve", 1, 7)
+    assert experiment.options == {"space.filters": 4, "population": "20", "crossover": "0"}
+    path = tmp_path / "comparison.toml"
+    path.write_text(comparison.to_toml())
+    assert Comparison.read(path).searches() == searches
+    changed = Comparison.read(path, seeds=1, trials=9).searches()
+    assert [one.trials for _, one in changed.values()] == [9, 9, 9]
+    path.write_text(
+        'seeds = 1\ntrials = 5\n[strategies.deep]\nstrategy = "evolve"\nrungs = 3\n[strategies.evolve]\n'
+    )
+    deep, plain = (one for _, one in Comparison.read(path).searches().values())
+    assert (deep.rungs, plain.rungs, plain.strategy) == (3, 2, "evolve")
+    path.write_text('strategies = "evolve"\nplugins = ["somewhere"]\n')
+    with pytest.raises(UsageError, match="add --plugins"):
+        Comparison.read(path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Compared:
+    """A comparison of two strategies that begin with the same candidates, with two seeds."""
+    folder = tmp_path_factory.mktemp("compare")
+    return compare(
+        strategies="evolve,evolve:population=20", seeds=2, dataset=str(images(folder)), out=folder / "c", **SMALL
+    )
+
+
+def test_the_test_images_are_opened_once_when_all_is_decided(finished: Compared) -> None:
+    result = finished.result
+    assert (result.opened, finished.state.opened) == (1, 1)
+    assert [(one.strategy, one.seed) for one in result.searched] == [
+        ("evolve", 0), ("evolve:population=20", 0), ("evolve", 1), ("evolve:population=20", 1),
+    ]  # fmt: skip
+    opened = []
+    for own in members(finished.folder):
+        record = read(own / FILE)[0]
+        outcome = record.result()
+        assert outcome is not None
+        assert SearchState.of(own).status == "finished"
+        opened.append(float((record.outcome or {})["at"]))
+        [row] = [one for one in result.searched if one.folder == own.name]
+        assert (row.winner, row.test_accuracy) == (outcome.winner.id, outcome.test_accuracy)
+        lines = [json.loads(line) for line in (own / FILE).read_bytes().splitlines()]
+        assert max(line["at"] for line in lines if "trial" in line) < min(opened)
+    assert known(finished.folder) == finished  # what is read from the disk
+    assert len(result.tested) == 7  # the lecture's network among them
+    for sentence in result.sentences:
+        assert "is the best" not in sentence
+
+
+def test_equal_trainings_are_done_once_for_all(finished: Compared) -> None:
+    first, second = (
+        read(finished.folder / name / FILE)[0].trials for name in ("evolve-0", "evolve-population-20-0")
+    )
+    shared = first.keys() & second.keys()
+    assert len(shared) >= 3
+    for key in shared:  # measured once: two trainings would not take the same time to the microsecond
+        assert first[key].metrics == second[key].metrics
+    searched = finished.result.searched
+    assert searched[0].seconds > 0
+    assert searched[1].seconds > 0.5 * searched[0].seconds  # what is lent is charged
+
+
+def test_a_finished_comparison_is_shown_listed_and_resumed_at_once(
+    finished: Compared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = inline("show", str(finished.folder)).stdout
+    assert "evolve:population=20" in text
+    assert "random forest" in text
+    assert all(len(line) <= 80 for line in text.splitlines()[:-1])
+    facts = json.loads(inline("show", str(finished.folder), "--json").stdout)
+    assert len(facts["searched"]) == 4
+    again = json.loads(inline("resume", str(finished.folder), "--json").stdout)
+    assert again == facts
+    assert State.read(finished.folder).opened == 1
+    page = tmp_path / "page.html"
+    inline("show", str(finished.folder), "--report", str(page))
+    html = page.read_text()
+    assert html.count("<img") == 2
+    assert "What may be concluded" in html
+    assert "is a comparison" in error_line(inline("resume", str(finished.folder), "--trials", "9", code=2))
+
+
+@pytest.mark.faults
+def test_a_killed_comparison_goes_on_to_the_same_tables(tmp_path: Path, finished: Compared) -> None:
+    words = ["--strategies", "evolve,evolve:population=20", "--seeds", "2", "--dataset", str(images(tmp_path))]
+    for name, value in SMALL.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    from command import NAS, killed_after  # type: ignore[attr-defined]
+
+    for seconds in (4, 6, 8):
+        killed_after([*NAS, "compare", *words, "--out", "c"], seconds, tmp_path)
+        if (tmp_path / "c/comparison.json").exists():
+            break
+    for seconds in (6, 8):
+        killed_after([*NAS, "resume", "c"], seconds, tmp_path)
+    facts = json.loads(nas("resume", "c", "--json", cwd=tmp_path).stdout)
+    rows = [{k: v for k, v in row.items() if "seconds" not in k} for row in facts["searched"]]
+    same = json.loads(inline("show", str(finished.folder), "--json").stdout)
+    assert rows == [{k: v for k, v in row.items() if "seconds" not in k} for row in same["searched"]]
+    assert [one["accuracy"] for one in facts["tested"]] == [one["accuracy"] for one in same["tested"]]
+    assert facts["sentences"] == same["sentences"]
