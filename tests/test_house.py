@@ -26,7 +26,7 @@ ORDER = [
     {"objectives"},
     {"data", "training"},
     {"strategies", "evaluation", "records", "experiment"},
-    {"search", "report"},
+    {"search", "report", "baselines"},
     {"dashboard", "winner", "testing"},
     {"run"},
     {"cli", "__main__"},
@@ -53,6 +53,7 @@ ONLY = {
     "mlflow": {"dashboard"},
     "PIL": {"data/decoder.py", "winner/images.py"},
     "onnxruntime": {"winner/export/fresh.py"},
+    "sklearn": {"baselines"},
 }
 
 
@@ -126,10 +127,12 @@ def test_only_one_file_opens_the_test_images() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], *([name, "--help"] for name in ("search", "train", "predict", "export", "ui"))]
+    "words",
+    [["--help"], *([name, "--help"] for name in ("search", "train", "predict", "export", "ui", "baselines"))],
 )
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     heavy = ["torch", "torchvision", "mlflow", "optuna", "deap", "numpy", "pydantic", "rich", "matplotlib", "onnx"]
+    heavy += ["sklearn"]
     code = (
         "import sys; from nas.cli.main import cli\n"
         f"try: cli({words!r})\n"

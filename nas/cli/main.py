@@ -11,6 +11,8 @@ import click
 from click.exceptions import Exit, NoArgsIsHelpError
 
 from nas import __version__
+from nas.cli.baselines import baselines
+from nas.cli.compare import compare
 from nas.cli.data import data
 from nas.cli.export import export
 from nas.cli.plugins import plugins
@@ -79,7 +81,9 @@ def cli() -> None:
     """  # noqa: D301
 
 
-for command in (search, resume, list_, show, train, predict, export, ui, sync, repair, rm, plugins, data):
+for command in (
+    search, resume, compare, baselines, list_, show, train, predict, export, ui, sync, repair, rm, plugins, data,
+):  # fmt: skip
     cli.add_command(command)
 
 

@@ -1,0 +1,1 @@
+"""What a comparison begins with: simple models on the same images."""
