@@ -92,7 +92,7 @@ def test_sizes_are_those_of_the_models(blobs: Dataset) -> None:
     assert tuned("logistic regression", blobs, 0, 1).size == f"{3 * 64 + 3} coefficients"
     assert tuned("k nearest neighbours", blobs, 0, 1).size == "192 images"
     assert re.fullmatch(r"\d+ nodes", tuned("decision tree", blobs, 0, 1).size)
-    assert re.fullmatch(r"[\d,]+ nodes in 300 trees", tuned("random forest", blobs, 0, 1).size)
+    assert re.fullmatch(r"[\d,]+ nodes in 200 trees", tuned("random forest", blobs, 0, 1).size)
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (1, 100, 30), (3, 19, 500), (6, 1000, 1), (1, 33, 33)])
