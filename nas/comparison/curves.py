@@ -11,7 +11,7 @@ from nas.records.predictions import Array
 
 
 class Curve(NamedTuple):
-    """The best score so far, as a step function: it has a score from the end of each trial to the end of the next."""
+    """The best score so far as a step function: each score holds from the end of its trial to that of the next."""
 
     ends: Array  # (T,) float64, ascending: what all trials so far have cost together
     scores: Array  # (T,) float64, ascending; -inf as long as all trials have failed
@@ -35,9 +35,9 @@ def best_so_far(scores: Sequence[float], costs: Sequence[float]) -> Curve:
 def quartiles(curves: Sequence[Curve], grid: Sequence[float] | Array) -> Array:
     """The lower quartile, the median and the upper quartile of several searches at each point of a grid, (3, G).
 
-    A search without a score, before the end of its first trial, counts as worse than every other, so that the
-    median never falls when a slow search has its first score. A search that has ended keeps its last score. Where a
-    quartile depends on a search without a score it is NaN.
+    Before the end of its first trial, a search has no score and counts as worse than every other, so that no
+    median falls when a slow search has its first score; a quartile that depends on such a search is NaN. A search
+    that has ended keeps its last score.
     """
     points = np.asarray(grid, np.float64)
     rows = np.full((len(curves), len(points)), -np.inf)

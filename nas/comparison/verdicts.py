@@ -1,20 +1,25 @@
 """What may be concluded from a comparison of strategies.
 
-Each strategy searches with the same seeds, and the winners of all searches classify the same test images. The winners of
-two strategies are therefore compared seed by seed and image by image. Their difference is uncertain for two reasons,
-which add up as in a bootstrap that draws seeds and images independently, each with replacement (Owen, "The pigeonhole
-bootstrap", 2007):
+Each strategy searches with the same seeds, and the winners of all searches classify the same test images. Two
+strategies are therefore compared seed by seed and image by image. Their difference is uncertain for two reasons,
+as in a bootstrap that draws seeds and images, each with replacement (Owen, "The pigeonhole bootstrap", 2007):
 
-- Other seeds would have other winners. The standard error is that of the bootstrap over seeds, which for a mean has a
-  closed form, so that nothing is drawn. With few seeds it is too small; it is therefore multiplied by √(n / (n - 1)),
-  and its interval is as wide as Student's t asks for (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015).
-- Other test images would have other results. What images that are easier for one strategy than for the other contribute
-  is the covariance of the winners' differences between one seed and another, over the images.
+- Other seeds have other winners. For a mean, the standard error of the bootstrap over seeds has a closed form:
+  nothing need be drawn. It is too small for few seeds: it is multiplied by √(n / (n - 1)), and the interval is as
+  wide as Student's t asks for (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015).
+- Other test images have other results, as some images are easier for one strategy. This part of the variance is
+  the covariance, over the images, of the winners' differences with two seeds, divided by the number of images.
 
-The squares of the two widths add up (Howe, "Approximate confidence limits on the mean of X + Y", 1974). The intervals
-and the p-values are corrected for the number of pairs (Holm, 1979).
+The squares of both widths add up (Howe, "Approximate confidence limits on the mean of X + Y where X and Y are two
+tabled independent random variables", 1974). Intervals and p-values are corrected for the number of pairs (Holm,
+1979).
 
-Measured with made-up comparisons (experiments of tests/test_verdicts.py with 20,000 repetitions): MEASURED
+Measured for one pair, with 8,000 made-up comparisons of 3, 5, 10 and 20 seeds: the 95 % interval holds the truth in
+95.0, 94.8, 95.0 and 94.4 % for normal accuracies, and in 96.5, 96.8, 95.7 and 94.9 % if both strategies have
+exponential ones. If one is exponential and the other always the same, it is 87.9, 88.4, 90.0 and 92.1 %; a percentile
+bootstrap stretched in the same way is no better. tests/test_verdicts.py holds the bounds, and those of false alarms
+and of differences that are found. Each interval holds by itself; of several pairs that differ, more than 5 % of the
+comparisons may have one that misses, as the levels of Holm's later steps are not those of joint intervals.
 """
 
 from __future__ import annotations
@@ -58,9 +63,7 @@ class Verdict:
     seeds: int  # with which both have a winner
     enough: int | None  # seeds that tell the two apart with a probability of 80 %; None: over 1,000, or unknown
     alike: bool = False  # with every seed, the same test images are right
-    networks: float | None = (
-        None  # with one seed: the p-value of the two networks (McNemar), corrected in the same way
-    )
+    models: float | None = None  # with one seed: the p-value of its two models (McNemar), corrected, too
 
     @property
     def is_clear(self) -> bool:
@@ -92,8 +95,8 @@ def beside(samples: Sequence[Sample], models: Mapping[str, Array]) -> list[Verdi
 
     Args:
         samples: the strategies.
-        models: name → (M,) bool: whether the model classifies each test image right. The verdict is about this very
-            model: that it might have been trained with another seed is not considered.
+        models: name → (M,) bool: whether the model classifies each test image right. The verdict is about this
+            very model: that another seed would have trained another one is not considered.
     """
     return _concluded(
         _pair(sample, Sample(name, dict.fromkeys(sample.right, right)))
@@ -112,7 +115,7 @@ class _Pair(NamedTuple):
     spread: float = 0.0  # the standard deviation of the difference over the seeds
     images: float = 0.0  # the standard error of the difference that is due to the choice of the test images
     alike: bool = False
-    networks: float = 1.0  # with one seed: the p-value of the two networks
+    models: float = 1.0  # with one seed: the p-value of its two models
 
     def margin(self, tail: float, seeds: int | None = None) -> float:
         """Half the width of the interval beyond whose ends, with so many seeds, a probability of ``tail`` lies."""
@@ -151,8 +154,8 @@ def _pair(first: Sample, second: Sample) -> _Pair:
     seeds, images = apart.shape
     difference, alike = float(apart.mean()), not apart.any()
     if seeds == 1:
-        networks = difference_by_chance(int((apart > 0).sum()), int((apart < 0).sum()))
-        return _Pair(first.name, second.name, 1, difference, alike=alike, networks=networks)
+        models = difference_by_chance(int((apart > 0).sum()), int((apart < 0).sum()))
+        return _Pair(first.name, second.name, 1, difference, alike=alike, models=models)
     # Of the variance over images, the seeds share a part (a covariance); the rest is different with each seed.
     own, joint = apart.var(axis=1).mean(), apart.mean(axis=0).var()
     shared = (seeds * joint - own) / (seeds - 1)
@@ -165,11 +168,11 @@ def _pair(first: Sample, second: Sample) -> _Pair:
 
 
 def _concluded(pairs: Iterable[_Pair]) -> list[Verdict]:
-    """Correct for the number of pairs. Those with one seed are a family of their own: of networks, not strategies."""
+    """Correct for the number of pairs. Those with one seed count apart: they test models, not strategies."""
     known = list(pairs)
     several = [pair for pair in known if pair.seeds > 1]
     corrected = iter(zip(*holm([pair.chance() for pair in several]), strict=True))
-    networks = iter(holm([pair.networks for pair in known if pair.seeds == 1])[0])
+    models = iter(holm([pair.models for pair in known if pair.seeds == 1])[0])
     found = []
     for pair in known:
         chance, level, low, high, enough = 1.0, LEVEL, -1.0, 1.0, None
@@ -177,21 +180,13 @@ def _concluded(pairs: Iterable[_Pair]) -> list[Verdict]:
             chance, level = next(corrected)
             margin, enough = pair.margin(level / 2), pair.enough(level)
             low, high = max(pair.difference - margin, -1.0), min(pair.difference + margin, 1.0)
-        of_networks = next(networks) if pair.seeds == 1 else None
+        of_models = next(models) if pair.seeds == 1 else None
         found.append(
             Verdict(
-                pair.first,
-                pair.second,
-                pair.difference,
-                low,
-                high,
-                chance,
-                pair.seeds,
-                enough,
-                pair.alike,
-                of_networks,
+                pair.first, pair.second, pair.difference, low, high,
+                chance, pair.seeds, enough, pair.alike, of_models,
             )
-        )
+        )  # fmt: skip
     return found
 
 
@@ -222,11 +217,11 @@ def sentence(verdict: Verdict) -> str:
     """What may be concluded about two strategies, in words; a difference is given in percentage points."""
     both = f"{verdict.first} and {verdict.second}"
     if verdict.seeds == 0:
-        return f"nothing can be said about {both}: there is no seed with which both have a winner"
+        return f"nothing can be said about {both}: no seed has results of both"
     if verdict.alike:
         return f"{both} classify the same test images right: there is no difference"
     if verdict.seeds == 1:
-        return f"nothing can be said about {both} from one seed; {_of_networks(verdict)}"
+        return f"nothing can be said about {both} from one seed; {_of_models(verdict)}"
     if verdict.better is None:
         few = f"{both} cannot be told apart with {verdict.seeds} seeds"
         if verdict.enough is None:
@@ -236,19 +231,19 @@ def sentence(verdict: Verdict) -> str:
     return f"{verdict.better} is better than {worse} by {_points(verdict)}"
 
 
-def _of_networks(verdict: Verdict) -> str:
-    """What McNemar's test says about two networks, which says nothing about how they were found."""
-    chance = verdict.networks or 0.0
+def _of_models(verdict: Verdict) -> str:
+    """What McNemar's test says about two models, which says nothing about how they were found."""
+    chance = verdict.models or 0.0
     shown = f"p = {chance:.2g} in McNemar's test" if chance >= 0.001 else "p < 0.001 in McNemar's test"
     if chance > LEVEL:
-        return f"its two networks cannot be told apart on these test images ({shown})"
+        return f"the two models alone cannot be told apart on these test images ({shown})"
     better = verdict.first if verdict.difference > 0 else verdict.second
     by = f"{100 * abs(verdict.difference):.2f} points"
-    return f"of its two networks, that of {better} is better on these test images by {by} ({shown})"
+    return f"of the two models alone, that of {better} is better on these test images by {by} ({shown})"
 
 
 def _points(verdict: Verdict) -> str:
-    """The size of a clear difference: ``0.21 ± 0.12 points``, with more digits where the interval begins near 0."""
+    """The size of a clear difference: ``0.21 ± 0.12 points``, with more digits where its interval nears 0."""
     near, far = sorted(100 * abs(end) for end in (verdict.low, verdict.high))
     middle = 100 * abs(verdict.difference)
     for digits in range(2, 7):
