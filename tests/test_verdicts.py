@@ -91,8 +91,8 @@ def test_another_choice_of_test_images_is_in_the_interval(seeds: int, count: int
 
 def test_the_same_images_for_both_make_a_difference_clearer() -> None:
     random = np.random.default_rng(0)
-    samples = images(random, 2, 20, 200, own=0.0, noise=0.1)
-    order = random.permutation(200)
+    samples = images(random, 2, 20, 2000, own=0.0, noise=0.1)
+    order = random.permutation(2000)
     mixed = Sample("mixed", {seed: right[order] for seed, right in samples[1].right.items()})
     paired, unpaired = verdicts(samples)[0], verdicts([samples[0], mixed])[0]
     assert unpaired.difference == pytest.approx(paired.difference)

@@ -14,12 +14,12 @@ The squares of both widths add up (Howe, "Approximate confidence limits on the m
 tabled independent random variables", 1974). Intervals and p-values are corrected for the number of pairs (Holm,
 1979).
 
-Measured for one pair, with 8,000 made-up comparisons of 3, 5, 10 and 20 seeds: the 95 % interval holds the truth in
-95.0, 94.8, 95.0 and 94.4 % for normal accuracies, and in 96.5, 96.8, 95.7 and 94.9 % if both strategies have
-exponential ones. If one is exponential and the other always the same, it is 87.9, 88.4, 90.0 and 92.1 %; a percentile
-bootstrap stretched in the same way is no better. tests/test_verdicts.py holds the bounds, and those of false alarms
-and of differences that are found. Each interval holds by itself; of several pairs that differ, more than 5 % of the
-comparisons may have one that misses, as the levels of Holm's later steps are not those of joint intervals.
+Measured for one pair with 8,000 made-up comparisons of 3, 5, 10 and 20 seeds: the 95 % interval holds the truth in
+95.0, 94.8, 95.0 and 94.4 % of them for normal accuracies, and in 96.5, 96.8, 95.7 and 94.9 % if both strategies
+have exponential ones. If one has and the other is always the same, it is 87.9, 88.4, 90.0 and 92.1 %; a percentile
+bootstrap that is stretched in the same way is hardly better. tests/test_verdicts.py has bounds for these figures,
+for false alarms, and for differences that are found. Each interval holds by itself: where several pairs differ,
+that all hold at once is less certain, as Holm's later steps have larger levels.
 """
 
 from __future__ import annotations
