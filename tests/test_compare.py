@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from command import error_line, inline, nas
+from command import NAS, error_line, inline, nas
 
 from nas.comparison.comparison import Compared, compare, known
 from nas.comparison.result import State
@@ -153,17 +155,65 @@ def test_a_killed_comparison_goes_on_to_the_same_tables(tmp_path: Path, finished
     words = ["--strategies", "evolve,evolve:population=20", "--seeds", "2", "--dataset", str(images(tmp_path))]
     for name, value in SMALL.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
-    from command import NAS, killed_after  # type: ignore[attr-defined]
-
-    for seconds in (4, 6, 8):
-        killed_after([*NAS, "compare", *words, "--out", "c"], seconds, tmp_path)
-        if (tmp_path / "c/comparison.json").exists():
-            break
-    for seconds in (6, 8):
-        killed_after([*NAS, "resume", "c"], seconds, tmp_path)
+    for number, seconds in enumerate((9, 14, 6, 7, 8)):
+        command = [*NAS, *(["compare", *words, "--out", "c"] if number == 0 else ["resume", "c"])]
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        process.kill()
+        process.wait()
+        assert number or (tmp_path / "c/comparison.json").exists()
     facts = json.loads(nas("resume", "c", "--json", cwd=tmp_path).stdout)
     rows = [{k: v for k, v in row.items() if "seconds" not in k} for row in facts["searched"]]
     same = json.loads(inline("show", str(finished.folder), "--json").stdout)
     assert rows == [{k: v for k, v in row.items() if "seconds" not in k} for row in same["searched"]]
     assert [one["accuracy"] for one in facts["tested"]] == [one["accuracy"] for one in same["tested"]]
     assert facts["sentences"] == same["sentences"]
+
+
+@pytest.mark.faults
+def test_experiments_explain_with_measured_numbers(tmp_path: Path) -> None:
+    found = compare(
+        strategies="evolve", seeds=1, dataset=str(images(tmp_path)), explain=True, out=tmp_path / "c", **SMALL
+    )
+    by_name = {one["name"]: one for one in found.result.experiments}
+    assert list(by_name) == ["permutation", "shift", "images"]
+    assert set(by_name["shift"]["accuracies"]) == {
+        "decision tree", "random forest", "the lecture's network", "the best network found",
+    }  # fmt: skip
+    assert by_name["shift"]["points"] == ["0", "1", "2", "3", "4"]
+    forest = by_name["permutation"]["accuracies"]["random forest"]
+    assert forest[0] == forest[1] == 1.0  # a forest does not know which pixels are neighbours
+    for one in by_name.values():
+        assert len(one["sentences"]) == 4
+        assert all(len(values) == len(one["points"]) for values in one["accuracies"].values())
+    assert found.result.opened == 1
+
+
+def test_moved_images_move_by_so_many_pixels_and_black_moves_in() -> None:
+    from nas.comparison.explain import moved
+
+    white = np.full((4, 1, 6, 6), 255, np.uint8)
+    for number, image in enumerate(moved(white, 2)):
+        black = image[0] == 0
+        assert black.sum() == 12
+        assert black[:, :2].all() or black[:, -2:].all() or black[:2].all() or black[-2:].all(), number
+    assert (moved(white, 0) == white).all()
+
+
+def test_a_strategy_without_a_winner_costs_only_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "broken.py").write_text(
+        "from nas.strategies.strategy import Strategy\n\n\nclass Broken(Strategy):\n    '''It fails.'''\n\n"
+        "    def ask(self, count):\n        raise RuntimeError('it is broken')\n"
+    )
+    found = compare(
+        strategies="broken,evolve", seeds=1, dataset=str(images(tmp_path)), baselines=False, out=tmp_path / "c",
+        plugins=(folder,), **SMALL,
+    )  # fmt: skip
+    assert [one.strategy for one in found.result.searched] == ["evolve"]
+    assert "it is broken" in found.state.failed["broken-0"]
+    shown = inline("show", str(found.folder)).stdout
+    assert "no winner" in shown
+    assert "it is broken" in shown

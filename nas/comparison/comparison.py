@@ -223,7 +223,8 @@ def _fit(folder: Path, state: State, resolved: Resolved, watcher: Watcher) -> No
             state.baselines[name] = models.tuned(name, resolved.data, resolved.experiment.seed, resolved.workers)
             state.write(folder)
             watcher.fitted(state.baselines[name])
-    if LECTURE_NAME not in state.baselines and lecture_parameters(resolved.limits):
+    is_local = resolved.experiment.evaluator == "local"  # another one may train only the networks that it knows
+    if LECTURE_NAME not in state.baselines and is_local and lecture_parameters(resolved.limits):
         watcher.fitting(LECTURE_NAME)
         state.baselines[LECTURE_NAME] = _lecture(folder, resolved)
         state.write(folder)
