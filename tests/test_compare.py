@@ -93,6 +93,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Compared:
     )
 
 
+@pytest.mark.faults
 def test_the_test_images_are_opened_once_when_all_is_decided(finished: Compared) -> None:
     result = finished.result
     assert (result.opened, finished.state.opened) == (1, 1)
@@ -116,6 +117,7 @@ def test_the_test_images_are_opened_once_when_all_is_decided(finished: Compared)
         assert "is the best" not in sentence
 
 
+@pytest.mark.faults
 def test_equal_trainings_are_done_once_for_all(finished: Compared) -> None:
     first, second = (
         read(finished.folder / name / FILE)[0].trials for name in ("evolve-0", "evolve-population-20-0")
@@ -129,6 +131,7 @@ def test_equal_trainings_are_done_once_for_all(finished: Compared) -> None:
     assert searched[1].seconds > 0.5 * searched[0].seconds  # what is lent is charged
 
 
+@pytest.mark.faults
 def test_a_finished_comparison_is_shown_listed_and_resumed_at_once(
     finished: Compared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -216,4 +219,4 @@ def test_a_strategy_without_a_winner_costs_only_itself(tmp_path: Path) -> None:
     assert "it is broken" in found.state.failed["broken-0"]
     shown = inline("show", str(found.folder)).stdout
     assert "no winner" in shown
-    assert "it is broken" in shown
+    assert "it is broken" in " ".join(shown.split())
