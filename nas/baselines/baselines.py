@@ -67,8 +67,10 @@ class Baseline:
         return cls(
             checks.text(name, "name"),
             checks.text(setting, "setting"),
-            *map(float, numbers.values()),
-            checks.text(size, "size"),
+            validation_accuracy=float(accuracy),
+            seconds=float(seconds),
+            tuning=float(tuning),
+            size=checks.text(size, "size"),
         )
 
 
