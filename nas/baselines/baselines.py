@@ -58,20 +58,13 @@ class Baseline:
         """
         names = ("name", "setting", "validation_accuracy", "seconds", "tuning", "size")
         name, setting, accuracy, seconds, tuning, size = checks.record(data, "baseline", *names)
-        numbers = {"validation_accuracy": accuracy, "seconds": seconds, "tuning": tuning}
-        for what, value in numbers.items():
+        for what, value in {"validation_accuracy": accuracy, "seconds": seconds, "tuning": tuning}.items():
             if checks.number(value, what) < 0:
                 raise ValueError(f"{what} is {value}, and should not be negative")
         if accuracy > 1:
             raise ValueError(f"validation_accuracy is {accuracy}, and should be at most 1")
-        return cls(
-            checks.text(name, "name"),
-            checks.text(setting, "setting"),
-            validation_accuracy=float(accuracy),
-            seconds=float(seconds),
-            tuning=float(tuning),
-            size=checks.text(size, "size"),
-        )
+        name, setting = checks.text(name, "name"), checks.text(setting, "setting")
+        return cls(name, setting, float(accuracy), float(seconds), float(tuning), checks.text(size, "size"))
 
 
 def small_pictures(images: Array) -> Array:
