@@ -75,11 +75,11 @@ def test_without_a_time_limit_networks_may_cost_what_the_images_say(tmp_path: Pa
     resolved = resolve(Experiment.of(dataset=path, trials=40, mlflow="off"))
     assert resolved.experiment.options["space.max_flops"] == 60_000 * 40 * 40
     assert resolved.make_space().limits.max_flops == 60_000 * 40 * 40
-    assert resolved.experiment.recipe == "photographs"
+    assert (resolved.recipe.shift, resolved.recipe.flip, resolved.recipe.mixup) == (4, 0.5, 0.2)  # few photographs
     given = Experiment.of(dataset=path, max_flops=123, recipe={"flip": 0.25}, mlflow="off")
     resolved = resolve(given)
     assert resolved.make_space().limits.max_flops == 123
-    assert (resolved.recipe.shift, resolved.recipe.flip) == (4, 0.25)
+    assert (resolved.recipe.shift, resolved.recipe.flip, resolved.recipe.mixup) == (4, 0.25, 0.2)
     own = resolve(Experiment.of(dataset=path, space=Tiny, mlflow="off"))  # it does not say that it adapts
     assert own.make_space().limits.max_flops == Tiny.max_flops
 

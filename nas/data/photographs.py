@@ -22,7 +22,7 @@ from nas.data.decoders import Progress, Seen, decode_all
 from nas.data.division import PARTS, parts_of, together
 from nas.data.files import TABLES, File, Listing, in_folder, in_table, readable
 from nas.data.frames import SAMPLE, frame_of
-from nas.data.plugin import MANY, PHOTOGRAPHS, DatasetPlugin
+from nas.data.plugin import FEW_PHOTOGRAPHS, MANY, PHOTOGRAPHS, DatasetPlugin
 from nas.data.resize import Fit
 from nas.errors import DataError, OptionError, quoted
 
@@ -130,7 +130,7 @@ class Photographs(DatasetPlugin):
         data = Dataset.load(folder)
         self.augmentations = "shift", "shift and flip"
         if frame.channels > 1:  # what is grey may be text or digits, which may not be mirrored
-            self.recipe = PHOTOGRAPHS if len(data.train) >= MANY else "photographs"
+            self.recipe = PHOTOGRAPHS if len(data.train) >= MANY else FEW_PHOTOGRAPHS
             self.augmentations = "shift and flip", "shift"
         return data
 

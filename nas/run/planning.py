@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from nas.experiment import Experiment
     from nas.records.observer import Observer
 
-# With 45,000 images the winner trains for about seven epochs or more, if there is time; with a quarter of them for
-# twice as many, which see half as many images. A full training of the search has a tenth of that.
-EPOCHS, OF_IMAGES, SHORTER = 7.0, 45_000, 10.0
+# With 45,000 images the winner trains for about seven epochs or more, if there is time; with a sixteenth of them for
+# eight times as many, which see half as many images. A full training of the search has a tenth of that.
+EPOCHS, OF_IMAGES, FEWER, SHORTER = 7.0, 45_000, 0.75, 10.0
 # What time is left when the dearest networks can train for so long is given to longer trainings, as long as there
 # are CANDIDATES in the search, and to more candidates when the winner's training has so many times the epochs.
 CANDIDATES, LONGER = 48, 6.0
@@ -221,7 +221,7 @@ def _changed(
     else:
         left = over - time.monotonic()
         images = COMPARED_SHARE * left * resolved.side_by_side / trainings / pace.seconds(flops)
-    epochs = min(images / _images(resolved, 1.0), EPOCHS * math.sqrt(OF_IMAGES / len(resolved.data.train)))
+    epochs = min(images / _images(resolved, 1.0), _wanted(resolved))
     if images < COMPARED_IMAGES:
         return resolved, ""
     observer.preparing("comparing ways to change the training images")
@@ -244,6 +244,11 @@ def _measured(resolved: Resolved, evaluator: Any, jobs: Sequence[Job]) -> list[t
     ]
 
 
+def _wanted(resolved: Resolved) -> float:
+    """The epochs of a training that is long enough."""
+    return EPOCHS * (OF_IMAGES / len(resolved.data.train)) ** FEWER
+
+
 def _fitted(
     resolved: Resolved, experiment: Experiment, pace: Pace, drawn: Sequence[Candidate], left: float
 ) -> tuple[Resolved, dict[str, float]]:
@@ -254,7 +259,7 @@ def _fitted(
         share of the time for the search, ``enough``, the epochs of the winner's training, and ``alone``, how many
         times as fast a training is if it has the machine alone.
     """
-    wanted, epochs = EPOCHS * math.sqrt(OF_IMAGES / len(resolved.data.train)), resolved.epochs
+    wanted, epochs = _wanted(resolved), resolved.epochs
     most = selection.FIRST_OF_LONG * (1 - LEAST_SHARE) * left * pace.alone
     if is_free(experiment, resolved.parts["space"]):
         affordable = (most / _images(resolved, wanted) - pace.fixed) / pace.per_flop
