@@ -34,6 +34,7 @@ EPOCHS, OF_IMAGES, FEWER, SHORTER = 7.0, 45_000, 0.75, 10.0
 # What time is left when the dearest networks can train for so long is given to longer trainings, as long as there
 # are CANDIDATES in the search, and to more candidates when the winner's training has so many times the epochs.
 CANDIDATES, LONGER = 48, 6.0
+DEAR = 0.8  # the share of the candidates that are cheaper than the winner, as is supposed
 LEAST_SHARE = 0.28  # of the time for the search, if one training of that length takes nearly all of the time
 # The calibration trains two networks, each for so many operations of forward passes, a second on one core.
 CALIBRATED_FLOPS, CALIBRATED_IMAGES, CALIBRATED_VALIDATION = 4e10, 4_096, 256
@@ -268,16 +269,18 @@ def _fitted(
         )
         drawn = _drawn(resolved)
     # Another limit, such as that of the parameters, may be reached before that of the operations.
-    seconds = pace.seconds(max(_flops(resolved, drawn)))
+    costs = _flops(resolved, drawn)
+    mean, dear = pace.seconds(float(np.mean(costs))), pace.seconds(float(np.quantile(costs, DEAR)))
+    possible = most / dear / _images(resolved, 1.0)
     if experiment.epochs is None:
-        possible = most / seconds / _images(resolved, 1.0)
-        usual = pace.seconds(float(np.mean(_flops(resolved, drawn)))) * _searched(resolved, 1.0)
-        longer = time_limit.SEARCH_SHARE * left / CANDIDATES / usual
-        epochs = max(min(wanted, possible), SHORTER * min(longer, LONGER * wanted / selection.LONGEST)) / SHORTER
-        epochs = max(0.05, round(epochs, 2))
-    enough = SHORTER * epochs
+        both = math.ceil(2 / resolved.side_by_side) * dear * selection.LONGEST * _images(resolved, 1.0)
+        all_of_it = CANDIDATES * mean * _searched(resolved, 1.0) + both / selection.FIRST_OF_LONG
+        longer = min(left / all_of_it, LONGER * wanted / selection.LONGEST)
+        epochs = max(0.05, round(max(min(wanted, possible) / SHORTER, longer), 2))
+    # A finalist may be dearer, and still have the time for a second training beside its own.
+    enough = max(min(wanted, possible, SHORTER * epochs), 0.8 * SHORTER * epochs)
     # For two trainings of that length, if they leave enough time for the search.
-    needed = seconds * _images(resolved, enough) / selection.FIRST_OF_LONG
+    needed = dear * _images(resolved, enough) / selection.FIRST_OF_LONG
     share = min(time_limit.SEARCH_SHARE, max(LEAST_SHARE, 1 - needed / left))
     changed = resolved.experiment.model_copy(update={"epochs": epochs})
     decided = {"search_share": round(share, 3), "enough": enough, "alone": round(pace.alone, 2)}
@@ -288,25 +291,31 @@ def _course(
     resolved: Resolved, drawn: Sequence[Candidate], pace: Pace, left: float | None, decided: Mapping[str, float]
 ) -> Course:
     """How the search will go; ``left``: the seconds for its trainings, None without a limit."""
-    costs, workers, trials = _flops(resolved, drawn), resolved.side_by_side, resolved.experiment.trials or 0
-    trained = [pace.seconds(flops) * _images(resolved, resolved.epochs) for flops in costs]
-    one = _searched(resolved, resolved.epochs) * float(np.mean([pace.seconds(flops) for flops in costs])) + LATENCY
+    by_cost, workers, trials = _by_cost(resolved, drawn), resolved.side_by_side, resolved.experiment.trials or 0
+    usual = pace.seconds(float(np.mean([flops for flops, _ in by_cost])))
+    one = _searched(resolved, resolved.epochs) * usual + LATENCY
     seconds = None
     if left is not None:
         share = decided.get("search_share", time_limit.SEARCH_SHARE)
         possible = max(1, int(share * left / one))
         trials = min(trials or possible, possible)
         seconds = left - min(share * left, trials * one)
-    # The dearer half, because the best ones are mostly dear.
-    order = sorted(range(len(drawn)), key=costs.__getitem__)[len(drawn) // 2 :]
-    history = [
-        Trial(Job(drawn[n], resolved.epochs, 0), {"flops": costs[n], "train_seconds": trained[n]}, scores=(rank,))
-        for rank, n in enumerate(order)
+    # The finalists are supposed to be dear.
+    place, full = round(DEAR * (len(by_cost) - 1)), _images(resolved, resolved.epochs)
+    finalists = [
+        Trial(
+            Job(candidate, resolved.epochs, 0),
+            {"flops": flops, "train_seconds": full * pace.seconds(flops)},
+            scores=(0.0,),
+        )
+        for flops, candidate in by_cost[max(0, place - 2) : place + 3]
     ]
-    history = [history[number % len(history)] for number in range(min(trials, MOST))]
+    history = [finalists[number % len(finalists)] for number in range(min(trials, MOST))]
     enough, alone = decided.get("enough", 0.0), decided.get("alone", 1.0)
     last = selection.plan(history, resolved.limits, resolved.epochs, workers, seconds, enough=enough, alone=alone)
-    longest = float(np.mean([trained[n] for n in order])) / resolved.epochs * last.epochs
+    longest = (
+        float(np.mean([trial.metrics["train_seconds"] for trial in finalists])) / resolved.epochs * last.epochs
+    )
     longest *= max(1.0, last.trainings / workers) if last.trainings > 1 else 1 / pace.alone
     return Course(trials * one + longest, trials, last)
 
