@@ -247,7 +247,7 @@ def _measured(resolved: Resolved, evaluator: Any, jobs: Sequence[Job]) -> list[t
 
 def _wanted(resolved: Resolved) -> float:
     """The epochs of a training that is long enough."""
-    return EPOCHS * (OF_IMAGES / len(resolved.data.train)) ** FEWER
+    return EPOCHS * math.pow(OF_IMAGES / len(resolved.data.train), FEWER)
 
 
 def _fitted(
