@@ -61,13 +61,14 @@ class Cnn(SearchSpace):
                 kind = choose.suggest_categorical(f"{name}/kind", ["plain", "separable", "residual"])
                 filters = choose.suggest_categorical(f"{name}/filters", fit.widths(*widths))
                 layers += [self._block(choose, name, kind, filters, style)] * blocks
-        return Architecture((*layers, *self._head(choose, activation)))
+        return Architecture((*layers, *self._head(choose, activation, ["global", "max+flatten", "flatten"])))
 
     def _dear(self, choose: Choose, fit: Fit) -> Architecture:
         """Of what is possible in `_cheap`, mostly what good networks of this size have.
 
         A search of these trains a few dozen candidates. Without normalisation they hardly learn, two poolings with
-        nothing in between are wasted, and separable blocks are slow on a CPU (docs/decisions/0012-the-plan.md).
+        nothing in between are wasted, separable blocks are slow on a CPU, and what is flattened learns fast at first
+        and ends worse (docs/decisions/0012-the-plan.md).
         """
         activation = choose.suggest_categorical("activation", ["relu", "silu"])
         style = {"padding": "same", "activation": activation, "batch_norm": True}
@@ -83,7 +84,7 @@ class Cnn(SearchSpace):
                 kind = choose.suggest_categorical(f"{name}/kind", ["plain", "residual"])
                 filters = choose.suggest_categorical(f"{name}/filters", fit.widths(*widths))
                 layers += [self._block(choose, name, kind, filters, style)] * blocks
-        return Architecture((*layers, *self._head(choose, activation)))
+        return Architecture((*layers, *self._head(choose, activation, ["global"])))
 
     @staticmethod
     def _stem(filters: int, kernel: int, fit: Fit, style: dict[str, Any]) -> list[Layer]:
@@ -101,8 +102,8 @@ class Cnn(SearchSpace):
         return SeparableConv2d(filters, choose.suggest_categorical(f"{stage}/kernel", [3, 5]), **style)
 
     @staticmethod
-    def _head(choose: Choose, activation: str) -> list[Layer]:
-        pool = choose.suggest_categorical("head/pool", ["global", "max+flatten", "flatten"])
+    def _head(choose: Choose, activation: str, pools: list[str]) -> list[Layer]:
+        pool = choose.suggest_categorical("head/pool", pools) if len(pools) > 1 else pools[0]
         layers: list[Layer] = [GlobalAveragePool()] if pool == "global" else [Flatten()]
         if pool == "max+flatten":
             layers.insert(0, MaxPool(2))
