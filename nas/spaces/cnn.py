@@ -67,8 +67,8 @@ class Cnn(SearchSpace):
         """Of what is possible in `_cheap`, mostly what good networks of this size have.
 
         A search of these trains a few dozen candidates. Without normalisation they hardly learn, two poolings with
-        nothing in between are wasted, separable blocks are slow on a CPU, and what is flattened learns fast at first
-        and ends worse (docs/decisions/0012-the-plan.md).
+        nothing in between are wasted, separable blocks are slow on a CPU, and networks whose last maps are
+        flattened learn fast at first and end worse (docs/decisions/0012-the-plan.md).
         """
         activation = choose.suggest_categorical("activation", ["relu", "silu"])
         style = {"padding": "same", "activation": activation, "batch_norm": True}
