@@ -61,14 +61,13 @@ class Cnn(SearchSpace):
                 kind = choose.suggest_categorical(f"{name}/kind", ["plain", "separable", "residual"])
                 filters = choose.suggest_categorical(f"{name}/filters", fit.widths(*widths))
                 layers += [self._block(choose, name, kind, filters, style)] * blocks
-        return Architecture((*layers, *self._head(choose, activation, ["global", "max+flatten", "flatten"])))
+        return Architecture((*layers, *self._head(choose, activation)))
 
     def _dear(self, choose: Choose, fit: Fit) -> Architecture:
         """Of what is possible in `_cheap`, mostly what good networks of this size have.
 
         A search of these trains a few dozen candidates. Without normalisation they hardly learn, two poolings with
-        nothing in between are wasted, separable blocks are slow on a CPU, and networks whose last maps are
-        flattened learn fast at first and end worse (docs/decisions/0012-the-plan.md).
+        nothing in between are wasted, and separable blocks are slow on a CPU (docs/decisions/0012-the-plan.md).
         """
         activation = choose.suggest_categorical("activation", ["relu", "silu"])
         style = {"padding": "same", "activation": activation, "batch_norm": True}
@@ -84,7 +83,7 @@ class Cnn(SearchSpace):
                 kind = choose.suggest_categorical(f"{name}/kind", ["plain", "residual"])
                 filters = choose.suggest_categorical(f"{name}/filters", fit.widths(*widths))
                 layers += [self._block(choose, name, kind, filters, style)] * blocks
-        return Architecture((*layers, *self._head(choose, activation, ["global"])))
+        return Architecture((*layers, *self._head(choose, activation)))
 
     @staticmethod
     def _stem(filters: int, kernel: int, fit: Fit, style: dict[str, Any]) -> list[Layer]:
@@ -102,8 +101,8 @@ class Cnn(SearchSpace):
         return SeparableConv2d(filters, choose.suggest_categorical(f"{stage}/kernel", [3, 5]), **style)
 
     @staticmethod
-    def _head(choose: Choose, activation: str, pools: list[str]) -> list[Layer]:
-        pool = choose.suggest_categorical("head/pool", pools) if len(pools) > 1 else pools[0]
+    def _head(choose: Choose, activation: str) -> list[Layer]:
+        pool = choose.suggest_categorical("head/pool", ["global", "max+flatten", "flatten"])
         layers: list[Layer] = [GlobalAveragePool()] if pool == "global" else [Flatten()]
         if pool == "max+flatten":
             layers.insert(0, MaxPool(2))
