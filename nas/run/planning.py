@@ -359,6 +359,8 @@ def _time(seconds: float) -> str:
     minutes = seconds / 60
     if minutes < 1.5:
         return f"{math.ceil(seconds / 10) * 10} seconds"
+    if minutes < 5:
+        return f"{round(2 * minutes) / 2:g} minutes"
     return f"{round(minutes)} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
 
 
