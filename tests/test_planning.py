@@ -138,7 +138,8 @@ def test_with_a_time_limit_the_pace_decides_and_is_kept(tmp_path: Path) -> None:
     begun = time.monotonic()
     after = planned(before, experiment, begun, Observer())
     assert after.plan is not None
-    assert re.match(r"about [\d.]+ (seconds|minutes) on 2 cores: about \d+ candidates of up to", after.plan["text"])
+    words = r"about [\d.]+ (seconds|minutes) on 2 cores: about \d+ candidates of up to"
+    assert re.match(words, after.plan["text"])
     assert "140 images" in after.plan["text"]
     options = after.experiment.options
     assert 5_000_000 <= options["space.max_flops"] <= 200_000_000  # type: ignore[operator]
