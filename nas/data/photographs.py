@@ -22,7 +22,7 @@ from nas.data.decoders import Progress, Seen, decode_all
 from nas.data.division import PARTS, parts_of, together
 from nas.data.files import TABLES, File, Listing, in_folder, in_table, readable
 from nas.data.frames import SAMPLE, frame_of
-from nas.data.plugin import MANY, PHOTOGRAPHS, DatasetPlugin
+from nas.data.plugin import FEW_GREY, FEW_PHOTOGRAPHS, MANY, PHOTOGRAPHS, DatasetPlugin
 from nas.data.resize import Fit
 from nas.errors import DataError, OptionError, quoted
 
@@ -128,10 +128,14 @@ class Photographs(DatasetPlugin):
             lines.append(summary(self.left_out, about["images"] + len(self.left_out)))
         self.note = "\n".join(lines)
         data = Dataset.load(folder)
-        self.augmentations = "shift", "shift and flip"
-        if frame.channels > 1:  # what is grey may be text or digits, which may not be mirrored
-            self.recipe = PHOTOGRAPHS if len(data.train) >= MANY else "photographs"
-            self.augmentations = "shift and flip", "shift"
+        is_few = len(data.train) < MANY
+        if frame.channels > 1:
+            self.recipe, self.augmentations = (
+                FEW_PHOTOGRAPHS if is_few else PHOTOGRAPHS,
+                ("shift and flip", "shift"),
+            )
+        else:  # what is grey may be text or digits, which may not be mirrored
+            self.recipe, self.augmentations = FEW_GREY if is_few else "default", ("shift", "shift and flip")
         return data
 
     def load_test(self) -> Split:

@@ -62,9 +62,8 @@ def decided(resolved: Resolved, candidate: Candidate, epochs: float, until: floa
     text = f"training images are changed by {best}, after short trainings ({shares})"
     if best == ways[0]:
         return resolved, text
-    changes = {
-        name: value for name, value in AUGMENTATIONS[best].items() if value != getattr(resolved.recipe, name)
-    }
+    usual = AUGMENTATIONS[ways[0]]
+    changes = {name: value for name, value in AUGMENTATIONS[best].items() if value != usual[name]}
     recipe = resolved.experiment.recipe
     table = {**({"base": recipe} if isinstance(recipe, str) else recipe), **changes}
     experiment = resolved.experiment.model_copy(update={"recipe": table})

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from nas.experiment import Experiment
     from nas.records.observer import Observer
 
-# With 45,000 images the winner trains for about seven epochs or more, if there is time; with a quarter of them for
-# twice as many, which see half as many images. A full training of the search has a tenth of that.
-EPOCHS, OF_IMAGES, SHORTER = 7.0, 45_000, 10.0
+# With 45,000 images the winner trains for about seven epochs, or more if there is time; with a sixteenth of them
+# for eight times as many, which see half as many images. A full training of the search has a tenth of that.
+EPOCHS, OF_IMAGES, FEWER, SHORTER = 7.0, 45_000, 0.75, 10.0
 # What time is left when the dearest networks can train for so long is given to longer trainings, as long as there
 # are CANDIDATES in the search, and to more candidates when the winner's training has so many times the epochs.
-CANDIDATES, LONGER = 48, 6.0
+CANDIDATES, LONG, LONGER = 36, 3.0, 6.0
+DEAR = 0.8  # the share of the candidates that are cheaper than the winner, as is supposed
 LEAST_SHARE = 0.28  # of the time for the search, if one training of that length takes nearly all of the time
 # The calibration trains two networks, each for so many operations of forward passes, a second on one core.
 CALIBRATED_FLOPS, CALIBRATED_IMAGES, CALIBRATED_VALIDATION = 4e10, 4_096, 256
@@ -56,6 +57,7 @@ class Pace:
     fixed: float
     per_flop: float  # operation of one forward pass
     alone: float = 1.0  # how many times as fast a training is if it has the machine alone
+    start: float = 0.0  # seconds that the first steps of a network in a process take more than later ones
     measuring: float = 0.0  # the seconds of this measurement
 
     def seconds(self, flops: float) -> float:
@@ -187,16 +189,21 @@ def _calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | No
         jobs += [Job(candidate, min(1.0, images / len(small.data.train)), seed) for seed in seeds]
     made: Any = small.make_evaluator(None, until, lambda line: None)
     with made if hasattr(made, "__exit__") else nullcontext(made) as evaluator:
-        together = _measured(small, evaluator, jobs)
+        # The first steps of a network in a process are slow: without a second training of each, one that follows
+        # alone seemed 1.4 times as fast as side by side, and was 1.18 times as fast.
+        first = _measured(small, evaluator, jobs)
+        together = _measured(small, evaluator, jobs) or first
         by_itself = _measured(small, evaluator, jobs[-1:]) if resolved.side_by_side > 1 and over else []
     if not together:
         return None
-    costs, seconds = np.array(together).T
+    start = float(np.mean([one.seconds for one in first]) - np.mean([one.seconds for one in together]))
+    costs, seconds = np.array([(measured.flops, measured.of_image) for measured in together]).T
     slope, fixed = np.polyfit(costs, seconds, 1) if costs.min() < costs.max() else (0.0, 0.0)
     if slope <= 0 or fixed < 0:  # a line through the origin is nearer to the truth
         slope, fixed = np.mean(seconds) / max(1.0, np.mean(costs)), 0.0
-    alone = [np.mean(seconds[costs == flops]) / one for flops, one in by_itself if flops in costs]
-    return Pace(float(fixed), float(slope), max([1.0, *map(float, alone)]), time.monotonic() - begun)
+    alone = [np.mean(seconds[costs == one.flops]) / one.of_image for one in by_itself if one.flops in costs]
+    factor = max([1.0, *map(float, alone)])
+    return Pace(float(fixed), float(slope), factor, max(0.0, start), time.monotonic() - begun)
 
 
 def _changed(
@@ -221,7 +228,7 @@ def _changed(
     else:
         left = over - time.monotonic()
         images = COMPARED_SHARE * left * resolved.side_by_side / trainings / pace.seconds(flops)
-    epochs = min(images / _images(resolved, 1.0), EPOCHS * math.sqrt(OF_IMAGES / len(resolved.data.train)))
+    epochs = min(images / _images(resolved, 1.0), _wanted(resolved))
     if images < COMPARED_IMAGES:
         return resolved, ""
     observer.preparing("comparing ways to change the training images")
@@ -235,13 +242,24 @@ def _some(split: Split, count: int) -> Split:
     return Split.of(split.images.numpy()[rows], split.labels.numpy()[rows])
 
 
-def _measured(resolved: Resolved, evaluator: Any, jobs: Sequence[Job]) -> list[tuple[float, float]]:
-    """The operations of each network that could be trained, and its seconds for an image."""
-    return [
-        (trial.metrics["flops"], trial.metrics["train_seconds"] / _images(resolved, trial.job.epochs))
-        for trial in evaluator.evaluate(jobs)
-        if trial.failure is None
-    ]
+class Measured(NamedTuple):
+    """A training of the calibration."""
+
+    flops: float
+    seconds: float
+    of_image: float  # seconds
+
+
+def _measured(resolved: Resolved, evaluator: Any, jobs: Sequence[Job]) -> list[Measured]:
+    """What each network took that could be trained."""
+    trials = [trial for trial in evaluator.evaluate(jobs) if trial.failure is None]
+    found = [(t.metrics["flops"], t.metrics["train_seconds"], _images(resolved, t.job.epochs)) for t in trials]
+    return [Measured(flops, seconds, seconds / images) for flops, seconds, images in found]
+
+
+def _wanted(resolved: Resolved) -> float:
+    """The epochs of a training that is long enough."""
+    return EPOCHS * math.pow(OF_IMAGES / len(resolved.data.train), FEWER)
 
 
 def _fitted(
@@ -254,7 +272,7 @@ def _fitted(
         share of the time for the search, ``enough``, the epochs of the winner's training, and ``alone``, how many
         times as fast a training is if it has the machine alone.
     """
-    wanted, epochs = EPOCHS * math.sqrt(OF_IMAGES / len(resolved.data.train)), resolved.epochs
+    wanted, epochs = _wanted(resolved), resolved.epochs
     most = selection.FIRST_OF_LONG * (1 - LEAST_SHARE) * left * pace.alone
     if is_free(experiment, resolved.parts["space"]):
         affordable = (most / _images(resolved, wanted) - pace.fixed) / pace.per_flop
@@ -263,19 +281,21 @@ def _fitted(
         )
         drawn = _drawn(resolved)
     # Another limit, such as that of the parameters, may be reached before that of the operations.
-    seconds = pace.seconds(max(_flops(resolved, drawn)))
+    costs = _flops(resolved, drawn)
+    mean, dear = pace.seconds(float(np.mean(costs))), pace.seconds(float(np.quantile(costs, DEAR)))
+    possible = most / dear / _images(resolved, 1.0)
     if experiment.epochs is None:
-        possible = most / seconds / _images(resolved, 1.0)
-        usual = pace.seconds(float(np.mean(_flops(resolved, drawn)))) * _searched(resolved, 1.0)
-        longer = time_limit.SEARCH_SHARE * left / CANDIDATES / usual
-        epochs = max(min(wanted, possible), SHORTER * min(longer, LONGER * wanted / selection.LONGEST)) / SHORTER
-        epochs = max(0.05, round(epochs, 2))
-    enough = SHORTER * epochs
-    # For two trainings of that length, if they leave enough time for the search.
-    needed = seconds * _images(resolved, enough) / selection.FIRST_OF_LONG
+        both = math.ceil(2 / resolved.side_by_side) * dear * selection.LONGEST * _images(resolved, 1.0)
+        all_of_it = CANDIDATES * mean * _searched(resolved, 1.0) + both / selection.FIRST_OF_LONG
+        longer = min(left / all_of_it, LONGER * wanted / selection.LONGEST)
+        epochs = max(0.05, round(max(min(wanted, possible) / SHORTER, longer), 2))
+    # Two finalists side by side are better than one that trains half as long again only if both train for long.
+    enough = max(min(wanted, possible, SHORTER * epochs), min(selection.LONGEST * epochs, LONG * wanted))
+    # For a training of ten times that of the search, if it leaves enough time for the search.
+    needed = dear * _images(resolved, SHORTER * epochs) / selection.FIRST_OF_LONG
     share = min(time_limit.SEARCH_SHARE, max(LEAST_SHARE, 1 - needed / left))
     changed = resolved.experiment.model_copy(update={"epochs": epochs})
-    decided = {"search_share": round(share, 3), "enough": enough, "alone": round(pace.alone, 2)}
+    decided = {"search_share": round(share, 3), "enough": round(enough, 2), "alone": round(pace.alone, 2)}
     return replace(resolved, experiment=changed, epochs=epochs), decided
 
 
@@ -283,25 +303,32 @@ def _course(
     resolved: Resolved, drawn: Sequence[Candidate], pace: Pace, left: float | None, decided: Mapping[str, float]
 ) -> Course:
     """How the search will go; ``left``: the seconds for its trainings, None without a limit."""
-    costs, workers, trials = _flops(resolved, drawn), resolved.side_by_side, resolved.experiment.trials or 0
-    trained = [pace.seconds(flops) * _images(resolved, resolved.epochs) for flops in costs]
-    one = _searched(resolved, resolved.epochs) * float(np.mean([pace.seconds(flops) for flops in costs])) + LATENCY
+    by_cost, workers, trials = _by_cost(resolved, drawn), resolved.side_by_side, resolved.experiment.trials or 0
+    usual = pace.seconds(float(np.mean([flops for flops, _ in by_cost])))
+    trainings = sum(share for _, share in _rungs(resolved, resolved.epochs))
+    one = _searched(resolved, resolved.epochs) * usual + LATENCY + trainings * pace.start / workers
     seconds = None
     if left is not None:
         share = decided.get("search_share", time_limit.SEARCH_SHARE)
         possible = max(1, int(share * left / one))
         trials = min(trials or possible, possible)
         seconds = left - min(share * left, trials * one)
-    # The dearer half, because the best ones are mostly dear.
-    order = sorted(range(len(drawn)), key=costs.__getitem__)[len(drawn) // 2 :]
-    history = [
-        Trial(Job(drawn[n], resolved.epochs, 0), {"flops": costs[n], "train_seconds": trained[n]}, scores=(rank,))
-        for rank, n in enumerate(order)
+    # The finalists are supposed to be dear.
+    place, full = round(DEAR * (len(by_cost) - 1)), _images(resolved, resolved.epochs)
+    finalists = [
+        Trial(
+            Job(candidate, resolved.epochs, 0),
+            {"flops": flops, "train_seconds": full * pace.seconds(flops)},
+            scores=(0.0,),
+        )
+        for flops, candidate in by_cost[max(0, place - 2) : place + 3]
     ]
-    history = [history[number % len(history)] for number in range(min(trials, MOST))]
+    history = [finalists[number % len(finalists)] for number in range(min(trials, MOST))]
     enough, alone = decided.get("enough", 0.0), decided.get("alone", 1.0)
     last = selection.plan(history, resolved.limits, resolved.epochs, workers, seconds, enough=enough, alone=alone)
-    longest = float(np.mean([trained[n] for n in order])) / resolved.epochs * last.epochs
+    longest = (
+        float(np.mean([trial.metrics["train_seconds"] for trial in finalists])) / resolved.epochs * last.epochs
+    )
     longest *= max(1.0, last.trainings / workers) if last.trainings > 1 else 1 / pace.alone
     return Course(trials * one + longest, trials, last)
 
@@ -332,6 +359,8 @@ def _time(seconds: float) -> str:
     minutes = seconds / 60
     if minutes < 1.5:
         return f"{math.ceil(seconds / 10) * 10} seconds"
+    if minutes < 5:
+        return f"{round(2 * minutes) / 2:g} minutes"
     return f"{round(minutes)} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
 
 

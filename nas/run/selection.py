@@ -113,7 +113,8 @@ def plan(
             most = pace * (FIRST if seconds < LONG else FIRST_OF_LONG) * seconds / max(1e-6, first)
         if affordable >= times * epochs and min(affordable, most) >= enough:
             break
-    affordable = min(LONGEST * epochs, affordable, most)
+    # Where a plan has said what is enough, more time means longer trainings, too.
+    affordable = min((2 if enough else 1) * LONGEST * epochs, affordable, most)
     # Whole quarters of an epoch, if that is at least one quarter.
     return replace(chosen, epochs=int(4 * affordable) / 4 or max(0.05, round(affordable, 2)))
 

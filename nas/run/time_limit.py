@@ -27,6 +27,9 @@ MLFLOW = 12.0  # the winner's model and the figures in MLflow, after all else
 COLD = 14.0  # to read PyTorch from the disk, if it is not in memory
 LOOKED_AT = 5  # searches of the same data set, among the latest
 MOST = 50  # of all data sets
+# If only the winner is trained again, and another program takes a part of the machine meanwhile, the final
+# selection may take so much longer than its time.
+LATE = 0.3
 SLOWER = 1.25  # times as long as the fastest, because the machine may be busier
 
 

@@ -67,11 +67,10 @@ class Cnn(SearchSpace):
         """Of what is possible in `_cheap`, mostly what good networks of this size have.
 
         A search of these trains a few dozen candidates. Without normalisation they hardly learn, two poolings with
-        nothing in between are wasted, and separable blocks, which are slow on a CPU, are for few parameters.
+        nothing in between are wasted, and separable blocks are slow on a CPU (docs/decisions/0012-the-plan.md).
         """
         activation = choose.suggest_categorical("activation", ["relu", "silu"])
         style = {"padding": "same", "activation": activation, "batch_norm": True}
-        kinds = ["plain", "residual", *["separable"] * bool(self.limits.max_parameters)]
         filters = choose.suggest_categorical("stem/filters", fit.widths(16, 24, 32))
         layers = self._stem(filters, choose.suggest_categorical("stem/kernel", [3, 5]), fit, style)
         if choose.suggest_categorical("stage1/block", [True, False]):
@@ -81,7 +80,7 @@ class Cnn(SearchSpace):
             blocks = choose.suggest_int(f"{name}/blocks", int(name != "stage4"), 2)
             if blocks:
                 layers.append(MaxPool(2))
-                kind = choose.suggest_categorical(f"{name}/kind", kinds)
+                kind = choose.suggest_categorical(f"{name}/kind", ["plain", "residual"])
                 filters = choose.suggest_categorical(f"{name}/filters", fit.widths(*widths))
                 layers += [self._block(choose, name, kind, filters, style)] * blocks
         return Architecture((*layers, *self._head(choose, activation)))
