@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from command import NAS, error_line, inline, nas
 
-from nas.comparison.comparison import Compared, compare, known
-from nas.comparison.result import State
+from nas.comparison.comparison import compare, known
+from nas.comparison.result import Compared, State
 from nas.comparison.settings import Comparison
 from nas.errors import UsageError
 from nas.records.comparisons import members

@@ -29,6 +29,7 @@ ORDER = [
     {"search", "report", "baselines"},
     {"dashboard", "winner", "testing"},
     {"run"},
+    {"comparison"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
@@ -48,8 +49,8 @@ ONLY = {
     "deap": {"strategies/evolve.py"},
     "optuna": {"strategies/trial_and_error.py"},
     "moocore": {"objectives.py"},
-    "matplotlib": {"report/figures"},
-    "jinja2": {"report/page.py"},
+    "matplotlib": {"report/figures", "comparison/figures.py"},
+    "jinja2": {"report/page.py", "comparison/page.py"},
     "mlflow": {"dashboard"},
     "PIL": {"data/decoder.py", "winner/images.py"},
     "onnxruntime": {"winner/export/fresh.py"},

@@ -19,7 +19,7 @@ from nas.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from nas.comparison.comparison import Compared
+    from nas.comparison.result import Compared
 
 
 # fmt: off

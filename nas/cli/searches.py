@@ -207,7 +207,11 @@ def rm(names: tuple[str, ...], yes: bool, keep_mlflow: bool) -> None:
             lock.release()
         _say(f"{state.folder.name} is removed{also}")
     for folder in compared:
-        comparisons.remove(folder, keep_mlflow=keep_mlflow)
+        if not keep_mlflow:
+            from nas.dashboard.comparisons import remove as remove_run
+
+            remove_run(folder)
+        comparisons.remove(folder)
         _say(f"{folder.name} is removed")
 
 

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from nas.baselines.baselines import Baseline
 from nas.cli.console import QuietConsole, clock, table
-from nas.comparison.comparison import Compared, Watcher
+from nas.comparison.comparison import Watcher
+from nas.comparison.result import Compared
 from nas.comparison.tables import baselines, strategies
 from nas.errors import plain
 from nas.records.observer import Observer

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,12 @@ from nas.baselines import baselines as models
 from nas.baselines.baselines import Baseline
 from nas.comparison import verdicts
 from nas.comparison.explain import Answerer, Case, answers_of, cases, experiments
+from nas.comparison.figures import figures
+from nas.comparison.page import description, page
 from nas.comparison.progress import Progress, common_target, progress_of, reached_by, words
-from nas.comparison.result import Result, Searched, State, Tested
+from nas.comparison.result import Compared, Result, Searched, State, Tested
 from nas.comparison.settings import Comparison
+from nas.comparison.tables import baselines, scores, strategies
 from nas.comparison.verdicts import Sample
 from nas.dashboard.comparisons import begin, end
 from nas.dashboard.store import reason_of, store_of
@@ -85,16 +88,6 @@ class Watcher:
 
     def warned(self, message: str) -> None:
         """Something happened that the user should know."""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A finished comparison."""
-
-    folder: Path
-    comparison: Comparison
-    state: State
-    result: Result
 
 
 def compare(
@@ -182,7 +175,9 @@ def _run(folder: Path, comparison: Comparison, watcher: Watcher) -> Compared:
         compared = Compared(folder, comparison, state, state.result)
         if state.run:
             try:
-                end(uri, state.run, compared)
+                tables = {"strategies": strategies(compared), "baselines": baselines(compared)}
+                drawn = dict(figures(compared))
+                end(uri, state.run, description(compared), tables, drawn, page(compared), scores(compared))
             except Exception as error:  # noqa: BLE001  # any exception of MLflow
                 watcher.warned(f"MLflow does not have the tables of the comparison ({reason_of(error)})")
         return compared

@@ -17,7 +17,7 @@ from nas.statistics import mean
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from nas.comparison.comparison import Compared
+    from nas.comparison.result import Compared
 
 CAPTIONS = {
     "progress": "The best score so far of each strategy over the trials, and over the seconds of computing: the "

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from nas import __version__
 from nas.comparison.figures import CAPTIONS, figures
 from nas.comparison.tables import baselines, strategies
-from nas.report.page import image_of
+from nas.report.figures import image_of
 from nas.report.summary import markdown_table
 
 if TYPE_CHECKING:
-    from nas.comparison.comparison import Compared
+    from nas.comparison.result import Compared
 
 
 def page(compared: Compared) -> str:

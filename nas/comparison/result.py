@@ -9,6 +9,7 @@ from typing import Any
 
 from nas import checks
 from nas.baselines.baselines import Baseline
+from nas.comparison.settings import Comparison
 from nas.comparison.verdicts import Verdict
 from nas.errors import JournalError, quoted
 from nas.files import write_whole
@@ -123,3 +124,13 @@ def _result(content: dict[str, Any]) -> Result:
         checks.whole(content["opened"], "opened", 10**6),
         tuple(checks.named(each, "an experiment") for each in content["experiments"]),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A finished comparison."""
+
+    folder: Path
+    comparison: Comparison
+    state: State
+    result: Result

@@ -10,7 +10,7 @@ from nas.report.summary import mean_and_deviation, percent
 from nas.statistics import interval
 
 if TYPE_CHECKING:
-    from nas.comparison.comparison import Compared
+    from nas.comparison.result import Compared
 
 Table = tuple[str, list[str], list[list[str]]]  # title, columns, rows
 
@@ -80,3 +80,9 @@ def _reached(trials: list[int | None]) -> str:
         return "never"
     some = "" if len(known) == len(trials) else f" ({len(known)} of {len(trials)})"
     return f"{median(known):.0f}{some}"
+
+
+def scores(compared: Compared) -> list[tuple[str, float, int]]:
+    """Name, value and seed of every test accuracy."""
+    found = [(f"test_accuracy.{one.strategy}", one.test_accuracy, one.seed) for one in compared.result.searched]
+    return found + [(f"test_accuracy.{one.baseline.name}", one.accuracy, 0) for one in compared.result.tested]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +22,12 @@ from nas.dashboard.store import (
 )
 from nas.errors import NasError, masked
 from nas.files import read_small
-from nas.records.comparisons import TOML
+from nas.records.comparisons import FILE, TOML
 from nas.report.figures import DPI
 from nas.toml import read_table
 
 if TYPE_CHECKING:
-    from nas.comparison.comparison import Compared
+    from nas.report.figures import Figure
 
 
 def begin(uri: str, name: str, identity: str, settings: dict[str, Any]) -> str:
@@ -56,49 +58,59 @@ def begin(uri: str, name: str, identity: str, settings: dict[str, Any]) -> str:
         return str(run.info.run_id)
 
 
-def end(uri: str, run_id: str, compared: Compared) -> None:
-    """Write the tables, the figures, the page and the description; close the run.
+def end(
+    uri: str,
+    run_id: str,
+    description: str,
+    tables: Mapping[str, tuple[str, Sequence[str], Sequence[Sequence[str]]]],
+    figures: Mapping[str, Figure],
+    page: str,
+    scores: Iterable[tuple[str, float, int]],
+) -> None:
+    """Write the tables, the figures, the page and the description of a comparison; close its run.
+
+    Args:
+        uri: the address of the store.
+        run_id: of the comparison.
+        description: in Markdown.
+        tables: title, columns and rows by the names of their files.
+        figures: by the names of their files.
+        page: the report as HTML.
+        scores: names, values and steps of metrics.
 
     Raises:
         Exception: any exception of MLflow.
     """
-    from nas.comparison.figures import figures
-    from nas.comparison.page import description, page
-    from nas.comparison.tables import baselines, strategies
-
     probe(uri)
     import_mlflow()
     with quiet():
         client = client_of(uri)
-        client.set_tag(run_id, "mlflow.note.content", description(compared))
-        for name, (_, columns, rows) in (
-            ("strategies", strategies(compared)),
-            ("baselines", baselines(compared)),
-        ):
+        client.set_tag(run_id, "mlflow.note.content", description)
+        for name, (_, columns, rows) in tables.items():
             if rows:
                 client.log_dict(run_id, {"columns": columns, "data": rows}, f"{name}.json")
         with tempfile.TemporaryDirectory() as folder:
-            for name, figure in figures(compared):
+            for name, figure in figures.items():
                 figure.savefig(Path(folder, f"{name}.png"), dpi=DPI)
             client.log_artifacts(run_id, folder, "figures")
-        client.log_text(run_id, page(compared), "report.html")
-        for one in compared.result.searched:
-            client.log_metric(run_id, key(f"test_accuracy.{one.strategy}"), one.test_accuracy, step=one.seed)
-        for tested in compared.result.tested:
-            client.log_metric(run_id, key(f"test_accuracy.{tested.baseline.name}"), tested.accuracy)
+        client.log_text(run_id, page, "report.html")
+        for name, value, step in scores:
+            client.log_metric(run_id, key(name), value, step=step)
         terminate(client, run_id, "FINISHED", time.time())
 
 
-def remove(folder: Path, content: dict[str, Any]) -> None:
-    """Remove the run of a comparison from its store, if it is there.
+def remove(folder: Path) -> None:
+    """Remove the run of a comparison from its store, if it has one.
 
     Args:
         folder: of the comparison.
-        content: of its comparison.json.
 
     Raises:
         NasError: the store does not answer.
     """
+    run = json.loads((folder / FILE).read_bytes()).get("run")
+    if not run:
+        return
     chosen = read_table(folder / TOML, read_small(folder / TOML)).get("mlflow", "auto")
     uri = store_of(folder, chosen)
     try:
@@ -107,9 +119,9 @@ def remove(folder: Path, content: dict[str, Any]) -> None:
         with quiet():
             client = client_of(uri)
             store: Any = client._tracking_client.store
-            client.delete_run(content["run"])
+            client.delete_run(run)
             if hasattr(store, "_hard_delete_run"):  # what `mlflow gc` calls
-                store._hard_delete_run(content["run"])
+                store._hard_delete_run(run)
     except Exception as error:
         advice = "--keep-mlflow removes the folder alone"
         raise NasError(f"MLflow cannot be changed at {masked(uri)} ({reason_of(error)}); {advice}") from error

@@ -70,13 +70,8 @@ def removable(folder: Path) -> FileLock:
     return lock
 
 
-def remove(folder: Path, *, keep_mlflow: bool) -> None:
-    """Remove a comparison whose searches are removed: its run in MLflow, and its folder."""
-    content = json.loads((folder / FILE).read_bytes())
-    if not keep_mlflow and content.get("run"):
-        from nas.dashboard.comparisons import remove as remove_run
-
-        remove_run(folder, content)
+def remove(folder: Path) -> None:
+    """Remove the folder of a comparison whose searches are removed."""
     with removable(folder):
         for path in folder.iterdir():
             if path.is_dir():

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nas import __version__
 from nas.errors import ArchitectureError, NasError, plain
@@ -19,15 +17,11 @@ from nas.records.predictions import predictions_of
 from nas.records.record import Record, place
 from nas.report.classes import LISTED, TABULATED, arrow, confusions, scores, times
 from nas.report.drawing import network_svg
-from nas.report.figures import CAPTIONS, DPI, OF_CLASSES, figures
+from nas.report.figures import CAPTIONS, OF_CLASSES, address, figures, image_of
 from nas.report.summary import Summary, effort, layer_rows, leaders, mean_and_deviation, percent
 from nas.trial import Trial
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 LEADERS = 20
-MOST_SVG = 400_000  # bytes; a figure of thousands of points is smaller as pixels
 
 
 def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
@@ -103,7 +97,7 @@ def _network(record: Record, trial: Trial) -> dict[str, Any]:
         rows = layer_rows(architecture, limits)
     except ArchitectureError:  # the journal was changed by hand
         rows = []
-    drawing = _uri("svg+xml", network_svg(architecture, limits).encode())
+    drawing = address("svg+xml", network_svg(architecture, limits).encode())
     return {"id": trial.id, "rows": rows, "drawing": drawing}
 
 
@@ -128,20 +122,6 @@ def _finalist(group: Sequence[Trial]) -> dict[str, Any]:
 def _images(record: Record, pictures: Mapping[str, Path] | None) -> Iterator[tuple[str, str]]:
     """Every figure as an address that holds the whole image; letters are outlines, so that no font is needed."""
     for name, path in (pictures or {}).items():
-        yield name, _uri("png", path.read_bytes())
+        yield name, address("png", path.read_bytes())
     for name, figure in figures(record) if pictures is None else ():
         yield name, image_of(figure)
-
-
-def image_of(figure: Figure) -> str:
-    """A figure as an address that holds it, as SVG if that is not too large."""
-    svg, png = io.BytesIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", dpi=DPI, metadata={"Date": None})
-    if svg.tell() <= MOST_SVG:
-        return _uri("svg+xml", svg.getvalue())
-    figure.savefig(png, format="png", dpi=DPI)
-    return _uri("png", png.getvalue())
-
-
-def _uri(mime: str, content: bytes) -> str:
-    return f"data:image/{mime};base64,{base64.b64encode(content).decode()}"

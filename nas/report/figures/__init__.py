@@ -5,6 +5,8 @@ They use no ``pyplot``, so that threads that draw at the same time share nothing
 
 from __future__ import annotations
 
+import base64
+import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 130
+MOST_SVG = 400_000  # bytes; a figure of thousands of points is smaller as pixels
 OF_CLASSES = ("confusion_test", "most_wrong", "examples", "confusion_validation")  # what went wrong, and with what
 CAPTIONS = {  # in the order in which the figures are drawn
     "confusion_test": "The test images by their class and the answer of the network.",
@@ -72,3 +75,18 @@ def draw(record: Record, folder: Path) -> dict[str, Path]:
         files[name] = folder / f"{name}.png"
         figure.savefig(files[name], dpi=DPI)
     return files
+
+
+def image_of(figure: Figure) -> str:
+    """A figure as an address that holds it, as SVG if that is not too large."""
+    svg, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", dpi=DPI, metadata={"Date": None})
+    if svg.tell() <= MOST_SVG:
+        return address("svg+xml", svg.getvalue())
+    figure.savefig(png, format="png", dpi=DPI)
+    return address("png", png.getvalue())
+
+
+def address(mime: str, content: bytes) -> str:
+    """An image as an address that holds the whole of it."""
+    return f"data:image/{mime};base64,{base64.b64encode(content).decode()}"
