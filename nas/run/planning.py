@@ -34,6 +34,7 @@ EPOCHS, OF_IMAGES, FEWER, SHORTER = 7.0, 45_000, 0.75, 10.0
 # What time is left when the dearest networks can train for so long is given to longer trainings, as long as there
 # are CANDIDATES in the search, and to more candidates when the winner's training has so many times the epochs.
 CANDIDATES, LONG, LONGER = 36, 3.0, 6.0
+FASTER = 1.2  # a training that has the machine alone is faster by so much that it pays
 DEAR = 0.8  # the share of the candidates that are cheaper than the winner, as is supposed
 LEAST_SHARE = 0.28  # of the time for the search, if one training of that length takes nearly all of the time
 # The calibration trains two networks, each for so many operations of forward passes, a second on one core.
@@ -289,8 +290,10 @@ def _fitted(
         all_of_it = CANDIDATES * mean * _searched(resolved, 1.0) + both / selection.FIRST_OF_LONG
         longer = min(left / all_of_it, LONGER * wanted / selection.LONGEST)
         epochs = max(0.05, round(max(min(wanted, possible) / SHORTER, longer), 2))
-    # Two finalists side by side are better than one that trains half as long again only if both train for long.
-    enough = max(min(wanted, possible, SHORTER * epochs), min(selection.LONGEST * epochs, LONG * wanted))
+    # Two finalists side by side are better than one that trains longer, if that is faster alone, only if both train
+    # for long. Otherwise one may be dearer, and still have the time for another one beside it.
+    length = selection.LONGEST if pace.alone >= FASTER else 0.8 * SHORTER
+    enough = max(min(wanted, possible, SHORTER * epochs), min(length * epochs, LONG * wanted))
     # For a training of ten times that of the search, if it leaves enough time for the search.
     needed = dear * _images(resolved, SHORTER * epochs) / selection.FIRST_OF_LONG
     share = min(time_limit.SEARCH_SHARE, max(LEAST_SHARE, 1 - needed / left))
