@@ -290,8 +290,8 @@ def _fitted(
         all_of_it = CANDIDATES * mean * _searched(resolved, 1.0) + both / selection.FIRST_OF_LONG
         longer = min(left / all_of_it, LONGER * wanted / selection.LONGEST)
         epochs = max(0.05, round(max(min(wanted, possible) / SHORTER, longer), 2))
-    # Two finalists side by side are better than one that trains longer, if that is faster alone, only if both train
-    # for long. Otherwise one may be dearer, and still have the time for another one beside it.
+    # Where a training is faster alone, two finalists side by side are better than one only if both train for long.
+    # Otherwise one may be dearer, and still have the time for another one beside it.
     length = selection.LONGEST if pace.alone >= FASTER else 0.8 * SHORTER
     enough = max(min(wanted, possible, SHORTER * epochs), min(length * epochs, LONG * wanted))
     # For a training of ten times that of the search, if it leaves enough time for the search.
