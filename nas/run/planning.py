@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from nas.experiment import Experiment
     from nas.records.observer import Observer
 
-# With 45,000 images the winner trains for about seven epochs, or more if there is time; with a sixteenth of them
-# for eight times as many, which see half as many images. A full training of the search has a tenth of that.
-EPOCHS, OF_IMAGES, FEWER, SHORTER = 7.0, 45_000, 0.75, 10.0
+# With 45,000 images the winner trains for about seven epochs, or more if there is time; with a quarter of them for
+# twice as many, which see half as many images. A full training of the search has a tenth of that.
+EPOCHS, OF_IMAGES, SHORTER = 7.0, 45_000, 10.0
 # What time is left when the dearest networks can train for so long is given to longer trainings, as long as there
 # are CANDIDATES in the search, and to more candidates when the winner's training has so many times the epochs.
 CANDIDATES, LONG, LONGER = 36, 3.0, 6.0
@@ -260,7 +260,7 @@ def _measured(resolved: Resolved, evaluator: Any, jobs: Sequence[Job]) -> list[M
 
 def _wanted(resolved: Resolved) -> float:
     """The epochs of a training that is long enough."""
-    return EPOCHS * math.pow(OF_IMAGES / len(resolved.data.train), FEWER)
+    return EPOCHS * math.sqrt(OF_IMAGES / len(resolved.data.train))
 
 
 def _fitted(
