@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from nas.experiment import Experiment
     from nas.records.observer import Observer
 
-# With 45,000 images the winner trains for about seven epochs, or more if there is time; with a sixteenth of them
-# for eight times as many, which see half as many images. A full training of the search has a tenth of that.
-EPOCHS, OF_IMAGES, FEWER, SHORTER = 7.0, 45_000, 0.75, 10.0
+# With 45,000 images the winner trains for about seven epochs, or more if there is time; with a quarter of them for
+# twice as many, which see half as many images. A full training of the search has a tenth of that.
+EPOCHS, OF_IMAGES, SHORTER = 7.0, 45_000, 10.0
 # What time is left when the dearest networks can train for so long is given to longer trainings, as long as there
 # are CANDIDATES in the search, and to more candidates when the winner's training has so many times the epochs.
 CANDIDATES, LONG, LONGER = 36, 3.0, 6.0
+FASTER = 1.2  # a training that has the machine alone is faster by so much that it pays
 DEAR = 0.8  # the share of the candidates that are cheaper than the winner, as is supposed
 LEAST_SHARE = 0.28  # of the time for the search, if one training of that length takes nearly all of the time
 # The calibration trains two networks, each for so many operations of forward passes, a second on one core.
@@ -259,7 +260,7 @@ def _measured(resolved: Resolved, evaluator: Any, jobs: Sequence[Job]) -> list[M
 
 def _wanted(resolved: Resolved) -> float:
     """The epochs of a training that is long enough."""
-    return EPOCHS * math.pow(OF_IMAGES / len(resolved.data.train), FEWER)
+    return EPOCHS * math.sqrt(OF_IMAGES / len(resolved.data.train))
 
 
 def _fitted(
@@ -289,8 +290,10 @@ def _fitted(
         all_of_it = CANDIDATES * mean * _searched(resolved, 1.0) + both / selection.FIRST_OF_LONG
         longer = min(left / all_of_it, LONGER * wanted / selection.LONGEST)
         epochs = max(0.05, round(max(min(wanted, possible) / SHORTER, longer), 2))
-    # Two finalists side by side are better than one that trains half as long again only if both train for long.
-    enough = max(min(wanted, possible, SHORTER * epochs), min(selection.LONGEST * epochs, LONG * wanted))
+    # Where a training is faster alone, two finalists side by side are better than one only if both train for long.
+    # Otherwise one may be dearer, and still have the time for another one beside it.
+    length = selection.LONGEST if pace.alone >= FASTER else 0.8 * SHORTER
+    enough = max(min(wanted, possible, SHORTER * epochs), min(length * epochs, LONG * wanted))
     # For a training of ten times that of the search, if it leaves enough time for the search.
     needed = dear * _images(resolved, SHORTER * epochs) / selection.FIRST_OF_LONG
     share = min(time_limit.SEARCH_SHARE, max(LEAST_SHARE, 1 - needed / left))
