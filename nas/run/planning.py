@@ -94,7 +94,8 @@ def planned(resolved: Resolved, experiment: Experiment, begun: float, observer: 
             observer.preparing("measuring how fast networks train here")
             pace = _calibrated(resolved, drawn, over)
     found = ""
-    if drawn and pace is not None:
+    # Without a time limit it is compared whatever the pace, and so whatever the number of workers.
+    if drawn and (over is None or pace is not None):
         resolved, found = _changed(resolved, experiment, pace, drawn, over, observer)
     left, decided = None if over is None else max(1.0, over - time.monotonic()), dict[str, float]()
     if left is not None and resolved.source.max_flops is None:
@@ -104,7 +105,7 @@ def planned(resolved: Resolved, experiment: Experiment, begun: float, observer: 
         elif is_free(experiment, resolved.parts["space"]):
             resolved = _with_limit(resolved, MNIST_FLOPS)  # in so little time no others are trained to the end
     if pace is None or not drawn:  # if no network fits, the search says why
-        return resolved
+        return replace(resolved, plan={"text": found}) if found else resolved
     course = _course(resolved, drawn, pace, left, decided)
     seconds = time.monotonic() - begun + course.seconds + closing
     text = _words(resolved, course, seconds if limit is None else min(limit, seconds))
@@ -210,7 +211,7 @@ def _calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | No
 def _changed(
     resolved: Resolved,
     experiment: Experiment,
-    pace: Pace,
+    pace: Pace | None,
     drawn: Sequence[Candidate],
     over: float | None,
     observer: Observer,
@@ -224,16 +225,17 @@ def _changed(
     if not changing.is_open(resolved, experiment.recipe, candidate):
         return resolved, ""
     trainings = changing.SEEDS * len(resolved.source.augmentations)
-    if over is None:
+    until = None
+    if over is None or pace is None:
         images = COMPARED_SHARE * _work(resolved, drawn) / flops / trainings
     else:
-        left = over - time.monotonic()
-        images = COMPARED_SHARE * left * resolved.side_by_side / trainings / pace.seconds(flops)
+        seconds = COMPARED_SHARE * (over - time.monotonic())
+        images = seconds * resolved.side_by_side / trainings / pace.seconds(flops)
+        until = time.monotonic() + 2 * seconds
     epochs = min(images / _images(resolved, 1.0), _wanted(resolved))
     if images < COMPARED_IMAGES:
         return resolved, ""
     observer.preparing("comparing ways to change the training images")
-    until = None if over is None else time.monotonic() + 2 * COMPARED_SHARE * left
     return changing.decided(resolved, candidate, round(epochs, 2), until)
 
 
