@@ -35,6 +35,8 @@ EPOCHS, OF_IMAGES, SHORTER = 7.0, 45_000, 10.0
 # are CANDIDATES in the search, and to more candidates when the winner's training has so many times the epochs.
 CANDIDATES, LONG, LONGER = 36, 3.0, 6.0
 FASTER = 1.2  # a training that has the machine alone is faster by so much that it pays
+# More was never seen in a whole search (1.0 to 1.18 times); in the calibration, short trainings say more by chance.
+FASTEST = 1.3
 DEAR = 0.8  # the share of the candidates that are cheaper than the winner, as is supposed
 LEAST_SHARE = 0.28  # of the time for the search, if one training of that length takes nearly all of the time
 # The calibration trains two networks, each for so many operations of forward passes, a second on one core.
@@ -48,6 +50,7 @@ LEAST_LEFT = 30.0  # seconds for all trainings: with less, a calibration would t
 VALIDATION = 0.6  # of the time for a training image: a step costs three forward passes, in bfloat16 faster ones
 DRAWN = 40  # candidates that are drawn to know what candidates cost
 MOST = 10_000  # trials of an imagined search, whose final selection is planned
+BUSY = 0.87  # the share of the time in which a worker trains: at the end of a batch it may have to wait for others
 LATENCY = 0.1  # seconds, of the measurement of a network before its first training
 
 
@@ -204,7 +207,7 @@ def _calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | No
     if slope <= 0 or fixed < 0:  # a line through the origin is nearer to the truth
         slope, fixed = np.mean(seconds) / max(1.0, np.mean(costs)), 0.0
     alone = [np.mean(seconds[costs == one.flops]) / one.of_image for one in by_itself if one.flops in costs]
-    factor = max([1.0, *map(float, alone)])
+    factor = min(max([1.0, *map(float, alone)]), FASTEST)
     return Pace(float(fixed), float(slope), factor, max(0.0, start), time.monotonic() - begun)
 
 
@@ -312,6 +315,7 @@ def _course(
     usual = pace.seconds(float(np.mean([flops for flops, _ in by_cost])))
     trainings = sum(share for _, share in _rungs(resolved, resolved.epochs))
     one = _searched(resolved, resolved.epochs) * usual + LATENCY + trainings * pace.start / workers
+    one /= BUSY
     seconds = None
     if left is not None:
         share = decided.get("search_share", time_limit.SEARCH_SHARE)
@@ -334,7 +338,7 @@ def _course(
     longest = (
         float(np.mean([trial.metrics["train_seconds"] for trial in finalists])) / resolved.epochs * last.epochs
     )
-    longest *= max(1.0, last.trainings / workers) if last.trainings > 1 else 1 / pace.alone
+    longest *= 1 / pace.alone if last.trainings == 1 else max(1.0, last.trainings / workers / BUSY)
     return Course(trials * one + longest, trials, last)
 
 
