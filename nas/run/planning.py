@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,7 +36,7 @@ EPOCHS, OF_IMAGES, SHORTER = 7.0, 45_000, 10.0
 # are CANDIDATES in the search, and to more candidates when the winner's training has so many times the epochs.
 CANDIDATES, LONG, LONGER = 36, 3.0, 6.0
 FASTER = 1.2  # a training that has the machine alone is faster by so much that it pays
-# More was never seen in a whole search (1.0 to 1.18 times); in the calibration, short trainings say more by chance.
+# More was never seen in a whole search (1.0 to 1.18 times); short trainings of a calibration say more by chance.
 FASTEST = 1.3
 DEAR = 0.8  # the share of the candidates that are cheaper than the winner, as is supposed
 LEAST_SHARE = 0.28  # of the time for the search, if one training of that length takes nearly all of the time
@@ -47,7 +48,9 @@ WORTH_IT = 20.0  # seconds; mnist-5k with its usual 40 candidates needs 31 of th
 COMPARED_SHARE = 0.05  # of the time or the work for a comparison of ways to change the training images
 COMPARED_IMAGES = 5_000  # of each of its trainings, at least
 LEAST_LEFT = 30.0  # seconds for all trainings: with less, a calibration would take too much of them
-VALIDATION = 0.6  # of the time for a training image: a step costs three forward passes, in bfloat16 faster ones
+# Of the time for a training image, for which a step costs three forward passes. Where a CPU trains in bfloat16,
+# the last validation is slower, in float32.
+VALIDATION, IN_FLOAT32 = 0.25, 0.6
 DRAWN = 40  # candidates that are drawn to know what candidates cost
 MOST = 10_000  # trials of an imagined search, whose final selection is planned
 BUSY = 0.87  # the share of the time in which a worker trains: at the end of a batch it may have to wait for others
@@ -92,7 +95,7 @@ def planned(resolved: Resolved, experiment: Experiment, begun: float, observer: 
     pace, drawn = None, list[Candidate]()
     if experiment.evaluator == "local":  # nobody knows the pace of another evaluator
         drawn = _drawn(resolved)
-        seconds = _work(resolved, drawn) / SLOW / resolved.side_by_side if drawn else 0.0
+        seconds = _operations(resolved, drawn) / SLOW / resolved.side_by_side if drawn else 0.0
         if drawn and (seconds >= WORTH_IT if over is None else over - time.monotonic() >= LEAST_LEFT):
             observer.preparing("measuring how fast networks train here")
             pace = _calibrated(resolved, drawn, over)
@@ -148,7 +151,7 @@ def _by_cost(resolved: Resolved, drawn: Sequence[Candidate]) -> list[tuple[int, 
     return sorted(zip(_flops(resolved, drawn), drawn, strict=True), key=lambda pair: pair[0])
 
 
-def _work(resolved: Resolved, drawn: Sequence[Candidate]) -> float:
+def _operations(resolved: Resolved, drawn: Sequence[Candidate]) -> float:
     """The operations of all trainings of a search without a time limit, roughly."""
     trials = resolved.experiment.trials or 0
     trainings = trials * sum(epochs * share for epochs, share in _rungs(resolved, resolved.epochs))
@@ -168,14 +171,15 @@ def _searched(resolved: Resolved, epochs: float) -> float:
     """The images that a worker trains until there is one more candidate; ``epochs``: of a full training."""
     batch, workers = resolved.experiment.batch, resolved.side_by_side
     return sum(
-        max(1.0, batch * share / workers) * _images(resolved, part) for part, share in _rungs(resolved, epochs)
+        max(1.0, batch * share / workers) * work(resolved, part) for part, share in _rungs(resolved, epochs)
     ) / batch  # fmt: skip
 
 
-def _images(resolved: Resolved, epochs: float) -> float:
+def work(resolved: Resolved, epochs: float) -> float:
     """The images of a training, those of the validations by what they cost."""
-    data = resolved.data
-    return epochs * len(data.train) + max(1.0, epochs) * VALIDATION * len(data.validation)
+    last = IN_FLOAT32 if resolved.device == "cpu" and resolved.recipe.precision == "bfloat16" else VALIDATION
+    validated = last + VALIDATION * (math.ceil(epochs) - 1)
+    return epochs * len(resolved.data.train) + validated * len(resolved.data.validation)
 
 
 def _calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | None) -> Pace | None:
@@ -230,12 +234,12 @@ def _changed(
     trainings = changing.SEEDS * len(resolved.source.augmentations)
     until = None
     if over is None or pace is None:
-        images = COMPARED_SHARE * _work(resolved, drawn) / flops / trainings
+        images = COMPARED_SHARE * _operations(resolved, drawn) / flops / trainings
     else:
         seconds = COMPARED_SHARE * (over - time.monotonic())
         images = seconds * resolved.side_by_side / trainings / pace.seconds(flops)
         until = time.monotonic() + 2 * seconds
-    epochs = min(images / _images(resolved, 1.0), _wanted(resolved))
+    epochs = min(images / work(resolved, 1.0), _wanted(resolved))
     if images < COMPARED_IMAGES:
         return resolved, ""
     observer.preparing("comparing ways to change the training images")
@@ -259,7 +263,7 @@ class Measured(NamedTuple):
 def _measured(resolved: Resolved, evaluator: Any, jobs: Sequence[Job]) -> list[Measured]:
     """What each network took that could be trained."""
     trials = [trial for trial in evaluator.evaluate(jobs) if trial.failure is None]
-    found = [(t.metrics["flops"], t.metrics["train_seconds"], _images(resolved, t.job.epochs)) for t in trials]
+    found = [(t.metrics["flops"], t.metrics["train_seconds"], work(resolved, t.job.epochs)) for t in trials]
     return [Measured(flops, seconds, seconds / images) for flops, seconds, images in found]
 
 
@@ -281,7 +285,7 @@ def _fitted(
     wanted, epochs = _wanted(resolved), resolved.epochs
     most = selection.FIRST_OF_LONG * (1 - LEAST_SHARE) * left * pace.alone
     if is_free(experiment, resolved.parts["space"]):
-        affordable = (most / _images(resolved, wanted) - pace.fixed) / pace.per_flop
+        affordable = (most / work(resolved, wanted) - pace.fixed) / pace.per_flop
         resolved = _with_limit(
             resolved, min(usual_flops(resolved.limits.input_shape), max(MNIST_FLOPS, affordable))
         )
@@ -289,9 +293,10 @@ def _fitted(
     # Another limit, such as that of the parameters, may be reached before that of the operations.
     costs = _flops(resolved, drawn)
     mean, dear = pace.seconds(float(np.mean(costs))), pace.seconds(float(np.quantile(costs, DEAR)))
-    possible = most / dear / _images(resolved, 1.0)
+    epoch = work(resolved, 2.0) - work(resolved, 1.0)
+    possible = most / dear / epoch
     if experiment.epochs is None:
-        both = math.ceil(2 / resolved.side_by_side) * dear * selection.LONGEST * _images(resolved, 1.0)
+        both = math.ceil(2 / resolved.side_by_side) * dear * selection.LONGEST * epoch
         all_of_it = CANDIDATES * mean * _searched(resolved, 1.0) + both / selection.FIRST_OF_LONG
         longer = min(left / all_of_it, LONGER * wanted / selection.LONGEST)
         epochs = max(0.05, round(max(min(wanted, possible) / SHORTER, longer), 2))
@@ -300,7 +305,7 @@ def _fitted(
     length = selection.LONGEST if pace.alone >= FASTER else 0.8 * SHORTER
     enough = max(min(wanted, possible, SHORTER * epochs), min(length * epochs, LONG * wanted))
     # For a training of ten times that of the search, if it leaves enough time for the search.
-    needed = dear * _images(resolved, SHORTER * epochs) / selection.FIRST_OF_LONG
+    needed = dear * work(resolved, SHORTER * epochs) / selection.FIRST_OF_LONG
     share = min(time_limit.SEARCH_SHARE, max(LEAST_SHARE, 1 - needed / left))
     changed = resolved.experiment.model_copy(update={"epochs": epochs})
     decided = {"search_share": round(share, 3), "enough": round(enough, 2), "alone": round(pace.alone, 2)}
@@ -323,7 +328,7 @@ def _course(
         trials = min(trials or possible, possible)
         seconds = left - min(share * left, trials * one)
     # The finalists are supposed to be dear.
-    place, full = round(DEAR * (len(by_cost) - 1)), _images(resolved, resolved.epochs)
+    place, full = round(DEAR * (len(by_cost) - 1)), work(resolved, resolved.epochs)
     finalists = [
         Trial(
             Job(candidate, resolved.epochs, 0),
@@ -334,7 +339,10 @@ def _course(
     ]
     history = [finalists[number % len(finalists)] for number in range(min(trials, MOST))]
     enough, alone = decided.get("enough", 0.0), decided.get("alone", 1.0)
-    last = selection.plan(history, resolved.limits, resolved.epochs, workers, seconds, enough=enough, alone=alone)
+    last = selection.plan(
+        history, resolved.limits, resolved.epochs, workers, seconds,
+        enough=enough, alone=alone, work=partial(work, resolved),
+    )  # fmt: skip
     longest = (
         float(np.mean([trial.metrics["train_seconds"] for trial in finalists])) / resolved.epochs * last.epochs
     )

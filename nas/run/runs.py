@@ -19,7 +19,7 @@ from nas.records.observer import Observer, Observers, PythonWarnings
 from nas.records.outcome import Outcome
 from nas.run import selection, time_limit
 from nas.run.conclude import conclude
-from nas.run.planning import planned
+from nas.run.planning import planned, work
 from nas.run.recording import Run, Start, recorded
 from nas.run.replayed import ReplayedStrategy
 from nas.run.resolve import SEARCH_ONLY, TRAINING_OPTIONS, resolve
@@ -126,7 +126,7 @@ def _plan(run: Run, history: Sequence[Trial]) -> tuple[Plan, float | None]:
     decided = run.header.decided
     plan = selection.plan(
         history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds,
-        enough=decided.get("enough", 0.0), alone=decided.get("alone", 1.0),
+        enough=decided.get("enough", 0.0), alone=decided.get("alone", 1.0), work=partial(work, resolved),
     )  # fmt: skip
     if end is not None and plan.trainings == 1:  # a winner that is late is better than none
         end += max(time_limit.LATE_SECONDS, time_limit.LATE * (seconds or 0.0))
