@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,6 +36,8 @@ EPOCHS, OF_IMAGES, SHORTER = 7.0, 45_000, 10.0
 # are CANDIDATES in the search, and to more candidates when the winner's training has so many times the epochs.
 CANDIDATES, LONG, LONGER = 36, 3.0, 6.0
 FASTER = 1.2  # a training that has the machine alone is faster by so much that it pays
+# More was never seen in a whole search (1.0 to 1.18 times); short trainings of a calibration say more by chance.
+FASTEST = 1.3
 DEAR = 0.8  # the share of the candidates that are cheaper than the winner, as is supposed
 LEAST_SHARE = 0.28  # of the time for the search, if one training of that length takes nearly all of the time
 # The calibration trains two networks, each for so many operations of forward passes, a second on one core.
@@ -45,9 +48,12 @@ WORTH_IT = 20.0  # seconds; mnist-5k with its usual 40 candidates needs 31 of th
 COMPARED_SHARE = 0.05  # of the time or the work for a comparison of ways to change the training images
 COMPARED_IMAGES = 5_000  # of each of its trainings, at least
 LEAST_LEFT = 30.0  # seconds for all trainings: with less, a calibration would take too much of them
-VALIDATION = 0.6  # of the time for a training image: a step costs three forward passes, in bfloat16 faster ones
+# Of the time for a training image, for which a step costs three forward passes. Where a CPU trains in bfloat16,
+# the last validation is slower, in float32.
+VALIDATION, IN_FLOAT32 = 0.25, 0.6
 DRAWN = 40  # candidates that are drawn to know what candidates cost
 MOST = 10_000  # trials of an imagined search, whose final selection is planned
+BUSY = 0.87  # the share of the time in which a worker trains: at the end of a batch it may have to wait for others
 LATENCY = 0.1  # seconds, of the measurement of a network before its first training
 
 
@@ -89,12 +95,13 @@ def planned(resolved: Resolved, experiment: Experiment, begun: float, observer: 
     pace, drawn = None, list[Candidate]()
     if experiment.evaluator == "local":  # nobody knows the pace of another evaluator
         drawn = _drawn(resolved)
-        seconds = _work(resolved, drawn) / SLOW / resolved.side_by_side if drawn else 0.0
+        seconds = _operations(resolved, drawn) / SLOW / resolved.side_by_side if drawn else 0.0
         if drawn and (seconds >= WORTH_IT if over is None else over - time.monotonic() >= LEAST_LEFT):
             observer.preparing("measuring how fast networks train here")
             pace = _calibrated(resolved, drawn, over)
     found = ""
-    if drawn and pace is not None:
+    # Without a time limit it is compared whatever the pace, and so whatever the number of workers.
+    if drawn and (over is None or pace is not None):
         resolved, found = _changed(resolved, experiment, pace, drawn, over, observer)
     left, decided = None if over is None else max(1.0, over - time.monotonic()), dict[str, float]()
     if left is not None and resolved.source.max_flops is None:
@@ -104,7 +111,7 @@ def planned(resolved: Resolved, experiment: Experiment, begun: float, observer: 
         elif is_free(experiment, resolved.parts["space"]):
             resolved = _with_limit(resolved, MNIST_FLOPS)  # in so little time no others are trained to the end
     if pace is None or not drawn:  # if no network fits, the search says why
-        return resolved
+        return replace(resolved, plan={"text": found}) if found else resolved
     course = _course(resolved, drawn, pace, left, decided)
     seconds = time.monotonic() - begun + course.seconds + closing
     text = _words(resolved, course, seconds if limit is None else min(limit, seconds))
@@ -144,7 +151,7 @@ def _by_cost(resolved: Resolved, drawn: Sequence[Candidate]) -> list[tuple[int, 
     return sorted(zip(_flops(resolved, drawn), drawn, strict=True), key=lambda pair: pair[0])
 
 
-def _work(resolved: Resolved, drawn: Sequence[Candidate]) -> float:
+def _operations(resolved: Resolved, drawn: Sequence[Candidate]) -> float:
     """The operations of all trainings of a search without a time limit, roughly."""
     trials = resolved.experiment.trials or 0
     trainings = trials * sum(epochs * share for epochs, share in _rungs(resolved, resolved.epochs))
@@ -164,14 +171,15 @@ def _searched(resolved: Resolved, epochs: float) -> float:
     """The images that a worker trains until there is one more candidate; ``epochs``: of a full training."""
     batch, workers = resolved.experiment.batch, resolved.side_by_side
     return sum(
-        max(1.0, batch * share / workers) * _images(resolved, part) for part, share in _rungs(resolved, epochs)
+        max(1.0, batch * share / workers) * work(resolved, part) for part, share in _rungs(resolved, epochs)
     ) / batch  # fmt: skip
 
 
-def _images(resolved: Resolved, epochs: float) -> float:
+def work(resolved: Resolved, epochs: float) -> float:
     """The images of a training, those of the validations by what they cost."""
-    data = resolved.data
-    return epochs * len(data.train) + max(1.0, epochs) * VALIDATION * len(data.validation)
+    last = IN_FLOAT32 if resolved.device == "cpu" and resolved.recipe.precision == "bfloat16" else VALIDATION
+    validated = last + VALIDATION * (math.ceil(epochs) - 1)
+    return epochs * len(resolved.data.train) + validated * len(resolved.data.validation)
 
 
 def _calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | None) -> Pace | None:
@@ -203,14 +211,14 @@ def _calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | No
     if slope <= 0 or fixed < 0:  # a line through the origin is nearer to the truth
         slope, fixed = np.mean(seconds) / max(1.0, np.mean(costs)), 0.0
     alone = [np.mean(seconds[costs == one.flops]) / one.of_image for one in by_itself if one.flops in costs]
-    factor = max([1.0, *map(float, alone)])
+    factor = min(max([1.0, *map(float, alone)]), FASTEST)
     return Pace(float(fixed), float(slope), factor, max(0.0, start), time.monotonic() - begun)
 
 
 def _changed(
     resolved: Resolved,
     experiment: Experiment,
-    pace: Pace,
+    pace: Pace | None,
     drawn: Sequence[Candidate],
     over: float | None,
     observer: Observer,
@@ -224,16 +232,17 @@ def _changed(
     if not changing.is_open(resolved, experiment.recipe, candidate):
         return resolved, ""
     trainings = changing.SEEDS * len(resolved.source.augmentations)
-    if over is None:
-        images = COMPARED_SHARE * _work(resolved, drawn) / flops / trainings
+    until = None
+    if over is None or pace is None:
+        images = COMPARED_SHARE * _operations(resolved, drawn) / flops / trainings
     else:
-        left = over - time.monotonic()
-        images = COMPARED_SHARE * left * resolved.side_by_side / trainings / pace.seconds(flops)
-    epochs = min(images / _images(resolved, 1.0), _wanted(resolved))
+        seconds = COMPARED_SHARE * (over - time.monotonic())
+        images = seconds * resolved.side_by_side / trainings / pace.seconds(flops)
+        until = time.monotonic() + 2 * seconds
+    epochs = min(images / work(resolved, 1.0), _wanted(resolved))
     if images < COMPARED_IMAGES:
         return resolved, ""
     observer.preparing("comparing ways to change the training images")
-    until = None if over is None else time.monotonic() + 2 * COMPARED_SHARE * left
     return changing.decided(resolved, candidate, round(epochs, 2), until)
 
 
@@ -254,7 +263,7 @@ class Measured(NamedTuple):
 def _measured(resolved: Resolved, evaluator: Any, jobs: Sequence[Job]) -> list[Measured]:
     """What each network took that could be trained."""
     trials = [trial for trial in evaluator.evaluate(jobs) if trial.failure is None]
-    found = [(t.metrics["flops"], t.metrics["train_seconds"], _images(resolved, t.job.epochs)) for t in trials]
+    found = [(t.metrics["flops"], t.metrics["train_seconds"], work(resolved, t.job.epochs)) for t in trials]
     return [Measured(flops, seconds, seconds / images) for flops, seconds, images in found]
 
 
@@ -276,7 +285,7 @@ def _fitted(
     wanted, epochs = _wanted(resolved), resolved.epochs
     most = selection.FIRST_OF_LONG * (1 - LEAST_SHARE) * left * pace.alone
     if is_free(experiment, resolved.parts["space"]):
-        affordable = (most / _images(resolved, wanted) - pace.fixed) / pace.per_flop
+        affordable = (most / work(resolved, wanted) - pace.fixed) / pace.per_flop
         resolved = _with_limit(
             resolved, min(usual_flops(resolved.limits.input_shape), max(MNIST_FLOPS, affordable))
         )
@@ -284,9 +293,10 @@ def _fitted(
     # Another limit, such as that of the parameters, may be reached before that of the operations.
     costs = _flops(resolved, drawn)
     mean, dear = pace.seconds(float(np.mean(costs))), pace.seconds(float(np.quantile(costs, DEAR)))
-    possible = most / dear / _images(resolved, 1.0)
+    epoch = work(resolved, 2.0) - work(resolved, 1.0)
+    possible = most / dear / epoch
     if experiment.epochs is None:
-        both = math.ceil(2 / resolved.side_by_side) * dear * selection.LONGEST * _images(resolved, 1.0)
+        both = math.ceil(2 / resolved.side_by_side) * dear * selection.LONGEST * epoch
         all_of_it = CANDIDATES * mean * _searched(resolved, 1.0) + both / selection.FIRST_OF_LONG
         longer = min(left / all_of_it, LONGER * wanted / selection.LONGEST)
         epochs = max(0.05, round(max(min(wanted, possible) / SHORTER, longer), 2))
@@ -295,7 +305,7 @@ def _fitted(
     length = selection.LONGEST if pace.alone >= FASTER else 0.8 * SHORTER
     enough = max(min(wanted, possible, SHORTER * epochs), min(length * epochs, LONG * wanted))
     # For a training of ten times that of the search, if it leaves enough time for the search.
-    needed = dear * _images(resolved, SHORTER * epochs) / selection.FIRST_OF_LONG
+    needed = dear * work(resolved, SHORTER * epochs) / selection.FIRST_OF_LONG
     share = min(time_limit.SEARCH_SHARE, max(LEAST_SHARE, 1 - needed / left))
     changed = resolved.experiment.model_copy(update={"epochs": epochs})
     decided = {"search_share": round(share, 3), "enough": round(enough, 2), "alone": round(pace.alone, 2)}
@@ -310,6 +320,7 @@ def _course(
     usual = pace.seconds(float(np.mean([flops for flops, _ in by_cost])))
     trainings = sum(share for _, share in _rungs(resolved, resolved.epochs))
     one = _searched(resolved, resolved.epochs) * usual + LATENCY + trainings * pace.start / workers
+    one /= BUSY
     seconds = None
     if left is not None:
         share = decided.get("search_share", time_limit.SEARCH_SHARE)
@@ -317,7 +328,7 @@ def _course(
         trials = min(trials or possible, possible)
         seconds = left - min(share * left, trials * one)
     # The finalists are supposed to be dear.
-    place, full = round(DEAR * (len(by_cost) - 1)), _images(resolved, resolved.epochs)
+    place, full = round(DEAR * (len(by_cost) - 1)), work(resolved, resolved.epochs)
     finalists = [
         Trial(
             Job(candidate, resolved.epochs, 0),
@@ -328,11 +339,14 @@ def _course(
     ]
     history = [finalists[number % len(finalists)] for number in range(min(trials, MOST))]
     enough, alone = decided.get("enough", 0.0), decided.get("alone", 1.0)
-    last = selection.plan(history, resolved.limits, resolved.epochs, workers, seconds, enough=enough, alone=alone)
+    last = selection.plan(
+        history, resolved.limits, resolved.epochs, workers, seconds,
+        enough=enough, alone=alone, work=partial(work, resolved),
+    )  # fmt: skip
     longest = (
         float(np.mean([trial.metrics["train_seconds"] for trial in finalists])) / resolved.epochs * last.epochs
     )
-    longest *= max(1.0, last.trainings / workers) if last.trainings > 1 else 1 / pace.alone
+    longest *= 1 / pace.alone if last.trainings == 1 else max(1.0, last.trainings / workers / BUSY)
     return Course(trials * one + longest, trials, last)
 
 

@@ -20,7 +20,7 @@ from nas.records.observer import Observer, Observers, PythonWarnings
 from nas.records.outcome import Outcome
 from nas.run import selection, time_limit
 from nas.run.conclude import Selected, conclude
-from nas.run.planning import planned
+from nas.run.planning import planned, work
 from nas.run.recording import Run, Start, recorded
 from nas.run.replayed import ReplayedStrategy
 from nas.run.resolve import SEARCH_ONLY, TRAINING_OPTIONS, resolve
@@ -136,10 +136,10 @@ def _plan(run: Run, history: Sequence[Trial]) -> tuple[Plan, float | None]:
     decided = run.header.decided
     plan = selection.plan(
         history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds,
-        enough=decided.get("enough", 0.0), alone=decided.get("alone", 1.0),
+        enough=decided.get("enough", 0.0), alone=decided.get("alone", 1.0), work=partial(work, resolved),
     )  # fmt: skip
     if end is not None and plan.trainings == 1:  # a winner that is late is better than none
-        end += time_limit.LATE * (seconds or 0.0)
+        end += max(time_limit.LATE_SECONDS, time_limit.LATE * (seconds or 0.0))
     before = Plan(**record.before_plan) if record.before_plan else plan
     if (before.epochs, before.seeds, before.finalists) > (plan.epochs, plan.seeds, plan.finalists):
         plan, end = before, None  # no network may replace the winner after a shorter training

@@ -7,7 +7,7 @@ seeds were not chosen for their luck, so the winner is the finalist with the bes
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -84,6 +84,7 @@ def plan(
     *,
     enough: float = 0.0,
     alone: float = 1.0,
+    work: Callable[[float], float] = float,
 ) -> Plan:
     """The largest final selection that the budget can pay for.
 
@@ -95,9 +96,10 @@ def plan(
         seconds: the time that it may take; None for a budget in proportion to the number of trials.
         enough: the epochs that a training should have before there is a second one.
         alone: how many times as fast a training is if it has the machine alone.
+        work: in proportion to the time of a training of so many epochs, of which the last one may be slower.
     """
     best = best_trials(history, CHOICES[0][0])
-    lecture, most = _lecture(history, best, limits), math.inf
+    lecture, most = _lecture(history, best, limits, work), math.inf
     for finalists, seeds, times in (*CHOICES, (1, 1, 0.0)):
         beside = lecture is not None and seeds > 1 and LECTURE.id not in {trial.id for trial in best[:finalists]}
         chosen = Plan(min(finalists, len(best)), seeds, lecture=beside)
@@ -105,7 +107,7 @@ def plan(
             affordable = max(LEAST, TRAININGS * len(history)) * epochs / (chosen.finalists * seeds)
         else:
             pairs = zip(best, chosen.repeats, strict=False)
-            costs = [_cost(trial) for trial, count in pairs for _ in range(count)]
+            costs = [_cost(trial, work) for trial, count in pairs for _ in range(count)]
             costs += [lecture] if lecture and chosen.lecture else []
             loads, first = _schedule(costs, workers)
             pace = max(1.0, alone) if chosen.trainings == 1 else 1.0
@@ -126,19 +128,22 @@ class Cost(NamedTuple):
     seconds: float  # per epoch
 
 
-def _cost(trial: Trial) -> Cost:
-    return Cost(trial.metrics.get("flops", 0.0), trial.metrics.get("train_seconds", 0.0) / trial.epochs)
+def _cost(trial: Trial, work: Callable[[float], float]) -> Cost:
+    seconds = trial.metrics.get("train_seconds", 0.0) / work(trial.epochs) * (work(2.0) - work(1.0))
+    return Cost(trial.metrics.get("flops", 0.0), seconds)
 
 
-def _lecture(history: Sequence[Trial], best: Sequence[Trial], limits: Limits) -> Cost | None:
+def _lecture(
+    history: Sequence[Trial], best: Sequence[Trial], limits: Limits, work: Callable[[float], float]
+) -> Cost | None:
     """The cost of the lecture's network, as measured or estimated from the best pace seen; None if it is too much.
 
     On large images it has many times the operations of the networks in the search.
     """
     for trial in history:
         if trial.id == LECTURE.id and trial.failure is None:
-            return _cost(trial)
-    costs = [cost for trial in best if (cost := _cost(trial)).flops > 0]
+            return _cost(trial, work)
+    costs = [cost for trial in best if (cost := _cost(trial, work)).flops > 0]
     flops = LECTURE.flops(limits.input_shape, limits.classes) if lecture_parameters(limits) else 0
     if not flops or not costs or flops > DEAREST * max(cost.flops for cost in costs):
         return None

@@ -28,8 +28,8 @@ COLD = 14.0  # to read PyTorch from the disk, if it is not in memory
 LOOKED_AT = 5  # searches of the same data set, among the latest
 MOST = 50  # of all data sets
 # If only the winner is trained again, and another program takes a part of the machine meanwhile, the final
-# selection may take so much longer than its time.
-LATE = 0.3
+# selection may take longer than its time by this share of it, and by so many seconds if it is short.
+LATE, LATE_SECONDS = 0.3, 20.0
 SLOWER = 1.25  # times as long as the fastest, because the machine may be busier
 
 

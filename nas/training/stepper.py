@@ -80,10 +80,17 @@ class Stepper:
         losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
         return losses * self.data.class_weights[labels] if self.recipe.class_weights == "balanced" else losses
 
-    def validate(self) -> None:
-        """Measure on the validation images, in float32 (on a GPU that trains in bfloat16, in TF32)."""
+    def validate(self, *, is_last: bool = True) -> None:
+        """Measure on the validation images, in float32 (on a GPU that trains in bfloat16, in TF32).
+
+        On a CPU that trains in bfloat16 only the last measurement of a training, the one that counts, is in
+        float32: networks for CIFAR-10 classify 950 images a second so, otherwise 4,000, and spent a tenth of their
+        time on it.
+        """
         images, labels = self.data.validation
-        answers, loss = measured(self.network, images, labels, MEASURED[self.data.device != "cpu"])
+        is_rough = self._is_mixed and self.data.device == "cpu" and not is_last
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_rough):
+            answers, loss = measured(self.network, images, labels, MEASURED[self.data.device != "cpu"])
         right = (answers == labels).to(self.counts.dtype)
         self.counts.zero_()  # whole numbers, so that the order in which a GPU adds them does not matter
         self.counts[0].scatter_add_(0, labels, right)

@@ -91,7 +91,7 @@ class Training:
             self._images += epoch.picked.numel()
             epoch = next(epochs, None)  # this takes 2 ms, while a GPU still does its steps
             before = time.perf_counter()
-            stepper.validate()
+            stepper.validate(is_last=epoch is None)
             while not stepper.is_done():
                 yield False
             loss, validation_loss, *counts = stepper.read()

@@ -64,7 +64,7 @@ class Captured(Stepper):
         """Learn from the next batch of the epoch; the device counts the steps itself."""
         self._learning.replay()
 
-    def validate(self) -> None:
+    def validate(self, *, is_last: bool = True) -> None:
         """Measure on the validation images, and begin to copy the results to the CPU."""
         self._measuring.replay()
         self._read.copy_(self.results(), non_blocking=True)
