@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from nas.architecture.architecture import Architecture
     from nas.architecture.layer import Layer
+    from nas.comparison.comparison import compare
     from nas.data.dataset import Dataset
     from nas.data.plugin import DatasetPlugin
     from nas.errors import NasError
@@ -45,6 +46,7 @@ _MODULES = {
     "SearchSpace": "nas.spaces.space",
     "Strategy": "nas.strategies.strategy",
     "Trial": "nas.trial",
+    "compare": "nas.comparison.comparison",
     "load": "nas.winner.best",
     "resume": "nas.run.resumed",
     "search": "nas.run.runs",
@@ -52,7 +54,7 @@ _MODULES = {
 }
 
 __all__ = ["Architecture", "Candidate", "Dataset", "DatasetPlugin", "Experiment", "Layer", "NasError", "Outcome"]
-__all__ += ["SearchSpace", "Strategy", "Trial", "load", "resume", "search", "train"]
+__all__ += ["SearchSpace", "Strategy", "Trial", "compare", "load", "resume", "search", "train"]
 
 
 def __getattr__(name: str) -> Any:

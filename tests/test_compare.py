@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from command import NAS, error_line, inline, nas
 from nas.comparison.comparison import compare, known
 from nas.comparison.result import Compared, State
 from nas.comparison.settings import Comparison
-from nas.errors import UsageError
+from nas.comparison.threads import side_by_side
+from nas.errors import NasError, UsageError
 from nas.records.comparisons import members
 from nas.records.journal import FILE
 from nas.records.record import read
@@ -33,6 +36,7 @@ def images(folder: Path) -> Path:
     return path
 
 
+PLUGINS = Path(__file__).parent.parent / "plugins"
 SMALL: dict[str, Any] = {
     "trials": 3, "epochs": 1.0, "batch": 3, "max_parameters": 3_000, "mlflow": "off", "workers": 2,
 }  # fmt: skip
@@ -86,11 +90,12 @@ def test_a_strategy_may_appear_twice_and_a_file_says_it_all(tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Compared:
-    """A comparison of two strategies that begin with the same candidates, with two seeds."""
+    """A comparison of two strategies that begin with the same candidates, with two seeds; two run at a time."""
     folder = tmp_path_factory.mktemp("compare")
     return compare(
-        strategies="evolve,evolve:population=20", seeds=2, dataset=str(images(folder)), out=folder / "c", **SMALL
-    )
+        strategies="evolve,evolve:population=20", seeds=2, dataset=str(images(folder)), out=folder / "c",
+        **{**SMALL, "workers": 4},
+    )  # fmt: skip
 
 
 @pytest.mark.faults
@@ -172,6 +177,46 @@ def test_a_killed_comparison_goes_on_to_the_same_tables(tmp_path: Path, finished
     assert rows == [{k: v for k, v in row.items() if "seconds" not in k} for row in same["searched"]]
     assert [one["accuracy"] for one in facts["tested"]] == [one["accuracy"] for one in same["tested"]]
     assert facts["sentences"] == same["sentences"]
+
+
+@pytest.mark.faults
+def test_ctrl_c_ends_all_searches_that_run_and_they_go_on_later(tmp_path: Path) -> None:
+    words = ["--strategies", "evolve,random-search", "--seeds", "1", "--dataset", str(images(tmp_path))]
+    words += ["--trials", "400", "--epochs", "1", "--max-parameters", "3000", "--mlflow", "off", "--workers", "4"]
+    process = subprocess.Popen(
+        [*NAS, "compare", *words, "--no-baselines", "--plugins", str(PLUGINS), "--out", "c"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    journals = [tmp_path / "c" / name / FILE for name in ("evolve-0", "random-search-0")]
+    until = time.monotonic() + 60
+    while not all(path.exists() and b'"trial"' in path.read_bytes() for path in journals):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "nas resume" in shown.splitlines()[-1]
+    assert "Traceback" not in shown
+    assert [SearchState.of(path.parent).status for path in journals] == ["interrupted", "interrupted"]
+
+
+def test_if_one_task_fails_the_others_are_interrupted_and_waited_for() -> None:
+    ended = list[str]()
+
+    def work(task: str) -> str:
+        if task == "bad":
+            raise NasError("it is bad")
+        try:
+            while True:
+                time.sleep(0.01)
+        except KeyboardInterrupt:
+            ended.append(task)
+            raise
+
+    with pytest.raises(NasError, match="it is bad"):
+        list(side_by_side(work, ["one", "two", "bad", "never"], 3))
+    assert sorted(ended) == ["one", "two"]
+    assert sorted(side_by_side(str, [3, 1, 2], 2)) == ["1", "2", "3"]
 
 
 @pytest.mark.faults

@@ -23,10 +23,10 @@ from nas.trial import Trial
 
 
 class Count(Observer):
-    """Counts the trainings of a search."""
+    """Counts the trainings of a search, since it began."""
 
-    def __init__(self, view: View) -> None:
-        self.trainings, self._view = 0, view
+    def __init__(self, view: View, title: str) -> None:
+        self.title, self.trainings, self.begun, self._view = title, 0, time.monotonic(), view
 
     def trained(self, trial: Trial) -> None:
         """Count a training."""
@@ -46,7 +46,7 @@ class View(Watcher):
         self.begun = self.since = time.monotonic()
         self.live: Live | None = None
         self.step = ""
-        self.search: Count | None = None
+        self.searches: dict[str, Count] = {}  # those that run now
 
     def __enter__(self) -> Self:
         return self
@@ -55,20 +55,21 @@ class View(Watcher):
         self._rest()
 
     def searching(self, name: str, number: int, count: int) -> Observer:
-        """Show which search it is."""
-        self._begin(f"{name} ({number} of {count})")
-        self.search = Count(self)
-        return self.search
+        """Show that a search runs."""
+        self._begin("")
+        self.searches[name] = Count(self, f"{name} ({number} of {count})")
+        return self.searches[name]
 
     def searched(self, name: str, decided: Selected) -> None:
         """Print what a search has found."""
-        group = decided.finalists[0]
+        group, begun = decided.finalists[0], self.searches.pop(name).begun
         accuracy = mean([trial.metrics["validation_accuracy"] for trial in group])
-        trials = f"{len(decided.history)} trials in {clock(time.monotonic() - self.since)}"
+        trials = f"{len(decided.history)} trials in {clock(time.monotonic() - begun)}"
         self._end(f"{name}: {decided.winner.id}, {percent(accuracy)} of the validation images; {trials}")
 
     def failed(self, name: str, message: str) -> None:
         """Print why a search has no winner."""
+        self.searches.pop(name, None)
         self._end(f"{name} has no winner: {plain(message)}", "yellow")
 
     def fitting(self, name: str) -> None:
@@ -94,7 +95,7 @@ class View(Watcher):
         self.console.print(f"warning: {plain(message)}", style="yellow", soft_wrap=True)
 
     def _begin(self, step: str) -> None:
-        self.step, self.since, self.search = step, time.monotonic(), None
+        self.step, self.since = step, time.monotonic()
         if self.live is None and self.console.color_system:
             self.live = Live(get_renderable=self._line, console=self.console, refresh_per_second=2, transient=True)
             self.live.start()
@@ -103,9 +104,13 @@ class View(Watcher):
         self.console.print(f"{clock(time.monotonic() - self.begun):>7}  {line}", style=style, soft_wrap=True)
 
     def _line(self) -> Text:
-        trained = f" · {self.search.trainings} trainings" if self.search else ""
-        now = time.monotonic()
-        return Text(f"{clock(now - self.begun):>7}  {self.step}{trained} · {clock(now - self.since)}", "cyan")
+        running, now = list(self.searches.values()), time.monotonic()
+        trainings, since = sum(one.trainings for one in running), self.since
+        step = self.step
+        if running:
+            others = f" and {len(running) - 1} more" * (len(running) > 1)
+            step, since = f"{running[0].title}{others} · {trainings} trainings", running[0].begun
+        return Text(f"{clock(now - self.begun):>7}  {step} · {clock(now - since)}", "cyan")
 
     def _rest(self) -> None:
         if self.live is not None:

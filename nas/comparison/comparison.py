@@ -28,10 +28,12 @@ from nas.comparison.progress import Progress, common_target, progress_of, reache
 from nas.comparison.result import Compared, Result, Searched, State, Tested
 from nas.comparison.settings import Comparison
 from nas.comparison.tables import baselines, scores, strategies
+from nas.comparison.threads import side_by_side
 from nas.comparison.verdicts import Sample
 from nas.dashboard.comparisons import begin, end
 from nas.dashboard.store import reason_of, store_of
 from nas.errors import Interrupted, NasError, StorageError, UsageError
+from nas.evaluation.borrowing import Lending
 from nas.experiment import Experiment
 from nas.files import write_whole
 from nas.objectives import best_seed
@@ -59,13 +61,18 @@ LECTURE_EPOCHS = (
     12.0  # of mnist, with batches of 128 and Adam's usual rate; of fewer images up to four times as many
 )
 LECTURE_IMAGES = 54_000
+# Of the usual batch of eight candidates two are trained for long, so that more workers wait for one another.
+WORKERS = 2
 
 
 class Watcher:
     """Is told what a comparison does; does nothing by itself."""
 
     def searching(self, name: str, number: int, count: int) -> Observer:
-        """A search begins or goes on, the ``number``-th of ``count``; what is told to its observer."""
+        """A search begins or goes on, the ``number``-th of ``count``; what is told to its observer.
+
+        Several searches may run at the same time, each in a thread, in which its observer is called, too.
+        """
         return Observer()
 
     def searched(self, name: str, decided: Selected) -> None:
@@ -148,7 +155,7 @@ def _run(folder: Path, comparison: Comparison, watcher: Watcher) -> Compared:
             write_whole(folder / TOML, comparison.to_toml())
         if state.result is not None:
             return Compared(folder, comparison, state, state.result)
-        chosen = next(iter(wanted.values()))[1]
+        chosen, lending = next(iter(wanted.values()))[1], Lending(folder)
         uri = store_of(folder, chosen.mlflow) if chosen.mlflow != "off" else ""
         if uri and not state.run:
             try:
@@ -162,13 +169,13 @@ def _run(folder: Path, comparison: Comparison, watcher: Watcher) -> Compared:
         try:
             if comparison.baselines:
                 _fit(folder, state, resolved, watcher)
-            decided = _search(folder, state, wanted, watcher)
+            decided = _search(folder, state, wanted, resolved.workers, lending, watcher)
             if not decided:
                 reason = next(iter(state.failed.values()), "")
                 raise NasError(
                     f"no search of the comparison has a winner ({reason}): see `nas show {place(folder)}`"
                 )
-            state.result = _test(folder, comparison, state, wanted, decided, resolved, watcher)
+            state.result = _test(folder, comparison, state, wanted, decided, resolved, lending, watcher)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; go on with: nas resume {place(folder)}") from None
         state.write(folder)
@@ -248,40 +255,62 @@ def _lecture(folder: Path, resolved: Resolved) -> Baseline:
 
 
 def _search(
-    folder: Path, state: State, wanted: Mapping[str, tuple[str, Experiment]], watcher: Watcher
+    folder: Path,
+    state: State,
+    wanted: Mapping[str, tuple[str, Experiment]],
+    workers: int,
+    lending: Lending,
+    watcher: Watcher,
 ) -> list[str]:
-    """Run all searches until they have decided; the names of those with a winner."""
-    decided = []
-    for number, (name, (_, experiment)) in enumerate(wanted.items(), 1):
-        observer = watcher.searching(name, number, len(wanted))
+    """Run all searches until they have decided, on so many workers; the names of those with a winner.
+
+    A search keeps few workers busy, so that with many of them several searches run at the same time.
+    """
+    names = list(wanted)
+    count = min(len(names), max(1, workers // WORKERS))
+    experiments = [experiment for _, experiment in wanted.values()]
+    if any(one.time_limit or one.evaluator != "local" for one in experiments):  # each has all there is
+        count = 1
+
+    def run(name: str) -> tuple[str, Selected | NasError]:
+        experiment = wanted[name][1]
+        if count > 1:
+            experiment = experiment.changed(workers=workers // count)
+        observer = watcher.searching(name, names.index(name) + 1, len(names))
         try:
-            with _member(folder, name, experiment, [observer]) as (_, found):
-                watcher.searched(name, found)
+            with _member(lending, name, experiment, [observer]) as (_, found):
+                return name, found
         except StorageError:  # the others would fail, too
             raise
         except NasError as error:
-            state.failed[name] = str(error)
-            state.write(folder)
-            watcher.failed(name, str(error))
+            return name, error
+
+    decided = set()
+    for name, found in side_by_side(run, names, count):
+        if isinstance(found, NasError):
+            state.failed[name] = str(found)
+            watcher.failed(name, str(found))
         else:
             state.failed.pop(name, None)
-            decided.append(name)
-    return decided
+            decided.add(name)
+            watcher.searched(name, found)
+        state.write(folder)
+    return [name for name in names if name in decided]
 
 
 @contextmanager
 def _member(
-    folder: Path, name: str, experiment: Experiment, observers: Sequence[Observer]
+    lending: Lending, name: str, experiment: Experiment, observers: Sequence[Observer]
 ) -> Iterator[tuple[Run, Selected]]:
     """A search of the comparison up to its winner, new or resumed."""
-    own, begun = folder / name, time.monotonic()
+    own, begun = lending.folder / name, time.monotonic()
     if (own / FILE).is_file() and (own / searches.TOML).is_file():
         with Journal(own / FILE, begun) as journal:
             known = Experiment.read(own / searches.TOML, plugins=experiment.plugins, workers=experiment.workers)
-            with selected(known, Start(own, journal, begun=begun, comparison=folder), observers) as found:
+            with selected(known, Start(own, journal, begun=begun, comparison=lending), observers) as found:
                 yield found
     else:
-        with selected(experiment, Start(own, begun=begun, comparison=folder), observers) as found:
+        with selected(experiment, Start(own, begun=begun, comparison=lending), observers) as found:
             yield found
 
 
@@ -292,13 +321,14 @@ def _test(
     wanted: Mapping[str, tuple[str, Experiment]],
     decided: Sequence[str],
     resolved: Resolved,
+    lending: Lending,
     watcher: Watcher,
 ) -> Result:
     """Open the test images once, for every winner and every baseline, and conclude the searches."""
     networks: dict[str, list[Network]] = {}
     for name in decided:
         quiet = wanted[name][1].changed(mlflow="off")
-        with _member(folder, name, quiet, [Observer()]) as (run, found):
+        with _member(lending, name, quiet, [Observer()]) as (run, found):
             networks[name] = [one.network for one in contestants(run, found).values()]
     answerers = _answerers(folder, state, resolved, watcher)
     explained = list(_explained(folder, state, resolved, watcher)) if comparison.explain else []
@@ -321,7 +351,7 @@ def _test(
     searched = []
     for name in decided:
         label, experiment = wanted[name]
-        with _member(folder, name, experiment, [Observer()]) as (run, found):
+        with _member(lending, name, experiment, [Observer()]) as (run, found):
             conclude(run, found, by_name[name])
             row = _row(label, experiment.seed, name, run, found, by_name[name])
         trials, seconds = reached_by(went[name], target)

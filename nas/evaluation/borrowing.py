@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +17,38 @@ from nas.records.record import read
 from nas.trial import Job, Trial
 
 TRAINING = ("recipe", "precision", "device", "evaluator")  # the settings on which a training depends
+LOOK_SECONDS = 0.5  # a thread that waits for another one can be interrupted so often
+
+
+class Lending:
+    """What the searches of one comparison lend one another.
+
+    Args:
+        folder: of the comparison, which holds the folders of all searches.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._training = set[str]()  # the keys of the jobs that one of the searches trains now
+        self._changed = threading.Condition()
+
+    def take(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those of the jobs that no other search trains now; they count as in training until they are released."""
+        with self._changed:
+            free = {job.key for job in jobs} - self._training
+            self._training |= free
+        return [job for job in jobs if job.key in free]
+
+    def release(self, jobs: Sequence[Job]) -> None:
+        """The jobs are not in training any more."""
+        with self._changed:
+            self._training -= {job.key for job in jobs}
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Wait until a job may be released."""
+        with self._changed:
+            self._changed.wait(LOOK_SECONDS)
 
 
 class BorrowingEvaluator:
@@ -26,17 +59,34 @@ class BorrowingEvaluator:
 
     Args:
         inner: the evaluator that trains.
-        comparison: the folder that holds the folders of all searches.
+        lending: of the comparison.
         own: the folder of this search.
         weights: the folder into which ``inner`` writes weights; None if it discards them.
     """
 
-    def __init__(self, inner: Evaluator, comparison: Path, own: Path, weights: Path | None) -> None:
-        self._inner, self._comparison, self._own, self._weights = inner, comparison, own, weights
+    def __init__(self, inner: Evaluator, lending: Lending, own: Path, weights: Path | None) -> None:
+        self._inner, self._lending, self._own, self._weights = inner, lending, own, weights
         self._known: dict[Path, tuple[int, Mapping[str, Trial]]] = {}  # size of a journal, its trainings
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
-        """The trainings of other searches at once, then the others as they finish."""
+        """The trainings of other searches at once, then the others as they finish; last, what others train now."""
+        waiting = list(jobs)
+        while waiting:
+            # Taken before the journals are read: what another search has released is in its journal.
+            taken = {job.key: job for job in self._lending.take(waiting)}
+            waiting = [job for job in waiting if job.key not in taken]
+            if not taken:
+                self._lending.wait()
+                continue
+            try:
+                for trial in self._trained(list(taken.values())):
+                    yield trial
+                    self._lending.release([taken.pop(trial.job.key)])  # the trial is in the journal now
+            finally:
+                self._lending.release(list(taken.values()))
+
+    def _trained(self, jobs: Sequence[Job]) -> Iterator[Trial]:
+        """The trials of jobs that no other search trains now."""
         lenders, unknown = self._lenders(), []
         for job in jobs:
             trial = next((trials[job.key] for trials in lenders.values() if job.key in trials), None)
@@ -53,7 +103,7 @@ class BorrowingEvaluator:
         if own["time_limit"] is not None:
             return {}
         found = {}
-        for path in sorted(self._comparison.glob(f"*/{FILE}")):
+        for path in sorted(self._lending.folder.glob(f"*/{FILE}")):
             if path.parent == self._own:
                 continue
             with suppress(NasError, OSError):  # a damaged journal lends nothing

@@ -16,7 +16,7 @@ from nas.dashboard.registry import log_model, warm_up
 from nas.dashboard.store import network_warning, store_of
 from nas.dashboard.thread import MlflowThread
 from nas.errors import Interrupted, JournalError, StorageError, UsageError
-from nas.evaluation.borrowing import BorrowingEvaluator
+from nas.evaluation.borrowing import BorrowingEvaluator, Lending
 from nas.evaluation.cached import CachedEvaluator
 from nas.files import write_whole
 from nas.records import searches
@@ -36,7 +36,7 @@ class Start:
     more: bool = False  # whether the search was given more budget
     force: bool = False  # whether to go on even if something has changed that changes the result
     begun: float = field(default_factory=time.monotonic)  # when this process began to work on it
-    comparison: Path | None = None  # the folder of a comparison, whose searches lend one another their trainings
+    comparison: Lending | None = None  # of a search in a comparison
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Run:
     journal: Journal
     observer: Observers  # the journal, the caller's observers, MLflow
     begun: float  # when this process began to work on it
-    comparison: Path | None = None  # see `Start`
+    comparison: Lending | None = None  # see `Start`
 
     @property
     def record(self) -> Record:
@@ -86,7 +86,7 @@ def recorded(resolved: Resolved, start: Start, observers: Sequence[Observer]) ->
     with _journal(resolved, start, Observers(observers)) as journal:
         every, caution = [journal, *observers], ""
         if resolved.experiment.mlflow != "off":
-            uri = store_of(start.comparison or journal.path.parent, resolved.experiment.mlflow)
+            uri = store_of(start.comparison.folder if start.comparison else journal.path.parent, resolved.experiment.mlflow)
             caution = network_warning(uri)
             logs = partial(log_model, resolved.data.validation.images[:4]) if start.comparison is None else None
             every += [MlflowThread(journal.record, Observers(observers).warned, uri, logs, warm_up)]
