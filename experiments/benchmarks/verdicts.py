@@ -42,7 +42,7 @@ def mixed(random: np.random.Generator, strategies: int, seeds: int) -> Any:
 
 
 def samples(accuracies: Any) -> list[Sample]:
-    """Strategies whose winners have these accuracies, in standard deviations from 90 %; the first images are right."""
+    """Strategies whose winners have these accuracies, in standard deviations from 90 %."""
     right = np.arange(IMAGES) < np.round(IMAGES * (0.9 + SPREAD * accuracies))[:, :, None]
     return [Sample(str(number), dict(enumerate(rows))) for number, rows in enumerate(right)]
 

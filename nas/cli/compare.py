@@ -55,6 +55,9 @@ def compare(comparison: Path | None, out: Path | None, as_json: bool, **values: 
 
 
 # fmt: on
+compare.params = [parameter for parameter in compare.params if parameter.name != "seed"]  # it has --seeds
+
+
 def watching(command: str) -> Any:
     """The view of a comparison, from its first line to the restored terminal."""
     from nas.cli.watcher import View
@@ -87,26 +90,52 @@ def resume_comparison(folder: Path, *, as_json: bool, plugins: tuple[Path, ...],
     show(compared, as_json=as_json)
 
 
+def facts_of(folder: Path) -> dict[str, Any]:
+    """How far a comparison is, as plain data."""
+    from nas.comparison.result import State
+    from nas.comparison.settings import Comparison
+    from nas.errors import NasError
+    from nas.records import comparisons, searches
+    from nas.records.journal import is_running
+
+    facts = {"comparison": str(folder), "bytes": searches.size(folder)}
+    try:
+        state, comparison = State.read(folder), Comparison.read(folder / comparisons.TOML, trusting=True)
+    except NasError as error:
+        return {**facts, "state": "damaged", "words": str(error), "searches": 0, "decided": 0, "failed": {}}
+    own = [searches.State.of(member) for member in comparisons.members(folder)]
+    return {
+        **facts,
+        "state": "finished" if state.result else "running" if is_running(folder) else "interrupted",
+        "words": "",
+        "searches": len(comparison.searches()),
+        "decided": sum(one.record.plan is not None for one in own),
+        "failed": state.failed,
+    }
+
+
 def show_comparison(folder: Path, report: Path | None, *, as_json: bool) -> None:
     """Show a comparison: its tables if it is finished, otherwise how far it is."""
     from nas.cli.options import print_out
     from nas.comparison.comparison import known
     from nas.errors import NasError, plain
     from nas.files import write_whole
-    from nas.records import comparisons, searches
+    from nas.records.record import place
 
     compared = known(folder)
     if compared is None:
-        states = [searches.State.of(own) for own in comparisons.members(folder)]
+        facts, advice = facts_of(folder), f"go on with: nas resume {place(folder)}"
         if report is not None:
-            raise NasError(f"{folder.name} is not finished: `nas resume {folder.name}` goes on with it")
-        facts = {state.folder.name: {"state": state.status, "trials": len(state.record.told)} for state in states}
+            raise NasError(f"{folder.name} is not finished; {advice}")
         if as_json:
-            print_json({"comparison": str(folder), "state": "unfinished", "searches": facts})
+            print_json(facts)
             return
-        print_out(f"{folder.name}: a comparison that is not finished; go on with: nas resume {folder.name}")
-        for name, one in facts.items():
-            print_out(plain(f"    {name:34} {one['trials']} trials"))
+        print_out(f"{folder.name}: a comparison, {facts['state']}")
+        print_out(f"    {facts['decided']} of {facts['searches']} searches have decided")
+        for name, message in facts["failed"].items():
+            print_out(plain(f"    {name} has no winner: {message}"))
+        if facts["state"] != "running":
+            print_out(advice)
         return
     if report is not None:
         from nas.comparison.page import page

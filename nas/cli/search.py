@@ -80,7 +80,8 @@ def resume(search: str | None, as_json: bool, force: bool, **values: Any) -> Non
     from nas.records import comparisons
 
     if (folder := comparisons.named(search)) is not None:
-        resume_comparison(folder, as_json=as_json, plugins=values.pop("plugins"), others=given(**values))
+        folders, others = values.pop("plugins"), given(force=force or None, **values)
+        resume_comparison(folder, as_json=as_json, plugins=folders, others=others)
         return
     options = {"begun": nas.cli.begun, **given(**values)}
     _run("resume", nas.resume, _search_result, as_json, search, force=force, **options)

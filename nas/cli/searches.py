@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nas.cli.compare import facts_of, show_comparison
 from nas.cli.options import FILE, json_option, plugins_option, print_json, print_out
 from nas.errors import NasError, masked, plain
 from nas.files import write_whole
@@ -35,7 +36,7 @@ def list_(as_json: bool) -> None:
     states = [searches.State.of(folder) for folder in searches.every()]
     write_down(states)
     facts = [_plain(state) for state in states]
-    compared = [_compared(folder) for folder in comparisons.every()]
+    compared = [facts_of(folder) for folder in comparisons.every()]
     if as_json:
         print_json({"searches": facts, "comparisons": compared})
         return
@@ -48,7 +49,7 @@ def list_(as_json: bool) -> None:
                 _say(f"    {line}")
     for one in compared:
         _say(f"{Path(one['comparison']).name:38} {one['state']:12} {_megabytes(one['bytes']):>12}")
-        _say(f"    {one['decided']} of {one['searches']} searches have decided")
+        _say("    " + (one["words"] or f"{one['decided']} of {one['searches']} searches have decided"))
 
 
 @click.command()
@@ -69,8 +70,6 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
     from nas.records import comparisons, searches
 
     if (folder := comparisons.named(search)) is not None:
-        from nas.cli.compare import show_comparison
-
         show_comparison(folder, report, as_json=as_json)
         return
     state = searches.State.of(searches.named(search))
@@ -185,7 +184,6 @@ def rm(names: tuple[str, ...], yes: bool, keep_mlflow: bool) -> None:
     for folder in compared:
         comparisons.removable(folder).release()
         _say(f"{folder}: a comparison, {_megabytes(searches.size(folder))}")
-    own = [member for folder in compared for member in comparisons.members(folder)]
     states = [searches.State.of(folder) for folder in dict.fromkeys(map(searches.named, alone))]
     for state in states:
         searches.removable(state.folder).release()
@@ -198,21 +196,34 @@ def rm(names: tuple[str, ...], yes: bool, keep_mlflow: bool) -> None:
         click.echo(f"Remove {'this' if one else 'all of this'}{also}? [y/N]", err=True)
         if (sys.stdin.readline() if sys.stdin else "").strip().lower() not in ("y", "yes"):
             raise NasError("nothing was removed; --yes removes without a question")
-    for state in [*map(searches.State.of, own), *states]:
-        lock = searches.removable(state.folder)  # so that nobody resumes it meanwhile
+    for folder in compared:
+        lock = comparisons.removable(folder)  # so that nobody resumes it meanwhile
         try:
-            also = "" if keep_mlflow else _remove_from_mlflow(state)
-            searches.remove(state.folder, lock)
+            if not keep_mlflow:
+                from nas.dashboard.comparisons import remove as remove_from_mlflow
+
+                remove_from_mlflow(folder)
+            for member in comparisons.members(folder):
+                _remove(searches.State.of(member), keep_mlflow=keep_mlflow)
+            comparisons.remove(folder, lock)
         finally:
             lock.release()
-        _say(f"{state.folder.name} is removed{also}")
-    for folder in compared:
-        if not keep_mlflow:
-            from nas.dashboard.comparisons import remove as remove_run
-
-            remove_run(folder)
-        comparisons.remove(folder)
         _say(f"{folder.name} is removed")
+    for state in states:
+        _remove(state, keep_mlflow=keep_mlflow)
+
+
+def _remove(state: State, *, keep_mlflow: bool) -> None:
+    """Remove a search."""
+    from nas.records import searches
+
+    lock = searches.removable(state.folder)  # so that nobody resumes it meanwhile
+    try:
+        also = "" if keep_mlflow else _remove_from_mlflow(state)
+        searches.remove(state.folder, lock)
+    finally:
+        lock.release()
+    _say(f"{state.folder.name} is removed{also}")
 
 
 def _remove_from_mlflow(state: State) -> str:
@@ -297,24 +308,6 @@ def _plain(state: State) -> dict[str, Any]:
         "best_validation_accuracy": best[0].metrics.get("validation_accuracy") if best else None,
         "test_accuracy": (record.outcome or {}).get("test_accuracy"),
         "process": record.sessions[-1].process if state.status == "running" and record.sessions else None,
-    }
-
-
-def _compared(folder: Path) -> dict[str, Any]:
-    """A comparison as plain data."""
-    from nas.comparison.settings import Comparison
-    from nas.records import comparisons, searches
-    from nas.records.journal import is_running
-
-    states = [searches.State.of(own) for own in comparisons.members(folder)]
-    finished = comparisons.is_finished(folder)
-    running = is_running(folder)
-    return {
-        "comparison": str(folder),
-        "state": "finished" if finished else "running" if running else "interrupted",
-        "searches": len(Comparison.read(folder / comparisons.TOML, trusting=True).searches()),
-        "decided": sum(state.record.plan is not None for state in states),
-        "bytes": searches.size(folder),
     }
 
 

@@ -13,7 +13,7 @@ from nas.baselines.baselines import Baseline
 from nas.cli.console import QuietConsole, clock, table
 from nas.comparison.comparison import Watcher
 from nas.comparison.result import Compared
-from nas.comparison.tables import baselines, strategies
+from nas.comparison.tables import tables
 from nas.errors import plain
 from nas.records.observer import Observer
 from nas.report.summary import percent
@@ -122,11 +122,8 @@ class View(Watcher):
 def show_tables(compared: Compared) -> None:
     """Print the tables of a comparison, and what may be concluded."""
     console = QuietConsole(highlight=False)
-    console.print(table(*strategies(compared)))
-    if compared.result.tested:
-        console.print(table(*baselines(compared)))
-    for sentence in compared.result.sentences:
+    for one in tables(compared).values():
+        console.print(table(*one))
+    for sentence in compared.conclusions:
         console.print(f"- {plain(sentence)}")
-    for name, message in compared.state.failed.items():
-        console.print(f"- {name} has no winner: {plain(message)}")
     console.print(f"\nThe comparison: {compared.folder}", soft_wrap=True)

@@ -7,13 +7,14 @@ fitted, the test images are opened once, for all of them together.
 from __future__ import annotations
 
 import secrets
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -27,23 +28,26 @@ from nas.comparison.page import description, page
 from nas.comparison.progress import Progress, common_target, progress_of, reached_by, words
 from nas.comparison.result import Compared, Result, Searched, State, Tested
 from nas.comparison.settings import Comparison
-from nas.comparison.tables import baselines, scores, strategies
+from nas.comparison.tables import scores, tables
 from nas.comparison.threads import side_by_side
 from nas.comparison.verdicts import Sample
-from nas.dashboard.comparisons import begin, end
+from nas.dashboard.comparisons import begin, end, stop
 from nas.dashboard.store import reason_of, store_of
-from nas.errors import Interrupted, NasError, StorageError, UsageError
+from nas.errors import Interrupted, JournalError, NasError, StorageError, UsageError
 from nas.evaluation.borrowing import Lending
+from nas.evaluation.local import machine
 from nas.experiment import Experiment
 from nas.files import write_whole
-from nas.objectives import best_seed
-from nas.records import comparisons, searches
-from nas.records.comparisons import LOCK, TOML
-from nas.records.journal import FILE, Journal
+from nas.objectives import Objective, best_seed
+from nas.records import searches
+from nas.records.comparisons import FILE, LOCK, TOML
+from nas.records.journal import FILE as FILE_OF_SEARCH
+from nas.records.journal import Journal
 from nas.records.observer import Observer
-from nas.records.record import RUNS, place, read
+from nas.records.record import RUNS, place
+from nas.run import time_limit
 from nas.run.conclude import Selected, conclude, contestants
-from nas.run.recording import Run, Start
+from nas.run.recording import Run, Start, recorded
 from nas.run.resolve import Resolved, resolve
 from nas.run.runs import selected
 from nas.spaces.space import Candidate
@@ -63,6 +67,12 @@ LECTURE_EPOCHS = (
 LECTURE_IMAGES = 54_000
 # Of the usual batch of eight candidates two are trained for long, so that more workers wait for one another.
 WORKERS = 2
+
+
+# The lecture's network for an image of mnist.
+LECTURE_FLOPS = 6.2e6
+LONGEST_REASON = 900  # characters of a failure, in the record
+TIMES = {"latency_ms", "train_seconds", "images_per_second"}  # other trainings at the same time change them
 
 
 class Watcher:
@@ -97,6 +107,17 @@ class Watcher:
         """Something happened that the user should know."""
 
 
+class Warnings(Observer):
+    """Passes the warnings of a search on."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def warned(self, message: str) -> None:
+        """Pass it on."""
+        self._watcher.warned(message)
+
+
 def compare(
     comparison: Comparison | str | Path | None = None,
     *,
@@ -123,16 +144,20 @@ def compare(
         raise UsageError("give a Comparison, or settings, not both")
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder = Path(out or RUNS / f"{stamp}-compare-{secrets.token_hex(2)}").absolute()
-    if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
+    if folder.exists() and any(path.name not in (LOCK, TOML) for path in folder.iterdir()):
         raise UsageError(f"{folder} is not empty; choose another folder with --out, or `nas resume` it")
     return _run(folder, comparison, watcher or Watcher())
 
 
 def go_on(folder: Path, *, watcher: Watcher | None = None, plugins: Sequence[Path] = ()) -> Compared:
     """Go on with a comparison that was interrupted or killed; the result of one that is finished."""
+    watcher = watcher or Watcher()
+    if (finished := known(folder)) is not None:
+        if finished.state.run and not finished.state.written:
+            _write_tables(finished, watcher)
+        return finished
     trusted: dict[str, Any] = {"plugins": tuple(plugins)} if plugins else {}
-    comparison = Comparison.read(folder / TOML, **trusted)
-    return _run(folder, comparison, watcher or Watcher())
+    return _run(folder, Comparison.read(folder / TOML, **trusted), watcher)
 
 
 def known(folder: Path) -> Compared | None:
@@ -144,63 +169,95 @@ def known(folder: Path) -> Compared | None:
 
 def _run(folder: Path, comparison: Comparison, watcher: Watcher) -> Compared:
     """A comparison from its settings to its result, new or resumed."""
-    wanted = comparison.searches()
-    resolved = _checked([experiment for _, experiment in wanted.values()][: len(comparison.entries)])
+    resolved = _checked(comparison)
+    comparison = comparison.pinned(resolved.experiment.dataset)
     with _locked(folder):
-        if (folder / TOML).is_file():
+        if (folder / FILE).is_file():
             state = State.read(folder)
-        else:
-            state = State(secrets.token_hex(8), resolved.source.name)
-            state.write(folder)
-            write_whole(folder / TOML, comparison.to_toml())
-        if state.result is not None:
-            return Compared(folder, comparison, state, state.result)
-        chosen, lending = next(iter(wanted.values()))[1], Lending(folder)
-        uri = store_of(folder, chosen.mlflow) if chosen.mlflow != "off" else ""
-        if uri and not state.run:
-            try:
-                state.run = begin(uri, folder.name, state.id, chosen.model_dump(mode="json"))
-                state.write(folder)
-            except Exception as error:  # noqa: BLE001  # any exception of MLflow: the searches are not nested then
-                watcher.warned(f"MLflow cannot be written ({reason_of(error)}); the comparison goes on")
-        if state.run:
-            parent = {"mlflow_parent": state.run, "mlflow_experiment": None}
-            wanted = {name: (label, one.changed(**parent)) for name, (label, one) in wanted.items()}
-        try:
-            if comparison.baselines:
-                _fit(folder, state, resolved, watcher)
-            decided = _search(folder, state, wanted, resolved.workers, lending, watcher)
-            if not decided:
-                reason = next(iter(state.failed.values()), "")
-                raise NasError(
-                    f"no search of the comparison has a winner ({reason}): see `nas show {place(folder)}`"
+            if state.fingerprint != resolved.data.fingerprint:
+                raise JournalError(
+                    f"the images of {folder.name}, {state.dataset}, have changed since it began: compare anew"
                 )
-            state.result = _test(folder, comparison, state, wanted, decided, resolved, lending, watcher)
-        except KeyboardInterrupt:
-            raise Interrupted(f"interrupted; go on with: nas resume {place(folder)}") from None
-        state.write(folder)
-        compared = Compared(folder, comparison, state, state.result)
+        else:
+            write_whole(folder / TOML, comparison.to_toml())
+            state = State(secrets.token_hex(8), resolved.source.name, resolved.data.fingerprint)
+            state.write(folder)
+        wanted, uri = comparison.searches(), ""
+        if (mlflow := next(iter(wanted.values()))[1].mlflow) != "off":
+            uri = store_of(folder, mlflow)
+            _begin_run(folder, state, uri, comparison, watcher)
+        try:
+            compared = _compared(folder, state, comparison, resolved, watcher)
+        except BaseException as error:
+            if state.run:
+                with suppress(Exception):  # the error is more important
+                    stop(uri, state.run, killed=isinstance(error, KeyboardInterrupt))
+            if isinstance(error, KeyboardInterrupt):
+                raise Interrupted(f"interrupted; go on with: nas resume {place(folder)}") from None
+            raise
         if state.run:
-            try:
-                tables = {"strategies": strategies(compared), "baselines": baselines(compared)}
-                drawn = dict(figures(compared))
-                end(uri, state.run, description(compared), tables, drawn, page(compared), scores(compared))
-            except Exception as error:  # noqa: BLE001  # any exception of MLflow
-                watcher.warned(f"MLflow does not have the tables of the comparison ({reason_of(error)})")
+            _write_tables(compared, watcher)
         return compared
 
 
-def _checked(experiments: Sequence[Experiment]) -> Resolved:
-    """The first of several configurations, of which each was checked before anything trains.
+def _compared(
+    folder: Path, state: State, comparison: Comparison, resolved: Resolved, watcher: Watcher
+) -> Compared:
+    """The searches and the baselines, then the test."""
+    wanted, lending = comparison.searches(), Lending(folder)
+    if state.run:
+        parent = {"mlflow_parent": state.run, "mlflow_experiment": None}
+        wanted = {name: (label, one.changed(**parent)) for name, (label, one) in wanted.items()}
+    if comparison.baselines:
+        _fit(folder, state, resolved, watcher)
+    decided = _search(state, wanted, resolved, lending, watcher)
+    if not decided:
+        reason = next(iter(state.failed.values()), "")
+        raise NasError(f"no search of the comparison has a winner ({reason}): see `nas show {place(folder)}`")
+    state.result = _test(state, comparison, wanted, decided, resolved, lending, watcher)
+    state.write(folder)
+    return Compared(folder, comparison, state, state.result)
+
+
+def _begin_run(folder: Path, state: State, uri: str, comparison: Comparison, watcher: Watcher) -> None:
+    """Make the comparison's run in MLflow, in which the searches are nested."""
+    settings = {**comparison.shared, "strategies": ", ".join(comparison.entries), "seeds": comparison.seeds}
+    try:
+        state.run = begin(uri, folder.name, state.id, settings)
+    except Exception as error:  # noqa: BLE001  # any exception of MLflow: new searches are not nested then
+        watcher.warned(f"MLflow cannot be written ({reason_of(error)}); the comparison goes on")
+    state.write(folder)
+
+
+def _write_tables(compared: Compared, watcher: Watcher) -> None:
+    """Give MLflow the tables, the figures and the page of a finished comparison."""
+    state = compared.state
+    uri = store_of(compared.folder, next(iter(compared.comparison.searches().values()))[1].mlflow)
+    try:
+        drawn = dict(figures(compared))
+        end(uri, state.run, description(compared), tables(compared), drawn, page(compared), scores(compared))
+    except Exception as error:  # noqa: BLE001  # any exception of MLflow
+        again = f"nas resume {place(compared.folder)}"
+        watcher.warned(f"MLflow does not have the tables ({reason_of(error)}); write them later with: {again}")
+    else:
+        state.written = True
+        state.write(compared.folder)
+
+
+def _checked(comparison: Comparison) -> Resolved:
+    """The configuration of the first search; that of every strategy is checked before anything trains.
 
     Raises:
         NasError: one of them is wrong, or they do not have the same images.
     """
-    first, *others = [resolve(experiment) for experiment in experiments]
-    for other in others:
-        if other.data.fingerprint != first.data.fingerprint:
-            names = f"{first.experiment.dataset} and {other.experiment.dataset}"
-            raise UsageError(f"strategies are compared on the same images, and not on {names}: name one data set")
+    first: Resolved | None = None
+    for _, experiment in [*comparison.searches().values()][: len(comparison.entries)]:
+        time_limit.check(experiment)
+        resolved = resolve(experiment)
+        first = first or resolved
+        if resolved.data.fingerprint != first.data.fingerprint:
+            raise UsageError("strategies are compared on the same images: give dataset options to all of them")
+    assert first is not None  # noqa: S101  # there is at least one strategy
     return first
 
 
@@ -228,13 +285,21 @@ def _fit(folder: Path, state: State, resolved: Resolved, watcher: Watcher) -> No
     is_local = resolved.experiment.evaluator == "local"  # another one may train only the networks that it knows
     if LECTURE_NAME not in state.baselines and is_local and lecture_parameters(resolved.limits):
         watcher.fitting(LECTURE_NAME)
-        state.baselines[LECTURE_NAME] = _lecture(folder, resolved)
+        try:
+            state.baselines[LECTURE_NAME] = _lecture(folder, resolved)
+        except NasError as error:
+            watcher.warned(f"{LECTURE_NAME} is left out: {error}")
+            return
         state.write(folder)
         watcher.fitted(state.baselines[LECTURE_NAME])
 
 
 def _lecture_job(resolved: Resolved) -> Job:
-    epochs = LECTURE_EPOCHS * min(4.0, max(1.0, (LECTURE_IMAGES / len(resolved.data.train)) ** 0.5))
+    images, limits = len(resolved.data.train), resolved.limits
+    # For fewer images more epochs, for large ones fewer, so that it takes no longer than on all of mnist.
+    epochs = LECTURE_EPOCHS * min(4.0, max(1.0, (LECTURE_IMAGES / images) ** 0.5))
+    flops = LECTURE.flops(limits.input_shape, limits.classes)
+    epochs = max(1.0, min(epochs, LECTURE_EPOCHS * LECTURE_IMAGES * LECTURE_FLOPS / images / flops))
     return Job(Candidate(LECTURE, origin="lecture"), round(epochs), job_seed(resolved.experiment.seed, LECTURE.id))
 
 
@@ -254,94 +319,106 @@ def _lecture(folder: Path, resolved: Resolved) -> Baseline:
     )
 
 
+class Decided(NamedTuple):
+    """A search that has its winner, before the test images are opened."""
+
+    selected: Selected
+    networks: list[Network]  # that classify the test images, the winner first
+
+
 def _search(
-    folder: Path,
     state: State,
     wanted: Mapping[str, tuple[str, Experiment]],
-    workers: int,
+    resolved: Resolved,
     lending: Lending,
     watcher: Watcher,
-) -> list[str]:
-    """Run all searches until they have decided, on so many workers; the names of those with a winner.
-
-    A search keeps few workers busy, so that with many of them several searches run at the same time.
-    """
+) -> dict[str, Decided]:
+    """Run all searches until they have decided; those with a winner, by name."""
     names = list(wanted)
-    count = min(len(names), max(1, workers // WORKERS))
-    experiments = [experiment for _, experiment in wanted.values()]
-    if any(one.time_limit or one.evaluator != "local" for one in experiments):  # each has all there is
-        count = 1
+    count = _at_a_time([experiment for _, experiment in wanted.values()], resolved.workers)
 
-    def run(name: str) -> tuple[str, Selected | NasError]:
+    def run(name: str) -> tuple[str, Decided | NasError]:
         experiment = wanted[name][1]
         if count > 1:
-            experiment = experiment.changed(workers=workers // count)
+            experiment = _with_share(experiment, resolved.workers, count)
         observer = watcher.searching(name, names.index(name) + 1, len(names))
         try:
-            with _member(lending, name, experiment, [observer]) as (_, found):
-                return name, found
+            with (
+                _member(lending, name, experiment) as (known, start),
+                selected(known, start, [observer]) as (run, found),
+            ):
+                return name, Decided(found, [one.network for one in contestants(run, found).values()])
         except StorageError:  # the others would fail, too
             raise
         except NasError as error:
             return name, error
 
-    decided = set()
+    decided = dict[str, Decided]()
     for name, found in side_by_side(run, names, count):
         if isinstance(found, NasError):
-            state.failed[name] = str(found)
+            state.failed[name] = str(found)[:LONGEST_REASON]
             watcher.failed(name, str(found))
         else:
             state.failed.pop(name, None)
-            decided.add(name)
-            watcher.searched(name, found)
-        state.write(folder)
-    return [name for name in names if name in decided]
+            decided[name] = found
+            watcher.searched(name, found.selected)
+        state.write(lending.folder)
+    return {name: decided[name] for name in names if name in decided}
+
+
+def _at_a_time(experiments: Sequence[Experiment], workers: int) -> int:
+    """How many searches run at the same time: each of them keeps few workers busy."""
+    for one in experiments:  # each has all there is
+        of_time = {Objective.parse(text).metric for text in one.objectives} & TIMES
+        if one.time_limit or of_time or one.evaluator != "local":
+            return 1
+    return min(len(experiments), max(1, workers // WORKERS))
+
+
+def _with_share(experiment: Experiment, workers: int, count: int) -> Experiment:
+    """The experiment with its share of the workers, and their share of the memory."""
+    share = max(machine.SMALLEST, machine.MEMORY_SHARE * machine.memory() / machine.GIB / workers)
+    options = {"evaluator.memory": round(share, 1), **experiment.options}
+    return experiment.changed(workers=workers // count, options=options)
 
 
 @contextmanager
-def _member(
-    lending: Lending, name: str, experiment: Experiment, observers: Sequence[Observer]
-) -> Iterator[tuple[Run, Selected]]:
-    """A search of the comparison up to its winner, new or resumed."""
+def _member(lending: Lending, name: str, experiment: Experiment) -> Iterator[tuple[Experiment, Start]]:
+    """The settings of a search of the comparison and where it begins: new, or in the middle of its journal."""
     own, begun = lending.folder / name, time.monotonic()
-    if (own / FILE).is_file() and (own / searches.TOML).is_file():
-        with Journal(own / FILE, begun) as journal:
-            known = Experiment.read(own / searches.TOML, plugins=experiment.plugins, workers=experiment.workers)
-            with selected(known, Start(own, journal, begun=begun, comparison=lending), observers) as found:
-                yield found
-    else:
-        with selected(experiment, Start(own, begun=begun, comparison=lending), observers) as found:
-            yield found
+    if not (own / searches.TOML).is_file():
+        shutil.rmtree(own, ignore_errors=True)  # a process was killed just when it made the folder
+        yield experiment, Start(own, begun=begun, comparison=lending)
+        return
+    here = {key: getattr(experiment, key) for key in ("plugins", "workers", "mlflow")}
+    with Journal(own / FILE_OF_SEARCH, begun) as journal:
+        known = Experiment.read(own / searches.TOML, **here)
+        yield known, Start(own, journal, begun=begun, comparison=lending)
 
 
 def _test(
-    folder: Path,
-    comparison: Comparison,
     state: State,
+    comparison: Comparison,
     wanted: Mapping[str, tuple[str, Experiment]],
-    decided: Sequence[str],
+    decided: Mapping[str, Decided],
     resolved: Resolved,
     lending: Lending,
     watcher: Watcher,
 ) -> Result:
     """Open the test images once, for every winner and every baseline, and conclude the searches."""
-    networks: dict[str, list[Network]] = {}
-    for name in decided:
-        quiet = wanted[name][1].changed(mlflow="off")
-        with _member(lending, name, quiet, [Observer()]) as (run, found):
-            networks[name] = [one.network for one in contestants(run, found).values()]
+    folder = lending.folder
     answerers = _answerers(folder, state, resolved, watcher)
-    explained = list(_explained(folder, state, resolved, watcher)) if comparison.explain else []
-    watcher.opening(sum(map(len, networks.values())) + len(answerers) + len(explained))
+    explained = _explained(folder, state, resolved, decided, watcher) if comparison.explain else []
+    watcher.opening(sum(len(one.networks) for one in decided.values()) + len(answerers) + len(explained))
     state.opened += 1
     state.write(folder)
     opened, answers = open_together(
         resolved.source,
         resolved.data,
-        list(networks.values()),
+        [one.networks for one in decided.values()],
         [*answerers.values(), *(case.answers for case in explained)],
     )
-    by_name = dict(zip(networks, opened, strict=True))
+    by_name = dict(zip(decided, opened, strict=True))
     labels = answers.labels
     went = {name: progress_of(folder / name) for name in decided}
     by_label: dict[str, list[Progress]] = {}
@@ -349,11 +426,14 @@ def _test(
         by_label.setdefault(wanted[name][0], []).append(went[name])
     target = common_target(by_label)
     searched = []
-    for name in decided:
+    for name, one in decided.items():
         label, experiment = wanted[name]
-        with _member(lending, name, experiment, [Observer()]) as (run, found):
-            conclude(run, found, by_name[name])
-            row = _row(label, experiment.seed, name, run, found, by_name[name])
+        with (
+            _member(lending, name, experiment) as (known, start),
+            recorded(resolve(known), start, [Warnings(watcher)]) as run,
+        ):
+            conclude(run, one.selected, by_name[name])
+            row = _row(label, experiment.seed, name, run, one.selected, by_name[name])
         trials, seconds = reached_by(went[name], target)
         searched.append(replace(row, reached=trials, reached_seconds=seconds))
     samples = [
@@ -384,19 +464,20 @@ def _notable(tested: Sequence[Tested]) -> list[str]:
     return names + [one.baseline.name for one in tested if one.baseline.name == LECTURE_NAME]
 
 
-def _explained(folder: Path, state: State, resolved: Resolved, watcher: Watcher) -> Iterator[Case]:
-    """What shows why: for the lecture's network, the best winner, the tree and the forest."""
+def _explained(
+    folder: Path, state: State, resolved: Resolved, decided: Mapping[str, Decided], watcher: Watcher
+) -> list[Case]:
+    """What shows why: for the tree, the forest, the lecture's network, and the winner with the best mean."""
     networks = {LECTURE_NAME: LECTURE} if LECTURE_NAME in state.baselines else {}
-    best = None
-    for own in comparisons.members(folder):
-        for trial in read(own / FILE)[0].trials.values():
-            accuracy = trial.metrics.get("validation_accuracy", 0.0)
-            if (own / "retrained" / f"{trial.job.key}.safetensors").is_file() and accuracy > (best or (0.0,))[0]:
-                best = accuracy, trial.job.candidate.architecture
-    if best is not None:
-        networks["the best network found"] = best[1]
+    winners = [one.selected.finalists[0] for one in decided.values()]
+    best = max(winners, key=lambda group: mean([trial.metrics["validation_accuracy"] for trial in group]))
+    networks["the best network found"] = best[0].job.candidate.architecture
     known = [state.baselines[name] for name in ("decision tree", "random forest") if name in state.baselines]
-    return cases(folder / "explain", resolved, networks, known, watcher.explaining)
+    try:
+        return list(cases(folder / "explain", resolved, networks, known, watcher.explaining))
+    except NasError as error:  # all else is there
+        watcher.warned(f"the experiments that explain are left out: {error}")
+        return []
 
 
 def _answerers(folder: Path, state: State, resolved: Resolved, watcher: Watcher) -> dict[str, Answerer]:

@@ -25,7 +25,7 @@ from nas.errors import NasError
 from nas.report.summary import percent
 from nas.run.resolve import Resolved
 from nas.spaces.space import Candidate
-from nas.training.recipe import PLAIN, Recipe
+from nas.training.recipe import PLAIN, Recipe, table_of
 from nas.trial import Job, job_seed
 from nas.winner.weights import restored
 
@@ -124,7 +124,8 @@ class _Models:
             return models.fitted(self._baselines[name], data, resolved.experiment.seed, resolved.workers)
         architecture = self._networks[name]
         epochs = round(EPOCHS * max(1.0, math.sqrt(OF_IMAGES / len(data.train))))
-        seed = job_seed(resolved.experiment.seed, f"{architecture.id}/{data.fingerprint}/{recipe.shift}")
+        changes = table_of(replace(recipe, precision="float32"))  # the same on every machine
+        seed = job_seed(resolved.experiment.seed, f"{architecture.id}/{data.fingerprint}/{changes}")
         job = Job(Candidate(architecture, origin=name), epochs, seed)
         weights = self._folder / f"{job.key}.safetensors"
         if not weights.is_file():
@@ -190,11 +191,12 @@ def _permuted(data: Dataset, scrambled: Answerer) -> Dataset:
 
 
 def _part(data: Dataset, size: int, seed: int) -> Dataset:
-    """With fewer training images, each class in its share."""
+    """With fewer training images, each class in its share, and at least one of each."""
     labels = data.train.labels.numpy()
     if size >= len(labels):
         return data
-    [rows] = stratified(labels, [size], seed)
+    [part] = stratified(labels, [size], seed)
+    rows = np.union1d(part, np.unique(labels, return_index=True)[1])
     train = Split.of(data.train.images.numpy()[rows], labels[rows])
     return Dataset.of(f"{data.name}, {size}", train, data.validation, data.classes)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nas import __version__
 from nas.comparison.figures import CAPTIONS, figures
-from nas.comparison.tables import baselines, strategies
+from nas.comparison.tables import tables
 from nas.report.figures import image_of
 from nas.report.summary import markdown_table
 
@@ -20,13 +20,12 @@ def page(compared: Compared) -> str:
 
     loader = PackageLoader("nas.report", "")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    tables = [strategies(compared), *([baselines(compared)] if compared.result.tested else [])]
     return environment.get_template("comparison.html").render(
         name=compared.folder.name,
         dataset=compared.state.dataset,
         result=compared.result,
         failed=compared.state.failed,
-        tables=tables,
+        tables=list(tables(compared).values()),
         figures=[(name, CAPTIONS[name], image_of(figure)) for name, figure in figures(compared)],
         toml=compared.comparison.to_toml(),
         version=__version__,
@@ -35,6 +34,7 @@ def page(compared: Compared) -> str:
 
 def description(compared: Compared) -> str:
     """The tables and what may be concluded, in Markdown."""
-    tables = [strategies(compared), *([baselines(compared)] if compared.result.tested else [])]
-    parts = [f"**{title}**\n\n{markdown_table(columns, rows)}" for title, columns, rows in tables]
-    return "\n\n".join([*parts, *(f"- {sentence}" for sentence in compared.result.sentences)])
+    parts = [
+        f"**{title}**\n\n{markdown_table(columns, rows)}" for title, columns, rows in tables(compared).values()
+    ]
+    return "\n\n".join([*parts, *(f"- {sentence}" for sentence in compared.conclusions)])

@@ -66,17 +66,19 @@ class State:
 
     id: str  # of the comparison: sixteen hexadecimal digits
     dataset: str
+    fingerprint: str  # of its training and validation images
     baselines: dict[str, Baseline] = field(default_factory=dict)  # by their names
     failed: dict[str, str] = field(default_factory=dict)  # folder of a search without a winner → the reason
     opened: int = 0
     run: str = ""  # the id of its run in MLflow
+    written: bool = False  # whether that has the result
     result: Result | None = None
 
     def write(self, folder: Path) -> None:
         """Write the file, completely or not at all."""
         content = {
-            "version": VERSION, "id": self.id, "dataset": self.dataset,
-            "failed": self.failed, "opened": self.opened, "run": self.run,
+            "version": VERSION, "id": self.id, "dataset": self.dataset, "fingerprint": self.fingerprint,
+            "failed": self.failed, "opened": self.opened, "run": self.run, "written": self.written,
             "baselines": [baseline.to_dict() for baseline in self.baselines.values()],
             "result": self.result and asdict(self.result),
         }  # fmt: skip
@@ -92,17 +94,19 @@ class State:
         path = folder / FILE
         try:
             content = checks.parse(path.read_bytes())
-            version, name, dataset, failed, opened, baselines, result = checks.record(
-                content, "comparison", "version", "id", "dataset", "failed", "opened", "baselines", "result"
-            )
+            version, name, dataset, fingerprint, failed, opened, baselines, result = checks.record(
+                content, "comparison",
+                "version", "id", "dataset", "fingerprint", "failed", "opened", "baselines", "result",
+            )  # fmt: skip
             if version != VERSION:
                 raise ValueError(f"it is of version {quoted(version)}, and this nas reads {VERSION}")
             known = [Baseline.from_dict(each) for each in checks.several(baselines, "baselines")]
             reasons = {k: checks.text(v, k) for k, v in checks.named(failed, "failed").items()}
             return cls(
-                checks.text(name, "id"), checks.text(dataset, "dataset"),
+                checks.text(name, "id"), checks.text(dataset, "dataset"), checks.text(fingerprint, "fingerprint"),
                 {one.name: one for one in known}, reasons,
                 checks.whole(opened, "opened", 10**6), checks.text(content.get("run", ""), "run"),
+                content.get("written") is True,
                 _result(result) if result else None,
             )  # fmt: skip
         except OSError as error:
@@ -134,3 +138,10 @@ class Compared:
     comparison: Comparison
     state: State
     result: Result
+
+    @property
+    def conclusions(self) -> list[str]:
+        """What may be concluded, what the experiments have shown, and what has no winner, in sentences."""
+        shown = [sentence for one in self.result.experiments for sentence in one["sentences"]]
+        failed = [f"{name} has no winner: {message}" for name, message in self.state.failed.items()]
+        return [*self.result.sentences, *shown, *failed]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nas import plugins
-from nas.errors import UsageError, quoted
+from nas.errors import UsageError, masked, quoted
 from nas.experiment import Experiment
 from nas.files import read_small
 from nas.run.runs import DEFAULT_TRIALS
@@ -17,8 +17,15 @@ from nas.toml import read_table, written, written_key
 
 SEEDS, MOST_SEEDS, MOST_STRATEGIES = 3, 100, 50
 OWN = ("strategies", "seeds", "baselines", "explain")  # the settings that a search does not have
-# The comparison gives each search these itself.
-GIVEN = ("strategy", "seed", "mlflow_parent")
+GIVEN = ("strategy", "seed", "mlflow_parent")  # the comparison gives each search these itself
+# What one strategy alone may not have: all searches see the same images, and run on the same machine.
+COMMON = (
+    "seed", "dataset", "data_dir", "plugins", "workers", "device", "evaluator", "mlflow", "mlflow_experiment",
+    "mlflow_parent",
+)  # fmt: skip
+
+
+PLAIN = (str, int, float, bool, Path, tuple, list, Mapping)
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,13 @@ class Comparison:
         for name in GIVEN:
             if name in settings:
                 raise UsageError(f"{name} is for one search, and a comparison has several: leave it out")
-        comparison = cls(_entries(strategies), settings, seeds, **flags)
-        comparison.searches()  # raises an error in any of them
+        comparison = cls(_entries(strategies), _checked(settings, ""), seeds, **flags)
+        experiments = [experiment for _, experiment in comparison.searches().values()]  # an error in any of them
+        if len(firsts := sorted({one.objectives[0] for one in experiments})) > 1:
+            raise UsageError(
+                f"strategies are compared by one objective, and not by {' and '.join(firsts)}: give all of them "
+                "the same first one"
+            )
         return comparison
 
     @classmethod
@@ -77,6 +89,10 @@ class Comparison:
         """
         values = read_table(path, read_small(path))
         own = {name: values[name] for name in ("plugins",) if name in values}
+        options, changed = values.pop("options", {}), changes.pop("options", {})
+        if not isinstance(options, Mapping):
+            raise UsageError(f"{path}: options = {quoted(options)}: it should be a table")
+        options = {**options, **changed}
         trusted = {Path(folder).resolve() for folder in plugins.folders(tuple(changes.get("plugins", ())))}
         for folder in Experiment.of(**own).plugins:
             if not trusting and folder.resolve() not in trusted:
@@ -84,7 +100,6 @@ class Comparison:
                     f"{path}: it names the plugin folder {quoted(str(folder))}, whose code would run: add "
                     f"--plugins {folder} if you trust it"
                 )
-        options = {**values.pop("options", {}), **changes.pop("options", {})}
         try:
             return cls.of(**{**values, **changes, **({"options": options} if options else {})})
         except UsageError as error:
@@ -105,8 +120,12 @@ class Comparison:
                 found[name] = label, Experiment.of(**settings)
         return found
 
+    def pinned(self, dataset: str) -> Comparison:
+        """The comparison on a data set that was decided where "auto" was given."""
+        return replace(self, shared={**self.shared, "dataset": dataset})
+
     def to_toml(self) -> str:
-        """The text of a TOML file with all settings; `read` reads it."""
+        """The text of a TOML file with all settings but the credentials of an address; `read` reads it."""
         lines = [f"{name} = {written(getattr(self, name))}" for name in ("seeds", "baselines", "explain")]
         lines += _lines("", self.shared)
         for label, own in self.entries.items():
@@ -121,7 +140,10 @@ def _entries(strategies: object) -> dict[str, Mapping[str, Any]]:
         for label, own in strategies.items():
             if not isinstance(own, Mapping):
                 raise UsageError(f"strategies.{label} = {quoted(own)}: it should be a table of settings")
-            found[str(label)] = {"strategy": str(label), **own}
+            found[str(label)] = _checked({"strategy": str(label), **own}, f"strategies.{label}.")
+            for name in COMMON:
+                if name in own:
+                    raise UsageError(f"strategies.{label}.{name} cannot be of one strategy alone: give it to all")
     else:
         texts = [strategies] if isinstance(strategies, str) else strategies
         if not isinstance(texts, Iterable):
@@ -135,6 +157,22 @@ def _entries(strategies: object) -> dict[str, Mapping[str, Any]]:
     if not 1 <= len(found) <= MOST_STRATEGIES:
         raise UsageError(f"there are {len(found)} strategies to compare: name 1 to {MOST_STRATEGIES} of them")
     return found
+
+
+def _checked(settings: Mapping[str, Any], place: str) -> Mapping[str, Any]:
+    """Settings that a file can hold; ``place`` stands before the name of one that it cannot."""
+    for name, value in settings.items():
+        parts = [value, *(value if isinstance(value, tuple | list) else [])]
+        parts += [*value.values()] if isinstance(value, Mapping) else []
+        if not all(part is None or isinstance(part, PLAIN) for part in parts):
+            kind = value.__name__ if isinstance(value, type) else type(value).__name__
+            raise UsageError(
+                f"{place}{name} = {quoted(kind)}: a comparison is kept in a file, which holds no Python objects: "
+                "make it a plugin, and give its name"
+            )
+        if name == "options" and not isinstance(value, Mapping):
+            raise UsageError(f"{place}options = {quoted(value)}: it should be a table")
+    return settings
 
 
 def _entry(label: str) -> dict[str, Any]:
@@ -175,4 +213,6 @@ def _lines(prefix: str, settings: Mapping[str, Any]) -> list[str]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, str):  # an address with a password; no other setting has such a text
+        return masked(value)
     return [_plain(one) for one in value] if isinstance(value, tuple | list) else value

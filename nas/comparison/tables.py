@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from nas.comparison.curves import best_so_far, quartiles
+from nas.comparison.progress import progress_of
+from nas.objectives import FRACTIONS, Objective
 from nas.report.summary import mean_and_deviation, percent
 from nas.statistics import interval
 
 if TYPE_CHECKING:
     from nas.comparison.result import Compared
 
+SHARES = (0.25, 0.5, 1.0)  # of the trials, at which the table of progress has the best score so far
 Table = tuple[str, list[str], list[list[str]]]  # title, columns, rows
+
+
+def tables(compared: Compared) -> dict[str, Table]:
+    """Every table for which a comparison has data, by its name."""
+    found = {"strategies": strategies(compared), "progress": progress(compared)}
+    return {**found, "baselines": baselines(compared)} if compared.result.tested else found
 
 
 def strategies(compared: Compared) -> Table:
@@ -21,7 +33,7 @@ def strategies(compared: Compared) -> Table:
     for label in compared.comparison.entries:
         found = [one for one in compared.result.searched if one.strategy == label]
         if not found:
-            rows.append([label, "no winner", "", "", "", ""])
+            rows.append([label, "no winner", "", "", ""])
             continue
         rows.append(
             [
@@ -29,7 +41,6 @@ def strategies(compared: Compared) -> Table:
                 mean_and_deviation([one.test_accuracy for one in found], percentage=True),
                 mean_and_deviation([one.validation_accuracy for one in found], percentage=True),
                 f"{median(one.parameters for one in found):,.0f}",
-                _reached([one.reached for one in found]),
                 f"{median(one.seconds for one in found):,.0f}",
             ]
         )
@@ -37,15 +48,37 @@ def strategies(compared: Compared) -> Table:
     many = f"{seeds} searches of each strategy: mean ± standard deviation, or median"
     title = f"{many if seeds > 1 else 'one search of each strategy'}; {result.test_images:,} test images, opened "
     title += "once" if result.opened == 1 else f"{result.opened} times"
-    columns = [
-        "strategy",
-        "test accuracy",
-        "validation",
-        "parameters",
-        f"trials to {result.target_text}",
-        "seconds",
-    ]
-    return title, columns, rows
+    return title, ["strategy", "test accuracy", "validation", "parameters", "seconds"], rows
+
+
+def progress(compared: Compared) -> Table:
+    """A row for each strategy: the best score so far, and what it takes to reach the target."""
+    objective = Objective.parse(next(iter(compared.comparison.searches().values()))[1].objectives[0])
+    went = {one.folder: progress_of(compared.folder / one.folder) for one in compared.result.searched}
+    most = max((len(one.scores) for one in went.values()), default=0)
+    points = sorted({math.ceil(most * share) for share in SHARES})
+    rows = []
+    for label in compared.comparison.entries:
+        found = [one for one in compared.result.searched if one.strategy == label]
+        if not found:
+            continue
+        curves = [best_so_far(p.scores, [1.0] * len(p.scores)) for p in (went[one.folder] for one in found)]
+        low, middle, high = quartiles(curves, points) * objective.sign
+        cells = [_between(*three, objective) for three in zip(middle, low, high, strict=True)]
+        cells += [_middle([one.reached for one in found]), _middle([one.reached_seconds for one in found])]
+        rows.append([label, *cells])
+    target = compared.result.target_text
+    title = f"the best {objective.metric.replace('_', ' ')} so far: median (quartiles); the median until {target}"
+    return title, ["strategy", *(f"{n:,} trials" for n in points), "trials until", "seconds until"], rows
+
+
+def _between(middle: float, low: float, high: float, objective: Objective) -> str:
+    """``98.20 (98.00–98.40)``; accuracies in percent."""
+    if not math.isfinite(middle):
+        return "none"
+    is_share = objective.metric in FRACTIONS
+    value, *ends = (f"{100 * x:.2f}" if is_share else f"{x:.4g}" for x in (middle, *sorted((low, high))))
+    return f"{value} ({'–'.join(ends)})"
 
 
 def baselines(compared: Compared) -> Table:
@@ -73,13 +106,13 @@ def facts(compared: Compared) -> dict[str, Any]:
     }
 
 
-def _reached(trials: list[int | None]) -> str:
-    """The median number of trials until the target, of the searches that have reached it."""
-    known = [count for count in trials if count is not None]
+def _middle(costs: Sequence[float | None]) -> str:
+    """The median of what it took to reach the target, of the searches that have reached it."""
+    known = [cost for cost in costs if cost is not None]
     if not known:
         return "never"
-    some = "" if len(known) == len(trials) else f" ({len(known)} of {len(trials)})"
-    return f"{median(known):.0f}{some}"
+    some = "" if len(known) == len(costs) else f" ({len(known)} of {len(costs)})"
+    return f"{median(known):,.0f}{some}"
 
 
 def scores(compared: Compared) -> list[tuple[str, float, int]]:

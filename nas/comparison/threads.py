@@ -6,12 +6,14 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from typing import TypeVar
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
 
 
-def side_by_side[Task, Answer](
-    work: Callable[[Task], Answer], tasks: Sequence[Task], count: int
-) -> Iterator[Answer]:
-    """The results of ``work`` as it is done for all tasks, ``count`` of them at a time; the first ones begin first.
+def side_by_side(work: Callable[[Task], Answer], tasks: Sequence[Task], count: int) -> Iterator[Answer]:
+    """The results of ``work`` for all tasks as they come, ``count`` of them at a time; the first ones begin first.
 
     If it is interrupted or one raises an exception, the others that have begun are interrupted, too, as by Ctrl-C,
     and waited for.

@@ -7,9 +7,9 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nas.dashboard.runs import flat, key
+from nas.dashboard.runs import flat, key, remove_run
 from nas.dashboard.store import (
     client_of,
     experiment_of,
@@ -17,6 +17,7 @@ from nas.dashboard.store import (
     probe,
     quiet,
     reason_of,
+    sqlite_file,
     store_of,
     terminate,
 )
@@ -26,9 +27,6 @@ from nas.records.comparisons import FILE, TOML
 from nas.report.figures import DPI
 from nas.toml import read_table
 
-if TYPE_CHECKING:
-    from nas.report.figures import Figure
-
 
 def begin(uri: str, name: str, identity: str, settings: dict[str, Any]) -> str:
     """Make the run of a comparison, or find it; returns its id.
@@ -37,7 +35,7 @@ def begin(uri: str, name: str, identity: str, settings: dict[str, Any]) -> str:
         uri: the address of the store.
         name: of the comparison.
         identity: `State.id`.
-        settings: of the first search, whose experiment the run belongs to.
+        settings: of the comparison, which become parameters; their experiment is the run's.
 
     Raises:
         Exception: any exception of MLflow.
@@ -48,14 +46,28 @@ def begin(uri: str, name: str, identity: str, settings: dict[str, Any]) -> str:
         client = client_of(uri)
         experiment = experiment_of(client, uri, settings)
         for run in client.search_runs([experiment], f"tags.`nas.comparison` = '{identity}'", max_results=1):
+            client.update_run(run.info.run_id, "RUNNING")
             return str(run.info.run_id)
         tags = {"nas.comparison": identity, "mlflow.source.name": "nas", "strategy": "comparison"}
         run = client.create_run(experiment, int(time.time() * 1000), tags, name)
         from mlflow.entities import Param
 
-        params = [Param(key(k), str(v)[:6_000]) for k, v in list(flat(settings).__iter__())[:100]]
+        shown = {k: v for k, v in settings.items() if not k.startswith("mlflow")}
+        params = [Param(key(k), str(v)[:6_000]) for k, v in list(flat(shown))[:100]]
         client.log_batch(run.info.run_id, params=params)
         return str(run.info.run_id)
+
+
+def stop(uri: str, run_id: str, *, killed: bool) -> None:
+    """Close the run of a comparison that is not finished.
+
+    Raises:
+        Exception: any exception of MLflow.
+    """
+    probe(uri)
+    import_mlflow()
+    with quiet():
+        terminate(client_of(uri), run_id, "KILLED" if killed else "FAILED", time.time())
 
 
 def end(
@@ -63,7 +75,7 @@ def end(
     run_id: str,
     description: str,
     tables: Mapping[str, tuple[str, Sequence[str], Sequence[Sequence[str]]]],
-    figures: Mapping[str, Figure],
+    figures: Mapping[str, Any],
     page: str,
     scores: Iterable[tuple[str, float, int]],
 ) -> None:
@@ -74,7 +86,7 @@ def end(
         run_id: of the comparison.
         description: in Markdown.
         tables: title, columns and rows by the names of their files.
-        figures: by the names of their files.
+        figures: of matplotlib, by the names of their files.
         page: the report as HTML.
         scores: names, values and steps of metrics.
 
@@ -100,7 +112,7 @@ def end(
 
 
 def remove(folder: Path) -> None:
-    """Remove the run of a comparison from its store, if it has one.
+    """Remove the run of a comparison from its store, with its files, if it has one.
 
     Args:
         folder: of the comparison.
@@ -109,19 +121,17 @@ def remove(folder: Path) -> None:
         NasError: the store does not answer.
     """
     run = json.loads((folder / FILE).read_bytes()).get("run")
-    if not run:
-        return
     chosen = read_table(folder / TOML, read_small(folder / TOML)).get("mlflow", "auto")
-    uri = store_of(folder, chosen)
+    uri = store_of(folder, chosen) if chosen != "off" else ""
+    file = sqlite_file(uri)
+    if not run or not uri or (file and not file.exists()):
+        return
     try:
         probe(uri)
         import_mlflow()
         with quiet():
             client = client_of(uri)
-            store: Any = client._tracking_client.store
-            client.delete_run(run)
-            if hasattr(store, "_hard_delete_run"):  # what `mlflow gc` calls
-                store._hard_delete_run(run)
+            remove_run(client, client.get_run(run), uri)
     except Exception as error:
         advice = "--keep-mlflow removes the folder alone"
         raise NasError(f"MLflow cannot be changed at {masked(uri)} ({reason_of(error)}); {advice}") from error

@@ -23,6 +23,7 @@ from nas.trial import REDUCTION, Trial
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 MOST_RUNS = 50_000  # in one answer of MLflow
 MOST_LAYERS = 80  # in a description; MLflow takes at most 8,000 characters
@@ -226,13 +227,26 @@ def _remove(client: MlflowClient, search: str, tracking_uri: str) -> tuple[int, 
             if is_database:
                 files(model.artifact_location).delete_artifacts()
                 store._hard_delete_logged_model(model.model_id)
-        if run.info.lifecycle_stage == "active":
-            client.delete_run(run_id)
-        if is_database:
-            files(run.info.artifact_uri).delete_artifacts()
-            store._hard_delete_run(run_id)
+        remove_run(client, run, tracking_uri)
         removed += 1
     return removed, kept
+
+
+def remove_run(client: MlflowClient, run: Run, tracking_uri: str) -> None:
+    """Remove one run with its files.
+
+    Raises:
+        Exception: any exception of MLflow.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    store: Any = client._tracking_client.store
+    if run.info.lifecycle_stage == "active":
+        client.delete_run(run.info.run_id)
+    if hasattr(store, "_hard_delete_run"):  # what `mlflow gc` calls
+        files: Any = get_artifact_repository(run.info.artifact_uri, tracking_uri=tracking_uri)
+        files.delete_artifacts()
+        store._hard_delete_run(run.info.run_id)
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -29,6 +29,7 @@ from nas.errors import NasError, masked
 from nas.files import file_system
 from nas.records.outcome import Header, Outcome
 from nas.records.record import RUNS
+from nas.records.searches import comparison_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -65,6 +66,7 @@ def store_of(folder: Path, chosen: str = "auto") -> str:
             variables and files for them.
     """
     if chosen == "auto":
+        folder = comparison_of(folder) or folder
         return store_uri(folder.parent.parent if folder.parent.name == RUNS.name else Path())
     if chosen == masked(own := os.environ.get("MLFLOW_TRACKING_URI", "")):
         return own

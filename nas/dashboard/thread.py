@@ -36,6 +36,7 @@ class MlflowThread(Observer):
         tracking_uri: the address of the store.
         log_model: logs the winner as a model, given the outcome, the store and the run.
         warm_up: imports what ``log_model`` needs.
+        pauses: whether a search that ends here without a result goes on later, when its comparison is tested.
     """
 
     def __init__(
@@ -45,11 +46,14 @@ class MlflowThread(Observer):
         tracking_uri: str,
         log_model: LogModel | None = None,
         warm_up: Callable[[], None] = lambda: None,
+        *,
+        pauses: bool = False,
     ) -> None:
         self.tracking_uri = tracking_uri
         self.run_id: str | None = None  # the search's run, once it exists
         self._record, self._warn, self._log_model, self._warm_up = record, warn, log_model, warm_up
         self._left = 0  # trainings of the final selection
+        self._pauses = pauses
         self._news, self._closing = Event(), Event()
         self._steps = 0
         self._trouble = ""  # the reason of the last failure
@@ -108,9 +112,8 @@ class MlflowThread(Observer):
             last = self._closing.is_set()
             self._news.clear()
             try:
-                # A search of a comparison that has decided, and is not tested yet, goes on later.
-                is_over = self._record.outcome is not None or self._record.ended is not None
-                writer = self._write(writer, ended=last and is_over)
+                goes_on = self._pauses and self._record.outcome is None and self._record.ended is None
+                writer = self._write(writer, ended=last and not goes_on)
                 if self._left == 1 and not last:
                     self._warm_up()
                 self._trouble, failures = "", 0

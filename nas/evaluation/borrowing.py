@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from nas.errors import NasError
 from nas.evaluation.evaluator import Evaluator
@@ -67,23 +67,31 @@ class BorrowingEvaluator:
     def __init__(self, inner: Evaluator, lending: Lending, own: Path, weights: Path | None) -> None:
         self._inner, self._lending, self._own, self._weights = inner, lending, own, weights
         self._known: dict[Path, tuple[int, Mapping[str, Trial]]] = {}  # size of a journal, its trainings
+        self._taken = dict[str, Job]()  # by their keys
+
+    def __enter__(self) -> Self:
+        """The evaluator."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Release all jobs, so that no other search waits for one that failed in the middle of a batch."""
+        self._release(list(self._taken))
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
         """The trainings of other searches at once, then the others as they finish; last, what others train now."""
         waiting = list(jobs)
         while waiting:
             # Taken before the journals are read: what another search has released is in its journal.
-            taken = {job.key: job for job in self._lending.take(waiting)}
-            waiting = [job for job in waiting if job.key not in taken]
+            taken = self._lending.take(waiting)
             if not taken:
                 self._lending.wait()
                 continue
-            try:
-                for trial in self._trained(list(taken.values())):
-                    yield trial
-                    self._lending.release([taken.pop(trial.job.key)])  # the trial is in the journal now
-            finally:
-                self._lending.release(list(taken.values()))
+            self._taken = {job.key: job for job in taken}
+            waiting = [job for job in waiting if job.key not in self._taken]
+            for trial in self._trained(taken):
+                yield trial
+                self._release([trial.job.key])  # the trial is in the journal now
+            self._release(list(self._taken))  # what was not trained, because the time was over
 
     def _trained(self, jobs: Sequence[Job]) -> Iterator[Trial]:
         """The trials of jobs that no other search trains now."""
@@ -96,6 +104,9 @@ class BorrowingEvaluator:
                 unknown.append(job)
         if unknown:
             yield from self._inner.evaluate(unknown)
+
+    def _release(self, keys: Sequence[str]) -> None:
+        self._lending.release([self._taken.pop(key) for key in keys if key in self._taken])
 
     def _lenders(self) -> dict[Path, Mapping[str, Trial]]:
         """The trainings of each other search that trains as this one does, by the keys of their jobs."""

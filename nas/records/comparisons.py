@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from nas.records import searches
 from nas.records.journal import FILE as JOURNAL
 from nas.records.record import RUNS
 
-TOML, FILE, LOCK = "comparison.toml", "comparison.json", ".lock"
+TOML, FILE, LOCK = "comparison.toml", searches.COMPARISON, ".lock"
 
 
 def every() -> list[Path]:
@@ -38,14 +37,6 @@ def named(name: str | None) -> Path | None:
     return latest if latest is not None and time > max(others, default=0.0) else None
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a comparison has its result."""
-    try:
-        return bool(json.loads((folder / FILE).read_bytes())["result"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
 def members(folder: Path) -> list[Path]:
     """The folders of the searches of a comparison that have begun, by name."""
     return sorted(path.parent for path in folder.glob(f"*/{JOURNAL}"))
@@ -58,7 +49,8 @@ def removable(folder: Path) -> FileLock:
         UsageError: it is running, or its folder holds other files than those of a comparison.
     """
     own = {TOML, FILE, LOCK, "lecture", "explain", *(member.name for member in members(folder))}
-    others = sorted(path.name for path in folder.iterdir() if path.name not in own)
+    drafts = {f".{name}.part" for name in (TOML, FILE)}  # of a process that was killed
+    others = sorted(path.name for path in folder.iterdir() if path.name not in own | drafts)
     if others:
         some = ", ".join(map(quoted, others[:3]))
         raise UsageError(f"{folder} has files that no comparison writes: {some}; move them elsewhere first")
@@ -70,14 +62,14 @@ def removable(folder: Path) -> FileLock:
     return lock
 
 
-def remove(folder: Path) -> None:
-    """Remove the folder of a comparison whose searches are removed."""
-    with removable(folder):
-        for path in folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name not in (FILE, LOCK):
-                path.unlink()
+def remove(folder: Path, lock: FileLock) -> None:
+    """Remove the folder of a comparison whose searches are removed, and whose lock is held."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in (FILE, LOCK):
+            path.unlink()
+    lock.release()
     (folder / LOCK).unlink(missing_ok=True)
     (folder / FILE).unlink()
     folder.rmdir()

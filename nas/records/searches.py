@@ -30,6 +30,7 @@ from nas.records.record import RUNS, Record, entry_of, place, read
 from nas.spaces.space import RECIPE, Candidate
 
 TOML = "search.toml"
+COMPARISON = "comparison.json"  # in the folder of a comparison, which holds the folders of its searches
 LEFT_OUT = "left-out.csv"  # the files of the data set that are no part of it, and why
 WINNER = Path("best/architecture.json")
 HEADER = 1_000  # bytes of the first line of a journal, at most
@@ -266,12 +267,18 @@ class State:
             return False
 
 
+def comparison_of(folder: Path) -> Path | None:
+    """The folder of the comparison that a search belongs to; None if it is one of its own."""
+    return folder.parent if (folder.parent / COMPARISON).is_file() else None
+
+
 def resume_command(folder: Path, config: Mapping[str, Any]) -> str:
     """The command that resumes a search, or a line of Python if the search was given Python objects.
 
     It names the folders of plugins again, because their code will run.
     """
     folders = [str(path) for path in config.get("plugins", ())]
+    folder = comparison_of(folder) or folder
     objects = {kind: str(name).removeprefix(GIVEN) for kind, name in config.items() if str(name).startswith(GIVEN)}
     if objects:
         objects |= {"plugins": str(folders)} if folders else {}

@@ -70,9 +70,11 @@ class Run:
         made = self.resolved.make_evaluator(weights, until, self.observer.warned)
         with made if hasattr(made, "__exit__") else nullcontext(made) as inner:
             trained, objectives = self.observer.trained, self.resolved.objectives
-            if self.comparison is not None:
-                inner = BorrowingEvaluator(inner, self.comparison, self.journal.path.parent, weights)
-            yield CachedEvaluator(inner, self.journal, objectives, trained, until=until, weights=weights)
+            if self.comparison is None:
+                yield CachedEvaluator(inner, self.journal, objectives, trained, until=until, weights=weights)
+                return
+            with BorrowingEvaluator(inner, self.comparison, self.journal.path.parent, weights) as borrowing:
+                yield CachedEvaluator(borrowing, self.journal, objectives, trained, until=until, weights=weights)
 
 
 @contextmanager
@@ -86,10 +88,18 @@ def recorded(resolved: Resolved, start: Start, observers: Sequence[Observer]) ->
     with _journal(resolved, start, Observers(observers)) as journal:
         every, caution = [journal, *observers], ""
         if resolved.experiment.mlflow != "off":
-            uri = store_of(start.comparison.folder if start.comparison else journal.path.parent, resolved.experiment.mlflow)
+            uri = store_of(journal.path.parent, resolved.experiment.mlflow)
             caution = network_warning(uri)
             logs = partial(log_model, resolved.data.validation.images[:4]) if start.comparison is None else None
-            every += [MlflowThread(journal.record, Observers(observers).warned, uri, logs, warm_up)]
+            mlflow = MlflowThread(
+                journal.record,
+                Observers(observers).warned,
+                uri,
+                logs,
+                warm_up,
+                pauses=start.comparison is not None,
+            )
+            every.append(mlflow)
         run = Run(resolved, journal, Observers(every), start.begun, start.comparison)
         run.observer.started(run.header)
         if start.journal is None and run.header.plan:

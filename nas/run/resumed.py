@@ -19,7 +19,7 @@ from nas.records import searches
 from nas.records.journal import FILE, Journal
 from nas.records.observer import Observer, Observers, PythonWarnings
 from nas.records.outcome import Outcome
-from nas.records.record import Record
+from nas.records.record import Record, place
 from nas.run import time_limit
 from nas.run.recording import Start
 from nas.run.runs import find_winner
@@ -57,6 +57,11 @@ def resume(
     if not (folder / searches.TOML).is_file():
         raise UsageError(
             f"{folder} has no {searches.TOML}: it is a training, or it was ended before it began; start it again"
+        )
+    if (parent := searches.comparison_of(folder)) is not None:  # it opens the test images for all at once
+        raise UsageError(
+            f"{folder.name} is a search of the comparison {parent.name}, with which it goes on: "
+            f"nas resume {place(parent)}"
         )
     with Journal(folder / FILE, begun) as journal:
         record = journal.record
