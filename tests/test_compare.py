@@ -54,6 +54,12 @@ SMALL: dict[str, Any] = {
         ({"strategies": "evolve", "seed": 3}, "leave it out"),
         ({"strategies": "evolve", "baselines": "yes"}, "true or false"),
         ({"strategies": "evolve", "trials": -1}, "trials = -1"),
+        ({"strategies": {"evolve": {"options": 3}}}, "options = 3"),
+        ({"strategies": {"mine": {"strategy": Path}}}, "make it a plugin"),
+        (
+            {"strategies": {"evolve": {"objectives": ["validation_accuracy"]}, "b": {"strategy": "evolve"}}},
+            "one obj",
+        ),
         ({"strategies": {"a b": {"strategy": "evolve"}, "a-b": {"strategy": "evolve"}}}, "similar names"),
     ],
 )
@@ -85,6 +91,18 @@ def test_a_strategy_may_appear_twice_and_a_file_says_it_all(tmp_path: Path) -> N
     assert (deep.rungs, plain.rungs, plain.strategy) == (3, 2, "evolve")
     path.write_text('strategies = "evolve"\nplugins = ["somewhere"]\n')
     with pytest.raises(UsageError, match="add --plugins"):
+        Comparison.read(path)
+
+
+def test_a_file_has_no_password_and_no_strategy_brings_code_of_its_own(tmp_path: Path) -> None:
+    comparison = Comparison.of(strategies="evolve", mlflow="https://user:secret@host")
+    assert "secret" not in comparison.to_toml()
+    path = tmp_path / "comparison.toml"
+    path.write_text('[strategies.evolve]\nplugins = ["evil"]\n')
+    with pytest.raises(UsageError, match="plugins cannot be of one strategy alone"):
+        Comparison.read(path)
+    path.write_text('options = 3\nstrategies = "evolve"\n')
+    with pytest.raises(UsageError, match="options = 3"):
         Comparison.read(path)
 
 
@@ -155,6 +173,9 @@ def test_a_finished_comparison_is_shown_listed_and_resumed_at_once(
     html = page.read_text()
     assert html.count("<img") == 2
     assert "What may be concluded" in html
+    assert "with which it goes on: nas resume" in error_line(
+        inline("resume", str(finished.folder / "evolve-0"), "--trials", "9", code=2)
+    )
     assert "is a comparison" in error_line(inline("resume", str(finished.folder), "--trials", "9", code=2))
 
 
@@ -236,6 +257,7 @@ def test_experiments_explain_with_measured_numbers(tmp_path: Path) -> None:
         assert len(one["sentences"]) == 4
         assert all(len(values) == len(one["points"]) for values in one["accuracies"].values())
     assert found.result.opened == 1
+    assert known(found.folder) == found  # what is read from the disk
 
 
 def test_moved_images_move_by_so_many_pixels_and_black_moves_in() -> None:

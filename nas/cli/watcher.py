@@ -11,9 +11,9 @@ from rich.text import Text
 
 from nas.baselines.baselines import Baseline
 from nas.cli.console import QuietConsole, clock, table
-from nas.comparison.comparison import Watcher
 from nas.comparison.result import Compared
 from nas.comparison.tables import tables
+from nas.comparison.watcher import Watcher
 from nas.errors import plain
 from nas.records.observer import Observer
 from nas.report.summary import percent

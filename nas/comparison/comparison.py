@@ -7,14 +7,12 @@ fitted, the test images are opened once, for all of them together.
 from __future__ import annotations
 
 import secrets
-import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -24,32 +22,27 @@ from nas.baselines.baselines import Baseline
 from nas.comparison import verdicts
 from nas.comparison.explain import Answerer, Case, answers_of, cases, experiments
 from nas.comparison.figures import figures
+from nas.comparison.members import Decided, decide, member
 from nas.comparison.page import description, page
 from nas.comparison.progress import Progress, common_target, progress_of, reached_by, words
 from nas.comparison.result import Compared, Result, Searched, State, Tested
 from nas.comparison.settings import Comparison
 from nas.comparison.tables import scores, tables
-from nas.comparison.threads import side_by_side
 from nas.comparison.verdicts import Sample
+from nas.comparison.watcher import Warnings, Watcher
 from nas.dashboard.comparisons import begin, end, stop
 from nas.dashboard.store import reason_of, store_of
 from nas.errors import Interrupted, JournalError, NasError, StorageError, UsageError
 from nas.evaluation.borrowing import Lending
-from nas.evaluation.local import machine
 from nas.experiment import Experiment
 from nas.files import write_whole
-from nas.objectives import Objective, best_seed
-from nas.records import searches
+from nas.objectives import best_seed
 from nas.records.comparisons import FILE, LOCK, TOML
-from nas.records.journal import FILE as FILE_OF_SEARCH
-from nas.records.journal import Journal
-from nas.records.observer import Observer
 from nas.records.record import RUNS, place
 from nas.run import time_limit
-from nas.run.conclude import Selected, conclude, contestants
-from nas.run.recording import Run, Start, recorded
+from nas.run.conclude import Selected, conclude
+from nas.run.recording import Run, recorded
 from nas.run.resolve import Resolved, resolve
-from nas.run.runs import selected
 from nas.spaces.space import Candidate
 from nas.statistics import mean
 from nas.training.recipe import RECIPES
@@ -57,65 +50,9 @@ from nas.trial import Job, job_seed
 from nas.winner.sealed import Opened, open_together
 from nas.winner.weights import restored
 
-if TYPE_CHECKING:
-    from nas.training.network import Network
-
 LECTURE_NAME = "the lecture's network"
-LECTURE_EPOCHS = (
-    12.0  # of mnist, with batches of 128 and Adam's usual rate; of fewer images up to four times as many
-)
-LECTURE_IMAGES = 54_000
-# Of the usual batch of eight candidates two are trained for long, so that more workers wait for one another.
-WORKERS = 2
-
-
-# The lecture's network for an image of mnist.
-LECTURE_FLOPS = 6.2e6
-LONGEST_REASON = 900  # characters of a failure, in the record
-TIMES = {"latency_ms", "train_seconds", "images_per_second"}  # other trainings at the same time change them
-
-
-class Watcher:
-    """Is told what a comparison does; does nothing by itself."""
-
-    def searching(self, name: str, number: int, count: int) -> Observer:
-        """A search begins or goes on, the ``number``-th of ``count``; what is told to its observer.
-
-        Several searches may run at the same time, each in a thread, in which its observer is called, too.
-        """
-        return Observer()
-
-    def searched(self, name: str, decided: Selected) -> None:
-        """A search has decided."""
-
-    def failed(self, name: str, message: str) -> None:
-        """A search has no winner."""
-
-    def fitting(self, name: str) -> None:
-        """A baseline is fitted."""
-
-    def fitted(self, baseline: Baseline) -> None:
-        """It is."""
-
-    def opening(self, models: int) -> None:
-        """Everything is decided: the test images are opened for so many models."""
-
-    def explaining(self, what: str) -> None:
-        """An experiment begins."""
-
-    def warned(self, message: str) -> None:
-        """Something happened that the user should know."""
-
-
-class Warnings(Observer):
-    """Passes the warnings of a search on."""
-
-    def __init__(self, watcher: Watcher) -> None:
-        self._watcher = watcher
-
-    def warned(self, message: str) -> None:
-        """Pass it on."""
-        self._watcher.warned(message)
+# Of mnist, with batches of 128 and Adam's usual rate; of fewer images up to four times as many.
+LECTURE_EPOCHS, LECTURE_IMAGES, LECTURE_SHAPE = 12.0, 54_000, (1, 28, 28)
 
 
 def compare(
@@ -210,7 +147,7 @@ def _compared(
         wanted = {name: (label, one.changed(**parent)) for name, (label, one) in wanted.items()}
     if comparison.baselines:
         _fit(folder, state, resolved, watcher)
-    decided = _search(state, wanted, resolved, lending, watcher)
+    decided = decide(state, wanted, resolved, lending, watcher)
     if not decided:
         reason = next(iter(state.failed.values()), "")
         raise NasError(f"no search of the comparison has a winner ({reason}): see `nas show {place(folder)}`")
@@ -298,8 +235,8 @@ def _lecture_job(resolved: Resolved) -> Job:
     images, limits = len(resolved.data.train), resolved.limits
     # For fewer images more epochs, for large ones fewer, so that it takes no longer than on all of mnist.
     epochs = LECTURE_EPOCHS * min(4.0, max(1.0, (LECTURE_IMAGES / images) ** 0.5))
-    flops = LECTURE.flops(limits.input_shape, limits.classes)
-    epochs = max(1.0, min(epochs, LECTURE_EPOCHS * LECTURE_IMAGES * LECTURE_FLOPS / images / flops))
+    cost, usual = (LECTURE.flops(shape, limits.classes) for shape in (limits.input_shape, LECTURE_SHAPE))
+    epochs = max(1.0, min(epochs, LECTURE_EPOCHS * LECTURE_IMAGES * usual / images / cost))
     return Job(Candidate(LECTURE, origin="lecture"), round(epochs), job_seed(resolved.experiment.seed, LECTURE.id))
 
 
@@ -317,83 +254,6 @@ def _lecture(folder: Path, resolved: Resolved) -> Baseline:
     return Baseline(
         LECTURE_NAME, f"{job.epochs:g} epochs", metrics["validation_accuracy"], metrics["train_seconds"], 0.0, size
     )
-
-
-class Decided(NamedTuple):
-    """A search that has its winner, before the test images are opened."""
-
-    selected: Selected
-    networks: list[Network]  # that classify the test images, the winner first
-
-
-def _search(
-    state: State,
-    wanted: Mapping[str, tuple[str, Experiment]],
-    resolved: Resolved,
-    lending: Lending,
-    watcher: Watcher,
-) -> dict[str, Decided]:
-    """Run all searches until they have decided; those with a winner, by name."""
-    names = list(wanted)
-    count = _at_a_time([experiment for _, experiment in wanted.values()], resolved.workers)
-
-    def run(name: str) -> tuple[str, Decided | NasError]:
-        experiment = wanted[name][1]
-        if count > 1:
-            experiment = _with_share(experiment, resolved.workers, count)
-        observer = watcher.searching(name, names.index(name) + 1, len(names))
-        try:
-            with (
-                _member(lending, name, experiment) as (known, start),
-                selected(known, start, [observer]) as (run, found),
-            ):
-                return name, Decided(found, [one.network for one in contestants(run, found).values()])
-        except StorageError:  # the others would fail, too
-            raise
-        except NasError as error:
-            return name, error
-
-    decided = dict[str, Decided]()
-    for name, found in side_by_side(run, names, count):
-        if isinstance(found, NasError):
-            state.failed[name] = str(found)[:LONGEST_REASON]
-            watcher.failed(name, str(found))
-        else:
-            state.failed.pop(name, None)
-            decided[name] = found
-            watcher.searched(name, found.selected)
-        state.write(lending.folder)
-    return {name: decided[name] for name in names if name in decided}
-
-
-def _at_a_time(experiments: Sequence[Experiment], workers: int) -> int:
-    """How many searches run at the same time: each of them keeps few workers busy."""
-    for one in experiments:  # each has all there is
-        of_time = {Objective.parse(text).metric for text in one.objectives} & TIMES
-        if one.time_limit or of_time or one.evaluator != "local":
-            return 1
-    return min(len(experiments), max(1, workers // WORKERS))
-
-
-def _with_share(experiment: Experiment, workers: int, count: int) -> Experiment:
-    """The experiment with its share of the workers, and their share of the memory."""
-    share = max(machine.SMALLEST, machine.MEMORY_SHARE * machine.memory() / machine.GIB / workers)
-    options = {"evaluator.memory": round(share, 1), **experiment.options}
-    return experiment.changed(workers=workers // count, options=options)
-
-
-@contextmanager
-def _member(lending: Lending, name: str, experiment: Experiment) -> Iterator[tuple[Experiment, Start]]:
-    """The settings of a search of the comparison and where it begins: new, or in the middle of its journal."""
-    own, begun = lending.folder / name, time.monotonic()
-    if not (own / searches.TOML).is_file():
-        shutil.rmtree(own, ignore_errors=True)  # a process was killed just when it made the folder
-        yield experiment, Start(own, begun=begun, comparison=lending)
-        return
-    here = {key: getattr(experiment, key) for key in ("plugins", "workers", "mlflow")}
-    with Journal(own / FILE_OF_SEARCH, begun) as journal:
-        known = Experiment.read(own / searches.TOML, **here)
-        yield known, Start(own, journal, begun=begun, comparison=lending)
 
 
 def _test(
@@ -429,7 +289,7 @@ def _test(
     for name, one in decided.items():
         label, experiment = wanted[name]
         with (
-            _member(lending, name, experiment) as (known, start),
+            member(lending, name, experiment) as (known, start),
             recorded(resolve(known), start, [Warnings(watcher)]) as run,
         ):
             conclude(run, one.selected, by_name[name])

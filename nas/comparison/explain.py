@@ -43,9 +43,9 @@ class Experiment(NamedTuple):
     """What was measured: the accuracy of each model at each point."""
 
     name: str  # permutation, shift, images
-    points: tuple[str, ...]
+    points: list[str]
     accuracies: dict[str, list[float]]  # by model
-    sentences: tuple[str, ...]
+    sentences: list[str]
 
 
 class Case(NamedTuple):
@@ -98,12 +98,12 @@ def experiments(found: Sequence[tuple[Case, float]]) -> list[Experiment]:
     """What the cases have shown; each with its accuracy on the test images."""
     results = []
     for name, words in (("permutation", _permutation_words), ("shift", _shift_words), ("images", _images_words)):
-        points = tuple(dict.fromkeys(case.point for case, _ in found if case.experiment == name))
+        points = list(dict.fromkeys(case.point for case, _ in found if case.experiment == name))
         accuracies: dict[str, list[float]] = {}
         for case, accuracy in found:
             if case.experiment == name:
                 accuracies.setdefault(case.model, []).append(accuracy)
-        results.append(Experiment(name, points, accuracies, tuple(words(points, accuracies))))
+        results.append(Experiment(name, points, accuracies, list(words(points, accuracies))))
     return results
 
 
