@@ -15,9 +15,11 @@ import pytest
 from command import NAS, error_line, inline, nas
 
 from nas.comparison.comparison import compare, known
+from nas.comparison.page import page
 from nas.comparison.result import Compared, State
 from nas.comparison.settings import Comparison
 from nas.comparison.threads import side_by_side
+from nas.dashboard.store import client_of
 from nas.errors import NasError, UsageError
 from nas.records.comparisons import members
 from nas.records.journal import FILE
@@ -241,6 +243,33 @@ def test_if_one_task_fails_the_others_are_interrupted_and_waited_for() -> None:
 
 
 @pytest.mark.faults
+def test_mlflow_has_the_searches_within_the_comparison_and_loses_all_of_it_with_rm(tmp_path: Path) -> None:
+    from mlflow.entities import ViewType
+
+    words = ["--strategies", "evolve,random-search", "--seeds", "1", "--dataset", str(images(tmp_path))]
+    words += ["--trials", "2", "--epochs", "1", "--max-parameters", "3000", "--no-baselines", "--workers", "4"]
+    nas("compare", *words, "--plugins", str(PLUGINS), cwd=tmp_path)
+    [folder] = (tmp_path / "runs").iterdir()
+    state = State.read(folder)
+    assert state.written
+    client = client_of(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    [experiment] = [one.experiment_id for one in client.search_experiments() if one.name == "nas"]
+    runs = {run.info.run_id: run for run in client.search_runs([experiment])}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    nested = [run.info.run_name for run in runs.values() if run.data.tags.get("mlflow.parentRunId") == state.run]
+    assert sorted(nested) == ["evolve-0", "random-search-0"]
+    parent = runs[state.run]
+    assert "| evolve |" in parent.data.tags["mlflow.note.content"]
+    assert "test_accuracy.evolve" in parent.data.metrics
+    files = Path(parent.info.artifact_uri.removeprefix("file://"))
+    assert (files / "strategies.json").is_file()
+    nas("rm", folder.name, "--yes", "--plugins", str(PLUGINS), cwd=tmp_path)
+    assert not folder.exists()
+    assert not files.exists()
+    assert not client.search_runs([experiment], run_view_type=ViewType.ALL)
+
+
+@pytest.mark.faults
 def test_experiments_explain_with_measured_numbers(tmp_path: Path) -> None:
     found = compare(
         strategies="evolve", seeds=1, dataset=str(images(tmp_path)), explain=True, out=tmp_path / "c", **SMALL
@@ -254,10 +283,13 @@ def test_experiments_explain_with_measured_numbers(tmp_path: Path) -> None:
     forest = by_name["permutation"]["accuracies"]["random forest"]
     assert forest[0] == forest[1] == 1.0  # a forest does not know which pixels are neighbours
     for one in by_name.values():
-        assert len(one["sentences"]) == 4
+        assert len(one["sentences"]) == 2
         assert all(len(values) == len(one["points"]) for values in one["accuracies"].values())
     assert found.result.opened == 1
     assert known(found.folder) == found  # what is read from the disk
+    html = page(found)
+    assert html.count("<img") == 5
+    assert "the random forest has" in html
 
 
 def test_moved_images_move_by_so_many_pixels_and_black_moves_in() -> None:

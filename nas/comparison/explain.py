@@ -201,19 +201,31 @@ def _part(data: Dataset, size: int, seed: int) -> Dataset:
     return Dataset.of(f"{data.name}, {size}", train, data.validation, data.classes)
 
 
+def _sentences(
+    start: str, accuracies: Mapping[str, Sequence[float]], words: Callable[[Sequence[float]], str]
+) -> Iterator[str]:
+    """Two sentences with the numbers: one about trees and forests, one about networks."""
+    baselines = [name for name in accuracies if name in models.NAMES]
+    for names in (baselines, [name for name in accuracies if name not in models.NAMES]):
+        parts = [
+            f"the {name.removeprefix('the ')} has {words(found)}"
+            for name, found in accuracies.items()
+            if name in names
+        ]
+        if parts:
+            yield f"{start}, {' and '.join(parts)}."
+
+
 def _permutation_words(points: Sequence[str], accuracies: Mapping[str, Sequence[float]]) -> Iterator[str]:
-    for model, (before, after) in accuracies.items():
-        change = f"{percent(after)} instead of {percent(before)} ({100 * (after - before):+.2f} points)"
-        yield f"With its pixels in another order, {model} has {change}."
+    start = "With the pixels of all images in another order"
+    return _sentences(start, accuracies, lambda found: f"{percent(found[-1])} instead of {percent(found[0])}")
 
 
 def _shift_words(points: Sequence[str], accuracies: Mapping[str, Sequence[float]]) -> Iterator[str]:
-    for model, found in accuracies.items():
-        change = f"{percent(found[-1])} instead of {percent(found[0])}"
-        yield f"On test images that are moved by {points[-1]} pixels, {model} has {change}."
+    start = f"On test images that are moved by {points[-1]} pixels"
+    return _sentences(start, accuracies, lambda found: f"{percent(found[-1])} instead of {percent(found[0])}")
 
 
 def _images_words(points: Sequence[str], accuracies: Mapping[str, Sequence[float]]) -> Iterator[str]:
-    for model, found in accuracies.items():
-        change = f"{percent(found[0])}, with {points[-1]} {percent(found[-1])}"
-        yield f"With {points[0]} training images, {model} has {change}."
+    start = f"With {points[0]} training images instead of {points[-1]}"
+    return _sentences(start, accuracies, lambda found: f"{percent(found[0])} instead of {percent(found[-1])}")

@@ -17,7 +17,7 @@ from nas.statistics import interval
 if TYPE_CHECKING:
     from nas.comparison.result import Compared
 
-SHARES = (0.25, 0.5, 1.0)  # of the trials, at which the table of progress has the best score so far
+SHARES = (0.5, 1.0)  # of the trials, at which the table of progress has the best score so far
 Table = tuple[str, list[str], list[list[str]]]  # title, columns, rows
 
 
@@ -64,21 +64,21 @@ def progress(compared: Compared) -> Table:
             continue
         curves = [best_so_far(p.scores, [1.0] * len(p.scores)) for p in (went[one.folder] for one in found)]
         low, middle, high = quartiles(curves, points) * objective.sign
-        cells = [_between(*three, objective) for three in zip(middle, low, high, strict=True)]
+        cells = [_value(value, objective) for value in middle]
+        cells.append("–".join(_value(value, objective) for value in sorted((low[-1], high[-1]))))
         cells += [_middle([one.reached for one in found]), _middle([one.reached_seconds for one in found])]
         rows.append([label, *cells])
-    target = compared.result.target_text
-    title = f"the best {objective.metric.replace('_', ' ')} so far: median (quartiles); the median until {target}"
-    return title, ["strategy", *(f"{n:,} trials" for n in points), "trials until", "seconds until"], rows
+    target, name = compared.result.target_text, objective.metric.replace("_", " ")
+    title = f"best {name} so far, median of the seeds; median trials and seconds until {target}"
+    columns = ["strategy", *(f"after {n:,}" for n in points), "quartiles", "trials until", "seconds until"]
+    return title, columns, rows
 
 
-def _between(middle: float, low: float, high: float, objective: Objective) -> str:
-    """``98.20 (98.00–98.40)``; accuracies in percent."""
-    if not math.isfinite(middle):
+def _value(value: float, objective: Objective) -> str:
+    """A score as text; accuracies in percent."""
+    if not math.isfinite(value):
         return "none"
-    is_share = objective.metric in FRACTIONS
-    value, *ends = (f"{100 * x:.2f}" if is_share else f"{x:.4g}" for x in (middle, *sorted((low, high))))
-    return f"{value} ({'–'.join(ends)})"
+    return f"{100 * value:.2f}" if objective.metric in FRACTIONS else f"{value:#.3g}"
 
 
 def baselines(compared: Compared) -> Table:
