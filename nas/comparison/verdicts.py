@@ -14,11 +14,11 @@ The squares of both widths add up (Howe, "Approximate confidence limits on the m
 tabled independent random variables", 1974). Intervals and p-values are corrected for the number of pairs (Holm,
 1979).
 
-Accuracies need not be normal. Therefore p-values are multiplied by 1.25 and the intervals are as wide as belongs to
-that: with 1,000 made-up comparisons each (docs/benchmarks.md), a 95 % interval holds the truth in 96 to 97 % of them
-for normal and for exponential accuracies, but only in 88 to 94 % if one strategy has exponential ones and the other
-always the same. Each interval holds by itself: where several pairs differ, that all hold at once is less certain,
-as Holm's later steps have larger levels.
+Accuracies need not be normal. Therefore p-values are multiplied by 1.25 and the intervals are as wide as belongs
+to that: with 1,000 made-up comparisons each (docs/benchmarks.md), a 95 % interval holds the truth in 96 to 97 % of
+them for normal and for exponential accuracies, but only in 88 to 94 % if one strategy has exponential ones and the
+other always the same. Each interval holds by itself: where several pairs differ, that all hold at once is less
+certain, as Holm's later steps have larger levels.
 """
 
 from __future__ import annotations
