@@ -155,6 +155,15 @@ def test_with_a_time_limit_the_pace_decides_and_is_kept(tmp_path: Path) -> None:
     assert planned(own, given, time.monotonic(), Observer()).epochs == 3.0
 
 
+def test_a_used_folder_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    path, folder = arrays(tmp_path, images=200, side=32), tmp_path / "run"
+    folder.mkdir()
+    (folder / "notes.txt").touch()
+    done = nas("search", "--dataset", str(path), "--time-limit", "60s", "--out", str(folder), cwd=tmp_path, code=2)
+    assert "run is not empty" in done.stderr.splitlines()[-1]
+    assert "measuring" not in done.stderr
+
+
 @pytest.mark.faults
 def test_a_resumed_search_keeps_its_plan(tmp_path: Path) -> None:
     path, folder = arrays(tmp_path, images=200, side=32), tmp_path / "run"

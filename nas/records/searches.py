@@ -50,14 +50,20 @@ def new_folder(out: Path | None, kind: str) -> Path:
     """Make a new folder for a run, or take an empty one; None: a new one in runs/."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder = (out or RUNS / f"{stamp}-{kind}-{secrets.token_hex(2)}").absolute()
+    refuse_used(folder)
     try:
-        if folder.exists() and any(map(_is_work, folder.iterdir())):
-            raise UsageError(f"{folder} is not empty; choose another folder with --out, or `nas resume` it")
         (folder / "retrained").mkdir(parents=True, exist_ok=True)
         (folder / FILE).touch()
     except OSError as error:
         raise NasError(f"{folder} cannot be written: {error.strerror}; choose another folder with --out") from None
     return folder
+
+
+def refuse_used(folder: Path) -> None:
+    """Raise a `UsageError` if a folder has anything in it that a new run would replace."""
+    with suppress(OSError):  # it is not there, or no folder: `new_folder` says so
+        if any(map(_is_work, folder.iterdir())):
+            raise UsageError(f"{folder} is not empty; choose another folder with --out, or `nas resume` it")
 
 
 def _is_work(path: Path) -> bool:

@@ -65,6 +65,8 @@ def search(
     trials = experiment.trials or (None if experiment.time_limit else DEFAULT_TRIALS)
     experiment = experiment.model_copy(update={"trials": trials})
     time_limit.check(experiment)
+    if start.folder is not None:
+        searches.refuse_used(start.folder.absolute())  # before anything takes time
     return find_winner(experiment, start, observers)
 
 
