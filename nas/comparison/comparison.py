@@ -29,7 +29,7 @@ from nas.comparison.result import Compared, Result, Searched, State, Tested
 from nas.comparison.settings import Comparison
 from nas.comparison.tables import scores, tables
 from nas.comparison.verdicts import Sample
-from nas.comparison.watcher import Warnings, Watcher
+from nas.comparison.watcher import PythonWatcher, Warnings, Watcher
 from nas.dashboard.comparisons import begin, end, stop
 from nas.dashboard.store import reason_of, store_of
 from nas.errors import Interrupted, JournalError, NasError, StorageError, UsageError
@@ -67,7 +67,7 @@ def compare(
     Args:
         comparison: a `Comparison`, or the path of a TOML file; None for the settings alone.
         out: the folder to write; None for a new one in runs/.
-        watcher: is told what happens.
+        watcher: is told what happens; without one, warnings are those of Python.
         settings: of `Comparison.of`, which replace those of the file.
 
     Raises:
@@ -83,12 +83,12 @@ def compare(
     folder = Path(out or RUNS / f"{stamp}-compare-{secrets.token_hex(2)}").absolute()
     if folder.exists() and any(path.name not in (LOCK, TOML) for path in folder.iterdir()):
         raise UsageError(f"{folder} is not empty; choose another folder with --out, or `nas resume` it")
-    return _run(folder, comparison, watcher or Watcher())
+    return _run(folder, comparison, watcher or PythonWatcher())
 
 
 def go_on(folder: Path, *, watcher: Watcher | None = None, plugins: Sequence[Path] = ()) -> Compared:
     """Go on with a comparison that was interrupted or killed; the result of one that is finished."""
-    watcher = watcher or Watcher()
+    watcher = watcher or PythonWatcher()
     if (finished := known(folder)) is not None:
         if finished.state.run and not finished.state.written:
             _write_tables(finished, watcher)

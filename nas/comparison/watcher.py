@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from nas.baselines.baselines import Baseline
 from nas.records.observer import Observer
 from nas.run.conclude import Selected
@@ -37,6 +39,14 @@ class Watcher:
 
     def warned(self, message: str) -> None:
         """Something happened that the user should know."""
+
+
+class PythonWatcher(Watcher):
+    """Turns warnings into those of Python, where nobody else is told."""
+
+    def warned(self, message: str) -> None:
+        """Warn."""
+        warnings.warn(message, stacklevel=2)
 
 
 class Warnings(Observer):

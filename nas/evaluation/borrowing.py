@@ -65,7 +65,7 @@ class BorrowingEvaluator:
     """
 
     def __init__(self, inner: Evaluator, lending: Lending, own: Path, weights: Path | None) -> None:
-        self._inner, self._lending, self._own, self._weights = inner, lending, own, weights
+        self.inner, self._lending, self._own, self._weights = inner, lending, own, weights
         self._known: dict[Path, tuple[int, Mapping[str, Trial]]] = {}  # size of a journal, its trainings
         self._taken = dict[str, Job]()  # by their keys
 
@@ -103,7 +103,7 @@ class BorrowingEvaluator:
             else:
                 unknown.append(job)
         if unknown:
-            yield from self._inner.evaluate(unknown)
+            yield from self.inner.evaluate(unknown)
 
     def _release(self, keys: Sequence[str]) -> None:
         self._lending.release([self._taken.pop(key) for key in keys if key in self._taken])

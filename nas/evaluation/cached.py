@@ -78,7 +78,8 @@ class CachedEvaluator:
     def _trained(self, jobs: Sequence[Job]) -> Iterator[Trial]:
         """The trials of the inner evaluator, which may be a plugin: its exceptions become one-line errors."""
         waiting, done = {job.key for job in jobs}, set[str]()
-        name = f"the evaluator {type(self._inner).__name__}"
+        own = getattr(self._inner, "inner", self._inner)  # and not the one that borrows
+        name = f"the evaluator {type(own).__name__}"
         trials = plugins.guarded(lambda: iter(self._inner.evaluate(jobs)), f"{name} failed")
         while (trial := plugins.guarded(lambda: next(trials, None), f"{name} failed")) is not None:
             if isinstance(trial, Trial) and trial.job.key in done:
