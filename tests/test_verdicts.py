@@ -139,7 +139,9 @@ def test_as_many_seeds_as_are_suggested_find_the_difference_four_times_of_five()
 def test_no_number_of_seeds_makes_up_for_too_few_test_images() -> None:
     (verdict,) = _concluded([_Pair("a", "b", 5, 0.01, 0.001, 0.01)])
     assert verdict.enough is None
-    assert sentence(verdict) == "a and b cannot be told apart with 5 seeds (it would take more than 1,000)"
+    assert sentence(verdict) == (
+        "a and b cannot be told apart with 5 seeds, nor with more of them on so few test images"
+    )
 
 
 def test_holm_corrects_the_smallest_most_and_stops_at_the_first_that_is_too_large() -> None:

@@ -274,7 +274,7 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> 
     table = Table(title=title, title_justify="left")
     for column in columns:
         # In a narrow terminal the ids stay whole, with which `nas train` is called; longer names are wrapped.
-        whole = column == "network" and widest <= LONGEST_ID
+        whole = column in ("network", "strategy") and widest <= LONGEST_ID
         justify: Literal["left", "right"] = "right" if table.columns else "left"
         table.add_column(column.replace("_", " "), justify=justify, no_wrap=whole, overflow="fold")
     for row in cells:

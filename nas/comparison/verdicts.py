@@ -66,6 +66,7 @@ class Verdict:
     enough: int | None  # seeds that tell the two apart with a probability of 80 %; None: over 1,000, or unknown
     alike: bool = False  # with every seed, the same test images are right
     models: float | None = None  # with one seed: the p-value of its two models (McNemar), corrected, too
+    few_images: bool = False  # whether no number of seeds tells them apart on so few test images
 
     @property
     def is_clear(self) -> bool:
@@ -137,6 +138,12 @@ class _Pair(NamedTuple):
             return 2 * SMALLEST
         return 2 * exp(brentq(lambda tail: self.margin(exp(tail)) - distance, log(SMALLEST), log(0.5)))
 
+    def needs_images(self, level: float) -> bool:
+        """Whether the choice of the test images alone makes the difference uncertain, with any number of seeds."""
+        from scipy.special import ndtri
+
+        return -(ndtri(level / 2) + ndtri(1 - POWER)) * self.images > abs(self.difference)
+
     def enough(self, level: float) -> int | None:
         """The seeds with which a test at a level finds a true difference of this size with probability `POWER`."""
 
@@ -177,16 +184,17 @@ def _concluded(pairs: Iterable[_Pair]) -> list[Verdict]:
     models = iter(holm([pair.models for pair in known if pair.seeds == 1])[0])
     found = []
     for pair in known:
-        chance, level, low, high, enough = 1.0, LEVEL, -1.0, 1.0, None
+        chance, level, low, high, enough, few_images = 1.0, LEVEL, -1.0, 1.0, None, False
         if pair.seeds > 1:
             chance, level = next(corrected)
             margin, enough = pair.margin(level / CAUTION / 2), pair.enough(level / CAUTION)
+            few_images = pair.needs_images(level / CAUTION)
             low, high = max(pair.difference - margin, -1.0), min(pair.difference + margin, 1.0)
         of_models = next(models) if pair.seeds == 1 else None
         found.append(
             Verdict(
                 pair.first, pair.second, pair.difference, low, high,
-                chance, pair.seeds, enough, pair.alike, of_models,
+                chance, pair.seeds, enough, pair.alike, of_models, few_images,
             )
         )  # fmt: skip
     return found
@@ -226,6 +234,8 @@ def sentence(verdict: Verdict) -> str:
         return f"nothing can be said about {both} from one seed; {_of_models(verdict)}"
     if verdict.better is None:
         few = f"{both} cannot be told apart with {verdict.seeds} seeds"
+        if verdict.few_images:
+            return f"{few}, nor with more of them on so few test images"
         if verdict.enough is None:
             return f"{few} (it would take more than {MOST_SEEDS:,})"
         return f"{few} (it would take about {_rounded(verdict.enough)})"
