@@ -142,7 +142,7 @@ class _Pair(NamedTuple):
         """Whether the choice of the test images alone makes the difference uncertain, with any number of seeds."""
         from scipy.special import ndtri
 
-        return -(ndtri(level / 2) + ndtri(1 - POWER)) * self.images > abs(self.difference)
+        return bool(-(ndtri(level / 2) + ndtri(1 - POWER)) * self.images > abs(self.difference))
 
     def enough(self, level: float) -> int | None:
         """The seeds with which a test at a level finds a true difference of this size with probability `POWER`."""
