@@ -145,6 +145,7 @@ def test_a_setting_of_another_version_is_refused(blobs: Dataset) -> None:
         fitted(Baseline.from_dict({**RECORD, "setting": "leaves of 99 images"}), blobs, 0, 1)
 
 
+@pytest.mark.faults
 def test_the_command_prints_a_table_and_json(tmp_path: Path) -> None:
     images, labels = drawn(30, 60, 30)
     np.savez(tmp_path / "columns.npz", images=images, labels=labels)

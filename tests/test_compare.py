@@ -306,6 +306,7 @@ def test_moved_images_move_by_so_many_pixels_and_black_moves_in() -> None:
     assert (moved(white, 0) == white).all()
 
 
+@pytest.mark.faults
 def test_a_strategy_without_a_winner_costs_only_itself(tmp_path: Path) -> None:
     folder = tmp_path / "plugins"
     folder.mkdir()
