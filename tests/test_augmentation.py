@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import job
-from sklearn.metrics import balanced_accuracy_score, f1_score  # type: ignore[import-untyped]
+from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Flatten
