@@ -119,9 +119,9 @@ def _run(folder: Path, comparison: Comparison, watcher: Watcher) -> Compared:
             write_whole(folder / TOML, comparison.to_toml())
             state = State(secrets.token_hex(8), resolved.source.name, resolved.data.fingerprint)
             state.write(folder)
-        wanted, uri = comparison.searches(), ""
-        if (mlflow := next(iter(wanted.values()))[1].mlflow) != "off":
-            uri = store_of(folder, mlflow)
+        uri = ""
+        if comparison.first.mlflow != "off":
+            uri = store_of(folder, comparison.first.mlflow)
             _begin_run(folder, state, uri, comparison, watcher)
         try:
             compared = _compared(folder, state, comparison, resolved, watcher)
@@ -169,7 +169,7 @@ def _begin_run(folder: Path, state: State, uri: str, comparison: Comparison, wat
 def _write_tables(compared: Compared, watcher: Watcher) -> None:
     """Give MLflow the tables, the figures and the page of a finished comparison."""
     state = compared.state
-    uri = store_of(compared.folder, next(iter(compared.comparison.searches().values()))[1].mlflow)
+    uri = store_of(compared.folder, compared.comparison.first.mlflow)
     try:
         drawn = dict(figures(compared))
         end(uri, state.run, description(compared), tables(compared), drawn, page(compared), scores(compared))
@@ -203,12 +203,13 @@ def _locked(folder: Path) -> Iterator[None]:
     """The lock of a comparison, held; its folder is made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / LOCK, timeout=1.0):
-            yield
+        lock = FileLock(folder / LOCK, timeout=1.0).acquire()
     except Timeout:
         raise UsageError(f"{folder} is being compared by another process: wait for it, or end it") from None
     except OSError as error:
         raise StorageError.of(folder, error) from None
+    with lock:
+        yield
 
 
 def _fit(folder: Path, state: State, resolved: Resolved, watcher: Watcher) -> None:

@@ -45,7 +45,7 @@ def _progress(compared: Compared) -> Figure:
 
     figure = _canvas(compared, "the best score so far", 10.0)
     panels = figure.subplots(1, 2, sharey=True)
-    objective = Objective.parse(next(iter(compared.comparison.searches().values()))[1].objectives[0])
+    objective = Objective.parse(compared.comparison.first.objectives[0])
     handles: list[Any] = []
     for label, look in zip(compared.comparison.entries, _looks(), strict=False):
         went = [

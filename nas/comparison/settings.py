@@ -16,15 +16,12 @@ from nas.run.runs import DEFAULT_TRIALS
 from nas.toml import read_table, written, written_key
 
 SEEDS, MOST_SEEDS, MOST_STRATEGIES = 3, 100, 50
-OWN = ("strategies", "seeds", "baselines", "explain")  # the settings that a search does not have
 GIVEN = ("strategy", "seed", "mlflow_parent")  # the comparison gives each search these itself
 # What one strategy alone may not have: all searches see the same images, and run on the same machine.
 COMMON = (
     "seed", "dataset", "data_dir", "plugins", "workers", "device", "evaluator", "mlflow", "mlflow_experiment",
     "mlflow_parent",
 )  # fmt: skip
-
-
 PLAIN = (str, int, float, bool, Path, tuple, list, Mapping)
 
 
@@ -120,6 +117,11 @@ class Comparison:
                 found[name] = label, Experiment.of(**settings)
         return found
 
+    @property
+    def first(self) -> Experiment:
+        """The settings of the first search, for what all have in common."""
+        return next(iter(self.searches().values()))[1]
+
     def pinned(self, dataset: str) -> Comparison:
         """The comparison on a data set that was decided where "auto" was given."""
         return replace(self, shared={**self.shared, "dataset": dataset})
@@ -213,6 +215,6 @@ def _lines(prefix: str, settings: Mapping[str, Any]) -> list[str]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, str):  # an address with a password; no other setting has such a text
+    if isinstance(value, str):  # of all settings only an address has what is masked
         return masked(value)
     return [_plain(one) for one in value] if isinstance(value, tuple | list) else value

@@ -53,7 +53,7 @@ def strategies(compared: Compared) -> Table:
 
 def progress(compared: Compared) -> Table:
     """A row for each strategy: the best score so far, and what it takes to reach the target."""
-    objective = Objective.parse(next(iter(compared.comparison.searches().values()))[1].objectives[0])
+    objective = Objective.parse(compared.comparison.first.objectives[0])
     went = {one.folder: progress_of(compared.folder / one.folder) for one in compared.result.searched}
     most = max((len(one.scores) for one in went.values()), default=0)
     points = sorted({math.ceil(most * share) for share in SHARES})

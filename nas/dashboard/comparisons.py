@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.dashboard.runs import flat, key, remove_run
 from nas.dashboard.store import (
@@ -27,6 +28,9 @@ from nas.records.comparisons import FILE, TOML
 from nas.report.figures import DPI
 from nas.toml import read_table
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 
 def begin(uri: str, name: str, identity: str, settings: dict[str, Any]) -> str:
     """Make the run of a comparison, or find it; returns its id.
@@ -40,10 +44,7 @@ def begin(uri: str, name: str, identity: str, settings: dict[str, Any]) -> str:
     Raises:
         Exception: any exception of MLflow.
     """
-    probe(uri)
-    import_mlflow()
-    with quiet():
-        client = client_of(uri)
+    with _client(uri) as client:
         experiment = experiment_of(client, uri, settings)
         for run in client.search_runs([experiment], f"tags.`nas.comparison` = '{identity}'", max_results=1):
             client.update_run(run.info.run_id, "RUNNING")
@@ -64,10 +65,8 @@ def stop(uri: str, run_id: str, *, killed: bool) -> None:
     Raises:
         Exception: any exception of MLflow.
     """
-    probe(uri)
-    import_mlflow()
-    with quiet():
-        terminate(client_of(uri), run_id, "KILLED" if killed else "FAILED", time.time())
+    with _client(uri) as client:
+        terminate(client, run_id, "KILLED" if killed else "FAILED", time.time())
 
 
 def end(
@@ -93,10 +92,7 @@ def end(
     Raises:
         Exception: any exception of MLflow.
     """
-    probe(uri)
-    import_mlflow()
-    with quiet():
-        client = client_of(uri)
+    with _client(uri) as client:
         client.set_tag(run_id, "mlflow.note.content", description)
         for name, (_, columns, rows) in tables.items():
             if rows:
@@ -127,11 +123,17 @@ def remove(folder: Path) -> None:
     if not run or not uri or (file and not file.exists()):
         return
     try:
-        probe(uri)
-        import_mlflow()
-        with quiet():
-            client = client_of(uri)
+        with _client(uri) as client:
             remove_run(client, client.get_run(run), uri)
     except Exception as error:
         advice = "--keep-mlflow removes the folder alone"
         raise NasError(f"MLflow cannot be changed at {masked(uri)} ({reason_of(error)}); {advice}") from error
+
+
+@contextmanager
+def _client(uri: str) -> Iterator[MlflowClient]:
+    """A client of a store that answers, whose messages stay off the screen."""
+    probe(uri)
+    import_mlflow()
+    with quiet():
+        yield client_of(uri)
