@@ -32,7 +32,7 @@ from nas.training import backbone as module
 from nas.training.backbone import adopt, imagenet
 from nas.training.network import Network
 from nas.training.recipe import Recipe
-from nas.training.stepper import optimiser
+from nas.training.stepper import optimisers
 from nas.training.trainer import train
 from nas.trial import Trial
 from nas.winner.best import write_best
@@ -185,7 +185,8 @@ def test_pretrained_weights_learn_slower() -> None:
     def rates(layer: Pretrained) -> set[tuple[float, bool]]:
         network = network_of(layer)
         body = {id(p) for part in network.backbones for p in part.parameters()}
-        groups = optimiser(network, Recipe(fine_tuning=0.25)).param_groups
+        [adamw] = optimisers(network, Recipe(fine_tuning=0.25))
+        groups = adamw.param_groups
         return {(group["scale"], id(p) in body) for group in groups for p in group["params"]}
 
     assert rates(Pretrained(SMALL)) == {(1.0, False), (0.25, True)}

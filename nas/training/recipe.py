@@ -20,7 +20,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 class Recipe:
     """Optimiser, schedule, regularisation and batches of a training."""
 
-    optimiser: Literal["adamw", "adam"] = "adamw"
+    optimiser: Literal["adamw", "adam", "muon"] = "adamw"  # see `nas.training.muon`
     learning_rate: float = 1e-2  # the peak, if the schedule is one-cycle
     fine_tuning: float = 0.1  # the learning rate of pretrained weights, as a fraction of that of new weights
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
@@ -75,7 +75,7 @@ RECIPES: dict[str, Recipe] = {
     "lecture": Recipe(
         "adam", 1e-3, schedule="constant", weight_decay=0.0, label_smoothing=0.0, shift=0, batch_size=128
     ),
-    "photographs": Recipe(shift=4, flip=0.5),
+    "photographs": Recipe("muon", shift=4, flip=0.5),
 }
 
 AUTO = "auto"  # the recipe that a data set names

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch.nn import functional
 
 from nas.training.augmentation import SHARE, augmented
 from nas.training.batches import Batch, Epoch, Resident
+from nas.training.muon import Muon
 from nas.training.network import Network, measured
 from nas.training.recipe import Recipe
 
@@ -30,7 +33,7 @@ class Stepper:
 
     def __init__(self, network: Network, data: Resident, recipe: Recipe, *, capturable: bool = False) -> None:
         self.network, self.data, self.recipe = network, data, recipe
-        self.optimiser = optimiser(network, recipe, capturable=capturable)
+        self.optimisers = optimisers(network, recipe, capturable=capturable)
         self.loss = network.mean.new_zeros(())  # summed over the steps of an epoch
         self.validation_loss = torch.zeros_like(self.loss)  # summed over the validation images
         # Of each class: the number of validation images that are classified right, and how often it is answered.
@@ -68,10 +71,12 @@ class Stepper:
             share = chances[:, SHARE]
             loss = share * loss + (1 - share) * self._losses(logits, labels.roll(1))
         loss = loss.mean()
-        set_rate(self.optimiser, batch.rate)
-        self.optimiser.zero_grad(set_to_none=True)
+        for one in self.optimisers:
+            set_rate(one, batch.rate)
+            one.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
+        for one in self.optimisers:
+            one.step()
         self.loss += loss.detach()
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -114,24 +119,44 @@ class Stepper:
         return results
 
 
-def optimiser(network: Network, recipe: Recipe, *, capturable: bool = False) -> torch.optim.Optimizer:
-    """The recipe's optimiser: only weights decay, not biases and normalisation; pretrained parts learn slower."""
+def optimisers(network: Network, recipe: Recipe, *, capturable: bool = False) -> list[torch.optim.Optimizer]:
+    """The recipe's optimiser, or two: with Muon, what is no matrix of a hidden layer learns by AdamW.
+
+    Only weights decay, not biases and normalisation; pretrained parts learn slower.
+    """
     tuned = {id(p) for backbone in network.fine_tuned for p in backbone.parameters()}
     parameters = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {
-            "params": [p for p in parameters if (id(p) in tuned) == pretrained and (p.ndim > 1) == decays],
-            "weight_decay": recipe.weight_decay if decays else 0.0,
-            "scale": recipe.fine_tuning if pretrained else 1.0,
-        }
-        for pretrained in (False, True)
-        for decays in (True, False)
+    hidden = {id(p) for p in _hidden(p for p in parameters if id(p) not in tuned) if recipe.optimiser == "muon"}
+
+    def groups(of: set[int]) -> list[dict[str, Any]]:
+        every = [
+            {
+                "params": [p for p in parameters if (id(p) in tuned, p.ndim > 1) == kind and id(p) in of],
+                "weight_decay": recipe.weight_decay if kind[1] else 0.0,
+                "scale": recipe.fine_tuning if kind[0] else 1.0,
+            }
+            for kind in itertools.product((False, True), (True, False))
+        ]
+        found = [group for group in every if group["params"]]
+        for group in found if capturable else ():  # a graph would keep a plain number for ever
+            group["lr"] = torch.zeros((), device=network.mean.device)
+        return found
+
+    kind = torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW
+    others = groups({id(p) for p in parameters} - hidden)
+    found: list[torch.optim.Optimizer] = [
+        kind(others, lr=recipe.learning_rate, fused=True, capturable=capturable)
     ]
-    groups = [group for group in groups if group["params"]]
-    for group in groups if capturable else ():  # a graph would keep a plain number for ever
-        group["lr"] = torch.zeros((), device=network.mean.device)
-    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    return kind(groups, lr=recipe.learning_rate, fused=True, capturable=capturable)
+    if hidden:
+        precision = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+        found.append(Muon(groups(hidden), lr=recipe.learning_rate, precision=precision))
+    return found
+
+
+def _hidden(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """The matrices and kernels between the first layer and the last one, except depthwise kernels."""
+    weights = [p for p in parameters if p.ndim > 1]
+    return [p for p in weights[1:-1] if min(p.shape[:2]) > 1]
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: Tensor) -> None:

@@ -47,8 +47,8 @@ class Captured(Stepper):
         with torch.no_grad():
             for name, own in self.network.state_dict().items():
                 own.copy_(state[name])
-            for moments in self.optimiser.state.values():
-                for moment in moments.values():  # the two moments and the number of steps
+            for moments in (moments for one in self.optimisers for moments in one.state.values()):
+                for moment in moments.values():  # the two moments and the number of steps, or the momentum
                     moment.zero_()
 
     def begin(self, epoch: Epoch) -> int:
