@@ -9,7 +9,7 @@ from pathlib import Path
 from nas.data.idx import File, Idx
 
 # Left and right shoes look alike. Batches as large as those of `PHOTOGRAPHS`.
-CLOTHES: Mapping[str, str | int | float] = {"base": "default", "flip": 0.5, "batch_size": 128}
+CLOTHES: Mapping[str, str | int | float] = {"base": "default", "optimiser": "muon", "flip": 0.5, "batch_size": 128}
 
 
 class FashionMnist(Idx):

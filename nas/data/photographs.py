@@ -22,7 +22,7 @@ from nas.data.decoders import Progress, Seen, decode_all
 from nas.data.division import PARTS, parts_of, together
 from nas.data.files import TABLES, File, Listing, in_folder, in_table, readable
 from nas.data.frames import SAMPLE, frame_of
-from nas.data.plugin import FEW_GREY, FEW_PHOTOGRAPHS, MANY, PHOTOGRAPHS, DatasetPlugin
+from nas.data.plugin import FEW_GREY, FEW_PHOTOGRAPHS, GREY, MANY, PHOTOGRAPHS, DatasetPlugin
 from nas.data.resize import Fit
 from nas.errors import DataError, OptionError, quoted
 
@@ -135,7 +135,7 @@ class Photographs(DatasetPlugin):
                 ("shift and flip", "shift"),
             )
         else:  # what is grey may be text or digits, which may not be mirrored
-            self.recipe, self.augmentations = FEW_GREY if is_few else "default", ("shift", "shift and flip")
+            self.recipe, self.augmentations = FEW_GREY if is_few else GREY, ("shift", "shift and flip")
         return data
 
     def load_test(self) -> Split:

@@ -283,7 +283,7 @@ def _fitted(
         times as fast a training is if it has the machine alone.
     """
     wanted, epochs = _wanted(resolved), resolved.epochs
-    most = selection.FIRST_OF_LONG * (1 - LEAST_SHARE) * left * pace.alone
+    most = selection.ALONE * (1 - LEAST_SHARE) * left * pace.alone
     if is_free(experiment, resolved.parts["space"]):
         affordable = (most / work(resolved, wanted) - pace.fixed) / pace.per_flop
         resolved = _with_limit(
@@ -297,7 +297,7 @@ def _fitted(
     possible = most / dear / epoch
     if experiment.epochs is None:
         both = math.ceil(2 / resolved.side_by_side) * dear * selection.LONGEST * epoch
-        all_of_it = CANDIDATES * mean * _searched(resolved, 1.0) + both / selection.FIRST_OF_LONG
+        all_of_it = CANDIDATES * mean * _searched(resolved, 1.0) + both / selection.ALONE
         longer = min(left / all_of_it, LONGER * wanted / selection.LONGEST)
         epochs = max(0.05, round(max(min(wanted, possible) / SHORTER, longer), 2))
     # Where a training is faster alone, two finalists side by side are better than one only if both train for long.
@@ -305,7 +305,7 @@ def _fitted(
     length = selection.LONGEST if pace.alone >= FASTER else 0.8 * SHORTER
     enough = max(min(wanted, possible, SHORTER * epochs), min(length * epochs, LONG * wanted))
     # For a training of ten times that of the search, if it leaves enough time for the search.
-    needed = dear * work(resolved, SHORTER * epochs) / selection.FIRST_OF_LONG
+    needed = dear * work(resolved, SHORTER * epochs) / selection.ALONE
     share = min(time_limit.SEARCH_SHARE, max(LEAST_SHARE, 1 - needed / left))
     changed = resolved.experiment.model_copy(update={"epochs": epochs})
     decided = {"search_share": round(share, 3), "enough": round(enough, 2), "alone": round(pace.alone, 2)}

@@ -140,7 +140,7 @@ def _plan(run: Run, history: Sequence[Trial]) -> tuple[Plan, float | None]:
         history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds,
         enough=decided.get("enough", 0.0), alone=decided.get("alone", 1.0), work=partial(work, resolved),
     )  # fmt: skip
-    if end is not None and plan.trainings == 1:  # a winner that is late is better than none
+    if end is not None and plan.trainings <= resolved.side_by_side:  # a late winner is better than none
         end += max(time_limit.LATE_SECONDS, time_limit.LATE * (seconds or 0.0))
     before = Plan(**record.before_plan) if record.before_plan else plan
     if (before.epochs, before.seeds, before.finalists) > (plan.epochs, plan.seeds, plan.finalists):

@@ -27,7 +27,7 @@ MLFLOW = 12.0  # the winner's model and the figures in MLflow, after all else
 COLD = 14.0  # to read PyTorch from the disk, if it is not in memory
 LOOKED_AT = 5  # searches of the same data set, among the latest
 MOST = 50  # of all data sets
-# If only the winner is trained again, and another program takes a part of the machine meanwhile, the final
+# If no finalist waits for another one, and another program takes a part of the machine meanwhile, the final
 # selection may take longer than its time by this share of it, and by so many seconds if it is short.
 LATE, LATE_SECONDS = 0.3, 20.0
 SLOWER = 1.25  # times as long as the fastest, because the machine may be busier

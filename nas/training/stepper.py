@@ -144,9 +144,7 @@ def optimisers(network: Network, recipe: Recipe, *, capturable: bool = False) ->
 
     kind = torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW
     others = groups({id(p) for p in parameters} - hidden)
-    found: list[torch.optim.Optimizer] = [
-        kind(others, lr=recipe.learning_rate, fused=True, capturable=capturable)
-    ]
+    found: list[torch.optim.Optimizer] = [kind(others, lr=recipe.learning_rate, fused=True, capturable=capturable)]
     if hidden:
         precision = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
         found.append(Muon(groups(hidden), lr=recipe.learning_rate, precision=precision))
