@@ -43,6 +43,14 @@ def macro_f1(right: Sequence[float], answers: Sequence[float], images: Sequence[
     return mean([2 * f / (a + count) for f, a, count in zip(right, answers, images, strict=True)])
 
 
+def standard_error(share: float, count: int) -> float:
+    """The standard error of a share that was counted in so many cases; one more right and one wrong, so that it
+    is not 0 (Agresti and Caffo, 2000).
+    """
+    moved = (share * count + 1) / (count + 2)
+    return float((moved * (1 - moved) / (count + 2)) ** 0.5)
+
+
 def interval(accuracy: float, images: int) -> tuple[float, float]:
     """The 95 % confidence interval of an accuracy that was measured on a number of images (Wilson, 1927).
 

@@ -22,7 +22,7 @@ from nas.objectives import FRACTIONS, rank
 from nas.records.observer import Observer
 from nas.records.outcome import Header, Outcome
 from nas.records.searches import resume_command
-from nas.report.summary import Summary, layer_rows, name_of, percent
+from nas.report.summary import Summary, finalists, layer_rows, name_of, percent
 from nas.trial import Trial
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -227,10 +227,10 @@ def show_result(outcome: Outcome) -> None:
     """Print the winner's layers and scores, and the next step."""
     console, summary, header = QuietConsole(highlight=False), Summary.of(outcome), outcome.header
     kind = "network" if header.kind == "train" else "winner"
-    rows = [row[:3] for row in layer_rows(outcome.architecture, header.limits)]
-    layers = table(f"The {kind}, {name_of(outcome.winner)}", ("layer", "output", "parameters"), rows[:-1])
+    layer_texts = [row[:3] for row in layer_rows(outcome.architecture, header.limits)]
+    layers = table(f"The {kind}, {name_of(outcome.winner)}", ("layer", "output", "parameters"), layer_texts[:-1])
     layers.add_section()
-    layers.add_row(*rows[-1], style="bold")
+    layers.add_row(*layer_texts[-1], style="bold")
     console.print(layers)
     if len(header.objectives) > 1:
         metrics = dict.fromkeys([*(o.metric for o in header.objectives), "validation_accuracy", "parameters"])
@@ -244,6 +244,20 @@ def show_result(outcome: Outcome) -> None:
             "left",
         )
         console.print(front)
+    if header.kind != "train" and len(outcome.finalists) > 1:
+        title = f"The finalists, trained again from scratch for {outcome.retrained[0].job.epochs:g} epochs"
+        metric, best = header.objectives[0].metric, finalists(outcome)
+        is_other = metric != "validation_accuracy"
+        columns = ["network", *[metric] * is_other, "validation_accuracy", "parameters", "ms an image"]
+        rows = [[row.network, *[row.score] * is_other, row.accuracy, row.parameters, row.latency] for row in best]
+        rows[0][0] += " *"
+        again = table(title, columns, rows)
+        seeds = f"mean ± standard deviation over the seeds ({', '.join(row.seeds for row in best)})"
+        again.caption, again.caption_justify = f"* the winner; {seeds}", "left"
+        console.print(again)
+    for reason in summary.reasons:
+        console.print(reason)
+    console.print()
     scores = Table.grid(padding=(0, 2))
     for no_wrap in (True, True, False):
         scores.add_column(no_wrap=no_wrap)
@@ -254,7 +268,8 @@ def show_result(outcome: Outcome) -> None:
         console.print(f"\n{comparison}")
     if summary.classes:
         console.print("\n" + "\n".join(summary.classes))
-    console.print(f"\n{summary.effort}. The network: {outcome.weights.parent}", soft_wrap=True)
+    console.print("\n" + "\n".join(summary.cost))
+    console.print(f"{summary.effort}. The network: {outcome.weights.parent}", soft_wrap=True)
     if header.config.get("mlflow") == "auto" and "MLFLOW_TRACKING_URI" not in os.environ:
         console.print("Look at it in the dashboard: nas ui")
 

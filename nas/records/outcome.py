@@ -9,6 +9,7 @@ from typing import Any
 
 from nas.architecture.architecture import Architecture, Limits
 from nas.objectives import Objective, best_seed
+from nas.records.cost import Cost
 from nas.statistics import deviation, difference_by_chance, interval, mean
 from nas.trial import Trial
 
@@ -114,6 +115,8 @@ class Outcome:
     test_macro_f1: float | None = None
     test_largest: float | None = None  # the share of the test images of the class that has most training images
     compared: tuple[Comparison, ...] = ()  # made after the winner was chosen: nothing was chosen by it
+    cost: Cost | None = None
+    smaller: Trial | None = None  # a network of the search that is nearly as good: see `nas.records.cost.smaller`
 
     @property
     def handed_over(self) -> Trial:

@@ -23,7 +23,7 @@ import json
 import re
 import shlex
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ from nas import checks
 from nas.architecture.architecture import Limits
 from nas.errors import JournalError, NasError, quoted
 from nas.objectives import Objective, scored
+from nas.records.cost import Cost, smaller
 from nas.records.outcome import COMPARED_WITH, Comparison, Header, Outcome
 from nas.spaces.space import Candidate
 from nas.trial import Trial
@@ -135,20 +136,30 @@ class Record:
             groups = [
                 [scored(self.trials[key], header.objectives) for key in group] for group in outcome["finalists"]
             ]
+            again, winner = tuple(map(tuple, groups)), told[outcome["winner"]]
             return Outcome(
                 header=header,
-                winner=told[outcome["winner"]],
-                finalists=tuple(map(tuple, groups)),
+                winner=winner,
+                finalists=again,
                 retrained=tuple(groups[0]),
                 front=tuple(told[key] for key in outcome["front"]),
                 opened=self.outcomes,
                 compared=tuple(map(self._comparison, outcome["compared"])),
+                cost=self.cost(again),
+                smaller=smaller(winner, told.values(), again, header.dataset["validation"]),
                 weights=self.path.parent / "best" / "weights.safetensors",
                 **{name: outcome[name] for name in SCORES},
                 **later,
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise JournalError(f"{self.path}: its outcome names a missing training ({error!r:.100})") from None
+
+    def cost(self, finalists: Sequence[Sequence[Trial]]) -> Cost:
+        """What the trainings have cost, of which those as long as the finalists' belong to the final selection."""
+        searched = {entry.trial.job.key for entry in self.told}
+        epochs = finalists[0][0].job.epochs
+        others = [trial for key, trial in self.trials.items() if key not in searched]
+        return Cost.of(self.trials.values(), [trial for trial in others if trial.job.epochs == epochs])
 
     def _comparison(self, content: Mapping[str, Any]) -> Comparison:
         if content["what"] not in COMPARED_WITH:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from nas.records.record import Record, place
 from nas.report.classes import LISTED, TABULATED, arrow, confusions, scores, times
 from nas.report.drawing import network_svg
 from nas.report.figures import CAPTIONS, OF_CLASSES, address, figures, image_of
-from nas.report.summary import Summary, effort, layer_rows, leaders, mean_and_deviation, percent
+from nas.report.summary import Summary, effort, finalists, layer_rows, leaders, percent
 from nas.trial import Trial
 
 LEADERS = 20
@@ -68,7 +68,7 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
         failures=failures.most_common(10),
         leaders=best[:LEADERS],
         network=_network(record, shown) if shown else None,
-        finalists=list(map(_finalist, outcome.finalists)) if outcome else [],
+        finalists=finalists(outcome) if outcome else [],
         classes=_classes(outcome) if outcome else None,
         pictures=[figure for figure in drawn if figure[0] in OF_CLASSES],
         figures=[figure for figure in drawn if figure[0] not in OF_CLASSES],
@@ -110,13 +110,6 @@ def _classes(outcome: Outcome) -> dict[str, Any] | None:
     pairs = [f"{arrow(pair, predictions.classes)}: {times(pair.times)}" for pair in test.pairs(LISTED)]
     rows = list(scores(predictions, test.shown(TABULATED)))
     return {"pairs": pairs, "rows": rows, "count": len(predictions.classes)}
-
-
-def _finalist(group: Sequence[Trial]) -> dict[str, Any]:
-    """A network that was trained again, from its trainings."""
-    accuracies, losses = ([t.metrics[f"validation_{name}"] for t in group] for name in ("accuracy", "loss"))
-    accuracy, loss = mean_and_deviation(accuracies, percentage=True), mean_and_deviation(losses)
-    return {"first": group[0], "seeds": len(group), "accuracy": accuracy, "loss": loss}
 
 
 def _images(record: Record, pictures: Mapping[str, Path] | None) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,8 +13,8 @@ from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import show
 from nas.errors import plain
-from nas.objectives import BALANCED, rank
-from nas.records.outcome import COMPARED_WITH, Comparison, Outcome
+from nas.objectives import BALANCED, FRACTIONS, rank
+from nas.records.outcome import COMPARED_WITH, GIVEN, Comparison, Outcome
 from nas.records.predictions import predictions_of
 from nas.report.classes import sentences
 from nas.statistics import CONFIDENCE, deviation, mean
@@ -39,6 +41,8 @@ class Summary:
     comparisons: tuple[str, ...]  # a sentence for each network that the winner was compared with
     effort: str  # the number of trials and the time
     classes: tuple[str, ...] = ()  # sentences: which classes are confused, and which have the lowest recall
+    reasons: tuple[str, ...] = ()  # sentences: why this network, and whether a smaller one would do
+    cost: tuple[str, ...] = ()  # sentences: what the search has cost, and what the network costs
 
     @classmethod
     def of(cls, outcome: Outcome) -> Summary:
@@ -60,15 +64,17 @@ class Summary:
         predictions = predictions_of(outcome)
         classes = sentences(predictions) if predictions else ()
         return cls(
-            f"{sentence} classifies {right} correctly.", tuple(_rows(outcome)), comparisons, trials, classes
-        )
+            f"{sentence} classifies {right} correctly.", tuple(_rows(outcome)), comparisons, trials, classes,
+            tuple(reasons(outcome)), tuple(costs(outcome)),
+        )  # fmt: skip
 
     def markdown(self) -> str:
         """The rows as a table, then the comparisons and the classes."""
         rows = [(row.label, f"**{row.value}**" if row.is_main else row.value, row.note) for row in self.rows]
         # The name of a class is a stranger's text, which is to be no markup.
         classes = [re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", sentence) for sentence in self.classes]
-        return "\n\n".join([markdown_table(("score", "value", "note"), rows), *self.comparisons, *classes])
+        table = markdown_table(("score", "value", "note"), rows)
+        return "\n\n".join([*self.reasons, table, *self.comparisons, *classes, *self.cost])
 
 
 def _rows(outcome: Outcome) -> Iterable[Row]:
@@ -80,23 +86,130 @@ def _rows(outcome: Outcome) -> Iterable[Row]:
     is_search = outcome.header.kind != "train"
     if is_search:
         searched = percent(outcome.winner.metrics["validation_accuracy"])
-        yield Row("validation accuracy, search", searched, "the best of many, so partly luck")
+        yield Row("validation accuracy in the search", searched, "the best of many, so partly luck")
     validation = mean_and_deviation(accuracies, percentage=True)
-    yield Row(f"validation accuracy{', retrained' * is_search}", validation, trained, is_main=True)
+    label = "… retrained from scratch" if is_search else "validation accuracy"
+    yield Row(label, validation, trained, is_main=True)
     yield Row("test accuracy", percent(outcome.test_accuracy), f"{outcome.test_images:,} images, {opened}", True)
-    yield Row("its 95 % interval", f"{100 * low:.2f} to {100 * high:.2f} %", "Wilson")
+    yield Row("its 95 % confidence interval", f"{100 * low:.2f} to {100 * high:.2f} %", "Wilson")
     yield Row("test loss", f"{outcome.test_loss:.4f} nats")
     if outcome.test_balanced_accuracy is not None and outcome.test_macro_f1 is not None and _is_unequal(outcome):
         yield Row("balanced accuracy, test", percent(outcome.test_balanced_accuracy), "the mean of all classes")
         yield Row("macro F1, test", percent(outcome.test_macro_f1), "the mean of all classes")
     if is_search:
-        yield Row("selection bias", f"{100 * outcome.selection_bias:+.2f} points", "search minus test accuracy")
+        yield Row(
+            "search score minus test score",
+            f"{100 * outcome.selection_bias:+.2f} points",
+            "above 0: luck of the search",
+        )
     lecture = lecture_parameters(outcome.header.limits)
     note = f"the lecture's network: {lecture:,}" if lecture else ""
     yield Row("parameters", f"{outcome.parameters:,}", note, is_main=True)
     for name, value in outcome.winner.job.candidate.recipe.items():
         answer = f"{value:.3g}" if isinstance(value, float) else str(value)
         yield Row(name.replace("_", " "), answer, "recipe, found by a search")
+
+
+class Finalist(NamedTuple):
+    """A network that the final selection has trained again, as text."""
+
+    network: str
+    score: str  # of the first objective: mean ± standard deviation over its seeds
+    accuracy: str  # of the validation images, in the same way
+    seeds: str
+    parameters: str
+    latency: str  # milliseconds for one image
+
+
+def finalists(outcome: Outcome) -> list[Finalist]:
+    """The networks of the final selection, the winner first."""
+    metric = outcome.header.objectives[0].metric
+    rows = []
+    for group in outcome.finalists:
+        scores = mean_and_deviation([trial.metrics[metric] for trial in group], percentage=metric in FRACTIONS)
+        accuracies = [trial.metrics["validation_accuracy"] for trial in group]
+        latency, parameters = group[0].metrics.get("latency_ms"), group[0].metrics["parameters"]
+        rows.append(
+            Finalist(
+                name_of(group[0]),
+                scores,
+                mean_and_deviation(accuracies, percentage=True),
+                str(len(group)),
+                f"{parameters:,.0f}",
+                "–" if latency is None else f"{latency:.3g}",
+            )
+        )
+    return rows
+
+
+def reasons(outcome: Outcome) -> Iterator[str]:
+    """Why this network was chosen, and whether a smaller one would do."""
+    if outcome.header.kind == "train":
+        return
+    metric, groups = outcome.header.objectives[0].metric, outcome.finalists
+    word, unit, factor = metric.replace("_", " "), "", 1.0
+    if metric in FRACTIONS:
+        unit, factor = " points", 100.0
+    if len(groups) == 1:
+        tried = several(outcome.trials, "candidate")
+        yield f"It was the best of {tried}, and the only one that was trained again from scratch."
+    else:
+        won, next_ = ([factor * trial.metrics[metric] for trial in group] for group in groups[:2])
+        best = mean_and_deviation([value / factor for value in won], percentage=metric in FRACTIONS)
+        apart = f"{abs(mean(won) - mean(next_)):.2g}{unit}"
+        if min(len(won), len(next_)) < 2:
+            certain = "with one seed each, part of that may be luck"
+        else:
+            error = (deviation(won) ** 2 / len(won) + deviation(next_) ** 2 / len(next_)) ** 0.5
+            is_more = abs(mean(won) - mean(next_)) > 2 * error
+            certain = f"{'more' if is_more else 'no more'} than seeds differ by (standard error {error:.2g})"
+        yield (
+            f"Of {len(groups)} finalists, trained again from scratch, it has the best mean {word}: {best}, "
+            f"{apart} better than {name_of(groups[1][0])}: {certain}."
+        )
+    if (other := outcome.smaller) is not None:
+        times = outcome.winner.metrics["parameters"] / max(1.0, other.metrics["parameters"])
+        scores = [percent(trial.metrics["validation_accuracy"]) for trial in (other, outcome.winner)]
+        yield (
+            f"Nearly as good with {times:.2g} × fewer parameters: {name_of(other)} ({scores[0]} in the search, "
+            f"the winner {scores[1]}). To take it: nas train {_quoted(outcome, other)}"
+        )
+
+
+def _quoted(outcome: Outcome, trial: Trial) -> str:
+    """The words after ``nas train`` that train a network of a search as its finalists were trained."""
+    data = str(outcome.header.config.get("dataset", ""))
+    given = "" if data.startswith(GIVEN) or not data else f" --dataset {shlex.quote(data)}"
+    return plain(f"{trial.id}{given} --epochs {outcome.retrained[0].job.epochs:g}")
+
+
+def costs(outcome: Outcome) -> Iterator[str]:
+    """What the search has cost, and what the network costs."""
+    cost, metrics = outcome.cost, outcome.retrained[0].metrics
+    if cost is not None:
+        is_cpu = str(outcome.header.config.get("device", "cpu")).startswith("cpu")
+        unit = "core-seconds" if is_cpu else "seconds of training, several networks at a time,"
+        last = ""
+        if cost.last:
+            last = (
+                f", of that {several(cost.last, 'training')} and {cost.last_seconds:,.0f} in the final selection"
+            )
+        yield (
+            f"Cost: {several(cost.trainings, 'training')}, {cost.epochs:,.4g} epochs, "
+            f"{cost.seconds:,.0f} {unit}{last}."
+        )
+    parts = [f"{metrics['latency_ms']:.3g} ms an image in one thread"] if "latency_ms" in metrics else []
+    parts += [f"{metrics['flops']:,.0f} operations an image"] if "flops" in metrics else []
+    with suppress(OSError):
+        size = outcome.weights.stat().st_size
+        parts.append(f"a file of {f'{size / 1e6:,.1f} MB' if size >= 1e6 else f'{size / 1e3:,.0f} kB'}")
+    if parts:
+        yield f"The network needs {', '.join(parts)}."
+
+
+def several(number: int, noun: str) -> str:
+    """A number of things: ``1 training``, ``2 trainings``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _compared(comparison: Comparison) -> str:
@@ -143,7 +256,7 @@ def verdict(comparison: Comparison) -> str:
 
 def effort(trials: int, failed: int, seconds: float) -> str:
     """The number of trials and the time of a search, finished or not."""
-    return f"{trials:,} trial{'s' * (trials != 1)}, {failed:,} failed, {seconds:,.0f} seconds"
+    return f"{several(trials, 'candidate')}, {failed:,} failed, {several(round(seconds), 'second')}"
 
 
 def percent(fraction: float) -> str:
@@ -194,7 +307,7 @@ def layer_rows(architecture: Architecture, limits: Limits) -> list[LayerRow]:
         for i, row in enumerate(rows, 1)
     ]
     parameters, flops = sum(row.parameters for row in rows), sum(row.flops for row in rows)
-    return [*lines, LayerRow("all layers", "", f"{parameters:,}", f"{flops:,}")]
+    return [*lines, LayerRow("total", "", f"{parameters:,}", f"{flops:,}")]
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

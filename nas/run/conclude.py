@@ -10,6 +10,7 @@ import numpy as np
 
 from nas.errors import NasError
 from nas.objectives import best_seed, front
+from nas.records.cost import smaller
 from nas.records.outcome import COMPARED_WITH, Outcome
 from nas.records.predictions import Answers, Predictions
 from nas.report.classes import PICTURED, Confusion
@@ -96,6 +97,8 @@ def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outc
             tested.compared_with(result, what, one.trial)
             for what, one, result in zip([*everyone][1:], others, rest, strict=True)
         ),
+        cost=run.record.cost(finalists),
+        smaller=smaller(winner, history, finalists, len(run.resolved.data.validation)),
         weights=run.header.folder / "best" / "weights.safetensors",
     )
     write_card(outcome)

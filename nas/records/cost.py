@@ -1,0 +1,69 @@
+"""What a search has cost, and whether a smaller network would do: both follow from its trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from nas.statistics import standard_error
+from nas.trial import Trial
+
+CLEARLY = 1.5  # a network is smaller if the winner has so many times its parameters
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The trainings of a search, of which some belong to the final selection."""
+
+    trainings: int
+    epochs: float
+    seconds: float  # of all trainings, one after another: on a CPU, of one core
+    last: int  # trainings of the final selection
+    last_seconds: float
+
+    @classmethod
+    def of(cls, trainings: Iterable[Trial], last: Iterable[Trial]) -> Cost:
+        """The cost of all trainings of a search, of which ``last`` are those of the final selection."""
+        every, again = list(trainings), list(last)
+        epochs = sum(trial.epochs for trial in every)
+        return cls(len(every), epochs, _seconds(every), len(again), _seconds(again))
+
+
+def smaller(
+    winner: Trial, history: Iterable[Trial], finalists: Sequence[Sequence[Trial]], images: int
+) -> Trial | None:
+    """The smallest network that is nearly as good as the winner; None if no clearly smaller one is.
+
+    It may be worse by one standard error of the winner's accuracy, after a training as long as the winner's in the
+    search (Breiman et al., Classification and Regression Trees, 1984). A network that the final selection has
+    trained again is judged by that.
+
+    Args:
+        winner: its trial in the search.
+        history: the trials of the search.
+        finalists: the trainings of each finalist, the winner's first.
+        images: the number of validation images.
+    """
+    accuracy = winner.metrics["validation_accuracy"]
+    least = accuracy - standard_error(accuracy, images)
+    again = {group[0].id: _mean_accuracy(group) for group in finalists}
+    won = again[winner.id]
+    enough = won - standard_error(won, images)
+    good = [
+        trial
+        for trial in history
+        if trial.failure is None
+        and trial.job.epochs == winner.job.epochs
+        and trial.metrics["validation_accuracy"] >= least
+        and again.get(trial.id, won) >= enough
+        and CLEARLY * trial.metrics["parameters"] <= winner.metrics["parameters"]
+    ]
+    return min(good, key=lambda trial: (trial.metrics["parameters"], trial.id), default=None)
+
+
+def _seconds(trainings: Iterable[Trial]) -> float:
+    return sum(trial.metrics.get("train_seconds", 0.0) for trial in trainings)
+
+
+def _mean_accuracy(trainings: Sequence[Trial]) -> float:
+    return sum(trial.metrics["validation_accuracy"] for trial in trainings) / len(trainings)
