@@ -140,8 +140,8 @@ def training_options(command: Command) -> Command:
             "Default: enough epochs for 14,000 images, at least 1."),
         click.option("--recipe", metavar="NAME", help=
             "How networks are trained: default (AdamW, one-cycle learning rate, batches of 64 images), "
-            "photographs (Muon, and images are also mirrored at random) or lecture (Adam, constant learning rate, "
-            "batches of 128 images). Default: auto, the one for the data."),
+            "photographs (the same, but images are also mirrored at random) or lecture (Adam, constant learning "
+            "rate, batches of 128 images). Default: auto, the one for the data, by Muon for all but MNIST."),
         click.option("--class-weights", metavar="NAME", help=
             "Whether all classes count the same in the training loss, whatever their sizes: balanced or none. "
             "Default: auto, which is balanced if the first objective is balanced_accuracy or macro_f1."),

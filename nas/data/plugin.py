@@ -26,7 +26,7 @@ FRAMINGS = ("stretch", "crop", "pad", "centred", "whole")  # "whole" is an earli
 # elsewhere: in bfloat16, a core does up to 1.6 times as many images a second, and an epoch has enough steps.
 # Few are learned by heart, unless they are changed more. All learn by Muon (docs/decisions/0012-the-plan.md).
 Fields = Mapping[str, str | int | float]
-PHOTOGRAPHS: Fields = {"base": "photographs", "batch_size": 128}
+PHOTOGRAPHS: Fields = {"base": "photographs", "optimiser": "muon", "batch_size": 128}
 GREY: Fields = {"base": "default", "optimiser": "muon"}
 FEW_GREY: Fields = {**GREY, "brightness": 0.3, "erasing": 0.3}
 FEW_PHOTOGRAPHS: Fields = {**FEW_GREY, "base": "photographs", "colour": 0.3, "mixup": 0.2}

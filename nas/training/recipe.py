@@ -75,7 +75,7 @@ RECIPES: dict[str, Recipe] = {
     "lecture": Recipe(
         "adam", 1e-3, schedule="constant", weight_decay=0.0, label_smoothing=0.0, shift=0, batch_size=128
     ),
-    "photographs": Recipe("muon", shift=4, flip=0.5),
+    "photographs": Recipe(shift=4, flip=0.5),
 }
 
 AUTO = "auto"  # the recipe that a data set names
