@@ -11,7 +11,8 @@ from rich.console import Console
 
 from nas.architecture.architecture import Limits
 from nas.architecture.known import LECTURE, LENET5
-from nas.cli.console import View, clock, sparkline
+from nas.cli.console import clock
+from nas.cli.view import View, sparkline
 from nas.objectives import scored
 from nas.records.outcome import Header
 from nas.trial import Trial
@@ -47,7 +48,8 @@ def test_a_terminal_shows_progress_the_best_and_failures_in_80_columns() -> None
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
     assert "3/40 · 1 failed" in text
-    assert "best       test ·" in text  # where a network has a name, it is called by it
+    assert "best       test  " in text  # where a network has a name, it is called by it
+    assert "best loss  " in text
     assert "left" in text
     assert "too large for this machine" in screen.getvalue()
     assert "\x1b[?25h" in screen.getvalue()  # the cursor is back

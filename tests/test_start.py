@@ -10,7 +10,8 @@ import pytest
 from command import NAS, error_line, nas
 from test_console import told
 
-from nas.cli.console import QuietConsole, View
+from nas.cli.console import QuietConsole
+from nas.cli.view import View
 
 CTRL_C = """
 import os, signal, sys

@@ -32,8 +32,9 @@ from nas.architecture.architecture import LARGEST_FILE, Architecture
 from nas.architecture.backbones import BACKBONES
 from nas.architecture.known import KNOWN, LECTURE, NETWORKS
 from nas.architecture.layers import Conv2d, Dense, Flatten, Layer, Pretrained
-from nas.cli.console import QuietConsole, View
+from nas.cli.console import QuietConsole
 from nas.cli.main import cli
+from nas.cli.view import View
 from nas.data.dataset import Dataset
 from nas.errors import ArchitectureError, NasError, UsageError, plain, quoted
 from nas.experiment import Experiment

@@ -122,14 +122,15 @@ def _run(
     **options: Any,
 ) -> None:
     """Do the work with a live view, then print the result for people or for programs."""
-    from nas.cli.console import observer, show_result
+    from nas.cli.console import show_result
+    from nas.cli.view import observer
 
     with observer(command) as view:
         outcome = action(*arguments, observers=[view], **options)
     if as_json:
         print_json(result(outcome))
     else:
-        show_result(outcome)
+        show_result(outcome, view.seconds)
 
 
 def _scores(outcome: Outcome) -> dict[str, Any]:

@@ -15,8 +15,9 @@ class Evaluator(Protocol):
     A plugin of this kind is made for one session. Its constructor may have these parameters: ``dataset`` and
     ``recipe`` (the data, and how to train), ``workers``, ``device``, ``group`` (the number of jobs that a worker
     trains at a time, or ``auto``), ``weights`` (a folder for ``<job key>.safetensors``, or None), ``until`` (the
-    time, as in ``time.monotonic``, at which training stops, or None) and ``warn`` (shows the user a line). If the
-    plugin is a context manager, the session leaves it after its last job.
+    time, as in ``time.monotonic``, at which training stops, or None), ``warn`` (shows the user a line) and
+    ``begun`` (is told which jobs a worker begins to train). If the plugin is a context manager, the session leaves
+    it after its last job.
 
     The job of a candidate is trained with ``recipe.changed(job.candidate.recipe)``.
     """

@@ -9,7 +9,7 @@ from typing import Concatenate, ParamSpec
 from nas.errors import UsageError, quoted
 from nas.records.outcome import Header, Outcome
 from nas.spaces.space import Candidate
-from nas.trial import Trial
+from nas.trial import Job, Trial
 
 P = ParamSpec("P")
 
@@ -21,7 +21,7 @@ class Observer:
         """Before the search begins: so many of so many images are decoded."""
 
     def preparing(self, what: str) -> None:
-        """Before the search begins: this is done, which takes some seconds."""
+        """Before the search begins or after its last training: this is done, which takes some seconds."""
 
     def planned(self, plan: str) -> None:
         """A new search begins, and this is its plan, with the time that it will take."""
@@ -40,6 +40,9 @@ class Observer:
 
     def asked(self, count: int, candidates: Sequence[Candidate]) -> None:
         """The strategy was asked for ``count`` candidates, and proposed these."""
+
+    def training(self, jobs: Sequence[Job]) -> None:
+        """A worker begins to train these jobs: on a CPU one, on a GPU several at a time."""
 
     def trained(self, trial: Trial) -> None:
         """A training has ended, for any number of epochs: it is in the journal."""
@@ -101,6 +104,7 @@ class Observers(Observer):
     started = _each(Observer.started)
     resumed = _each(Observer.resumed)
     asked = _each(Observer.asked)
+    training = _each(Observer.training)
     trained = _each(Observer.trained)
     told = _each(Observer.told)
     ended = _each(Observer.ended)

@@ -71,6 +71,7 @@ def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outc
     """
     winner, finalists, history = selected.winner, selected.finalists, selected.history
     (chosen, network), *others = (everyone := contestants(run, selected)).values()
+    run.observer.preparing("testing the winner")
     if opened is None:
         networks = [one.network for one in everyone.values()]
         opened = open_test(run.resolved.source, run.resolved.data, networks)

@@ -10,20 +10,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.data.dataset import Split
 from nas.run import changing, selection, time_limit
+from nas.run.pace import Pace, by_flops, calibrated, flops_of, work
 from nas.run.resolve import FLOPS_OPTION, Resolved, is_free, usual_flops
 from nas.spaces.fit import MNIST_FLOPS
 from nas.spaces.space import Candidate
-from nas.trial import REDUCTION, Job, Trial, job_seed
+from nas.trial import REDUCTION, Job, Trial
 
 if TYPE_CHECKING:
     from nas.experiment import Experiment
@@ -36,40 +36,17 @@ EPOCHS, OF_IMAGES, SHORTER = 7.0, 45_000, 10.0
 # are CANDIDATES in the search, and to more candidates when the winner's training has so many times the epochs.
 CANDIDATES, LONG, LONGER = 36, 3.0, 6.0
 FASTER = 1.2  # a training that has the machine alone is faster by so much that it pays
-# More was never seen in a whole search (1.0 to 1.18 times); short trainings of a calibration say more by chance.
-FASTEST = 1.3
 DEAR = 0.8  # the share of the candidates that are cheaper than the winner, as is supposed
 LEAST_SHARE = 0.28  # of the time for the search, if one training of that length takes nearly all of the time
-# The calibration trains two networks, each for so many operations of forward passes, a second on one core.
-CALIBRATED_FLOPS, CALIBRATED_IMAGES, CALIBRATED_VALIDATION = 4e10, 4_096, 256
-CALIBRATION_SHARE = 0.15  # of the time that is left, at most
 SLOW = 2e10  # operations a second of a slow core: a search that needs less than WORTH_IT so is not calibrated
 WORTH_IT = 20.0  # seconds; mnist-5k with its usual 40 candidates needs 31 of them, and in truth 148
 COMPARED_SHARE = 0.05  # of the time or the work for a comparison of ways to change the training images
 COMPARED_IMAGES = 5_000  # of each of its trainings, at least
 LEAST_LEFT = 30.0  # seconds for all trainings: with less, a calibration would take too much of them
-# Of the time for a training image, for which a step costs three forward passes. Where a CPU trains in bfloat16,
-# the last validation is slower, in float32.
-VALIDATION, IN_FLOAT32 = 0.25, 0.6
 DRAWN = 40  # candidates that are drawn to know what candidates cost
 MOST = 10_000  # trials of an imagined search, whose final selection is planned
 BUSY = 0.87  # the share of the time in which a worker trains: at the end of a batch it may have to wait for others
 LATENCY = 0.1  # seconds, of the measurement of a network before its first training
-
-
-@dataclass(frozen=True)
-class Pace:
-    """The seconds of a training for each image, while as many networks train as there are workers."""
-
-    fixed: float
-    per_flop: float  # operation of one forward pass
-    alone: float = 1.0  # how many times as fast a training is if it has the machine alone
-    start: float = 0.0  # seconds that the first steps of a network in a process take more than later ones
-    measuring: float = 0.0  # the seconds of this measurement
-
-    def seconds(self, flops: float) -> float:
-        """The seconds for one image of a network."""
-        return self.fixed + self.per_flop * flops
 
 
 @dataclass(frozen=True)
@@ -98,7 +75,7 @@ def planned(resolved: Resolved, experiment: Experiment, begun: float, observer: 
         seconds = _operations(resolved, drawn) / SLOW / resolved.side_by_side if drawn else 0.0
         if drawn and (seconds >= WORTH_IT if over is None else over - time.monotonic() >= LEAST_LEFT):
             observer.preparing("measuring how fast networks train here")
-            pace = _calibrated(resolved, drawn, over)
+            pace = calibrated(resolved, drawn, over)
     found = ""
     # Without a time limit it is compared whatever the pace, and so whatever the number of workers.
     if drawn and (over is None or pace is not None):
@@ -141,22 +118,12 @@ def _drawn(resolved: Resolved, count: int = DRAWN) -> list[Candidate]:
     return []
 
 
-def _flops(resolved: Resolved, candidates: Sequence[Candidate]) -> list[int]:
-    shape, classes = resolved.limits.input_shape, resolved.limits.classes
-    return [candidate.architecture.flops(shape, classes) for candidate in candidates]
-
-
-def _by_cost(resolved: Resolved, drawn: Sequence[Candidate]) -> list[tuple[int, Candidate]]:
-    """Candidates with their operations, the cheapest first."""
-    return sorted(zip(_flops(resolved, drawn), drawn, strict=True), key=lambda pair: pair[0])
-
-
 def _operations(resolved: Resolved, drawn: Sequence[Candidate]) -> float:
     """The operations of all trainings of a search without a time limit, roughly."""
     trials = resolved.experiment.trials or 0
     trainings = trials * sum(epochs * share for epochs, share in _rungs(resolved, resolved.epochs))
     trainings += max(selection.LEAST, selection.TRAININGS * trials) * resolved.epochs
-    return trainings * len(resolved.data.train) * float(np.mean(_flops(resolved, drawn)))
+    return trainings * len(resolved.data.train) * float(np.mean(flops_of(resolved, drawn)))
 
 
 def _rungs(resolved: Resolved, epochs: float) -> Iterator[tuple[float, float]]:
@@ -175,46 +142,6 @@ def _searched(resolved: Resolved, epochs: float) -> float:
     ) / batch  # fmt: skip
 
 
-def work(resolved: Resolved, epochs: float) -> float:
-    """The images of a training, those of the validations by what they cost."""
-    last = IN_FLOAT32 if resolved.device == "cpu" and resolved.recipe.precision == "bfloat16" else VALIDATION
-    validated = last + VALIDATION * (math.ceil(epochs) - 1)
-    return epochs * len(resolved.data.train) + validated * len(resolved.data.validation)
-
-
-def _calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | None) -> Pace | None:
-    """The pace of networks here, from a cheap and a dear one, while every worker trains.
-
-    None if none can be trained in its share of the time until ``over`` (``time.monotonic``; None: no limit).
-    """
-    begun, data = time.monotonic(), resolved.data
-    until = None if over is None else begun + CALIBRATION_SHARE * (over - begun)
-    train, validation = _some(data.train, CALIBRATED_IMAGES), _some(data.validation, CALIBRATED_VALIDATION)
-    small = replace(resolved, data=replace(data, folder=None, train=train, validation=validation))
-    by_cost, jobs = _by_cost(resolved, drawn), []
-    for flops, candidate in (by_cost[len(by_cost) // 5], by_cost[4 * len(by_cost) // 5]):
-        images = min(len(small.data.train), max(256, CALIBRATED_FLOPS / max(1, flops)))
-        seeds = (job_seed(number, candidate.id) for number in range(resolved.side_by_side))
-        jobs += [Job(candidate, min(1.0, images / len(small.data.train)), seed) for seed in seeds]
-    made: Any = small.make_evaluator(None, until, lambda line: None)
-    with made if hasattr(made, "__exit__") else nullcontext(made) as evaluator:
-        # The first steps of a network in a process are slow: without a second training of each, one that follows
-        # alone seemed 1.4 times as fast as side by side, and was 1.18 times as fast.
-        first = _measured(small, evaluator, jobs)
-        together = _measured(small, evaluator, jobs) or first
-        by_itself = _measured(small, evaluator, jobs[-1:]) if resolved.side_by_side > 1 and over else []
-    if not together:
-        return None
-    start = float(np.mean([one.seconds for one in first]) - np.mean([one.seconds for one in together]))
-    costs, seconds = np.array([(measured.flops, measured.of_image) for measured in together]).T
-    slope, fixed = np.polyfit(costs, seconds, 1) if costs.min() < costs.max() else (0.0, 0.0)
-    if slope <= 0 or fixed < 0:  # a line through the origin is nearer to the truth
-        slope, fixed = np.mean(seconds) / max(1.0, np.mean(costs)), 0.0
-    alone = [np.mean(seconds[costs == one.flops]) / one.of_image for one in by_itself if one.flops in costs]
-    factor = min(max([1.0, *map(float, alone)]), FASTEST)
-    return Pace(float(fixed), float(slope), factor, max(0.0, start), time.monotonic() - begun)
-
-
 def _changed(
     resolved: Resolved,
     experiment: Experiment,
@@ -228,7 +155,7 @@ def _changed(
     With a time limit it takes a small share of the time left; otherwise a small share of the work, so that it is
     the same on every machine. Where that is too little to learn anything, there is no comparison.
     """
-    flops, candidate = _by_cost(resolved, drawn)[len(drawn) // 5]
+    flops, candidate = by_flops(resolved, drawn)[len(drawn) // 5]
     if not changing.is_open(resolved, experiment.recipe, candidate):
         return resolved, ""
     trainings = changing.SEEDS * len(resolved.source.augmentations)
@@ -244,27 +171,6 @@ def _changed(
         return resolved, ""
     observer.preparing("comparing ways to change the training images")
     return changing.decided(resolved, candidate, round(epochs, 2), until)
-
-
-def _some(split: Split, count: int) -> Split:
-    """So many images of a split, at equal distances."""
-    rows = np.unique(np.linspace(0, len(split) - 1, min(count, len(split)), dtype=np.int64))
-    return Split.of(split.images.numpy()[rows], split.labels.numpy()[rows])
-
-
-class Measured(NamedTuple):
-    """A training of the calibration."""
-
-    flops: float
-    seconds: float
-    of_image: float  # seconds
-
-
-def _measured(resolved: Resolved, evaluator: Any, jobs: Sequence[Job]) -> list[Measured]:
-    """What each network took that could be trained."""
-    trials = [trial for trial in evaluator.evaluate(jobs) if trial.failure is None]
-    found = [(t.metrics["flops"], t.metrics["train_seconds"], work(resolved, t.job.epochs)) for t in trials]
-    return [Measured(flops, seconds, seconds / images) for flops, seconds, images in found]
 
 
 def _wanted(resolved: Resolved) -> float:
@@ -291,13 +197,13 @@ def _fitted(
         )
         drawn = _drawn(resolved)
     # Another limit, such as that of the parameters, may be reached before that of the operations.
-    costs = _flops(resolved, drawn)
+    costs = flops_of(resolved, drawn)
     mean, dear = pace.seconds(float(np.mean(costs))), pace.seconds(float(np.quantile(costs, DEAR)))
     epoch = work(resolved, 2.0) - work(resolved, 1.0)
     possible = most / dear / epoch
     if experiment.epochs is None:
         both = math.ceil(2 / resolved.side_by_side) * dear * selection.LONGEST * epoch
-        all_of_it = CANDIDATES * mean * _searched(resolved, 1.0) + both / selection.ALONE
+        all_of_it = CANDIDATES * mean * _searched(resolved, 1.0) + both / selection.SAFETY
         longer = min(left / all_of_it, LONGER * wanted / selection.LONGEST)
         epochs = max(0.05, round(max(min(wanted, possible) / SHORTER, longer), 2))
     # Where a training is faster alone, two finalists side by side are better than one only if both train for long.
@@ -316,7 +222,7 @@ def _course(
     resolved: Resolved, drawn: Sequence[Candidate], pace: Pace, left: float | None, decided: Mapping[str, float]
 ) -> Course:
     """How the search will go; ``left``: the seconds for its trainings, None without a limit."""
-    by_cost, workers, trials = _by_cost(resolved, drawn), resolved.side_by_side, resolved.experiment.trials or 0
+    by_cost, workers, trials = by_flops(resolved, drawn), resolved.side_by_side, resolved.experiment.trials or 0
     usual = pace.seconds(float(np.mean([flops for flops, _ in by_cost])))
     trainings = sum(share for _, share in _rungs(resolved, resolved.epochs))
     one = _searched(resolved, resolved.epochs) * usual + LATENCY + trainings * pace.start / workers
@@ -338,10 +244,10 @@ def _course(
         for flops, candidate in by_cost[max(0, place - 2) : place + 3]
     ]
     history = [finalists[number % len(finalists)] for number in range(min(trials, MOST))]
-    enough, alone = decided.get("enough", 0.0), decided.get("alone", 1.0)
+    enough, now = decided.get("enough", 0.0), selection.Now(alone=decided.get("alone", 1.0))
     last = selection.plan(
         history, resolved.limits, resolved.epochs, workers, seconds,
-        enough=enough, alone=alone, work=partial(work, resolved),
+        enough=enough, now=now, work=partial(work, resolved),
     )  # fmt: skip
     longest = (
         float(np.mean([trial.metrics["train_seconds"] for trial in finalists])) / resolved.epochs * last.epochs

@@ -67,9 +67,10 @@ class Run:
     @contextmanager
     def evaluator(self, *, weights: Path | None = None, until: float | None = None) -> Iterator[CachedEvaluator]:
         """An evaluator that asks the journal first and writes to it, for the length of a ``with`` block."""
-        made = self.resolved.make_evaluator(weights, until, self.observer.warned)
+        observer = self.observer
+        made = self.resolved.make_evaluator(weights, until, observer.warned, observer.training)
         with made if hasattr(made, "__exit__") else nullcontext(made) as inner:
-            trained, objectives = self.observer.trained, self.resolved.objectives
+            trained, objectives = observer.trained, self.resolved.objectives
             if self.comparison is None:
                 yield CachedEvaluator(inner, self.journal, objectives, trained, until=until, weights=weights)
                 return
@@ -125,6 +126,8 @@ def recorded(resolved: Resolved, start: Start, observers: Sequence[Observer]) ->
             raise Interrupted(f"interrupted{advice}") from None
         finally:
             try:
+                if resolved.experiment.mlflow != "off" and run.record.outcome is not None:
+                    run.observer.preparing("writing the figures and the model to MLflow")
                 run.observer.close()
             except KeyboardInterrupt:  # the journal is complete; what MLflow lacks can be written later
                 name = run.header.folder.name

@@ -36,6 +36,7 @@ from nas.training.recipe import AUTO, Precision, Recipe, recipe_of
 
 if TYPE_CHECKING:
     from nas.data.plugin import DatasetPlugin
+    from nas.trial import Job
 
 # The settings that only a search has, and the prefixes of the options that a training of one network may have.
 SEARCH_ONLY = frozenset(
@@ -44,7 +45,7 @@ SEARCH_ONLY = frozenset(
 )
 TRAINING_OPTIONS = ("dataset.", "evaluator.")
 # The arguments that the constructor of an evaluator may ask for.
-EVALUATOR_GETS = ("dataset", "recipe", "workers", "device", "group", "weights", "until", "warn")
+EVALUATOR_GETS = ("dataset", "recipe", "workers", "device", "group", "weights", "until", "warn", "begun")
 AT_LEAST_TOGETHER = 4  # networks that train at the same time on a GPU with `--group auto`
 # Operations of a network for each pixel of an image, at most, if nobody says otherwise: 61 million for 32×32.
 FLOPS_PER_PIXEL, DEAREST_FLOPS = 60_000, 200_000_000
@@ -92,12 +93,18 @@ class Resolved:
         """A new strategy, which has been told nothing."""
         return _make_strategy(self.experiment, self.parts, self.limits, self.objectives)
 
-    def make_evaluator(self, weights: Path | None, until: float | None, warn: Callable[[str], None]) -> Any:
+    def make_evaluator(
+        self,
+        weights: Path | None,
+        until: float | None,
+        warn: Callable[[str], None],
+        begun: Callable[[Sequence[Job]], None] = lambda jobs: None,
+    ) -> Any:
         """A new evaluator, which may be a context manager; see `Evaluator` for the arguments."""
         return plugins.create(
             self.parts["evaluator"], self.experiment.options_of("evaluator"), dataset=self.data,
             recipe=self.recipe, workers=self.workers, device=self.device, group=self.experiment.group,
-            weights=weights, until=until, warn=warn,
+            weights=weights, until=until, warn=warn, begun=begun,
         )  # fmt: skip
 
     def about(self) -> dict[str, Any]:

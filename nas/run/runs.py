@@ -20,7 +20,8 @@ from nas.records.observer import Observer, Observers, PythonWarnings
 from nas.records.outcome import Outcome
 from nas.run import selection, time_limit
 from nas.run.conclude import Selected, conclude
-from nas.run.planning import planned, work
+from nas.run.pace import pace_now, work
+from nas.run.planning import planned
 from nas.run.recording import Run, Start, recorded
 from nas.run.replayed import ReplayedStrategy
 from nas.run.resolve import SEARCH_ONLY, TRAINING_OPTIONS, resolve
@@ -135,12 +136,17 @@ def _plan(run: Run, history: Sequence[Trial]) -> tuple[Plan, float | None]:
     if limit := resolved.experiment.time_limit:
         over, closing = run.journal.begun + limit, time_limit.closing(resolved.experiment)
         seconds, end = max(1.0, over - time.monotonic() - closing), over - closing / 2
-    decided = run.header.decided
+    decided, now = run.header.decided, None
+    if end is not None and seconds and seconds >= selection.LONG and decided and resolved.device == "cpu":
+        begun = time.monotonic()
+        now = pace_now(resolved, selection.best_trials(history, 2), seconds, end)
+        seconds -= time.monotonic() - begun
     plan = selection.plan(
         history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds,
-        enough=decided.get("enough", 0.0), alone=decided.get("alone", 1.0), work=partial(work, resolved),
+        enough=decided.get("enough", 0.0), now=now, work=partial(work, resolved),
     )  # fmt: skip
-    if end is not None and plan.trainings <= resolved.side_by_side:  # a late winner is better than none
+    # Of one or two, maybe none is through in time: a late winner is better than none.
+    if end is not None and plan.trainings <= min(2, resolved.side_by_side):
         end += max(time_limit.LATE_SECONDS, time_limit.LATE * (seconds or 0.0))
     before = Plan(**record.before_plan) if record.before_plan else plan
     if (before.epochs, before.seeds, before.finalists) > (plan.epochs, plan.seeds, plan.finalists):

@@ -83,7 +83,7 @@ def plan(
     seconds: float | None,
     *,
     enough: float = 0.0,
-    alone: float = 1.0,
+    now: Now | None = None,
     work: Callable[[float], float] = float,
 ) -> Plan:
     """The largest final selection that the budget can pay for.
@@ -95,11 +95,11 @@ def plan(
         workers: the number of networks that train at the same time.
         seconds: the time that it may take; None for a budget in proportion to the number of trials.
         enough: the epochs that a training should have before there is a second one.
-        alone: how many times as fast a training is if it has the machine alone.
+        now: the pace of trainings, if it is not that of the search.
         work: in proportion to the time of a training of so many epochs, of which the last one may be slower.
     """
     best = best_trials(history, CHOICES[0][0])
-    lecture, most = _lecture(history, best, limits, work), math.inf
+    lecture, most, now = _lecture(history, best, limits, work), math.inf, now or Now()
     for finalists, seeds, times in (*CHOICES, (1, 1, 0.0)):
         beside = lecture is not None and seeds > 1 and LECTURE.id not in {trial.id for trial in best[:finalists]}
         chosen = Plan(min(finalists, len(best)), seeds, lecture=beside)
@@ -110,7 +110,7 @@ def plan(
             costs = [_cost(trial, work) for trial, count in pairs for _ in range(count)]
             costs += [lecture] if lecture and chosen.lecture else []
             loads, first = _schedule(costs, workers)
-            pace = max(1.0, alone) if chosen.trainings == 1 else 1.0
+            pace = (max(1.0, now.alone) if chosen.trainings == 1 else 1.0) / now.slower
             affordable = pace * SAFETY * seconds / max(1e-6, *loads)  # made-up results take no time
             share = FIRST if seconds < LONG else ALONE if chosen.trainings == 1 else SAFETY
             most = pace * share * seconds / max(1e-6, first)
@@ -120,6 +120,13 @@ def plan(
     affordable = min((2 if enough else 1) * LONGEST * epochs, affordable, most)
     # Whole quarters of an epoch, if that is at least one quarter.
     return replace(chosen, epochs=int(4 * affordable) / 4 or max(0.05, round(affordable, 2)))
+
+
+class Now(NamedTuple):
+    """How fast networks train, compared with the search."""
+
+    slower: float = 1.0  # how many times as long a training takes
+    alone: float = 1.0  # how many times as fast a training is if it has the machine alone
 
 
 class Cost(NamedTuple):

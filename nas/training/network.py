@@ -18,6 +18,9 @@ from nas.training import modules
 CLASSIFIED = 2**23  # numbers in a batch that is classified: 500 images of 3×64×64, 42 of 3×256×256
 
 
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
 class Step(NamedTuple):
     """A layer in the forward pass of a network."""
 
@@ -98,6 +101,25 @@ class Network(nn.Module):
                 tensors = [self.layers[name](*tensors)]
             [outputs[position]] = tensors
         return outputs[len(self._steps)]
+
+    @property
+    def hidden(self) -> list[Tensor]:
+        """The matrices and kernels of layers that neither see the image, nor are the last one or a backbone.
+
+        A kernel is none if it sees a part of the maps only (depthwise and grouped convolutions).
+        """
+        skipped = {id(part) for backbone in self.backbones for part in backbone.modules()}
+        found: dict[int, Tensor] = {}
+        seeing = {0}  # the positions of the image, and of what pooling, flattening and the like make of it
+        for position, step in enumerate(self._steps[:-1], 1):
+            every = [part for name in step.parts for part in self.layers[name].modules()]
+            weighted = [part for part in every if isinstance(part, WEIGHTED) and id(part) not in skipped]
+            if not seeing.isdisjoint(step.inputs):
+                if not any(isinstance(part, WEIGHTED) for part in every):
+                    seeing.add(position)
+                continue
+            found |= {id(part): part.weight for part in weighted if getattr(part, "groups", 1) == 1}
+        return list(found.values())
 
     def use_keys(self, keys: Tensor | None) -> None:
         """Let ``keys`` (layers,) decide the masks of the dropout layers; with None, PyTorch draws them again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +33,6 @@ class Stepper:
 
     def __init__(self, network: Network, data: Resident, recipe: Recipe, *, capturable: bool = False) -> None:
         self.network, self.data, self.recipe = network, data, recipe
-        self.optimisers = optimisers(network, recipe, capturable=capturable)
         self.loss = network.mean.new_zeros(())  # summed over the steps of an epoch
         self.validation_loss = torch.zeros_like(self.loss)  # summed over the validation images
         # Of each class: the number of validation images that are classified right, and how often it is answered.
@@ -43,6 +42,7 @@ class Stepper:
         # On a CPU depthwise convolutions are slower in bfloat16 (0.86 × with kernels of 5×5, mobilenets 0.4 ×).
         is_slower = data.device == "cpu" and network.has_depthwise
         self._is_mixed = recipe.precision == "bfloat16" and not is_slower
+        self.optimisers = optimisers(network, recipe, capturable=capturable, mixed=self._is_mixed)
         network.train()
 
     def begin(self, epoch: Epoch) -> int:
@@ -119,23 +119,26 @@ class Stepper:
         return results
 
 
-def optimisers(network: Network, recipe: Recipe, *, capturable: bool = False) -> list[torch.optim.Optimizer]:
+def optimisers(
+    network: Network, recipe: Recipe, *, capturable: bool = False, mixed: bool = False
+) -> list[torch.optim.Optimizer]:
     """The recipe's optimiser, or two: with Muon, what is no matrix of a hidden layer learns by AdamW.
 
-    Only weights decay, not biases and normalisation; pretrained parts learn slower.
+    Only weights decay, not biases and normalisation; pretrained parts learn slower. ``mixed``: whether products of
+    matrices may be in bfloat16.
     """
     tuned = {id(p) for backbone in network.fine_tuned for p in backbone.parameters()}
     parameters = [p for p in network.parameters() if p.requires_grad]
-    hidden = {id(p) for p in _hidden(p for p in parameters if id(p) not in tuned) if recipe.optimiser == "muon"}
+    hidden = {id(p) for p in network.hidden} if recipe.optimiser == "muon" else set()
 
-    def groups(of: set[int]) -> list[dict[str, Any]]:
+    def groups(chosen: Sequence[Tensor]) -> list[dict[str, Any]]:
         every = [
             {
-                "params": [p for p in parameters if (id(p) in tuned, p.ndim > 1) == kind and id(p) in of],
-                "weight_decay": recipe.weight_decay if kind[1] else 0.0,
-                "scale": recipe.fine_tuning if kind[0] else 1.0,
+                "params": [p for p in chosen if (id(p) in tuned, p.ndim > 1) == (pretrained, decays)],
+                "weight_decay": recipe.weight_decay if decays else 0.0,
+                "scale": recipe.fine_tuning if pretrained else 1.0,
             }
-            for kind in itertools.product((False, True), (True, False))
+            for pretrained, decays in itertools.product((False, True), (True, False))
         ]
         found = [group for group in every if group["params"]]
         for group in found if capturable else ():  # a graph would keep a plain number for ever
@@ -143,18 +146,12 @@ def optimisers(network: Network, recipe: Recipe, *, capturable: bool = False) ->
         return found
 
     kind = torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW
-    others = groups({id(p) for p in parameters} - hidden)
-    found: list[torch.optim.Optimizer] = [kind(others, lr=recipe.learning_rate, fused=True, capturable=capturable)]
-    if hidden:
-        precision = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-        found.append(Muon(groups(hidden), lr=recipe.learning_rate, precision=precision))
-    return found
-
-
-def _hidden(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """The matrices and kernels between the first layer and the last one, except depthwise kernels."""
-    weights = [p for p in parameters if p.ndim > 1]
-    return [p for p in weights[1:-1] if min(p.shape[:2]) > 1]
+    others = groups([p for p in parameters if id(p) not in hidden])
+    every: list[torch.optim.Optimizer] = [kind(others, lr=recipe.learning_rate, fused=True, capturable=capturable)]
+    if matrices := [p for p in parameters if id(p) in hidden]:
+        precision = torch.bfloat16 if mixed else torch.float32
+        every.append(Muon(groups(matrices), lr=recipe.learning_rate, precision=precision))
+    return every
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: Tensor) -> None:

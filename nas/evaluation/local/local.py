@@ -64,6 +64,7 @@ class LocalEvaluator:
         group: the number of jobs that a worker trains at a time on a CUDA device; ``auto`` decides it by a
             measurement. On other devices a worker gets one job at a time.
         warn: called with a line for the user when a faster way to train fails.
+        begun: called with the jobs that a worker begins to train.
 
     Raises:
         StorageError: there is not enough space for the data set in the folder for temporary files.
@@ -86,10 +87,11 @@ class LocalEvaluator:
         memory: Annotated[float, AfterValidator(_enough)] | None = None,
         group: int | str = 1,
         warn: Callable[[str], None] = lambda line: None,
+        begun: Callable[[Sequence[Job]], None] = lambda jobs: None,
     ) -> None:
         share = max(LEAST_MEMORY, machine.MEMORY_SHARE * machine.memory() / workers)
         limit = share if memory is None else _enough(memory) * GIB
-        self._dataset, self._until, self._warn = dataset, until, warn
+        self._dataset, self._until, self._warn, self._begun = dataset, until, warn, begun
         self._shared = SharedDataset(dataset)
         folder = str(weights.resolve()) if weights else ""
         plugin_folders = tuple(map(str, plugins.folders()))
@@ -166,6 +168,8 @@ class LocalEvaluator:
                     group = waiting.pop()
                     more = sum(map(self._work_of, group[1:])) / SLOWEST_FLOPS  # the first is the longest
                     worker.start(work, group, max(map(self.seconds_allowed, group)) + more)
+                    if work == self.work:
+                        self._begun(group)
             running = [worker for worker in self._workers if worker.jobs]
             if not running:
                 return

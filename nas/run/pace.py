@@ -1,0 +1,165 @@
+"""How fast networks train on this machine: before a search, and before its final selection."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nas.data.dataset import Split
+from nas.run.resolve import Resolved
+from nas.run.selection import Now
+from nas.spaces.space import Candidate
+from nas.statistics import mean
+from nas.trial import Job, Trial, job_seed
+
+# The calibration trains two networks, each for so many operations of forward passes, a second on one core.
+CALIBRATED_FLOPS, CALIBRATED_IMAGES, CALIBRATED_VALIDATION = 4e10, 4_096, 256
+CALIBRATION_SHARE = 0.15  # of the time that is left, at most
+# A calibration says by chance that a training alone is much faster: 1.0 to 1.18 times was seen in whole searches.
+FASTEST = 1.3
+# The share of the time for the final selection that each of two short trainings takes; before them, so many images
+# are learned, because the first steps of a network in a process are slow.
+PROBED, WARMING, MOST_PROBED = 0.01, 256, 8_192
+# Of the time for a training image, for which a step costs three forward passes. Where a CPU trains in bfloat16,
+# the last validation is slower, in float32.
+VALIDATION, IN_FLOAT32 = 0.25, 0.6
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The seconds of a training for each image, while as many networks train as there are workers."""
+
+    fixed: float
+    per_flop: float  # operation of one forward pass
+    alone: float = 1.0  # how many times as fast a training is if it has the machine alone
+    start: float = 0.0  # seconds that the first steps of a network in a process take more than later ones
+    measuring: float = 0.0  # the seconds of this measurement
+
+    def seconds(self, flops: float) -> float:
+        """The seconds for one image of a network."""
+        return self.fixed + self.per_flop * flops
+
+
+def flops_of(resolved: Resolved, candidates: Sequence[Candidate]) -> list[int]:
+    """The operations of each candidate for an image."""
+    shape, classes = resolved.limits.input_shape, resolved.limits.classes
+    return [candidate.architecture.flops(shape, classes) for candidate in candidates]
+
+
+def by_flops(resolved: Resolved, drawn: Sequence[Candidate]) -> list[tuple[int, Candidate]]:
+    """Candidates with their operations, the cheapest first."""
+    return sorted(zip(flops_of(resolved, drawn), drawn, strict=True), key=lambda pair: pair[0])
+
+
+def work(resolved: Resolved, epochs: float) -> float:
+    """The images of a training, those of the validations by what they cost."""
+    last = IN_FLOAT32 if resolved.device == "cpu" and resolved.recipe.precision == "bfloat16" else VALIDATION
+    validated = last + VALIDATION * (math.ceil(epochs) - 1)
+    return epochs * len(resolved.data.train) + validated * len(resolved.data.validation)
+
+
+def calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | None) -> Pace | None:
+    """The pace of networks here, from a cheap and a dear one, while every worker trains.
+
+    None if none can be trained in its share of the time until ``over`` (``time.monotonic``; None: no limit).
+    """
+    begun = time.monotonic()
+    until = None if over is None else begun + CALIBRATION_SHARE * (over - begun)
+    small = _small(resolved, CALIBRATED_IMAGES)
+    by_cost, jobs = by_flops(resolved, drawn), []
+    for flops, candidate in (by_cost[len(by_cost) // 5], by_cost[4 * len(by_cost) // 5]):
+        images = min(len(small.data.train), max(256, CALIBRATED_FLOPS / max(1, flops)))
+        seeds = (job_seed(number, candidate.id) for number in range(resolved.side_by_side))
+        jobs += [Job(candidate, min(1.0, images / len(small.data.train)), seed) for seed in seeds]
+    made: Any = small.make_evaluator(None, until, lambda line: None)
+    with made if hasattr(made, "__exit__") else nullcontext(made) as evaluator:
+        # The first steps of a network in a process are slow: without a second training of each, one that follows
+        # alone seemed 1.4 times as fast as side by side, and was 1.18 times as fast.
+        first = _measured(small, evaluator, jobs)
+        together = _measured(small, evaluator, jobs) or first
+        by_itself = _measured(small, evaluator, jobs[-1:]) if resolved.side_by_side > 1 and over else []
+    if not together:
+        return None
+    start = float(np.mean([one.seconds for one in first]) - np.mean([one.seconds for one in together]))
+    costs, seconds = np.array([(measured.flops, measured.of_image) for measured in together]).T
+    slope, fixed = np.polyfit(costs, seconds, 1) if costs.min() < costs.max() else (0.0, 0.0)
+    if slope <= 0 or fixed < 0:  # a line through the origin is nearer to the truth
+        slope, fixed = np.mean(seconds) / max(1.0, np.mean(costs)), 0.0
+    alone = [np.mean(seconds[costs == one.flops]) / one.of_image for one in by_itself if one.flops in costs]
+    factor = min(max([1.0, *map(float, alone)]), FASTEST)
+    return Pace(float(fixed), float(slope), factor, max(0.0, start), time.monotonic() - begun)
+
+
+def pace_now(resolved: Resolved, best: Sequence[Trial], seconds: float, until: float) -> Now:
+    """How fast the best networks train at this moment, beside one another and alone.
+
+    A search takes minutes, in which other programs come and go: a network of 41 million operations for an image
+    took 83 s an epoch there and 62 s alone afterwards, and was trained in two thirds of its time.
+
+    Args:
+        resolved: the configuration, of a search on CPUs.
+        best: the best trials of the search, the favourite first.
+        seconds: the time left for the final selection, of which this takes a few hundredths.
+        until: the time (``time.monotonic``) at which this ends, measured or not.
+    """
+    workers, small = resolved.side_by_side, _small(resolved, MOST_PROBED)
+    then = {trial.id: trial.metrics.get("train_seconds", 0.0) / work(resolved, trial.epochs) for trial in best}
+    dearest, images = max(then.values()), len(small.data.train)
+
+    def jobs(count: float, number: int) -> list[Job]:
+        epochs = max(1.0, min(images, count)) / images
+        chosen = [best[at % len(best)].job.candidate for at in range(workers)]
+        return [Job(one, epochs, job_seed(number + at, one.id)) for at, one in enumerate(chosen)]
+
+    if dearest <= 0:
+        return Now()
+    wanted = PROBED * seconds / dearest
+    made: Any = small.make_evaluator(None, until, lambda line: None)
+    with made if hasattr(made, "__exit__") else nullcontext(made) as evaluator:
+        _measured(small, evaluator, jobs(WARMING, 0))
+        together = _measured(small, evaluator, jobs(wanted, workers))
+        by_itself = _measured(small, evaluator, jobs(wanted, 2 * workers)[:1]) if workers > 1 else []
+    beside = {one.id: one.of_image for one in together}
+    ratios = [of_image / then[name] for name, of_image in beside.items() if then[name]]
+    if not ratios:
+        return Now()
+    alone = [beside[one.id] / one.of_image for one in by_itself if one.id in beside]
+    return Now(mean(ratios), max([1.0, *alone]))
+
+
+def _small(resolved: Resolved, images: int) -> Resolved:
+    """The configuration with so many training images, and few to validate."""
+    data = resolved.data
+    train, validation = _some(data.train, images), _some(data.validation, CALIBRATED_VALIDATION)
+    return replace(resolved, data=replace(data, folder=None, train=train, validation=validation))
+
+
+def _some(split: Split, count: int) -> Split:
+    """So many images of a split, at equal distances."""
+    rows = np.unique(np.linspace(0, len(split) - 1, min(count, len(split)), dtype=np.int64))
+    return Split.of(split.images.numpy()[rows], split.labels.numpy()[rows])
+
+
+class Measured(NamedTuple):
+    """A training of the calibration."""
+
+    id: str  # of the candidate
+    flops: float
+    seconds: float
+    of_image: float  # seconds
+
+
+def _measured(resolved: Resolved, evaluator: Any, jobs: Sequence[Job]) -> list[Measured]:
+    """What each network took that could be trained."""
+    trials = [trial for trial in evaluator.evaluate(jobs) if trial.failure is None]
+    return [
+        Measured(one.id, one.metrics["flops"], seconds, seconds / work(resolved, one.job.epochs))
+        for one in trials
+        for seconds in (one.metrics["train_seconds"],)
+    ]
