@@ -24,7 +24,8 @@ FRAMINGS = ("stretch", "crop", "pad", "centred", "whole")  # "whole" is an earli
 
 # What coloured photographs show does not change if they are mirrored. Of many, batches are twice as large as
 # elsewhere: in bfloat16, a core does up to 1.6 times as many images a second, and an epoch has enough steps.
-# Few are learned by heart, unless they are changed more. All learn by Muon (docs/decisions/0012-the-plan.md).
+# Few are learned by heart, unless they are changed more (docs/decisions/0012-the-plan.md). Muon learns more in an
+# epoch (0013-muon.md).
 Fields = Mapping[str, str | int | float]
 PHOTOGRAPHS: Fields = {"base": "photographs", "optimiser": "muon", "batch_size": 128}
 GREY: Fields = {"base": "default", "optimiser": "muon"}

@@ -23,6 +23,9 @@ CALIBRATED_FLOPS, CALIBRATED_IMAGES, CALIBRATED_VALIDATION = 4e10, 4_096, 256
 CALIBRATION_SHARE = 0.15  # of the time that is left, at most
 # A calibration says by chance that a training alone is much faster: 1.0 to 1.18 times was seen in whole searches.
 FASTEST = 1.3
+# The two networks are too similar for a line through both: by chance it said once that no network of more than 5
+# million operations could be trained in time. What does not depend on operations is at most so much of the time.
+MOST_FIXED = 0.2
 # The share of the time for the final selection that each of two short trainings takes; before them, so many images
 # are learned, because the first steps of a network in a process are slow.
 PROBED, WARMING, MOST_PROBED = 0.01, 256, 8_192
@@ -88,9 +91,9 @@ def calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | Non
         return None
     start = float(np.mean([one.seconds for one in first]) - np.mean([one.seconds for one in together]))
     costs, seconds = np.array([(measured.flops, measured.of_image) for measured in together]).T
-    slope, fixed = np.polyfit(costs, seconds, 1) if costs.min() < costs.max() else (0.0, 0.0)
-    if slope <= 0 or fixed < 0:  # a line through the origin is nearer to the truth
-        slope, fixed = np.mean(seconds) / max(1.0, np.mean(costs)), 0.0
+    fixed = np.polyfit(costs, seconds, 1)[1] if costs.min() < costs.max() else 0.0
+    fixed = min(max(0.0, fixed), MOST_FIXED * seconds.min())
+    slope = float(np.mean((seconds - fixed) / np.maximum(1.0, costs)))
     alone = [np.mean(seconds[costs == one.flops]) / one.of_image for one in by_itself if one.flops in costs]
     factor = min(max([1.0, *map(float, alone)]), FASTEST)
     return Pace(float(fixed), float(slope), factor, max(0.0, start), time.monotonic() - begun)
