@@ -35,6 +35,7 @@ OTHERS = [
 RATED = Candidate(NET, {"recipe/learning_rate": 0.03, "recipe/batch_size": 8, "recipe/augmentation": "none"})
 JOBS = [*(job(NET, 1.5, seed) for seed in range(5)), *(job(one, 1.5, 7) for one in OTHERS), job(NET, 2, 9)]
 JOBS += [Job(RATED, 1.5, seed) for seed in (1, 2)]
+JOBS += [Job(Candidate(one, {"recipe/optimiser": "muon"}), 1.5, seed) for seed, one in enumerate(OTHERS)]
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from nas.objectives import Objective, best_seed, scored
 from nas.records.journal import Journal
 from nas.records.record import read
 from nas.report.summary import Summary, verdict
-from nas.run.selection import Plan, best_trials, plan, retrain
+from nas.run.selection import Now, Plan, best_trials, plan, retrain
 from nas.statistics import difference_by_chance, interval
 from nas.training.network import Network
 from nas.trial import Job, Trial
@@ -71,6 +71,20 @@ def test_the_plan_fits_the_time_that_is_left() -> None:
         rounds = -(-chosen.trainings // 2)
         assert rounds * chosen.epochs * 20.0 <= seconds
         assert 1.35 * chosen.epochs * 20.0 <= seconds  # one is through, even if another program begins
+
+
+def test_the_plan_follows_the_pace_of_the_moment() -> None:
+    best = [trial(net, 1, 0.1, seconds=20.0) for net in NETS[:3]]
+
+    def epochs(count: int, now: Now | None = None) -> float:
+        return plan(best[:count], Limits(), 1.0, 2, 400.0, enough=8.0, now=now).epochs
+
+    assert plan(best, Limits(), 1.0, 2, 400.0, enough=8.0).trainings == 2
+    assert epochs(2) == 18.25  # in 92 % of the time
+    assert epochs(2, Now(slower=2.0)) == 9.0
+    alone = plan(best, Limits(), 1.0, 2, 400.0, enough=20.0, now=Now(alone=1.5))
+    assert (alone.trainings, alone.epochs) == (1, 24.0)
+    assert plan(best, Limits(), 1.0, 2, 400.0, enough=20.0).epochs == 17.0  # in 85 %
 
 
 @pytest.mark.parametrize(

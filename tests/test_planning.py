@@ -76,6 +76,8 @@ def test_without_a_time_limit_networks_may_cost_what_the_images_say(tmp_path: Pa
     assert resolved.experiment.options["space.max_flops"] == 60_000 * 40 * 40
     assert resolved.make_space().limits.max_flops == 60_000 * 40 * 40
     assert (resolved.recipe.shift, resolved.recipe.flip, resolved.recipe.mixup) == (4, 0.5, 0.2)  # few photographs
+    assert resolved.recipe.optimiser == "muon"
+    assert resolve(Experiment.of(dataset=path, recipe="photographs", mlflow="off")).recipe.optimiser == "adamw"
     given = Experiment.of(dataset=path, max_flops=123, recipe={"flip": 0.25}, mlflow="off")
     resolved = resolve(given)
     assert resolved.make_space().limits.max_flops == 123

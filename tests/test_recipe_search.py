@@ -133,7 +133,7 @@ WRONG: list[tuple[str, tuple[Scalar, ...], str]] = [
     ("recipe/learning_rate", (-1.0, 0.1), "recipe.learning_rate = -1.0: should be above 0 and 100 or less"),
     ("recipe/learning_rate", (0.1, 0.2, -1.0), "recipe.learning_rate = -1.0: should be above 0"),
     ("recipe/batch_size", (8.0, 64.0), "recipe.batch_size = 8.0: should be a whole number"),
-    ("recipe/optimiser", ("adam", "sgd"), "recipe.optimiser = 'sgd': should be one of adamw, adam"),
+    ("recipe/optimiser", ("adam", "sgd"), "recipe.optimiser = 'sgd': should be one of adamw, adam, muon"),
     ("recipe/augmentation", ("none", "storng"), "there is no augmentation 'storng'; did you mean 'strong'?"),
     ("recipe/precision", ("float32", "tf32"), "there is no field of a recipe 'precision'"),
 ]

@@ -89,7 +89,7 @@ def test_the_report_needs_nothing_but_itself(page: Page) -> None:
 def test_the_report_says_how_good_the_winner_is_and_how_sure_that_is(page: Page) -> None:
     for words in (
         "96.00 %",  # of 10,000 test images
-        "95 % interval 95.60 to 96.37 %",
+        "95 % confidence interval 95.60 to 96.37 %",
         "97.50 ± 0.71 %",
         "99.00 %",
         "+3.00 points",

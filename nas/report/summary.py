@@ -195,7 +195,7 @@ def costs(outcome: Outcome) -> Iterator[str]:
                 f", of that {several(cost.last, 'training')} and {cost.last_seconds:,.0f} in the final selection"
             )
         yield (
-            f"Cost: {several(cost.trainings, 'training')}, {cost.epochs:,.4g} epochs, "
+            f"Cost: {several(cost.trainings, 'training')}, {cost.epochs:,.4g} epoch{'s' * (cost.epochs != 1)}, "
             f"{cost.seconds:,.0f} {unit}{last}."
         )
     parts = [f"{metrics['latency_ms']:.3g} ms an image in one thread"] if "latency_ms" in metrics else []

@@ -1,0 +1,109 @@
+"""The result says why this network, whether a smaller one would do, and what both cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_mlflow import Shown, make_outcome, make_trial
+
+from nas.architecture.architecture import Architecture
+from nas.architecture.known import LECTURE, LENET5
+from nas.architecture.layers import Conv2d, Dense, Flatten
+from nas.cli.console import show_result
+from nas.records.cost import Cost, smaller
+from nas.records.outcome import Outcome
+from nas.records.record import read
+from nas.report.summary import Summary
+from nas.trial import Trial
+
+SMALL, TINY = (Architecture((Conv2d(n, 5, 2), Flatten(), Dense(8))) for n in (8, 2))
+IMAGES = 1_500  # with an accuracy of 98 %, the standard error is 0.36 points
+
+
+@pytest.fixture
+def outcome(tmp_path: Path) -> Outcome:
+    shown = Shown(tmp_path)
+    made = make_outcome(shown.header, make_trial(LENET5, 0.99))
+    shown.close()
+    return made
+
+
+def reasons(outcome: Outcome) -> str:
+    return " ".join(Summary.of(outcome).reasons)
+
+
+def beside(outcome: Outcome, *accuracies: float) -> Outcome:
+    other = tuple(make_trial(LECTURE, accuracy, seed=8 + n) for n, accuracy in enumerate(accuracies))
+    return replace(outcome, finalists=(outcome.retrained, other))
+
+
+def test_a_winner_is_compared_with_the_next_finalist_and_with_what_seeds_do(outcome: Outcome) -> None:
+    close = reasons(beside(outcome, 0.975, 0.97))
+    assert "Of 2 finalists" in close
+    assert "the best mean validation accuracy: 97.50 ± 0.71 %, 0.25 points better than" in close
+    assert "no more than seeds differ by (standard error 0.56)" in close
+    assert "more than seeds differ by" in reasons(beside(outcome, 0.901, 0.9))
+    assert "with one seed each, part of that may be luck" in reasons(beside(outcome, 0.9))
+    assert "the only one that was trained again" in reasons(outcome)
+
+
+def test_a_smaller_network_is_named_if_it_is_nearly_as_good() -> None:
+    winner = make_trial(LENET5, 0.98)
+    again = ((make_trial(LENET5, 0.985, seed=8),),)
+
+    def found(*others: Trial) -> Trial | None:
+        return smaller(winner, [winner, *others], again, IMAGES)
+
+    good, tiny = make_trial(SMALL, 0.978), make_trial(TINY, 0.978)
+    assert found() is None
+    assert found(good) is good
+    assert found(good, tiny) is tiny  # the smallest of them
+    assert found(make_trial(SMALL, 0.97)) is None  # worse by two standard errors
+    assert found(make_trial(SMALL, 0.99, epochs=1.0)) is None  # of a shorter training nobody knows
+    assert found(make_trial(LECTURE, 0.99)) is None  # not clearly smaller
+    assert found(Trial.failed(good.job, "crash", "died")) is None
+    retrained = (*again, (make_trial(SMALL, 0.9, seed=8),))  # the final selection has found out
+    assert smaller(winner, [winner, good], retrained, IMAGES) is None
+
+
+def test_the_smaller_network_can_be_taken(outcome: Outcome) -> None:
+    words = reasons(replace(outcome, smaller=make_trial(SMALL, 0.985)))
+    assert "Nearly as good with " in words
+    assert "(98.50 % in the search, the winner 99.00 %)" in words
+    assert f"nas train {make_trial(SMALL, 0.985).id} " in words
+    assert "--epochs 3" in words
+
+
+def test_the_cost_of_a_search_is_that_of_all_its_trainings(tmp_path: Path) -> None:
+    shown = Shown(tmp_path)
+    winner = make_trial(LENET5, 0.99)
+    again = tuple(make_trial(LENET5, 0.97, epochs=12.0, seed=seed) for seed in (8, 9))
+    outcome = replace(make_outcome(shown.header, winner), retrained=again, finalists=(again,))
+    shown.journal.append(make_trial(LENET5, 0.9, epochs=0.75))  # of the first rung
+    shown.keep(winner)
+    for trial in again:
+        shown.journal.append(trial)
+    shown.journal.finished(outcome)
+    shown.close()
+    found = read(shown.path)[0].result()
+    assert found is not None
+    assert found.cost == Cost(trainings=4, epochs=27.75, seconds=8.0, last=2, last_seconds=4.0)
+    text = " ".join(Summary.of(found).cost)
+    assert "4 trainings, 27.75 epochs, 8 core-seconds, of that 2 trainings and 4 in the final selection" in text
+    one = replace(found, cost=Cost(1, 1.0, 8.0, 0, 0.0))
+    assert "Cost: 1 training, 1 epoch, 8 core-seconds." in " ".join(Summary.of(one).cost)
+
+
+def test_the_finalists_fit_into_80_columns(
+    outcome: Outcome, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    show_result(beside(outcome, 0.9, 0.91), 83.4)
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "The finalists, trained again from scratch for 3 epochs" in text
+    assert "97.50 ± 0.71 %" in text
+    assert "90.50 ± 0.71 %" in text
+    assert "83 seconds" in text  # of the whole command, and not of the search alone
