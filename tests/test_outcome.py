@@ -77,11 +77,11 @@ def test_the_plan_follows_the_pace_of_the_moment() -> None:
     best = [trial(net, 1, 0.1, seconds=20.0) for net in NETS[:3]]
 
     def epochs(count: int, now: Now | None = None) -> float:
-        return plan(best[:count], Limits(), 1.0, 2, 400.0, enough=8.0, now=now).epochs
+        return plan(best[:count], Limits(), 1.0, 2, 400.0, enough=10.0, now=now).epochs
 
-    assert plan(best, Limits(), 1.0, 2, 400.0, enough=8.0).trainings == 2
+    assert plan(best, Limits(), 1.0, 2, 400.0, enough=10.0).trainings == 2
     assert epochs(2) == 18.25  # in 92 % of the time
-    assert epochs(2, Now(slower=2.0)) == 9.0
+    assert epochs(2, Now(slower=1.5)) == 12.25
     alone = plan(best, Limits(), 1.0, 2, 400.0, enough=20.0, now=Now(alone=1.5))
     assert (alone.trainings, alone.epochs) == (1, 24.0)
     assert plan(best, Limits(), 1.0, 2, 400.0, enough=20.0).epochs == 17.0  # in 85 %
