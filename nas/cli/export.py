@@ -21,9 +21,10 @@ from nas.winner.export import PLACES
     metavar="FORMAT",
     type=click.Choice([*PLACES, "all"]),
     multiple=True,
-    required=True,
+    default=("onnx",),
     help="Format to write: onnx (one file for onnxruntime), torch (an archive of torch.export), safetensors (the "
-    "weights and architecture.json), python (readable PyTorch code and the weights) or all. May be repeated.",
+    "weights and architecture.json), python (readable PyTorch code and the weights) or all. May be repeated. "
+    "Default: onnx.",
 )
 @click.option(
     "--opset",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +29,12 @@ def list_(as_json: bool) -> None:
     """List the searches under runs/ with their states, the disk space of their folders, and their scores.
 
     The states are running, interrupted, finished, failed, damaged and unreadable (a plugin is missing). A
-    comparison is listed as one.
+    comparison is listed as one. The newest ones stand first.
     """
     from nas.records import comparisons, searches
 
     states = [searches.State.of(folder) for folder in searches.every()]
+    states.sort(key=lambda state: state.record.sessions[0].at if state.record.sessions else 0.0, reverse=True)
     write_down(states)
     facts = [_plain(state) for state in states]
     compared = [facts_of(folder) for folder in comparisons.every()]
@@ -63,16 +64,17 @@ def list_(as_json: bool) -> None:
 @json_option
 @plugins_option()
 def show(search: str | None, report: Path | None, as_json: bool) -> None:
-    """Show the state, the best networks and the winner of a search, or the tables of a comparison.
+    """Show the state, the winner and the best networks of a search, or the tables of a comparison.
 
-    SEARCH is the folder of a search or a comparison, or its name under runs/. Default: the latest one.
+    SEARCH is the folder of a search or a comparison, or its name under runs/. Default: the latest one that is no
+    training of a single network, if there is one.
     """
     from nas.records import comparisons, searches
 
     if (folder := comparisons.named(search)) is not None:
         show_comparison(folder, report, as_json=as_json)
         return
-    state = searches.State.of(searches.named(search))
+    state = searches.State.of(searches.latest() if search is None else searches.named(search))
     config = state.record.about.get("config", {})
     if report is not None:
         from nas.report.page import report as page
@@ -106,9 +108,9 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
         _say(searches.go_on(state.folder, config))
     from nas.cli import console
 
-    console.show_leaders(_best(state)[:SHOWN])
     if (outcome := state.record.result()) is not None:
         console.show_result(outcome)
+    console.show_leaders(_best(state)[:SHOWN])
 
 
 @click.command()
@@ -306,21 +308,37 @@ def _plain(state: State) -> dict[str, Any]:
         "seconds": record.seconds,
         "bytes": searches.size(state.folder),
         "best_validation_accuracy": best[0].metrics.get("validation_accuracy") if best else None,
+        "parameters": _parameters(state, best),
         "test_accuracy": (record.outcome or {}).get("test_accuracy"),
         "process": record.sessions[-1].process if state.status == "running" and record.sessions else None,
     }
 
 
+def _parameters(state: State, best: Sequence[Trial]) -> int | None:
+    """Those of the winner, or of the best network so far."""
+    from nas.errors import NasError
+
+    trial = best[0] if best else None
+    try:
+        outcome = state.record.result()
+    except NasError:
+        outcome = None
+    trial = outcome.winner if outcome else trial
+    return None if trial is None else int(trial.metrics["parameters"])
+
+
 def _summary(state: State, facts: Mapping[str, Any]) -> str:
     """The date, the task, the number of trials and the scores in one line."""
     begun = datetime.fromtimestamp(facts["begun"]).astimezone() if facts["begun"] else None
-    total = state.record.about.get("config", {}).get("trials")
+    total = None if state.status == "finished" else state.record.about.get("config", {}).get("trials")
     failed = f", {facts['failed']} failed" if facts["failed"] else ""
+    noun = "candidate" if (total or facts["trials"]) == 1 else "candidates"
     parts = [
         f"{begun:%Y-%m-%d %H:%M}" if begun else "",
         f"{facts['strategy']} on {facts['dataset']}",
-        f"{facts['trials']}{f'/{total}' if total else ''} trials{failed}",
+        f"{facts['trials']}{f'/{total}' if total else ''} {noun}{failed}",
     ]
-    for label, fraction in (("best", facts["best_validation_accuracy"]), ("test", facts["test_accuracy"])):
-        parts.append("" if fraction is None else f"{label} {100 * fraction:.2f} %")
+    scores = ("validation", facts["best_validation_accuracy"]), ("test", facts["test_accuracy"])
+    parts += [f"{label} {100 * fraction:.2f} %" for label, fraction in scores if fraction is not None]
+    parts.append("" if facts["parameters"] is None else f"{facts['parameters']:,} parameters")
     return " · ".join(filter(None, parts))

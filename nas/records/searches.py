@@ -150,6 +150,16 @@ def _network(search: str, digits: str) -> Candidate:
     return _named(candidate, name)
 
 
+def latest() -> Path:
+    """The folder of the latest search, or, if there is none, of the latest training of one network.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    known = [folder for folder in every() if (folder / TOML).exists()]
+    return named(None, needs=TOML if known else FILE)
+
+
 def with_winner(search: str | None) -> Path:
     """The folder of a search that has a winner, found as `named` finds it; None for the latest one."""
     folder = named(search, needs=WINNER)

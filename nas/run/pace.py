@@ -133,7 +133,7 @@ def pace_now(resolved: Resolved, best: Sequence[Trial], seconds: float, until: f
     if not ratios:
         return Now()
     alone = [beside[one.id] / one.of_image for one in by_itself if one.id in beside]
-    return Now(mean(ratios), max([1.0, *alone]))
+    return Now(mean(ratios), min(max([1.0, *alone]), FASTEST))
 
 
 def _small(resolved: Resolved, images: int) -> Resolved:

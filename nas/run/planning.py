@@ -189,7 +189,7 @@ def _fitted(
         times as fast a training is if it has the machine alone.
     """
     wanted, epochs = _wanted(resolved), resolved.epochs
-    most = selection.ALONE * (1 - LEAST_SHARE) * left * pace.alone
+    most = selection.SAFETY * (1 - LEAST_SHARE) * left * pace.alone
     if is_free(experiment, resolved.parts["space"]):
         affordable = (most / work(resolved, wanted) - pace.fixed) / pace.per_flop
         resolved = _with_limit(
@@ -211,7 +211,7 @@ def _fitted(
     length = selection.LONGEST if pace.alone >= FASTER else 0.8 * SHORTER
     enough = max(min(wanted, possible, SHORTER * epochs), min(length * epochs, LONG * wanted))
     # For a training of ten times that of the search, if it leaves enough time for the search.
-    needed = dear * work(resolved, SHORTER * epochs) / selection.ALONE
+    needed = dear * work(resolved, SHORTER * epochs) / selection.SAFETY
     share = min(time_limit.SEARCH_SHARE, max(LEAST_SHARE, 1 - needed / left))
     changed = resolved.experiment.model_copy(update={"epochs": epochs})
     decided = {"search_share": round(share, 3), "enough": round(enough, 2), "alone": round(pace.alone, 2)}

@@ -29,10 +29,10 @@ CHOICES = ((5, 5, LONGEST), (4, 4, LONGEST), (3, 3, LONGEST), (3, 2, LONGER), (2
 # Without a time limit, the budget is 0.6 full trainings of the search for each of its candidates, and at least 16.
 # The lecture's network and the favourite's additional seed come on top.
 TRAININGS, LEAST = 0.6, 16
-# The shares of the time left that are planned: for all trainings, for the first one if that is less than LONG
-# seconds, and for a longer one that has the machine alone. A training may take some percent longer than before,
-# and for a while a third, if another program begins; with none there would be no winner.
-SAFETY, FIRST, ALONE, LONG = 0.92, 0.7, 0.85, 120.0
+# The shares of the time left that are planned: for all trainings, and for the first one if that is less than LONG
+# seconds. A training may take some percent longer than before, and for a while a third, if another program begins;
+# with none there would be no winner.
+SAFETY, FIRST, LONG = 0.92, 0.7, 120.0
 # The lecture's network is trained beside the finalists if it costs at most four times the most expensive of them.
 DEAREST = 4.0
 
@@ -112,7 +112,7 @@ def plan(
             loads, first = _schedule(costs, workers)
             pace = (max(1.0, now.alone) if chosen.trainings == 1 else 1.0) / now.slower
             affordable = pace * SAFETY * seconds / max(1e-6, *loads)  # made-up results take no time
-            share = FIRST if seconds < LONG else ALONE if chosen.trainings == 1 else SAFETY
+            share = FIRST if seconds < LONG else SAFETY
             most = pace * share * seconds / max(1e-6, first)
         if affordable >= times * epochs and min(affordable, most) >= enough:
             break
