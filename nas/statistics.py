@@ -47,7 +47,7 @@ def standard_error(share: float, count: int) -> float:
     """The standard error of a share that was counted in so many cases; one more right and one wrong, so that it
     is not 0 (Agresti and Caffo, 2000).
     """
-    moved = (share * count + 1) / (count + 2)
+    moved = (min(1.0, max(0.0, share)) * count + 1) / (count + 2)
     return float((moved * (1 - moved) / (count + 2)) ** 0.5)
 
 

@@ -49,7 +49,7 @@ def test_a_terminal_shows_progress_the_best_and_failures_in_80_columns() -> None
     text = "\n".join(lines)
     assert "3/40 · 1 failed" in text
     assert "best       test  " in text  # where a network has a name, it is called by it
-    assert "best loss  " in text
+    assert "best loss " in text
     assert "left" in text
     assert "too large for this machine" in screen.getvalue()
     assert "\x1b[?25h" in screen.getvalue()  # the cursor is back

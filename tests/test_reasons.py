@@ -12,10 +12,11 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.known import LECTURE, LENET5
 from nas.architecture.layers import Conv2d, Dense, Flatten
 from nas.cli.console import show_result
+from nas.objectives import Objective
 from nas.records.cost import Cost, smaller
 from nas.records.outcome import Outcome
 from nas.records.record import read
-from nas.report.summary import Summary
+from nas.report.summary import Summary, command_for
 from nas.trial import Trial
 
 SMALL, TINY = (Architecture((Conv2d(n, 5, 2), Flatten(), Dense(8))) for n in (8, 2))
@@ -41,12 +42,18 @@ def beside(outcome: Outcome, *accuracies: float) -> Outcome:
 
 def test_a_winner_is_compared_with_the_next_finalist_and_with_what_seeds_do(outcome: Outcome) -> None:
     close = reasons(beside(outcome, 0.975, 0.97))
-    assert "Of 2 finalists" in close
+    assert "Of 2 networks that were trained again" in close
     assert "the best mean validation accuracy: 97.50 ± 0.71 %, 0.25 points better than" in close
-    assert "no more than seeds differ by (standard error 0.56)" in close
-    assert "more than seeds differ by" in reasons(beside(outcome, 0.901, 0.9))
-    assert "with one seed each, part of that may be luck" in reasons(beside(outcome, 0.9))
-    assert "the only one that was trained again" in reasons(outcome)
+    assert "over the seeds, the standard error of this difference is 0.56 points" in close
+    assert "with a single seed, part of that may be luck" in reasons(beside(outcome, 0.9))
+    assert "the only one of 5 candidates that was trained again" in reasons(outcome)
+
+
+def test_an_objective_without_noise_has_no_standard_error(outcome: Outcome) -> None:
+    few = replace(outcome.header, objectives=(Objective("parameters", -1),))
+    text = reasons(beside(replace(outcome, header=few), 0.97, 0.96))
+    assert "the best mean parameters: 61,706, " in text
+    assert "standard error" not in text
 
 
 def test_a_smaller_network_is_named_if_it_is_nearly_as_good() -> None:
@@ -54,7 +61,7 @@ def test_a_smaller_network_is_named_if_it_is_nearly_as_good() -> None:
     again = ((make_trial(LENET5, 0.985, seed=8),),)
 
     def found(*others: Trial) -> Trial | None:
-        return smaller(winner, [winner, *others], again, IMAGES)
+        return smaller(winner, [winner, *others], again, IMAGES, "validation_loss")
 
     good, tiny = make_trial(SMALL, 0.978), make_trial(TINY, 0.978)
     assert found() is None
@@ -66,15 +73,19 @@ def test_a_smaller_network_is_named_if_it_is_nearly_as_good() -> None:
     assert found(make_trial(dense, 0.99)) is None
     assert found(Trial.failed(good.job, "crash", "died")) is None
     retrained = (*again, (make_trial(SMALL, 0.9, seed=8),))  # the final selection has found out
-    assert smaller(winner, [winner, good], retrained, IMAGES) is None
+    assert smaller(winner, [winner, good], retrained, IMAGES, "validation_loss") is None
+    assert smaller(winner, [winner, good], again, IMAGES, "macro_f1") is None  # whose error nobody knows
 
 
 def test_the_smaller_network_can_be_taken(outcome: Outcome) -> None:
-    words = reasons(replace(outcome, smaller=make_trial(SMALL, 0.985)))
+    small = replace(outcome, smaller=make_trial(SMALL, 0.985))
+    words = reasons(small)
     assert "Nearly as good with " in words
-    assert "(98.50 % in the search, the winner 99.00 %)" in words
-    assert f"nas train {make_trial(SMALL, 0.985).id} " in words
-    assert "--epochs 3" in words
+    assert "(98.50 %, the winner 99.00 %)" in words
+    name = make_trial(SMALL, 0.985).id
+    assert command_for(small) == f"nas train {name} --epochs 3"
+    given = replace(small.header, config={**small.header.config, "dataset": "object:Mine"})
+    assert command_for(replace(small, header=given)) == ""  # nothing that would train on other images
 
 
 def test_the_cost_of_a_search_is_that_of_all_its_trainings(tmp_path: Path) -> None:
@@ -92,7 +103,10 @@ def test_the_cost_of_a_search_is_that_of_all_its_trainings(tmp_path: Path) -> No
     assert found is not None
     assert found.cost == Cost(trainings=4, epochs=27.75, seconds=8.0, last=2, last_seconds=4.0)
     text = " ".join(Summary.of(found).cost)
-    assert "4 trainings, 27.75 epochs, 8 core-seconds, of that 2 trainings and 4 in the final selection" in text
+    assert (
+        "4 trainings, 27.75 epochs, 8 core-seconds; of that 2 trainings and 4 core-seconds in the final selection"
+        in text
+    )
     one = replace(found, cost=Cost(1, 1.0, 8.0, 0, 0.0))
     assert "Cost: 1 training, 1 epoch, 8 core-seconds." in " ".join(Summary.of(one).cost)
 

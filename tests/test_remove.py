@@ -54,8 +54,11 @@ def test_searches_are_removed_after_a_question(runs: Path) -> None:
 def test_the_list_says_how_much_each_search_takes(runs: Path) -> None:
     assert inline("list").stdout.count("0.3 MB") == 3
     listed = json.loads(inline("list", "--json").stdout)["searches"]
-    sizes = [sum(path.stat().st_size for path in (runs / name).rglob("*") if path.is_file()) for name in NAMES]
-    assert [search["bytes"] for search in listed] == sizes
+    files = {name: [path for path in (runs / name).rglob("*") if path.is_file()] for name in NAMES}
+    sizes = {name: sum(path.stat().st_size for path in every) for name, every in files.items()}
+    assert {Path(search["search"]).name: search["bytes"] for search in listed} == sizes
+    begun = [search["begun"] for search in listed]
+    assert begun == sorted(begun, reverse=True)  # the newest first
 
 
 def test_what_is_no_search_is_not_removed(runs: Path) -> None:

@@ -45,7 +45,7 @@ def test_an_encoding_without_our_characters_ends_nothing(place: Path, environmen
     [folder] = (place / "runs").iterdir()
     done = nas("show", f"./runs/{folder.name}", cwd=place, code=0, **environment)
     assert done.stdout.isascii()
-    assert "evolve on mnist-5k - 10/10 trials - best " in done.stdout
+    assert "evolve on mnist-5k - 10 candidates - validation " in done.stdout
     assert "+-" in done.stdout
 
 

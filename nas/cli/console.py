@@ -12,10 +12,9 @@ from rich.table import Table
 from nas.errors import unprintable
 from nas.objectives import FRACTIONS
 from nas.records.outcome import Outcome
-from nas.report.summary import Summary, effort, finalists, layer_rows, name_of, percent
+from nas.report.summary import Summary, command_for, effort, finalists, layer_rows, name_of, percent
 from nas.trial import Trial
 
-BARS = "▁▂▃▄▅▆▇█"
 LONGEST_ID = 23  # characters of a candidate's id, with the mark of the winner
 
 
@@ -68,9 +67,10 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
         )
         console.print(front)
     if header.kind != "train" and len(outcome.finalists) > 1:
-        title = f"The finalists, trained again from scratch for {outcome.retrained[0].job.epochs:g} epochs"
+        epochs = outcome.retrained[0].job.epochs
+        title = f"The finalists, trained again from scratch for {epochs:g} epoch{'s' * (epochs != 1)}"
         metric, best = header.objectives[0].metric, finalists(outcome)
-        is_other = metric != "validation_accuracy"
+        is_other = metric not in ("validation_accuracy", "parameters")
         columns = ["network", *[metric] * is_other, "validation_accuracy", "parameters", "ms an image"]
         rows = [[row.network, *[row.score] * is_other, row.accuracy, row.parameters, row.latency] for row in best]
         rows[0][0] += " *"
@@ -80,7 +80,10 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
         console.print(again)
     for reason in summary.reasons:
         console.print(reason)
-    console.print()
+    if command := command_for(outcome):
+        console.print(command, soft_wrap=True)  # to be copied
+    if summary.reasons:
+        console.print()
     scores = Table.grid(padding=(0, 2))
     for no_wrap in (True, True, False):
         scores.add_column(no_wrap=no_wrap)

@@ -130,7 +130,7 @@ def _run(
     if as_json:
         print_json(result(outcome))
     else:
-        show_result(outcome, view.seconds)
+        show_result(outcome, max(outcome.seconds, view.seconds))
 
 
 def _scores(outcome: Outcome) -> dict[str, Any]:

@@ -308,23 +308,24 @@ def _plain(state: State) -> dict[str, Any]:
         "seconds": record.seconds,
         "bytes": searches.size(state.folder),
         "best_validation_accuracy": best[0].metrics.get("validation_accuracy") if best else None,
-        "parameters": _parameters(state, best),
+        **_winner(state, best),
         "test_accuracy": (record.outcome or {}).get("test_accuracy"),
         "process": record.sessions[-1].process if state.status == "running" and record.sessions else None,
     }
 
 
-def _parameters(state: State, best: Sequence[Trial]) -> int | None:
-    """Those of the winner, or of the best network so far."""
+def _winner(state: State, best: Sequence[Trial]) -> dict[str, Any]:
+    """Of the winner, or else of the best network so far: its validation accuracy, and its parameters."""
     from nas.errors import NasError
 
-    trial = best[0] if best else None
     try:
         outcome = state.record.result()
     except NasError:
         outcome = None
-    trial = outcome.winner if outcome else trial
-    return None if trial is None else int(trial.metrics["parameters"])
+    if outcome is not None:
+        return {"validation_accuracy": outcome.validation_accuracy, "parameters": outcome.parameters}
+    metrics = best[0].metrics if best else {}
+    return {name: metrics.get(name) for name in ("validation_accuracy", "parameters")}
 
 
 def _summary(state: State, facts: Mapping[str, Any]) -> str:
@@ -338,7 +339,7 @@ def _summary(state: State, facts: Mapping[str, Any]) -> str:
         f"{facts['strategy']} on {facts['dataset']}",
         f"{facts['trials']}{f'/{total}' if total else ''} {noun}{failed}",
     ]
-    scores = ("validation", facts["best_validation_accuracy"]), ("test", facts["test_accuracy"])
+    scores = ("validation", facts["validation_accuracy"]), ("test", facts["test_accuracy"])
     parts += [f"{label} {100 * fraction:.2f} %" for label, fraction in scores if fraction is not None]
-    parts.append("" if facts["parameters"] is None else f"{facts['parameters']:,} parameters")
+    parts.append("" if facts["parameters"] is None else f"{facts['parameters']:,.0f} parameters")
     return " · ".join(filter(None, parts))

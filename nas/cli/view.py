@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from rich.console import Console, Group
@@ -46,13 +46,13 @@ class View(Observer):
         self.phase_begun = time.monotonic()
         self.live: Live | None = None
         self.header: Header | None = None
-        self.phase = "reading the data"
+        self.phase, self.doing = "reading the data", "waiting for the first training"
         self.trained_count = self.told_count = self.failed_count = self.final_jobs = 0
         self.running: dict[str, tuple[Job, float]] = {}  # by the key of the job: what trains, and since when
         self.in_batch = 0  # candidates
         self.in_rungs = Counter[int]()  # trainings of this batch that have ended, by their rungs
         self.best: list[Trial] = []
-        self.losses: list[float] = []  # of the best candidate, after each candidate
+        self.curve: list[float] = []  # the first score of the best candidate, after each candidate
         self.again: dict[str, list[Trial]] = {}  # the trainings of the final selection, by candidate
         self.shown: set[str] = set()  # keys of jobs
         self.read = self.to_read = 0  # images
@@ -67,8 +67,12 @@ class View(Observer):
 
     def preparing(self, what: str) -> None:
         """Say what takes some seconds."""
-        self.close()
-        self.console.print(f"{self.clock:>6}  {what}")
+        self.doing = what
+        self.running.clear()
+        if self.header is None:
+            self.close()  # the live view of the reading
+        if self.live is None:
+            self.console.print(f"{self.clock:>6}  {what}")
 
     def planned(self, plan: str) -> None:
         """Print the plan."""
@@ -77,7 +81,7 @@ class View(Observer):
     def started(self, header: Header) -> None:
         """Print the strategy, the data and the folder."""
         self.close()  # of the reading
-        self.header = header
+        self.header, self.doing = header, "waiting for the first training"
         config, data = header.config, header.dataset
         for line in header.note.splitlines():
             self.console.print(f"note: {plain(line)}", style="yellow", soft_wrap=True)
@@ -109,6 +113,7 @@ class View(Observer):
 
     def training(self, jobs: Sequence[Job]) -> None:
         """Show what a worker trains."""
+        self.doing = ""
         self.running |= {job.key: (job, time.monotonic()) for job in jobs}
 
     def trained(self, trial: Trial) -> None:
@@ -131,7 +136,7 @@ class View(Observer):
         elif trial.job.key not in self.shown:
             self.console.print(f"{self.clock:>6}  {describe(trial)}", soft_wrap=True)
         if self.best:
-            self.losses.append(self.best[0].metrics["validation_loss"])
+            self.curve.append(self.best[0].scores[0])
 
     def ended(self, reason: str) -> None:
         """Print why the search ends."""
@@ -141,6 +146,7 @@ class View(Observer):
         """Show that the final selection begins."""
         self.phase, self.final_jobs, self.phase_begun = "selecting", jobs, time.monotonic()
         self.running.clear()
+        self.doing = "waiting for the first training"
         if self.live is None:
             trainings = f"{several(jobs, 'training')} of {_epochs(epochs)}"
             self.console.print(f"{self.clock:>6}  training the best again: {trainings}")
@@ -186,20 +192,22 @@ class View(Observer):
         self.live.start()
 
     def draw(self) -> Group:
-        """The live view: at most fourteen lines of 80 columns."""
+        """The live view: at most twenty lines of 80 columns. Another thread calls it."""
         if self.header is None:
             row = Table.grid(padding=(0, 1))
             bar = ProgressBar(total=1.0, completed=self.read / self.to_read, width=20)
             row.add_row(Text("reading   "), bar, Text(f"{self.read:,} of {self.to_read:,} images · {self.clock}"))
             return Group(row)
         parts: list[Table | Text] = [self._progress(self.header)]
-        parts += _lines("training", [*self._running()], "starting workers" if self._is_waiting() else "")
-        if self.phase == "selecting":
-            parts += _lines("finalists", [_finalist(group) for group in self.again.values()])
+        parts += _lines("now" if self.doing else "training", [self.doing] if self.doing else [*self._running()])
+        if self.phase == "selecting":  # the lecture's network among them
+            parts += _lines("retrained", [_finalist(group) for group in list(self.again.values())])
         parts += _lines("best", [_columns(trial) for trial in self.best])
-        if self.losses:
-            curve = f"best loss  {sparkline(self.losses, CURVE)}  {self.losses[0]:.4f} → {self.losses[-1]:.4f}"
-            parts.append(Text(curve, style="cyan", no_wrap=True, overflow="ellipsis"))
+        if self.curve:
+            metric = self.header.objectives[0].metric
+            first, last = (f"{abs(score):,.4g}" for score in (self.curve[0], self.curve[-1]))
+            text = f"best {metric.removeprefix('validation_'):<9.9}  {sparkline(self.curve, CURVE)}"
+            parts.append(Text(f"{text}  {first} → {last}", style="cyan", no_wrap=True, overflow="ellipsis"))
         return Group(*parts)
 
     def _progress(self, header: Header) -> Table:
@@ -213,7 +221,7 @@ class View(Observer):
             left = f" · {clock(max(0, limit - self.seconds))} left"
         elif total and done:
             pace = (time.monotonic() - self.phase_begun) / done
-            left = f" · about {clock(pace * (total - done))} left in this phase"
+            left = f" · about {clock(pace * (total - done))} left"
         count = f"{done}/{total}" if total else str(done)
         failed = f" · {self.failed_count} failed" if self.failed_count else ""
         share = done / total if total else (self.seconds / limit if limit else 0)
@@ -221,10 +229,6 @@ class View(Observer):
         bar = ProgressBar(total=1.0, completed=min(1.0, share), width=14)
         row.add_row(Text(f"{self.phase:<10}"), bar, Text(f"{count}{failed}{self._rungs()} · {self.clock}{left}"))
         return row
-
-    def _is_waiting(self) -> bool:
-        """Whether nothing has been trained yet, because the workers start."""
-        return not self.trained_count and not self.shown
 
     def _running(self) -> Iterator[str]:
         every = sorted(self.running.values(), key=lambda one: one[1])
@@ -236,7 +240,7 @@ class View(Observer):
 
     def _rungs(self) -> str:
         """How many trainings of the rung that is in work have ended, of this batch."""
-        rungs = {self._rung(job.epochs) for job, _ in self.running.values()}
+        rungs = {self._rung(job.epochs) for job, _ in list(self.running.values())}
         if self.phase != "searching" or self._count() < 2 or not rungs:
             return ""
         rung = max(rungs)
@@ -287,13 +291,12 @@ def sparkline(values: list[float], width: int) -> str:
     return "".join(BARS[round((value - low) / (high - low or 1) * (len(BARS) - 1))] for value in picked)
 
 
-def _lines(label: str, lines: Iterable[str], otherwise: str = "") -> list[Text]:
+def _lines(label: str, lines: Sequence[str]) -> list[Text]:
     """Lines of the live view, the first of them with a label; a long one is cut."""
-    every = list(lines) or [otherwise] * bool(otherwise)
-    labels = [label, *[""] * len(every)]
+    labels = [label, *[""] * len(lines)]
     return [
         Text(f"{name:<10} {line}", no_wrap=True, overflow="ellipsis")
-        for name, line in zip(labels, every, strict=False)
+        for name, line in zip(labels, lines, strict=False)
     ]
 
 
@@ -317,4 +320,4 @@ def _finalist(group: Sequence[Trial]) -> str:
     """A finalist, as far as it is trained."""
     good = [trial.metrics["validation_accuracy"] for trial in group if trial.failure is None]
     score = mean_and_deviation(good, percentage=True) if good else "failed"
-    return f"{name_of(group[0]):<12} {several(len(group), 'seed'):<8} {score}"
+    return f"{name_of(group[0]):<12} {several(len(good), 'seed'):<8} {score}"

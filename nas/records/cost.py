@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from nas.objectives import BALANCED
 from nas.statistics import standard_error
 from nas.trial import Trial
 
@@ -24,13 +25,13 @@ class Cost:
     @classmethod
     def of(cls, trainings: Iterable[Trial], last: Iterable[Trial]) -> Cost:
         """The cost of all trainings of a search, of which ``last`` are those of the final selection."""
-        every, again = list(trainings), list(last)
+        every, again = list(trainings), list({trial.job.key: trial for trial in last}.values())
         epochs = sum(trial.epochs for trial in every)
         return cls(len(every), epochs, _seconds(every), len(again), _seconds(again))
 
 
 def smaller(
-    winner: Trial, history: Iterable[Trial], finalists: Sequence[Sequence[Trial]], images: int
+    winner: Trial, history: Iterable[Trial], finalists: Sequence[Sequence[Trial]], images: int, metric: str
 ) -> Trial | None:
     """The smallest network that is nearly as good as the winner; None if no clearly smaller one is.
 
@@ -43,11 +44,14 @@ def smaller(
         history: the trials of the search.
         finalists: the trainings of each finalist, the winner's first.
         images: the number of validation images.
+        metric: the first objective. If it is the mean over the classes, nobody knows its standard error.
     """
+    if metric in BALANCED:
+        return None
     accuracy = winner.metrics["validation_accuracy"]
     least = accuracy - standard_error(accuracy, images)
     again = {group[0].id: _mean_accuracy(group) for group in finalists}
-    won = again[winner.id]
+    won = _mean_accuracy(finalists[0])
     enough = won - standard_error(won, images)
     good = [
         trial

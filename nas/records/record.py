@@ -23,8 +23,9 @@ import json
 import re
 import shlex
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,30 +137,30 @@ class Record:
             groups = [
                 [scored(self.trials[key], header.objectives) for key in group] for group in outcome["finalists"]
             ]
-            again, winner = tuple(map(tuple, groups)), told[outcome["winner"]]
+            compared = tuple(map(self._comparison, outcome["compared"]))
+            last = [*chain(*groups), *(other.trial for other in compared)]
             return Outcome(
                 header=header,
-                winner=winner,
-                finalists=again,
+                winner=told[outcome["winner"]],
+                finalists=tuple(map(tuple, groups)),
                 retrained=tuple(groups[0]),
                 front=tuple(told[key] for key in outcome["front"]),
                 opened=self.outcomes,
-                compared=tuple(map(self._comparison, outcome["compared"])),
-                cost=self.cost(again),
-                smaller=smaller(winner, told.values(), again, header.dataset["validation"]),
+                compared=compared,
+                cost=Cost.of(self.trials.values(), last),
+                smaller=smaller(
+                    told[outcome["winner"]],
+                    told.values(),
+                    groups,
+                    header.dataset["validation"],
+                    header.objectives[0].metric,
+                ),
                 weights=self.path.parent / "best" / "weights.safetensors",
                 **{name: outcome[name] for name in SCORES},
                 **later,
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise JournalError(f"{self.path}: its outcome names a missing training ({error!r:.100})") from None
-
-    def cost(self, finalists: Sequence[Sequence[Trial]]) -> Cost:
-        """What the trainings have cost, of which those as long as the finalists' belong to the final selection."""
-        searched = {entry.trial.job.key for entry in self.told}
-        epochs = finalists[0][0].job.epochs
-        others = [trial for key, trial in self.trials.items() if key not in searched]
-        return Cost.of(self.trials.values(), [trial for trial in others if trial.job.epochs == epochs])
 
     def _comparison(self, content: Mapping[str, Any]) -> Comparison:
         if content["what"] not in COMPARED_WITH:

@@ -18,7 +18,7 @@ from nas.records.record import Record, place
 from nas.report.classes import LISTED, TABULATED, arrow, confusions, scores, times
 from nas.report.drawing import network_svg
 from nas.report.figures import CAPTIONS, OF_CLASSES, address, figures, image_of
-from nas.report.summary import Summary, effort, finalists, layer_rows, leaders, percent
+from nas.report.summary import Summary, command_for, effort, finalists, layer_rows, leaders, percent
 from nas.trial import Trial
 
 LEADERS = 20
@@ -69,6 +69,7 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
         leaders=best[:LEADERS],
         network=_network(record, shown) if shown else None,
         finalists=finalists(outcome) if outcome else [],
+        smaller=command_for(outcome) if outcome else "",
         classes=_classes(outcome) if outcome else None,
         pictures=[figure for figure in drawn if figure[0] in OF_CLASSES],
         figures=[figure for figure in drawn if figure[0] not in OF_CLASSES],

@@ -21,6 +21,7 @@ from nas.statistics import CONFIDENCE, deviation, mean
 from nas.trial import Trial
 
 LEADERS = 50  # rows of the leaderboard
+WHOLE = ("parameters", "flops")  # metrics that are the same for every seed
 
 
 class Row(NamedTuple):
@@ -71,25 +72,28 @@ class Summary:
     def markdown(self) -> str:
         """The rows as a table, then the comparisons and the classes."""
         rows = [(row.label, f"**{row.value}**" if row.is_main else row.value, row.note) for row in self.rows]
-        # The name of a class is a stranger's text, which is to be no markup.
-        classes = [re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", sentence) for sentence in self.classes]
+        # The name of a class or of a network is a stranger's text, which is to be no markup.
+        reasons, classes = (
+            [re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", sentence) for sentence in some]
+            for some in (self.reasons, self.classes)
+        )
         table = markdown_table(("score", "value", "note"), rows)
-        return "\n\n".join([*self.reasons, table, *self.comparisons, *classes, *self.cost])
+        return "\n\n".join([*reasons, table, *self.comparisons, *classes, *self.cost])
 
 
 def _rows(outcome: Outcome) -> Iterable[Row]:
     seeds = len(outcome.retrained)
     accuracies = [trial.metrics["validation_accuracy"] for trial in outcome.retrained]
     trained = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+    if is_search := outcome.header.kind != "train":
+        trained = f"from scratch; {trained}"
     low, high = outcome.test_interval
     opened = "opened once" if outcome.opened == 1 else f"opened {outcome.opened} times"
-    is_search = outcome.header.kind != "train"
     if is_search:
         searched = percent(outcome.winner.metrics["validation_accuracy"])
-        yield Row("validation accuracy in the search", searched, "the best of many, so partly luck")
+        yield Row("validation accuracy, search", searched, "the best of many, so partly luck")
     validation = mean_and_deviation(accuracies, percentage=True)
-    label = "… retrained from scratch" if is_search else "validation accuracy"
-    yield Row(label, validation, trained, is_main=True)
+    yield Row(f"validation accuracy{', retrained' * is_search}", validation, trained, is_main=True)
     yield Row("test accuracy", percent(outcome.test_accuracy), f"{outcome.test_images:,} images, {opened}", True)
     yield Row("its 95 % confidence interval", f"{100 * low:.2f} to {100 * high:.2f} %", "Wilson")
     yield Row("test loss", f"{outcome.test_loss:.4f} nats")
@@ -100,7 +104,7 @@ def _rows(outcome: Outcome) -> Iterable[Row]:
         yield Row(
             "search score minus test score",
             f"{100 * outcome.selection_bias:+.2f} points",
-            "above 0: luck of the search",
+            "above 0: partly the luck of choosing",
         )
     lecture = lecture_parameters(outcome.header.limits)
     note = f"the lecture's network: {lecture:,}" if lecture else ""
@@ -126,14 +130,12 @@ def finalists(outcome: Outcome) -> list[Finalist]:
     metric = outcome.header.objectives[0].metric
     rows = []
     for group in outcome.finalists:
-        scores = mean_and_deviation([trial.metrics[metric] for trial in group], percentage=metric in FRACTIONS)
-        accuracies = [trial.metrics["validation_accuracy"] for trial in group]
         latency, parameters = group[0].metrics.get("latency_ms"), group[0].metrics["parameters"]
         rows.append(
             Finalist(
                 name_of(group[0]),
-                scores,
-                mean_and_deviation(accuracies, percentage=True),
+                scores_of(group, metric),
+                scores_of(group, "validation_accuracy"),
                 str(len(group)),
                 f"{parameters:,.0f}",
                 "–" if latency is None else f"{latency:.3g}",
@@ -142,62 +144,73 @@ def finalists(outcome: Outcome) -> list[Finalist]:
     return rows
 
 
+def scores_of(trainings: Sequence[Trial], metric: str) -> str:
+    """The mean ± the standard deviation of a metric of several trainings of one network."""
+    values = [trial.metrics[metric] for trial in trainings]
+    if metric in WHOLE:
+        return f"{mean(values):,.0f}"
+    return mean_and_deviation(values, percentage=metric in FRACTIONS)
+
+
 def reasons(outcome: Outcome) -> Iterator[str]:
     """Why this network was chosen, and whether a smaller one would do."""
     if outcome.header.kind == "train":
         return
     metric, groups = outcome.header.objectives[0].metric, outcome.finalists
-    word, unit, factor = metric.replace("_", " "), "", 1.0
-    if metric in FRACTIONS:
-        unit, factor = " points", 100.0
     if len(groups) == 1:
         tried = several(outcome.trials, "candidate")
-        yield f"It was the best of {tried}, and the only one that was trained again from scratch."
+        yield f"It is the only one of {tried} that was trained again from scratch to the end."
     else:
-        won, next_ = ([factor * trial.metrics[metric] for trial in group] for group in groups[:2])
-        best = mean_and_deviation([value / factor for value in won], percentage=metric in FRACTIONS)
-        apart = f"{abs(mean(won) - mean(next_)):.2g}{unit}"
-        if min(len(won), len(next_)) < 2:
-            certain = "with one seed each, part of that may be luck"
-        else:
-            error = (deviation(won) ** 2 / len(won) + deviation(next_) ** 2 / len(next_)) ** 0.5
-            is_more = abs(mean(won) - mean(next_)) > 2 * error
-            certain = f"{'more' if is_more else 'no more'} than seeds differ by (standard error {error:.2g})"
+        factor, unit = (100.0, " points") if metric in FRACTIONS else (1.0, "")
+        won, second = ([factor * trial.metrics[metric] for trial in group] for group in groups[:2])
+        apart = abs(mean(won) - mean(second))
+        certain = ""
+        if min(len(won), len(second)) < 2:
+            certain = "; with a single seed, part of that may be luck"
+        elif error := (deviation(won) ** 2 / len(won) + deviation(second) ** 2 / len(second)) ** 0.5:
+            certain = f"; over the seeds, the standard error of this difference is {_short(error)}{unit}"
         yield (
-            f"Of {len(groups)} finalists, trained again from scratch, it has the best mean {word}: {best}, "
-            f"{apart} better than {name_of(groups[1][0])}: {certain}."
+            f"Of {len(groups)} networks that were trained again from scratch, it has the best mean "
+            f"{metric.replace('_', ' ')}: {scores_of(groups[0], metric)}, {_short(apart)}{unit} better than "
+            f"{name_of(groups[1][0])}{certain}."
         )
     if (other := outcome.smaller) is not None:
         times = outcome.winner.metrics["parameters"] / max(1.0, other.metrics["parameters"])
-        scores = [percent(trial.metrics["validation_accuracy"]) for trial in (other, outcome.winner)]
+        found = [percent(trial.metrics["validation_accuracy"]) for trial in (other, outcome.winner)]
         yield (
-            f"Nearly as good with {times:.2g} × fewer parameters: {name_of(other)} ({scores[0]} in the search, "
-            f"the winner {scores[1]}). To take it: nas train {_quoted(outcome, other)}"
+            f"Nearly as good with {times:.1f} × fewer parameters: {name_of(other)}, which is within one standard "
+            f"error of the winner's validation accuracy in the search ({found[0]}, the winner {found[1]})."
         )
 
 
-def _quoted(outcome: Outcome, trial: Trial) -> str:
-    """The words after ``nas train`` that train a network of a search as its finalists were trained."""
+def _short(number: float) -> str:
+    """A difference with two digits: ``0.25``, ``0.0013``, ``1,200``."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
+
+
+def command_for(outcome: Outcome) -> str:
+    """The command that trains the smaller network as long as the finalists; empty if there is none to say."""
     data = str(outcome.header.config.get("dataset", ""))
-    given = "" if data.startswith(GIVEN) or not data else f" --dataset {shlex.quote(data)}"
-    return plain(f"{trial.id}{given} --epochs {outcome.retrained[0].job.epochs:g}")
+    if outcome.smaller is None or data.startswith(GIVEN):  # an object of Python has no name there
+        return ""
+    given = f" --dataset {shlex.quote(data)}" * bool(data)
+    return plain(f"nas train {outcome.smaller.id}{given} --epochs {outcome.retrained[0].job.epochs:g}")
 
 
 def costs(outcome: Outcome) -> Iterator[str]:
     """What the search has cost, and what the network costs."""
     cost, metrics = outcome.cost, outcome.retrained[0].metrics
     if cost is not None:
-        is_cpu = str(outcome.header.config.get("device", "cpu")).startswith("cpu")
-        unit = "core-seconds" if is_cpu else "seconds of training, several networks at a time,"
+        device = str(outcome.header.config.get("device", "cpu"))
+        unit = "core-seconds" if device == "cpu" else "seconds of training"
+        taken = f", {cost.seconds:,.0f} {unit}" * bool(cost.seconds)
         last = ""
         if cost.last:
-            last = (
-                f", of that {several(cost.last, 'training')} and {cost.last_seconds:,.0f} in the final selection"
-            )
-        yield (
-            f"Cost: {several(cost.trainings, 'training')}, {cost.epochs:,.4g} epoch{'s' * (cost.epochs != 1)}, "
-            f"{cost.seconds:,.0f} {unit}{last}."
-        )
+            seconds = f" and {cost.last_seconds:,.0f} {unit}" * bool(cost.seconds)
+            last = f"; of that {several(cost.last, 'training')}{seconds} in the final selection"
+        together = " (networks train together)" * device.startswith("cuda")
+        epochs = f"{cost.epochs:,.6g} epoch{'s' * (cost.epochs != 1)}"
+        yield f"Cost: {several(cost.trainings, 'training')}, {epochs}{taken}{last}{together}."
     parts = [f"{metrics['latency_ms']:.3g} ms an image in one thread"] if "latency_ms" in metrics else []
     parts += [f"{metrics['flops']:,.0f} operations an image"] if "flops" in metrics else []
     with suppress(OSError):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from nas.errors import NasError
 from nas.objectives import best_seed, front
-from nas.records.cost import smaller
+from nas.records.cost import Cost, smaller
 from nas.records.outcome import COMPARED_WITH, Outcome
 from nas.records.predictions import Answers, Predictions
 from nas.report.classes import PICTURED, Confusion
@@ -71,8 +72,8 @@ def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outc
     """
     winner, finalists, history = selected.winner, selected.finalists, selected.history
     (chosen, network), *others = (everyone := contestants(run, selected)).values()
-    run.observer.preparing("testing the winner")
     if opened is None:
+        run.observer.preparing(f"testing the {'network' if run.resolved.training else 'winner'}")
         networks = [one.network for one in everyone.values()]
         opened = open_test(run.resolved.source, run.resolved.data, networks)
     tested, *rest = opened.results
@@ -98,8 +99,10 @@ def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outc
             tested.compared_with(result, what, one.trial)
             for what, one, result in zip([*everyone][1:], others, rest, strict=True)
         ),
-        cost=run.record.cost(finalists),
-        smaller=smaller(winner, history, finalists, len(run.resolved.data.validation)),
+        cost=Cost.of(run.record.trials.values(), [*chain(*finalists), *(one.trial for one in others)]),
+        smaller=smaller(
+            winner, history, finalists, len(run.resolved.data.validation), run.header.objectives[0].metric
+        ),
         weights=run.header.folder / "best" / "weights.safetensors",
     )
     write_card(outcome)

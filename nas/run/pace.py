@@ -26,9 +26,10 @@ FASTEST = 1.3
 # The two networks are too similar for a line through both: by chance it said once that no network of more than 5
 # million operations could be trained in time. What does not depend on operations is at most so much of the time.
 MOST_FIXED = 0.2
-# The share of the time for the final selection that each of two short trainings takes; before them, so many images
-# are learned, because the first steps of a network in a process are slow.
-PROBED, WARMING, MOST_PROBED = 0.01, 256, 8_192
+# The share of the time for the final selection that each of two short trainings takes, and that all may take. The
+# steps before them, because the first ones of a network in a process are slow; the fewest steps; the most images.
+PROBED, MOST_SHARE, WARMING, LEAST_PROBED, MOST_PROBED = 0.01, 0.1, 2, 8, 8_192
+LIKELY = (0.7, 2.0)  # a pause of another program is not taken for the whole of the final selection
 # Of the time for a training image, for which a step costs three forward passes. Where a CPU trains in bfloat16,
 # the last validation is slower, in float32.
 VALIDATION, IN_FLOAT32 = 0.25, 0.6
@@ -99,41 +100,51 @@ def calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | Non
     return Pace(float(fixed), float(slope), factor, max(0.0, start), time.monotonic() - begun)
 
 
-def pace_now(resolved: Resolved, best: Sequence[Trial], seconds: float, until: float) -> Now:
-    """How fast the best networks train at this moment, beside one another and alone.
+def pace_now(resolved: Resolved, best: Sequence[Trial], seconds: float) -> Now | None:
+    """How fast the best networks train at this moment, beside one another and the dearest alone.
 
     A search takes minutes, in which other programs come and go: a network of 41 million operations for an image
-    took 83 s an epoch there and 62 s alone afterwards, and was trained in two thirds of its time.
+    took 83 s an epoch there, and 62 s alone afterwards.
 
     Args:
         resolved: the configuration, of a search on CPUs.
-        best: the best trials of the search, the favourite first.
+        best: the best trials of the search.
         seconds: the time left for the final selection, of which this takes a few hundredths.
-        until: the time (``time.monotonic``) at which this ends, measured or not.
+
+    Returns:
+        The pace; None if nothing could be measured in a tenth of the time.
     """
     workers, small = resolved.side_by_side, _small(resolved, MOST_PROBED)
     then = {trial.id: trial.metrics.get("train_seconds", 0.0) / work(resolved, trial.epochs) for trial in best}
-    dearest, images = max(then.values()), len(small.data.train)
+    if min(then.values()) <= 0:  # made-up results take no time
+        return None
+    dearest_first = sorted(best, key=lambda trial: then[trial.id], reverse=True)
+    batch, images = resolved.recipe.batch_size, len(small.data.train)
 
-    def jobs(count: float, number: int) -> list[Job]:
-        epochs = max(1.0, min(images, count)) / images
-        chosen = [best[at % len(best)].job.candidate for at in range(workers)]
-        return [Job(one, epochs, job_seed(number + at, one.id)) for at, one in enumerate(chosen)]
+    def jobs(wanted: float | None, number: int) -> list[Job]:
+        """A training for each worker, of so many seconds; None: of few steps."""
+        made = []
+        for at in range(workers):
+            trial = dearest_first[at % len(best)]
+            count = WARMING * batch if wanted is None else max(LEAST_PROBED * batch, wanted / then[trial.id])
+            epochs = min(1.0, count // batch * batch / images)  # whole batches
+            made.append(Job(trial.job.candidate, epochs, job_seed(number + at, trial.id)))
+        return made
 
-    if dearest <= 0:
-        return Now()
-    wanted = PROBED * seconds / dearest
-    made: Any = small.make_evaluator(None, until, lambda line: None)
+    made: Any = small.make_evaluator(None, time.monotonic() + MOST_SHARE * seconds, lambda line: None)
     with made if hasattr(made, "__exit__") else nullcontext(made) as evaluator:
-        _measured(small, evaluator, jobs(WARMING, 0))
-        together = _measured(small, evaluator, jobs(wanted, workers))
-        by_itself = _measured(small, evaluator, jobs(wanted, 2 * workers)[:1]) if workers > 1 else []
-    beside = {one.id: one.of_image for one in together}
-    ratios = [of_image / then[name] for name, of_image in beside.items() if then[name]]
-    if not ratios:
-        return Now()
-    alone = [beside[one.id] / one.of_image for one in by_itself if one.id in beside]
-    return Now(mean(ratios), min(max([1.0, *alone]), FASTEST))
+        _measured(small, evaluator, jobs(None, 0))
+        together = _measured(small, evaluator, jobs(PROBED * seconds, workers))
+        alone = _measured(small, evaluator, jobs(PROBED * seconds, 2 * workers)[:1]) if workers > 1 else []
+    beside: dict[str, list[float]] = {}
+    for one in together:
+        beside.setdefault(one.id, []).append(one.of_image)
+    if not beside:
+        return None
+    slower = max(mean(times) / then[name] for name, times in beside.items())
+    factors = [mean(beside[one.id]) / one.of_image for one in alone if one.id in beside]
+    low, high = LIKELY
+    return Now(min(max(slower, low), high), min(max([1.0, *factors]), FASTEST))
 
 
 def _small(resolved: Resolved, images: int) -> Resolved:

@@ -126,9 +126,11 @@ def recorded(resolved: Resolved, start: Start, observers: Sequence[Observer]) ->
             raise Interrupted(f"interrupted{advice}") from None
         finally:
             try:
-                if resolved.experiment.mlflow != "off" and run.record.outcome is not None:
-                    run.observer.preparing("writing the figures and the model to MLflow")
-                run.observer.close()
+                try:
+                    if resolved.experiment.mlflow != "off" and run.record.outcome is not None:
+                        run.observer.preparing("writing figures and the model")
+                finally:
+                    run.observer.close()
             except KeyboardInterrupt:  # the journal is complete; what MLflow lacks can be written later
                 name = run.header.folder.name
                 message = f"interrupted; `nas show {name}` shows the result, `nas sync {name}` writes it to MLflow"

@@ -32,6 +32,7 @@ from nas.training.recipe import AUTO
 from nas.trial import Job, Trial, job_seed
 
 DEFAULT_TRIALS = 40
+MEASURED_FROM = 150.0  # seconds for the final selection, from which on its pace is measured first
 
 
 def search(
@@ -136,17 +137,20 @@ def _plan(run: Run, history: Sequence[Trial]) -> tuple[Plan, float | None]:
     if limit := resolved.experiment.time_limit:
         over, closing = run.journal.begun + limit, time_limit.closing(resolved.experiment)
         seconds, end = max(1.0, over - time.monotonic() - closing), over - closing / 2
-    decided, now = run.header.decided, None
-    if end is not None and seconds and seconds >= selection.LONG and decided and resolved.device == "cpu":
+    decided = run.header.decided
+    now = selection.Now(alone=decided.get("alone", 1.0))
+    if seconds is not None and seconds >= MEASURED_FROM and decided and resolved.device == "cpu":
         begun = time.monotonic()
-        now = pace_now(resolved, selection.best_trials(history, 2), seconds, end)
+        best = selection.best_trials(history, 2)
+        run.observer.preparing("measuring how fast the best networks train now")
+        now = pace_now(resolved, best, seconds) or now
         seconds -= time.monotonic() - begun
     plan = selection.plan(
         history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds,
         enough=decided.get("enough", 0.0), now=now, work=partial(work, resolved),
     )  # fmt: skip
-    # Of one or two, maybe none is through in time: a late winner is better than none.
-    if end is not None and plan.trainings <= min(2, resolved.side_by_side):
+    # Where all train side by side, maybe none is through in time: a late winner is better than none.
+    if end is not None and plan.trainings <= resolved.side_by_side:
         end += max(time_limit.LATE_SECONDS, time_limit.LATE * (seconds or 0.0))
     before = Plan(**record.before_plan) if record.before_plan else plan
     if (before.epochs, before.seeds, before.finalists) > (plan.epochs, plan.seeds, plan.finalists):

@@ -42,7 +42,7 @@ class Stepper:
         # On a CPU depthwise convolutions are slower in bfloat16 (0.86 × with kernels of 5×5, mobilenets 0.4 ×).
         is_slower = data.device == "cpu" and network.has_depthwise
         self._is_mixed = recipe.precision == "bfloat16" and not is_slower
-        self.optimisers = optimisers(network, recipe, capturable=capturable, mixed=self._is_mixed)
+        self.optimisers = optimisers(network, recipe, capturable=capturable)
         network.train()
 
     def begin(self, epoch: Epoch) -> int:
@@ -119,13 +119,10 @@ class Stepper:
         return results
 
 
-def optimisers(
-    network: Network, recipe: Recipe, *, capturable: bool = False, mixed: bool = False
-) -> list[torch.optim.Optimizer]:
+def optimisers(network: Network, recipe: Recipe, *, capturable: bool = False) -> list[torch.optim.Optimizer]:
     """The recipe's optimiser, or two: with Muon, what is no matrix of a hidden layer learns by AdamW.
 
-    Only weights decay, not biases and normalisation; pretrained parts learn slower. ``mixed``: whether products of
-    matrices may be in bfloat16.
+    Only weights decay, not biases and normalisation; pretrained parts learn slower.
     """
     tuned = {id(p) for backbone in network.fine_tuned for p in backbone.parameters()}
     parameters = [p for p in network.parameters() if p.requires_grad]
@@ -149,8 +146,7 @@ def optimisers(
     others = groups([p for p in parameters if id(p) not in hidden])
     every: list[torch.optim.Optimizer] = [kind(others, lr=recipe.learning_rate, fused=True, capturable=capturable)]
     if matrices := [p for p in parameters if id(p) in hidden]:
-        precision = torch.bfloat16 if mixed else torch.float32
-        every.append(Muon(groups(matrices), lr=recipe.learning_rate, precision=precision))
+        every.append(Muon(groups(matrices), lr=recipe.learning_rate))
     return every
 
 
