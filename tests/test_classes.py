@@ -168,7 +168,7 @@ def test_the_terminal_says_it_in_a_few_short_lines(tmp_path: Path, monkeypatch: 
     assert " ".join(said.split()).count("→ Fruit") == 3
     assert "Lowest recall:" in said
     start = said.index("Most frequent confusions")
-    lines = said[start : said.index("The network:")].splitlines()
+    lines = said[start : said.index("Cost: ")].splitlines()
     assert max(map(len, lines)) <= 80
     assert len(lines) < 10
 

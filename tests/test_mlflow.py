@@ -273,7 +273,7 @@ def test_candidate_keeps_its_architecture_and_its_layers(record: Record) -> None
     assert Architecture.from_json(record.text(run, "architecture.json")) == LECTURE
     lines = [line.split() for line in record.text(run, "layers.txt").splitlines()]
     assert lines[2] == ["1", "Conv2d", "32", "3×3", "relu", "26×26×32", "320"]
-    assert lines[-1] == ["all", "layers", "34,826"]
+    assert lines[-1] == ["total", "34,826"]
 
 
 @pytest.mark.usefixtures("record")

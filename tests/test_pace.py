@@ -55,7 +55,9 @@ def measured(resolved: Resolved, slower: float, alone: float, workers: int = 2) 
     made: list[Paced] = []
 
     class Of(Resolved):
-        def make_evaluator(self, weights: Path | None, until: float | None, warn: Callable[[str], None], begun: Any = None) -> Any:
+        def make_evaluator(
+            self, weights: Path | None, until: float | None, warn: Callable[[str], None], begun: Any = None
+        ) -> Any:
             made.append(Paced(self, slower, alone))
             return made[-1]
 
