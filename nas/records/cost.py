@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nas.objectives import BALANCED
-from nas.statistics import standard_error
+from nas.statistics import mean, standard_error
 from nas.trial import Trial
 
 CLEARLY = 1.5  # a network is smaller if the winner has so many times its parameters
@@ -50,8 +50,9 @@ def smaller(
         return None
     accuracy = winner.metrics["validation_accuracy"]
     least = accuracy - standard_error(accuracy, images)
-    again = {group[0].id: _mean_accuracy(group) for group in finalists}
-    won = _mean_accuracy(finalists[0])
+    means = [mean([trial.metrics["validation_accuracy"] for trial in group]) for group in finalists]
+    again = {group[0].id: found for group, found in zip(finalists, means, strict=True)}
+    won = means[0]
     enough = won - standard_error(won, images)
     good = [
         trial
@@ -67,7 +68,3 @@ def smaller(
 
 def _seconds(trainings: Iterable[Trial]) -> float:
     return sum(trial.metrics.get("train_seconds", 0.0) for trial in trainings)
-
-
-def _mean_accuracy(trainings: Sequence[Trial]) -> float:
-    return sum(trial.metrics["validation_accuracy"] for trial in trainings) / len(trainings)

@@ -10,7 +10,7 @@ from typing import Any
 
 from nas.run.resolve import Resolved
 from nas.spaces.space import RECIPE, Candidate
-from nas.statistics import mean
+from nas.statistics import mean, standard_error
 from nas.training.recipe import AUGMENTATIONS, AUTO
 from nas.trial import Job, job_seed
 
@@ -73,7 +73,5 @@ def decided(resolved: Resolved, candidate: Candidate, epochs: float, until: floa
 def _best(ways: Sequence[str], accuracies: Sequence[float], images: int) -> str:
     """The way with the best accuracy if it is clearly better than the first one, otherwise that."""
     best = max(range(len(ways)), key=accuracies.__getitem__)
-    # Of a difference of two shares; one more right and one wrong, so that it is not 0 (Agresti, Caffo, 2000).
-    errors = [(accuracy * images + 1) / (images + 2) for accuracy in (accuracies[0], accuracies[best])]
-    error = math.sqrt(sum(share * (1 - share) for share in errors) / (images + 2))
+    error = math.hypot(*(standard_error(accuracy, images) for accuracy in (accuracies[0], accuracies[best])))
     return ways[best] if accuracies[best] - accuracies[0] > CLEARLY * error else ways[0]
