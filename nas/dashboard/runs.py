@@ -156,7 +156,7 @@ def candidate_points(trial: Trial, start: float) -> Points:
     for point in trial.curve:
         for name in point.keys() - {"epoch", "seconds"}:
             points[name, math.ceil(point["epoch"])] = point[name], start + point.get("seconds", 0.0)
-    end = start + trial.metrics.get("train_seconds", 0.0)
+    end = start + trial.seconds
     last = math.ceil(trial.job.epochs)
     return points | {(name, last): (value, end) for name, value in trial.metrics.items()}
 

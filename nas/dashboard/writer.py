@@ -144,7 +144,7 @@ class Writer:
 
     def _write_candidate(self, number: int, trial: Trial, at: float, known: Run | None) -> None:
         candidate = trial.job.candidate
-        start = at - trial.metrics.get("train_seconds", 0.0)
+        start = at - trial.seconds
         if known:
             run_id = known.info.run_id
         else:

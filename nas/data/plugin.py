@@ -25,12 +25,12 @@ FRAMINGS = ("stretch", "crop", "pad", "centred", "whole")  # "whole" is an earli
 # What coloured photographs show does not change if they are mirrored. Of many, batches are twice as large as
 # elsewhere: in bfloat16, a core does up to 1.6 times as many images a second, and an epoch has enough steps.
 # Few are learned by heart, unless they are changed more (docs/decisions/0012-the-plan.md). Muon learns more in an
-# epoch (0013-muon.md).
+# epoch (0013-muon.md). Two parts of a batch let a finalist that trains alone use two cores (0014-idle-cores.md).
 Fields = Mapping[str, str | int | float]
-PHOTOGRAPHS: Fields = {"base": "photographs", "optimiser": "muon", "batch_size": 128}
+PHOTOGRAPHS: Fields = {"base": "photographs", "optimiser": "muon", "batch_size": 128, "parts": 2}
 GREY: Fields = {"base": "default", "optimiser": "muon"}
 FEW_GREY: Fields = {**GREY, "brightness": 0.3, "erasing": 0.3}
-FEW_PHOTOGRAPHS: Fields = {**FEW_GREY, "base": "photographs", "colour": 0.3, "mixup": 0.2}
+FEW_PHOTOGRAPHS: Fields = {**FEW_GREY, "base": "photographs", "colour": 0.3, "mixup": 0.2, "parts": 2}
 MANY = 20_000  # images
 
 

@@ -21,7 +21,8 @@ from nas.trial import Job, Trial, job_seed
 # The calibration trains two networks, each for so many operations of forward passes, a second on one core.
 CALIBRATED_FLOPS, CALIBRATED_IMAGES, CALIBRATED_VALIDATION = 4e10, 4_096, 256
 CALIBRATION_SHARE = 0.15  # of the time that is left, at most
-# A calibration says by chance that a training alone is much faster: 1.0 to 1.18 times was seen in whole searches.
+# A calibration says by chance that a training alone is much faster: 1.0 to 1.18 times was seen in whole searches,
+# of trainings with one core.
 FASTEST = 1.3
 # The two networks are too similar for a line through both: by chance it said once that no network of more than 5
 # million operations could be trained in time. What does not depend on operations is at most so much of the time.
@@ -95,13 +96,13 @@ def calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | Non
     fixed = np.polyfit(costs, seconds, 1)[1] if costs.min() < costs.max() else 0.0
     fixed = min(max(0.0, fixed), MOST_FIXED * seconds.min())
     slope = float(np.mean((seconds - fixed) / np.maximum(1.0, costs)))
-    alone = [np.mean(seconds[costs == one.flops]) / one.of_image for one in by_itself if one.flops in costs]
-    factor = min(max([1.0, *map(float, alone)]), FASTEST)
+    alone = [np.mean(seconds[costs == one.flops]) / one.of_wait for one in by_itself if one.flops in costs]
+    factor = min(max([1.0, *map(float, alone)]), FASTEST * _cores(resolved))
     return Pace(float(fixed), float(slope), factor, max(0.0, start), time.monotonic() - begun)
 
 
 def pace_now(resolved: Resolved, best: Sequence[Trial], seconds: float) -> Now | None:
-    """How fast the best networks train at this moment, beside one another and the dearest alone.
+    """How fast the best networks train at this moment, beside one another and the best one alone.
 
     A search takes minutes, in which other programs come and go: a network of 41 million operations for an image
     took 83 s an epoch there, and 62 s alone afterwards.
@@ -118,16 +119,15 @@ def pace_now(resolved: Resolved, best: Sequence[Trial], seconds: float) -> Now |
     then = {trial.id: trial.metrics.get("train_seconds", 0.0) / work(resolved, trial.epochs) for trial in best}
     if min(then.values()) <= 0:  # made-up results take no time
         return None
-    dearest_first = sorted(best, key=lambda trial: then[trial.id], reverse=True)
     batch, images = resolved.recipe.batch_size, len(small.data.train)
 
-    def jobs(wanted: float | None, number: int) -> list[Job]:
-        """A training for each worker, of so many seconds; None: of few steps."""
+    def jobs(wanted: float | None, number: int, count: int = workers) -> list[Job]:
+        """So many trainings of so many seconds; None: of few steps."""
         made = []
-        for at in range(workers):
-            trial = dearest_first[at % len(best)]
-            count = WARMING * batch if wanted is None else max(LEAST_PROBED * batch, wanted / then[trial.id])
-            epochs = min(1.0, count // batch * batch / images)  # whole batches
+        for at in range(count):
+            trial = best[at % len(best)]
+            enough = WARMING * batch if wanted is None else max(LEAST_PROBED * batch, wanted / then[trial.id])
+            epochs = min(1.0, enough // batch * batch / images)  # whole batches
             made.append(Job(trial.job.candidate, epochs, job_seed(number + at, trial.id)))
         return made
 
@@ -135,16 +135,21 @@ def pace_now(resolved: Resolved, best: Sequence[Trial], seconds: float) -> Now |
     with made if hasattr(made, "__exit__") else nullcontext(made) as evaluator:
         _measured(small, evaluator, jobs(None, 0))
         together = _measured(small, evaluator, jobs(PROBED * seconds, workers))
-        alone = _measured(small, evaluator, jobs(PROBED * seconds, 2 * workers)[:1]) if workers > 1 else []
+        alone = _measured(small, evaluator, jobs(PROBED * seconds, 2 * workers, 1)) if workers > 1 else []
     beside: dict[str, list[float]] = {}
     for one in together:
         beside.setdefault(one.id, []).append(one.of_image)
     if not beside:
         return None
-    slower = max(mean(times) / then[name] for name, times in beside.items())
-    factors = [mean(beside[one.id]) / one.of_image for one in alone if one.id in beside]
     low, high = LIKELY
-    return Now(min(max(slower, low), high), min(max([1.0, *factors]), FASTEST))
+    slower = min(max(low, *(mean(times) / then[name] for name, times in beside.items())), high)
+    factors = [slower * then[one.id] / one.of_wait for one in alone]
+    return Now(slower, min(max([1.0, *factors]), slower / low * _cores(resolved)))
+
+
+def _cores(resolved: Resolved) -> int:
+    """The cores that a training uses if it has the machine alone."""
+    return min(resolved.recipe.parts, resolved.side_by_side)
 
 
 def _small(resolved: Resolved, images: int) -> Resolved:
@@ -165,15 +170,16 @@ class Measured(NamedTuple):
 
     id: str  # of the candidate
     flops: float
-    seconds: float
-    of_image: float  # seconds
+    seconds: float  # of one core
+    of_image: float  # the same for an image
+    of_wait: float  # seconds for an image until the training was over; fewer, if idle cores helped
 
 
 def _measured(resolved: Resolved, evaluator: Any, jobs: Sequence[Job]) -> list[Measured]:
     """What each network took that could be trained."""
     trials = [trial for trial in evaluator.evaluate(jobs) if trial.failure is None]
     return [
-        Measured(one.id, one.metrics["flops"], seconds, seconds / work(resolved, one.job.epochs))
+        Measured(one.id, one.metrics["flops"], seconds, seconds / images, one.seconds / images)
         for one in trials
-        for seconds in (one.metrics["train_seconds"],)
+        for seconds, images in ((one.metrics["train_seconds"], work(resolved, one.job.epochs)),)
     ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nas.training.batches import Resident
+from nas.training.cores import Cores
 from nas.training.gpu.lanes import Lane, Lanes
 from nas.training.modules import gpu_kernels
 from nas.training.network import Network
@@ -30,6 +31,7 @@ class Group:
         size: the number of jobs that a CUDA device trains at a time; ``auto`` decides it by a short measurement.
             Other devices train one job after the other.
         warn: called with a line for the user when a faster path fails.
+        cores: returns how many cores of a CPU a training may use at this moment.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class Group:
         device: str = "cpu",
         size: int | str = 1,
         warn: Callable[[str], None] = lambda line: None,
+        cores: Callable[[], int] = lambda: 1,
     ) -> None:
+        self._cores = cores
         self._data, self._recipe = Resident(dataset, device), recipe
         self._lanes: Lanes | None = None
         if device.startswith("cuda"):
@@ -66,7 +70,8 @@ class Group:
             yield from self._lanes.train(waiting)
         for job in waiting:
             try:
-                trial, network = train_resident(job, self._data, self._recipe.changed(job.candidate.recipe))
+                recipe = self._recipe.changed(job.candidate.recipe)
+                trial, network = train_resident(job, self._data, recipe, Cores(self._cores))
             except Exception as error:  # noqa: BLE001  # a candidate must not cost more than itself
                 yield Trial.from_error(job, error), None
             else:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,7 @@ class Network(nn.Module):
         std: Sequence[float] = (255.0,),
     ) -> None:
         super().__init__()
+        self.is_built_in = architecture.is_built_in
         self.size = tuple(input_shape[1:])  # of an image: height, width
         each_channel = (-1, *[1] * len(self.size))
         self.register_buffer("mean", torch.tensor([float(value) for value in mean]).view(each_channel))
@@ -187,18 +188,33 @@ def answers_and_loss(network: Network, images: Tensor, labels: Tensor) -> tuple[
     return torch.cat(every), loss.item() / len(labels), torch.cat(both)
 
 
-def measured(network: Network, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[Tensor, Tensor]:
-    """The classes that a network answers, (N,) int64, and the summed cross-entropy in nats, (), on its device."""
+def measured(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    batch: int = 500,
+    each: Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]] = lambda work, parts: list(map(work, parts)),
+) -> tuple[Tensor, Tensor]:
+    """Classify images in batches, of which ``each`` does several at a time (see `nas.training.cores`).
+
+    Returns:
+        The classes that a network answers, (N,) int64, and the summed cross-entropy in nats, (), on its device.
+    """
     was_training = network.training
     network.eval()
-    answers, loss = [], network.mean.new_zeros(())
-    with torch.inference_mode():
-        for part, truth in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
-            logits = network(part.to(loss.device))
-            answers.append(logits.argmax(1))
-            loss += _summed_loss(logits, truth)
+
+    def classified(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode():
+            logits = network(part[0].to(network.mean.device))
+            return logits.argmax(1), _summed_loss(logits, part[1])
+
+    done = each(classified, list(zip(torch.split(images, batch), torch.split(labels, batch), strict=True)))
     network.train(was_training)
-    return torch.cat(answers), loss
+    loss = network.mean.new_zeros(())
+    with torch.inference_mode():
+        for _, summed in done:
+            loss += summed
+        return torch.cat([answers for answers, _ in done]), loss
 
 
 def _summed_loss(logits: Tensor, labels: Tensor) -> Tensor:

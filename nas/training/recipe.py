@@ -39,6 +39,9 @@ class Recipe:
     # first objective, otherwise as "none".
     class_weights: Literal["auto", "balanced", "none"] = "auto"
     batch_size: int = 64
+    # A CPU computes a batch in so many parts, at the same time where cores are idle. Each is normalised by its own
+    # mean (ghost batch normalisation: Hoffer et al., Train longer, generalize better, 2017).
+    parts: int = 1
     precision: Precision = "float32"  # of convolutions and linear maps
 
     @property
@@ -109,6 +112,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "erasing": (0.0, 1.0),
     "mixup": (0.0, 100.0),
     "batch_size": (1, 1_000_000),
+    "parts": (1, 64),
 }
 LIMITS = {TINY: "above 0", 1.0 - TINY: "below 1"}  # how a message names these two values
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nas.training import noise
 from nas.training.augmentation import SHARE, augmented
 from nas.training.batches import Batch, Epoch, Resident
+from nas.training.cores import Cores
 from nas.training.muon import Muon
 from nas.training.network import Network, measured
 from nas.training.recipe import Recipe
@@ -26,12 +30,21 @@ class Stepper:
         network: the network to train, on the device of the data.
         data: training and validation images.
         recipe: how to train. On a CPU, networks with depthwise convolutions are always trained in float32.
+        cores: those of the CPU that compute parts of a batch at the same time, if the recipe has parts.
         capturable: whether the steps are recorded as a CUDA graph, so that none may depend on the CPU.
     """
 
     is_reused = False  # whether another job is trained in the same network afterwards
 
-    def __init__(self, network: Network, data: Resident, recipe: Recipe, *, capturable: bool = False) -> None:
+    def __init__(
+        self,
+        network: Network,
+        data: Resident,
+        recipe: Recipe,
+        cores: Cores | None = None,
+        *,
+        capturable: bool = False,
+    ) -> None:
         self.network, self.data, self.recipe = network, data, recipe
         self.loss = network.mean.new_zeros(())  # summed over the steps of an epoch
         self.validation_loss = torch.zeros_like(self.loss)  # summed over the validation images
@@ -44,6 +57,10 @@ class Stepper:
         self._is_mixed = recipe.precision == "bfloat16" and not is_slower
         self.optimisers = optimisers(network, recipe, capturable=capturable)
         network.train()
+        self.cores = cores or Cores()
+        # A layer of a plugin may draw random numbers of PyTorch, which are the same in one order only.
+        has_parts = data.device == "cpu" and network.is_built_in
+        self._networks = [network, *(_twin(network) for _ in range(1, recipe.parts if has_parts else 1))]
 
     def begin(self, epoch: Epoch) -> int:
         """Start an epoch, which was drawn on the CPU; returns the number of its steps."""
@@ -59,25 +76,35 @@ class Stepper:
 
     def learn(self, batch: Batch, images: Tensor) -> None:
         """Learn from a batch and its images (B, C, H, W): forward, backward, and a step of the optimiser."""
-        chances = batch.chances
-        images = augmented(images, batch.offsets, chances, self.recipe, self.network.mean)
-        labels = self.data.labels[batch.picked]
-        self.network.use_keys(batch.keys)
-        with torch.autocast(torch.device(self.data.device).type, dtype=torch.bfloat16, enabled=self._is_mixed):
-            logits = self.network(images)
-        logits = logits.to(self.loss.dtype)  # in bfloat16 the loss would have two digits
-        loss = self._losses(logits, labels)
-        if self.recipe.mixup:  # the loss of a mixture is the mixture of both losses (Zhang et al., mixup, 2018)
-            share = chances[:, SHARE]
-            loss = share * loss + (1 - share) * self._losses(logits, labels.roll(1))
-        loss = loss.mean()
         for one in self.optimisers:
             set_rate(one, batch.rate)
             one.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        if len(self._networks) == 1:
+            self.loss += self._gradients(self.network, batch, images)
+        else:
+            parts = _parts(batch, images, self._networks)
+            for loss in self.cores.each(lambda part: self._gradients(*part), parts):
+                self.loss += loss
+            _gather(self._networks)
         for one in self.optimisers:
             one.step()
-        self.loss += loss.detach()
+
+    def _gradients(self, network: Network, batch: Batch, images: Tensor, share: float = 1.0) -> Tensor:
+        """Give a network the gradients of the mean loss of images, times ``share``, and return that."""
+        chances = batch.chances
+        images = augmented(images, batch.offsets, chances, self.recipe, network.mean)
+        labels = self.data.labels[batch.picked]
+        network.use_keys(batch.keys)
+        with torch.autocast(torch.device(self.data.device).type, dtype=torch.bfloat16, enabled=self._is_mixed):
+            logits = network(images)
+        logits = logits.to(self.loss.dtype)  # in bfloat16 the loss would have two digits
+        losses = self._losses(logits, labels)
+        if self.recipe.mixup:  # the loss of a mixture is the mixture of both losses (Zhang et al., mixup, 2018)
+            own = chances[:, SHARE]
+            losses = own * losses + (1 - own) * self._losses(logits, labels.roll(1))
+        loss = losses.mean() if share == 1.0 else share * losses.mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of each image, (N,)."""
@@ -94,8 +121,16 @@ class Stepper:
         """
         images, labels = self.data.validation
         is_rough = self._is_mixed and self.data.device == "cpu" and not is_last
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_rough):
-            answers, loss = measured(self.network, images, labels, MEASURED[self.data.device != "cpu"])
+        _average(self._networks)
+
+        def each(work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+            def roughly(part: Any) -> Any:
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_rough):
+                    return work(part)
+
+            return self.cores.each(roughly, parts)
+
+        answers, loss = measured(self.network, images, labels, MEASURED[self.data.device != "cpu"], each)
         right = (answers == labels).to(self.counts.dtype)
         self.counts.zero_()  # whole numbers, so that the order in which a GPU adds them does not matter
         self.counts[0].scatter_add_(0, labels, right)
@@ -117,6 +152,47 @@ class Stepper:
         """
         results: list[float] = self.results().tolist()
         return results
+
+
+def _twin(network: Network) -> Network:
+    """A copy of a network that shares its weights, but not their gradients."""
+    twin = copy.deepcopy(network)
+    for own, shared in zip(twin.parameters(), network.parameters(), strict=True):
+        own.data = shared.data
+    return twin
+
+
+def _parts(
+    batch: Batch, images: Tensor, networks: Sequence[Network]
+) -> list[tuple[Network, Batch, Tensor, float]]:
+    """A part of a batch for each network, its images, and its share of all images."""
+    found = []
+    rows = torch.arange(len(images)).tensor_split(len(networks))
+    for number, (network, some) in enumerate(zip(networks, rows, strict=True)):
+        if len(some):
+            picked, offsets, chances = (one[some] for one in (batch.picked, batch.offsets, batch.chances))
+            keys = noise.mixed(batch.keys + number) if number else batch.keys
+            part = replace(batch, picked=picked, offsets=offsets, chances=chances, keys=keys)
+            found.append((network, part, images[some], len(some) / len(images)))
+    return found
+
+
+def _gather(networks: Sequence[Network]) -> None:
+    """Add the gradients of the other networks to those of the first one, and remove them."""
+    for first, *others in zip(*(network.parameters() for network in networks), strict=True):
+        for other in others:
+            if other.grad is not None:
+                first.grad = other.grad if first.grad is None else first.grad.add_(other.grad)
+                other.grad = None
+
+
+def _average(networks: Sequence[Network]) -> None:
+    """Give all networks the mean of what their batch normalisations have seen."""
+    for every in zip(*(network.buffers() for network in networks), strict=True) if len(networks) > 1 else ():
+        if every[0].is_floating_point():
+            mean = torch.stack(every).mean(0)
+            for buffer in every:
+                buffer.copy_(mean)
 
 
 def optimisers(network: Network, recipe: Recipe, *, capturable: bool = False) -> list[torch.optim.Optimizer]:

@@ -1,7 +1,8 @@
 """Worker processes on this machine, by default one for each core, with one thread each.
 
 Two threads in one process train 1.3 to 1.8 times as many images a second as one thread, two processes 1.9 to 2
-times as many (docs/decisions/0009).
+times as many (docs/decisions/0009). Only where there are fewer trainings than workers, those that are idle lend
+their cores (`nas.training.cores`).
 """
 
 from __future__ import annotations
@@ -173,6 +174,7 @@ class LocalEvaluator:
             running = [worker for worker in self._workers if worker.jobs]
             if not running:
                 return
+            self._shared.share(len(self._workers) // len(running))  # idle workers lend their cores
             self._wait(running)
             for worker in running:
                 for ending in worker.endings():

@@ -6,10 +6,13 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+import numpy as np
 
 from nas.errors import StorageError
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from nas.data.dataset import Dataset
 
 LOCK = "lock"
+CORES = "cores"  # a byte that the search writes and its workers read: the cores that each training may use
 NEW, LOCKED = "nas-new-", "nas-data-"
 
 
@@ -39,6 +43,8 @@ class SharedDataset:
             self.folder, lock = _locked_folder(where)
             self.remove = Finalize(self, _remove, (self.folder, lock), exitpriority=0)
             dataset.save(self.folder)
+            (self.folder / CORES).write_bytes(bytes(1))
+            self._cores = np.memmap(self.folder / CORES, np.uint8, "r+")
         except OSError as error:
             if hasattr(self, "remove"):
                 self.remove()
@@ -47,6 +53,16 @@ class SharedDataset:
                 f"the data set cannot be copied to {where} ({reason}): "
                 "free some space there, or name another folder in TMPDIR"
             ) from None
+
+    def share(self, cores: int) -> None:
+        """Let each training use so many cores from now on."""
+        self._cores[0] = min(cores, 255)
+
+
+def cores_of(folder: Path) -> Callable[[], int]:
+    """Tells how many cores a training may use at this moment; ``folder``: of a `SharedDataset`."""
+    cores = np.memmap(folder / CORES, np.uint8, "r")
+    return lambda: int(cores[0])
 
 
 def _locked_folder(where: Path) -> tuple[Path, IO[bytes]]:

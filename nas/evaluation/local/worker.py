@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nas import plugins
 from nas.errors import NasError, StorageError
+from nas.evaluation.local.shared import cores_of
 from nas.files import write_whole
 from nas.trial import Job, Trial
 
@@ -69,7 +70,7 @@ def _group(dataset: Dataset, task: Task) -> Group:
     """The trainer of this process, which keeps the data on the device, and captured steps for the next jobs."""
     from nas.training.group import Group
 
-    return Group(dataset, task.recipe, task.device, task.group, _warnings.append)
+    return Group(dataset, task.recipe, task.device, task.group, _warnings.append, cores_of(Path(task.data)))
 
 
 def main(jobs: socket.socket, task: Task) -> None:
