@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 IMAGES = HERE / "images"
-TRIAL = re.compile(r"evolve \d{4} · ")
+SEARCH = re.compile(r"^\d+\.\d\d % · [\d.]+k · evolve · ")
+TRIAL = re.compile(r"^\d+ · \d+\.\d\d % · ")
 
 
 def keep(page: Page, name: str) -> None:
@@ -66,13 +67,13 @@ def main(folder: Path) -> None:
         keep(page, "figure")
         artifact(page, "leaderboard.json")
         keep(page, "leaderboard")
-        page.goto(f"{address.split('/#')[0]}/{trial}")
+        page.goto(f"{address.removesuffix('/nas')}/{trial}")
         page.get_by_text("of the validation images after").first.wait_for()
         keep(page, "trial")
         page.get_by_role("tab", name="Artifacts").click()
         artifact(page, "network.svg")
         keep(page, "network")
-        page.goto(f"{address.split('/#')[0]}/#/models/nas-mnist-5k")
+        page.goto(f"{address.removesuffix('/nas')}/#/models/nas-mnist-5k")
         page.get_by_text("champion").first.wait_for()
         keep(page, "champion")
 

@@ -53,6 +53,9 @@ _MODULES = {
     "train": "nas.run.runs",
 }
 
+# Those that show their progress in the cell of a notebook.
+_IN_NOTEBOOK = ("resume", "search", "train")
+
 __all__ = ["Architecture", "Candidate", "Dataset", "DatasetPlugin", "Experiment", "Layer", "NasError", "Outcome"]
 __all__ += ["SearchSpace", "Strategy", "Trial", "compare", "load", "resume", "search", "train"]
 
@@ -62,7 +65,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'nas' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    module = _MODULES[name]
+    if name in _IN_NOTEBOOK and "ipykernel" in sys.modules:
+        module = "nas.notebook"
+    return getattr(importlib.import_module(module), name)
 
 
 def __dir__() -> list[str]:

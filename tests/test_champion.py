@@ -18,7 +18,7 @@ from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import Dense, Flatten
 from nas.dashboard import registry
 from nas.dashboard.registry import log_model
-from nas.dashboard.runs import remove
+from nas.dashboard.removal import remove
 from nas.dashboard.store import client_of, experiment_of
 from nas.errors import NasError
 from nas.objectives import Objective, scored

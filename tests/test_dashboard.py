@@ -39,9 +39,14 @@ def search(place: Path) -> Any:
     return read(Path(json.loads((place / "printed.json").read_text())["search"], FILE))[0]
 
 
+SEARCH = re.compile(r"^\d+\.\d\d % · [\d.]+k · evolve · \d\d:\d\d$")
+TRIAL = re.compile(r"^\d+ · \d+\.\d\d % · [\d.]+k? · [\d.]+ epochs?$")
+
+
 def open_search(page: Page, search: Any) -> None:
-    page.get_by_role("link", name=search.header.name).first.click()
-    page.get_by_role("heading", name=search.header.name).wait_for()
+    page.get_by_role("link", name=SEARCH).first.click()
+    page.get_by_role("heading", name=SEARCH).wait_for()
+    page.get_by_text(search.header.name).first.wait_for()
 
 
 def picture(page: Page, name: str) -> int:
@@ -53,17 +58,19 @@ def picture(page: Page, name: str) -> int:
 
 
 def test_the_searches_are_a_list_and_a_search_opens_into_its_trials(page: Page, search: Any) -> None:
-    page.get_by_role("link", name=search.header.name).first.wait_for()
-    assert page.get_by_role("link", name="evolve 0001").count() == 0  # folded
+    page.get_by_role("link", name=SEARCH).first.wait_for()
+    assert page.get_by_role("link", name=TRIAL).count() == 0  # folded
+    for column in ("winner/test_accuracy", "validation_loss", "epochs", "parameters"):
+        page.get_by_role("columnheader", name=column).first.wait_for()
     unfold(page)
-    page.get_by_text(re.compile(r"evolve 00\d\d · [\d.]+k? · [\d.]+ %")).first.wait_for()
+    page.get_by_text(TRIAL).first.wait_for()
 
 
 def test_the_page_of_a_search_tells_its_story(page: Page, search: Any) -> None:
     open_search(page, search)
     page.get_by_text("test images").first.wait_for()
     page.get_by_text(f"{100 * search.outcome['test_accuracy']:.2f} %").first.wait_for()
-    trials = page.get_by_role("link", name=re.compile(r"evolve \d{4} · "))
+    trials = page.get_by_role("link", name=TRIAL)
     trials.nth(len(search.told) - 1).wait_for()
     assert trials.count() == len(search.told)
     page.get_by_text("mnist-5k (").first.wait_for()
@@ -72,7 +79,7 @@ def test_the_page_of_a_search_tells_its_story(page: Page, search: Any) -> None:
 def test_the_charts_of_a_search(page: Page, search: Any) -> None:
     open_search(page, search)
     page.get_by_role("tab", name="Model metrics").click()
-    for name in ("best_validation_loss", "failed_trials", "hypervolume"):
+    for name in ("search/best_validation_loss", "search/failed_trials", "search/hypervolume"):
         page.get_by_role("heading", name=name).or_(page.get_by_text(name, exact=True)).first.wait_for()
     page.locator(".js-plotly-plot .scatterlayer path").first.wait_for(state="attached")
 
@@ -92,7 +99,7 @@ def test_the_figures_and_the_report_of_a_search(page: Page, search: Any) -> None
 
 def test_the_page_of_a_trial(page: Page, search: Any) -> None:
     open_search(page, search)
-    page.get_by_role("link", name=re.compile(r"evolve \d{4} · ")).first.click()
+    page.get_by_role("link", name=TRIAL).first.click()
     page.get_by_text("of the validation images after").first.wait_for()
     for tag in ("origin", "rung", "status", "architecture_id"):
         page.get_by_text(tag).first.wait_for()
@@ -102,6 +109,6 @@ def test_the_page_of_a_trial(page: Page, search: Any) -> None:
 
 
 def test_the_winner_is_the_champion_of_its_data(page: Page, address: str, search: Any) -> None:
-    page.goto(f"{address.split('/#')[0]}/#/models/nas-mnist-5k")
+    page.goto(f"{address.removesuffix('/nas')}/#/models/nas-mnist-5k")
     page.get_by_text("champion").first.wait_for()
     page.get_by_text("Version 1").first.wait_for()

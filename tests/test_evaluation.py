@@ -31,7 +31,7 @@ from nas.evaluation.local import machine
 from nas.evaluation.local import spawn as processes
 from nas.evaluation.local.local import LocalEvaluator
 from nas.records.journal import Journal
-from nas.run.resolve import EVALUATOR_GETS
+from nas.run.resolve import GIVES
 from nas.training.recipe import Recipe
 from nas.trial import Job, Trial
 
@@ -305,9 +305,9 @@ def test_a_folder_for_temporary_files_with_a_long_path_is_named(
 
 def test_only_the_memory_can_be_set(blobs: Dataset) -> None:
     """What else a worker does would be code that comes with a file of options."""
-    assert plugins.check_options(LocalEvaluator, {"memory": "1.5"}, EVALUATOR_GETS) == {"memory": 1.5}
+    assert plugins.check_options(LocalEvaluator, {"memory": "1.5"}, GIVES["evaluator"]) == {"memory": 1.5}
     with pytest.raises(UsageError, match="known: memory"):
-        plugins.check_options(LocalEvaluator, {"work": "os:system"}, EVALUATOR_GETS)
+        plugins.check_options(LocalEvaluator, {"work": "os:system"}, GIVES["evaluator"])
     with pytest.raises(UsageError, match="memory=-1"):
         LocalEvaluator(blobs, RECIPE, workers=1, memory=-1.0)
 
@@ -318,7 +318,7 @@ from conftest import *
 from work import Misbehaving
 import numpy as np
 from nas.data.dataset import Dataset, Split
-from nas.run.resolve import EVALUATOR_GETS
+from nas.run.resolve import GIVES
 from nas.training.recipe import Recipe
 from nas.architecture.layers import Dense, Flatten
 print("main", flush=True)

@@ -30,7 +30,7 @@ ORDER = [
     {"dashboard", "winner", "testing"},
     {"run"},
     {"comparison"},
-    {"cli", "__main__"},
+    {"cli", "__main__", "notebook"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 
@@ -54,7 +54,8 @@ ONLY = {
     "mlflow": {"dashboard"},
     "PIL": {"data/decoder.py", "winner/images.py"},
     "onnxruntime": {"winner/export/fresh.py"},
-    "sklearn": {"baselines"},
+    "sklearn": {"baselines", "report/figures/importance.py"},
+    "IPython": {"notebook.py"},
 }
 
 

@@ -110,8 +110,10 @@ def test_the_dashboard_has_the_search_its_trials_and_the_model(place: Path, resu
     assert {run.info.status for run in runs} == {"FINISHED"}
     winner = result["winner"]
     assert isinstance(winner, dict)
-    assert parents[0].data.metrics["test_accuracy"] == pytest.approx(winner["test_accuracy"])
-    assert len(client.get_metric_history(parents[0].info.run_id, "best_validation_loss")) == result["trials"]
+    assert parents[0].data.metrics["winner/test_accuracy"] == pytest.approx(winner["test_accuracy"])
+    assert (
+        len(client.get_metric_history(parents[0].info.run_id, "search/best_validation_loss")) == result["trials"]
+    )
     assert all(run.data.tags["origin"] in ("sample", "mutation", "crossover") for run in children)
     [model] = client.search_logged_models([experiment.experiment_id])
     loaded = mlflow.pytorch.load_model(model.model_uri)
@@ -146,8 +148,14 @@ def test_everything_in_the_store_is_what_the_journal_says(place: Path, result: d
     for number, (run, told) in enumerate(zip(children, record.told, strict=True), 1):
         trial, candidate = told.trial, told.trial.job.candidate
         assert run.data.params == {name: str(value) for name, value in candidate.choices.items()}
-        assert run.data.metrics.keys() == {*trial.metrics, "train_loss"}
-        assert {name: run.data.metrics[name] for name in trial.metrics} == trial.metrics
+        constant = {"parameters", "flops"}
+        assert run.data.metrics.keys() == {*trial.metrics, "train_loss"} - constant
+        assert {name: trial.metrics[name] for name in run.data.metrics if name != "train_loss"} == {
+            name: value for name, value in run.data.metrics.items() if name != "train_loss"
+        }
+        assert {name: float(run.data.tags[name]) for name in constant} == {
+            name: trial.metrics[name] for name in constant
+        }
         for name in ("train_loss", "validation_loss", "validation_accuracy"):
             assert history(run, name) == {math.ceil(p["epoch"]): p[name] for p in trial.curve}
         tags = {
@@ -166,19 +174,23 @@ def test_everything_in_the_store_is_what_the_journal_says(place: Path, result: d
         for name, values in best.items():
             values.append(trial.metrics[name])
     steps = range(1, len(record.told) + 1)
-    assert history(parent, "best_validation_loss") == {n: min(best["validation_loss"][:n]) for n in steps}
-    assert history(parent, "best_validation_accuracy") == {n: max(best["validation_accuracy"][:n]) for n in steps}
-    assert history(parent, "failed_trials") == dict.fromkeys(steps, 0.0)
-    assert sorted(history(parent, "hypervolume").values()) == list(history(parent, "hypervolume").values())
+    assert history(parent, "search/best_validation_loss") == {n: min(best["validation_loss"][:n]) for n in steps}
+    assert history(parent, "search/best_validation_accuracy") == {
+        n: max(best["validation_accuracy"][:n]) for n in steps
+    }
+    assert history(parent, "search/failed_trials") == dict.fromkeys(steps, 0.0)
+    assert sorted(history(parent, "search/hypervolume").values()) == list(
+        history(parent, "search/hypervolume").values()
+    )
     scores = {
         "test_accuracy": outcome.test_accuracy, "test_loss": outcome.test_loss,
         "test_accuracy_low": outcome.test_interval[0], "test_accuracy_high": outcome.test_interval[1],
-        "selection_bias": outcome.selection_bias, "winner_parameters": outcome.parameters,
-        "winner_validation_accuracy_search": outcome.winner.metrics["validation_accuracy"],
-        "winner_validation_accuracy_retrained": outcome.validation_accuracy,
-        "winner_validation_accuracy_retrained_sd": outcome.spread,
+        "selection_bias": outcome.selection_bias,
+        "validation_accuracy_search": outcome.winner.metrics["validation_accuracy"],
+        "validation_accuracy": outcome.validation_accuracy, "validation_accuracy_sd": outcome.spread,
     }  # fmt: skip
-    assert scores.items() <= parent.data.metrics.items()
+    assert {f"winner/{name}": score for name, score in scores.items()}.items() <= parent.data.metrics.items()
+    assert parent.data.tags["parameters"] == str(outcome.parameters)
     options = {
         name: value for name, value in record.header.config.items() if name not in ("options", "objectives")
     }

@@ -205,19 +205,19 @@ def test_search_shows_its_data(record: Record) -> None:
 def test_search_has_curves_over_its_trials(record: Record) -> None:
     run = record.search
     accuracies = [(1, 0.90), (2, 0.99), (3, 0.99), (4, 0.99), (5, 0.99)]
-    assert record.history(run, "best_validation_accuracy") == accuracies
-    assert record.history(run, "best_validation_loss")[-1] == pytest.approx((5, 0.01))
-    assert record.history(run, "failed_trials") == [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2)]
+    assert record.history(run, "search/best_validation_accuracy") == accuracies
+    assert record.history(run, "search/best_validation_loss")[-1] == pytest.approx((5, 0.01))
+    assert record.history(run, "search/failed_trials") == [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2)]
 
 
 def test_search_tells_how_it_ended(record: Record) -> None:
     metrics, tags = record.search.data.metrics, record.search.data.tags
-    assert metrics["winner_validation_accuracy_search"] == 0.99
-    assert metrics["winner_validation_accuracy_retrained"] == pytest.approx(0.975)
-    assert metrics["winner_validation_accuracy_retrained_sd"] == pytest.approx(0.00707, abs=1e-5)
-    assert (metrics["test_accuracy"], metrics["test_loss"]) == (0.96, 0.1)
-    assert metrics["selection_bias"] == pytest.approx(0.03)
-    assert metrics["winner_parameters"] == 61_706
+    assert metrics["winner/validation_accuracy_search"] == 0.99
+    assert metrics["winner/validation_accuracy"] == pytest.approx(0.975)
+    assert metrics["winner/validation_accuracy_sd"] == pytest.approx(0.00707, abs=1e-5)
+    assert (metrics["winner/test_accuracy"], metrics["winner/test_loss"]) == (0.96, 0.1)
+    assert metrics["winner/selection_bias"] == pytest.approx(0.03)
+    assert (tags["parameters"], tags["epochs"]) == ("61706", "3")
     assert tags["winner"] == LENET5.id
     for score in ("99.00 %", "97.50 ± 0.71 %", "96.00 %", "+3.00 points", "61,706"):
         assert score in tags["mlflow.note.content"]
@@ -239,11 +239,11 @@ def test_leaderboard_has_each_network_once(record: Record) -> None:
 
 def test_each_candidate_is_a_nested_run(record: Record) -> None:
     assert [(run.info.run_name, run.info.status) for run in record.nested] == [
-        ("evolve 0001 · 34.8k · 90.00 %", "FINISHED"),
-        ("evolve 0002 · 61.7k · 99.00 %", "FINISHED"),
-        ("evolve 0003 · failed: timeout", "FAILED"),
-        ("evolve 0004 · 34.8k · 95.00 %", "FINISHED"),
-        ("evolve 0005 · failed: invalid", "FAILED"),
+        ("1 · 90.00 % · 34.8k · 0.25 epochs", "FINISHED"),
+        ("2 · 99.00 % · 61.7k · 1 epoch", "FINISHED"),
+        ("3 · failed: timeout", "FAILED"),
+        ("4 · 95.00 % · 34.8k · 1 epoch", "FINISHED"),
+        ("5 · failed: invalid", "FAILED"),
     ]
     tags = record.nested[0].data.tags
     assert (tags["nas.search"], tags["strategy"]) == ("one", "evolve")
@@ -299,7 +299,7 @@ def test_several_objectives_have_a_front_and_a_hypervolume(
     shown.finished(replace(make_outcome(shown.header, trials[1]), front=(trials[1], trials[0])))
     shown.close()
     record = Record(store, shown.view.run_id)
-    volumes = [value for _, value in record.history(record.search, "hypervolume")]
+    volumes = [value for _, value in record.history(record.search, "search/hypervolume")]
     assert 0 < volumes[0] < volumes[1] == volumes[2]  # the third is worse than the first
     folder = Path(record.client.download_artifacts(record.search.info.run_id, "", str(tmp_path)))
     table = json.loads((folder / "pareto_front.json").read_text())
@@ -390,7 +390,7 @@ def test_what_a_locked_store_lacks_is_written_once_when_it_is_free(store: Path) 
         assert sync(read(shown.path)[0], store_uri(store)) == new
     record = Record(store, newest(store, "five"))
     assert len(record.nested) == 20
-    assert len(record.history(record.search, "best_validation_accuracy")) == 20
+    assert len(record.history(record.search, "search/best_validation_accuracy")) == 20
     assert record.search.info.status == "KILLED"
 
 
@@ -432,7 +432,7 @@ def test_whoever_goes_on_writes_what_is_missing_and_nothing_twice(store: Path) -
     assert [run.info.status for run in again.nested] == ["FINISHED"] * 3
     assert [run.info.run_id for run in again.nested[:2]] == [run.info.run_id for run in first.nested]
     assert again.search.info.run_id == first.search.info.run_id
-    assert again.history(again.search, "best_validation_accuracy") == [(1, 0.9), (2, 0.9), (3, 0.95)]
+    assert again.history(again.search, "search/best_validation_accuracy") == [(1, 0.9), (2, 0.9), (3, 0.95)]
     assert again.history(again.nested[1], "train_loss") == first.history(first.nested[1], "train_loss")
     journal.__exit__()
 
@@ -644,7 +644,7 @@ def test_a_server_that_dies_and_comes_back_has_everything_once(
     assert len(warnings) == 1
     record = Record(tmp_path, shown.view.run_id)
     assert [run.data.tags["nas.trial"] for run in record.nested] == [str(number) for number in range(1, 8)]
-    assert record.history(record.search, "best_validation_accuracy") == [
+    assert record.history(record.search, "search/best_validation_accuracy") == [
         *((n, 0.9) for n in range(1, 7)),
         (7, 0.95),
     ]

@@ -14,7 +14,7 @@ from test_planning import arrays
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Dense, Flatten
 from nas.experiment import Experiment
-from nas.run.pace import FASTEST, LIKELY, pace_now, work
+from nas.run.pace import LIKELY, pace_now, work
 from nas.run.resolve import Resolved, resolve
 from nas.run.selection import Now
 from nas.trial import Job, Trial
@@ -71,16 +71,22 @@ def test_the_pace_is_that_of_the_moment(resolved: Resolved) -> None:
     assert now.slower == pytest.approx(1.5)
     assert now.alone == pytest.approx(1.2)
     _, together, alone = paced.calls
-    assert [one.candidate.architecture for one in together] == [DEAR, CHEAP]
-    assert together[0].epochs < together[1].epochs  # both take about as long, so that neither is alone at its end
-    assert [one.candidate.architecture for one in alone] == [DEAR]
+    assert [one.candidate.architecture for one in together] == [CHEAP, DEAR]
+    assert together[0].epochs > together[1].epochs  # both take about as long, so that neither is alone at its end
+    assert [one.candidate.architecture for one in alone] == [CHEAP]  # the best, which would be the only finalist
     assert len({one.seed for call in paced.calls for one in call}) == 5
 
 
 def test_a_moment_that_cannot_last_is_not_believed(resolved: Resolved) -> None:
-    for slower, alone, expected in ((9.0, 9.0, Now(LIKELY[1], FASTEST)), (0.1, 0.1, Now(LIKELY[0], 1.0))):
+    low, high = LIKELY
+    for slower, alone, expected in (
+        (9.0, 9.0, Now(high, 2.0)),  # alone as fast as in the search
+        (1.0, 9.0, Now(1.0, 1 / low)),
+        (0.1, 0.1, Now(low, 1.0)),
+    ):
         now, _ = measured(resolved, slower, alone)
-        assert now == expected
+        assert now is not None
+        assert now == pytest.approx(expected)
 
 
 def test_one_worker_is_always_alone(resolved: Resolved) -> None:

@@ -121,7 +121,7 @@ def test_the_terminal_the_card_the_page_and_mlflow_show_the_same_scores(
         "terminal": capsys.readouterr().out,
         "card": (outcome.weights.parent / "README.md").read_text(),
         "page": Page(report(read(shown.path)[0])).words,
-        "mlflow": search_description(outcome),
+        "mlflow": search_description(outcome, "#/run", None),
     }
     shown.close()
     summary = Summary.of(outcome)

@@ -12,7 +12,7 @@ from rich.table import Table
 from nas.errors import unprintable
 from nas.objectives import FRACTIONS
 from nas.records.outcome import Outcome
-from nas.report.summary import Summary, command_for, effort, finalists, layer_rows, name_of, percent
+from nas.report.summary import Summary, command_for, duration, effort, finalists, layer_rows, name_of, percent
 from nas.trial import Trial
 
 LONGEST_ID = 23  # characters of a candidate's id, with the mark of the winner
@@ -68,7 +68,7 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
         console.print(front)
     if header.kind != "train" and len(outcome.finalists) > 1:
         epochs = outcome.retrained[0].job.epochs
-        title = f"The finalists, trained again from scratch for {epochs:g} epoch{'s' * (epochs != 1)}"
+        title = f"The finalists, trained again from scratch for {duration(epochs)}"
         metric, best = header.objectives[0].metric, finalists(outcome)
         is_other = metric not in ("validation_accuracy", "parameters")
         columns = ["network", *[metric] * is_other, "validation_accuracy", "parameters", "ms an image"]

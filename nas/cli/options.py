@@ -21,6 +21,34 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
+# The sections of the help of a command that searches or trains; what is in none of them comes last.
+SECTIONS = {
+    "Search": (
+        "strategy", "strategies", "space", "trials", "time_limit", "objectives", "target", "patience",
+        "max_parameters", "max_flops", "batch", "rungs", "seeds", "baselines", "explain",
+    ),
+    "Training": ("dataset", "data_dir", "size", "epochs", "recipe", "class_weights", "precision", "seed"),
+    "Machine": ("evaluator", "workers", "device", "group"),
+    "Output": ("out", "mlflow", "mlflow_experiment", "as_json"),
+}  # fmt: skip
+
+
+class InSections(click.Command):
+    """A command whose many options are listed in sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, section by section."""
+        places = {name: section for section, names in SECTIONS.items() for name in names}
+        found: dict[str, list[tuple[str, str]]] = {section: [] for section in (*SECTIONS, "Other options")}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                found[places.get(parameter.name or "", "Other options")].append(record)
+        for section, records in found.items():
+            if records:
+                with formatter.section(section):
+                    formatter.write_dl(records)
+
+
 def plugins_option(*, expose: bool = False) -> Callable[[Command], Command]:
     """``--plugins``: this process may use the plugins in its folders, layers among them.
 
@@ -91,8 +119,10 @@ def search_options(command: Command) -> Command:
             "Time from the start of the command to its end, such as 90s, 10m or 1h30m: 45 % of it for the "
             "search, the rest for the final selection and the test. Default: no limit."),
         click.option("--objective", "objectives", metavar="METRIC", multiple=True, help=
-            "Metric that should be large, or with a minus sign before it, small. If the option is repeated, the"
-            " search keeps a Pareto front, and the first metric chooses the winner. Default: -validation_loss."),
+            "Metric that should be large, or with a minus sign before it, small: validation_accuracy, "
+            "balanced_accuracy, macro_f1, -validation_loss, -parameters, -flops, -latency_ms, -train_seconds or "
+            "images_per_second. If the option is repeated, the search keeps a Pareto front, and the first metric "
+            "chooses the winner. Default: -validation_loss."),
         click.option("--target", metavar="X", callback=number, help=
             "Validation accuracy, such as 0.98, at which the search ends: a candidate that has it is trained "
             "again with another seed, and must have it again. Default: none."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import keyword
 import re
 from pathlib import Path
@@ -24,7 +25,7 @@ PLURALS = {"strategy": "strategies", "dataset": "data sets", UNCLEAR: "files wit
 
 @click.group()
 def plugins() -> None:
-    """List, write and check plugins: strategies, spaces, layers …"""
+    """List, show, write and check plugins: strategies, spaces, layers …"""
 
 
 @plugins.command("list")
@@ -76,6 +77,58 @@ def _tables(separator: str) -> Iterator[Table]:
                 table.add_row(name, text + Text(separator + description.place, style="dim"))
         if table.row_count:
             yield table
+
+
+@plugins.command("show")
+@click.argument("name")
+@click.option("--kind", type=kinds, help="Kind of the plugin, needed if two kinds have one of this name.")
+@plugins_option()
+def show(name: str, kind: str | None) -> None:
+    """Show what a plugin does, and its options with their defaults.
+
+    NAME is the name of the plugin, such as evolve or cnn. Its file is imported, so that its code runs.
+    """
+    from nas.run.resolve import options_of
+
+    kind, plugin = _find(name, kind)
+    prefix = "" if kind == "strategy" else f"{kind}."
+    about, described = _described(plugin)
+    click.echo(f"{kind} {name}: {plugin.__module__}.{plugin.__qualname__}\n\n{about}")
+    options = options_of(kind, plugin)
+    if kind == "layer":
+        title, prefix = "Arguments", ""
+    else:
+        title = "Options, for --set"
+    if not options:
+        click.echo("\nIt has no options.")
+        return
+    click.echo(f"\n{title}:")
+    formatter = click.HelpFormatter()
+    formatter.indent()
+    formatter.write_dl(
+        [
+            (f"{prefix}{option}", _option(described.get(option, ""), parameter))
+            for option, parameter in options.items()
+        ]
+    )
+    click.echo(formatter.getvalue().rstrip())
+
+
+def _option(text: str, parameter: inspect.Parameter) -> str:
+    """What an option is, its values if they are few, and its default."""
+    if parameter.default is parameter.empty:
+        default = "needed"
+    else:
+        default = "default: " + ("none" if parameter.default is None else str(parameter.default))
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}{'. ' * bool(text)}{default[0].upper()}{default[1:]}."
+
+
+def _described(plugin: type) -> tuple[str, dict[str, str]]:
+    """The docstring of a plugin: its text, and the descriptions of its arguments by their names."""
+    text, _, arguments = (inspect.getdoc(plugin) or "It has no docstring.").partition("\nArgs:\n")
+    lines = re.split(r"\n(?! {8})", arguments.partition("\n\n")[0])
+    found = (re.fullmatch(r"(\w+): (.*)", " ".join(line.split())) for line in lines)
+    return text.strip(), {match[1]: match[2] for match in found if match}
 
 
 @plugins.command()

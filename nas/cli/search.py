@@ -13,6 +13,7 @@ import nas.cli
 from nas.cli.compare import resume_comparison
 from nas.cli.options import (
     FOLDER,
+    InSections,
     given,
     json_option,
     number,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 # Each option: its name and the kind of its value, then its help.
 # fmt: off
-@click.command()
+@click.command(cls=InSections)
 @click.argument("experiment", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--strategy", metavar="NAME", help=
     "Method that proposes candidates: evolve, trial-and-error, reference, or the name of a plugin. Default: "
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @plugins_option(expose=True)
 @training_options
 @set_option("Option of the strategy, such as population=20. With a prefix, option of another part: space.KEY, "
-    "dataset.KEY, evaluator.KEY or recipe.KEY.")
+    "dataset.KEY, evaluator.KEY or recipe.KEY. `nas plugins show evolve` lists those of evolve.")
 @json_option
 def search(experiment: Path | None, out: Path | None, as_json: bool, **values: Any) -> None:
     """Search for the best network for a data set, train and test it.
@@ -46,7 +47,13 @@ def search(experiment: Path | None, out: Path | None, as_json: bool, **values: A
     EXPERIMENT is a TOML file with settings; options on the command line override it.
 
     The result is a folder under runs/: best/ in it has the network with its weights.
-    """
+
+    \b
+    Examples:
+      nas search --dataset photos/ --time-limit 10m
+      nas search --strategy trial-and-error --objective validation_accuracy
+                 --objective -parameters
+    """  # noqa: D301
     options = {"begun": nas.cli.begun, **given(**values)}
     _run("search", nas.search, _search_result, as_json, experiment, out=out, **options)
 
@@ -87,7 +94,7 @@ def resume(search: str | None, as_json: bool, force: bool, **values: Any) -> Non
     _run("resume", nas.resume, _search_result, as_json, search, force=force, **options)
 
 
-@click.command()
+@click.command(cls=InSections)
 @click.argument("network")
 @click.option("--seeds", metavar="N", default=1, type=click.IntRange(1, 1000), help=
     "Number of trainings with different seeds; the best on the validation images is kept. Default: 1.")

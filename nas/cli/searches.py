@@ -29,7 +29,7 @@ def list_(as_json: bool) -> None:
     """List the searches under runs/ with their states, the disk space of their folders, and their scores.
 
     The states are running, interrupted, finished, failed, damaged and unreadable (a plugin is missing). A
-    comparison is listed as one. The newest ones stand first.
+    comparison is listed as one. The newest ones stand first, trainings of one network (`nas train`) at the end.
     """
     from nas.records import comparisons, searches
 
@@ -43,14 +43,26 @@ def list_(as_json: bool) -> None:
         return
     if not states and not compared:
         _say(f"there are no searches in {Path('runs').absolute()}: `nas search` makes one")
-    for state, known in zip(states, facts, strict=True):
-        _say(f"{state.folder.name:38} {state.status:12} {_megabytes(known['bytes']):>12}")
-        for line in (state.detail, _summary(state, known) if "config" in state.record.about else ""):
-            if line:
-                _say(f"    {line}")
+    both = list(zip(states, facts, strict=True))
+    trainings = [(state, known) for state, known in both if "network" in state.record.about.get("config", {})]
+    for state, known in both:
+        if (state, known) not in trainings:
+            _list(state, known)
     for one in compared:
         _say(f"{Path(one['comparison']).name:38} {one['state']:12} {_megabytes(one['bytes']):>12}")
         _say("    " + (one["words"] or f"{one['decided']} of {one['searches']} searches have decided"))
+    if trainings:
+        _say("\ntrainings of one network:")
+    for state, known in trainings:
+        _list(state, known)
+
+
+def _list(state: State, known: Mapping[str, Any]) -> None:
+    """The lines of a search or of a training in the list."""
+    _say(f"{state.folder.name:38} {state.status:12} {_megabytes(known['bytes']):>12}")
+    for line in (state.detail, _summary(state, known) if "config" in state.record.about else ""):
+        if line:
+            _say(f"    {line}")
 
 
 @click.command()
@@ -237,7 +249,7 @@ def _remove_from_mlflow(state: State) -> str:
 
     if copy := searches.copy_of(state.folder):
         return f"; {copy.name} is the same search, so what MLflow has of it stays"
-    from nas.dashboard.runs import remove
+    from nas.dashboard.removal import remove
     from nas.dashboard.store import sqlite_file, store_of
 
     uri = store_of(state.folder, "auto" if chosen == "off" else chosen)  # as `nas sync` does

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import signal
 import socket
@@ -52,7 +51,7 @@ def ui(host: str, port: int, store: str | None, browser: bool, allow_remote: boo
     server = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
     try:
         if _answers(address, server):
-            page = _page(address)
+            page = f"{address}/nas"
             click.echo(f"nas ui: {page} (Ctrl-C to stop)", err=True)
             if browser:
                 click.launch(page)
@@ -75,7 +74,16 @@ def _server(store: str | None) -> tuple[list[str], dict[str, str]]:
         )
     if uri.startswith(SERVERS):
         raise UsageError(f"{masked(uri)} is a server already: open it in a browser, or give another --store")
-    command = [sys.executable, "-m", "mlflow", "server", "--uvicorn-opts", "--log-level warning"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--app-name",
+        "nas",
+        "--uvicorn-opts",
+        "--log-level warning",
+    ]
     if file := sqlite_file(uri):
         if not file.is_file():
             raise NasError(f"there are no searches here: {file} does not exist; run `nas search`, or give --store")
@@ -98,26 +106,6 @@ def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
         except OSError:
             time.sleep(0.3)
     return False
-
-
-def _page(address: str) -> str:
-    """The page of the searches, or of the latest ones; MLflow's own first page is about language models."""
-    from urllib.request import Request, urlopen
-
-    from nas.dashboard.store import OURS
-
-    wanted = {"max_results": 1, "filter": f"tags.`{OURS}` = 'true'", "order_by": ["last_update_time DESC"]}
-    question = Request(  # noqa: S310
-        f"{address}/api/2.0/mlflow/experiments/search",
-        json.dumps(wanted).encode(),
-        {"Content-Type": "application/json"},
-    )
-    try:
-        with urlopen(question, timeout=10) as answer:  # noqa: S310
-            experiment = json.load(answer)["experiments"][0]["experiment_id"]
-    except (OSError, ValueError, LookupError, TypeError):  # a store without searches
-        return address
-    return f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning"
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

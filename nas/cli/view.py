@@ -23,7 +23,7 @@ from nas.errors import plain
 from nas.records.observer import Observer
 from nas.records.outcome import Header
 from nas.records.searches import resume_command
-from nas.report.summary import leaders, mean_and_deviation, name_of, percent, several
+from nas.report.summary import duration, leaders, mean_and_deviation, name_of, percent, several
 from nas.spaces.space import Candidate
 from nas.trial import REDUCTION, Job, Trial
 
@@ -148,7 +148,7 @@ class View(Observer):
         self.running.clear()
         self.doing = "waiting for the first training"
         if self.live is None:
-            trainings = f"{several(jobs, 'training')} of {_epochs(epochs)}"
+            trainings = f"{several(jobs, 'training')} of {duration(epochs)}"
             self.console.print(f"{self.clock:>6}  training the best again: {trainings}")
 
     def warned(self, message: str) -> None:
@@ -234,7 +234,7 @@ class View(Observer):
         every = sorted(self.running.values(), key=lambda one: one[1])
         for job, since in every[:RUNNING]:
             rung = "" if self.phase != "searching" or self._count() < 2 else f", rung {self._rung(job.epochs)}"
-            yield f"{_name(job)}  {_epochs(job.epochs)}{rung}, for {clock(time.monotonic() - since)}"
+            yield f"{_name(job)}  {duration(job.epochs)}{rung}, for {clock(time.monotonic() - since)}"
         if len(every) > RUNNING:
             yield f"and {len(every) - RUNNING} more"
 
@@ -278,7 +278,7 @@ def describe(trial: Trial) -> str:
     metrics = trial.metrics
     return (
         f"{name} · {metrics['parameters']:,.0f} parameters · {percent(metrics['validation_accuracy'])} · "
-        f"loss {metrics['validation_loss']:.4f} · {_epochs(trial.job.epochs)}"
+        f"loss {metrics['validation_loss']:.4f} · {duration(trial.job.epochs)}"
     )
 
 
@@ -304,15 +304,11 @@ def _name(job: Job) -> str:
     return name_of(Trial(job))
 
 
-def _epochs(number: float) -> str:
-    return f"{number:.3g} epoch{'s' * (number != 1)}"
-
-
 def _columns(trial: Trial) -> str:
     metrics = trial.metrics
     return (
         f"{name_of(trial):<12} {metrics['parameters']:>11,.0f} parameters  "
-        f"{percent(metrics['validation_accuracy']):>8}  {_epochs(trial.job.epochs)}"
+        f"{percent(metrics['validation_accuracy']):>8}  {duration(trial.job.epochs)}"
     )
 
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.dashboard.runs import flat, key, remove_run
+from nas.dashboard.removal import remove_run
+from nas.dashboard.runs import flat, key
 from nas.dashboard.store import (
     client_of,
     experiment_of,

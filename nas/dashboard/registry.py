@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from nas.dashboard.runs import search_scores
 from nas.dashboard.store import IMPORTING, client_of, import_mlflow
 from nas.records.outcome import Header, Outcome
 from nas.report import figures
 from nas.report.summary import percent
+from nas.statistics import standard_error
 from nas.winner.best import load_network
 
 if TYPE_CHECKING:
@@ -84,7 +88,7 @@ def _log(client: MlflowClient, example: Tensor, outcome: Outcome, run_id: str) -
     """
     warm_up()
     import torch
-    from mlflow.entities import LoggedModelOutput
+    from mlflow.entities import LoggedModelOutput, Metric
     from mlflow.models import Model, infer_signature
     from mlflow.pytorch import save_model
 
@@ -96,7 +100,8 @@ def _log(client: MlflowClient, example: Tensor, outcome: Outcome, run_id: str) -
     requirements = [f"{package}=={version(package)}" for package in ("mlflow", "torch")]
     run = client.get_run(run_id)
     tags = {"nas.job": outcome.handed_over.job.key}
-    made = client.create_logged_model(run.info.experiment_id, "model", run_id, tags, run.data.params)
+    name = f"{outcome.winner.id}-{outcome.parameters}"
+    made = client.create_logged_model(run.info.experiment_id, name, run_id, tags, run.data.params)
     client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
     about = Model(made.artifact_location, run_id, model_uuid=made.model_id, model_id=made.model_id)
     with tempfile.TemporaryDirectory() as folder:
@@ -107,15 +112,19 @@ def _log(client: MlflowClient, example: Tensor, outcome: Outcome, run_id: str) -
                 pip_requirements=requirements, serialization_format="pt2",
             )  # fmt: skip
         client.log_model_artifacts(made.model_id, f"{folder}/model")
+    at = int(1000 * time.time())
+    scores = {name: score for name, score in search_scores(outcome).items() if math.isfinite(score)}
+    metrics = [Metric(name, score, at, outcome.trials, made.model_id) for name, score in scores.items()]
+    client.log_batch(run_id, metrics)
     client.finalize_logged_model(made.model_id, "READY")
     return str(made.model_id)
 
 
 def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -> None:
-    """Make the model a version of the data set's registered model, and its champion if it is the best so far.
+    """Make the model a version of the data set's registered model, and its champion if it is clearly the best.
 
-    Searches are compared by the validation scores of their retrained winners (means over the seeds), never by the
-    test images.
+    Searches are compared by the validation accuracy of their retrained winners (means over the seeds), never by
+    the test images. A champion stays if another one is better by no more than the standard error of the difference.
     """
     from mlflow.exceptions import MlflowException
 
@@ -128,27 +137,51 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
         "parameters": str(outcome.parameters),
         "test_accuracy": str(outcome.test_accuracy),
         "validation_accuracy": str(outcome.validation_accuracy),
+        "validation_accuracy_error": str(_error(outcome)),
         "validation_loss": str(outcome.validation_loss),
     }
+    try:
+        champion: ModelVersion | None = client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException:  # there is none, or its version was deleted
+        champion = None
+    is_better, how = _compared(tags, champion)
     known = client.search_model_versions(f"name = '{name}' and tags.`{MODEL}` = '{model}'")
     if known:
         version = str(known[0].version)
     else:
         accuracy = f"{percent(outcome.validation_accuracy)} of the validation images"
         trainings = f"mean of {len(outcome.retrained)} trainings"
-        text = f"{accuracy} ({trainings}), {outcome.parameters:,} parameters, found by {outcome.header.name}"
+        text = f"{accuracy} ({trainings}), {outcome.parameters:,} parameters, found by {outcome.header.name}{how}"
         # For the address models:/ID, MLflow would look into the store of the whole process.
         source = client.get_logged_model(model).artifact_location
         created = client.create_model_version(name, source, run_id, tags, None, text, model_id=model)
         version = str(created.version)
     versions = [{"name": name, "version": version}]
     client.set_logged_model_tags(model, {"mlflow.modelVersions": json.dumps(versions)})  # the dashboard's link
-    try:
-        champion = _scores(client.get_model_version_by_alias(name, CHAMPION).tags)
-    except MlflowException:  # there is none, or its version was deleted
-        champion = LOWEST
-    if _scores(tags) > champion:
+    if is_better:
         client.set_registered_model_alias(name, CHAMPION, version)
+
+
+def _error(outcome: Outcome) -> float:
+    """The standard error of the retrained winner's accuracy: over its seeds, or of one seed over the images."""
+    if len(outcome.retrained) > 1:
+        return outcome.spread / math.sqrt(len(outcome.retrained))
+    return standard_error(outcome.validation_accuracy, int(outcome.header.dataset["validation"]))
+
+
+def _compared(tags: Mapping[str, str], champion: ModelVersion | None) -> tuple[bool, str]:
+    """Whether a version replaces the champion, and how they compare, in words."""
+    if champion is None or _scores(champion.tags) == LOWEST:
+        return True, ""
+    new, old = _scores(tags), _scores(champion.tags)
+    errors = [float(one.get("validation_accuracy_error") or 0.0) for one in (tags, champion.tags)]
+    apart, error = new[0] - old[0], math.hypot(*errors)
+    points = f"{100 * abs(apart):.2f} points"
+    if abs(apart) <= error:
+        return False, f"; a tie with version {champion.version}: {points} apart, standard error {100 * error:.2f}"
+    if apart:
+        return apart > 0, f"; {points} {'better' if apart > 0 else 'worse'} than version {champion.version}"
+    return new > old, f"; as accurate as version {champion.version}"
 
 
 def unregister(client: MlflowClient, version: ModelVersion) -> bool:
@@ -188,7 +221,7 @@ def _registered(client: MlflowClient, header: Header) -> str:
     raise MlflowException(f"the registered model {name} belongs to other images")
 
 
-def _scores(tags: dict[str, str]) -> tuple[float, float]:
+def _scores(tags: Mapping[str, str]) -> tuple[float, float]:
     """The scores by which champions are compared; higher is better."""
     try:
         return float(tags["validation_accuracy"]), -float(tags["validation_loss"])

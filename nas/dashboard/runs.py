@@ -5,27 +5,22 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import show
-from nas.dashboard.registry import unregister
-from nas.dashboard.store import client_of, probe, reason_of, sqlite_file
-from nas.errors import ArchitectureError, NasError, masked
+from nas.errors import ArchitectureError
 from nas.records.outcome import Header, Outcome
 from nas.records.record import LATER
 from nas.report.drawing import network_svg
-from nas.report.summary import Summary, compact, layer_rows, markdown_table, percent
+from nas.report.summary import Summary, compact, duration, finalists_table, layer_rows, markdown_table, percent
 from nas.trial import REDUCTION, Trial
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
-
 MOST_RUNS = 50_000  # in one answer of MLflow
+CONSTANTS = ("parameters", "flops")  # metrics of a network that no training changes: they are tags, not charts
 MOST_LAYERS = 80  # in a description; MLflow takes at most 8,000 characters
 
 Points = Mapping[tuple[str, int], tuple[float, float]]  # (metric, step) → value, time in seconds since 1970
@@ -43,37 +38,83 @@ def search_tags(header: Header) -> dict[str, str]:
     }
 
 
+def search_name(header: Header, begun: float, outcome: Outcome | None = None) -> str:
+    """The name of a search's run: ``99.30 % · 108k · evolve · 17:18``, what differs first.
+
+    The accuracy is that of the retrained winner on the validation images, as in the names of candidates. Before
+    the end of the search the name has its strategy and its time only.
+
+    Args:
+        header: of the search.
+        begun: when it began, in seconds since 1970.
+        outcome: the end of the search.
+    """
+    words = [header.kind, datetime.fromtimestamp(begun).strftime("%H:%M")]
+    if header.kind == "train":
+        words.insert(1, str(header.config["network"]))
+    if outcome is not None:
+        words = [percent(outcome.validation_accuracy), compact(outcome.parameters), *words]
+    return " · ".join(words)
+
+
 def search_scores(outcome: Outcome) -> dict[str, float]:
     """The metrics of a search's run at its end; accuracies are fractions."""
     low, high = outcome.test_interval
-    return {
-        "winner_validation_accuracy_search": outcome.winner.metrics["validation_accuracy"],
-        "winner_validation_accuracy_retrained": outcome.validation_accuracy,
-        "winner_validation_accuracy_retrained_sd": outcome.spread,
-        "winner_parameters": outcome.parameters,
+    scores = {
+        "validation_accuracy": outcome.validation_accuracy,
+        "validation_accuracy_sd": outcome.spread,
         "test_accuracy": outcome.test_accuracy,
         "test_accuracy_low": low,
         "test_accuracy_high": high,
         "test_loss": outcome.test_loss,
-        "selection_bias": outcome.selection_bias,
         **{name: score for name in LATER if (score := getattr(outcome, name)) is not None},
     }
+    if outcome.header.kind != "train":
+        scores["validation_accuracy_search"] = outcome.winner.metrics["validation_accuracy"]
+        scores["selection_bias"] = outcome.selection_bias
+    return {f"winner/{name}": score for name, score in scores.items()}
 
 
-def search_description(outcome: Outcome) -> str:
-    """The text on the page of a search's run, in Markdown."""
-    summary = Summary.of(outcome)
-    effort = f"{summary.effort}. {outcome.header.note}".rstrip()
-    hint = "The figures and a report are under Artifacts (report.html)."
-    return "\n\n".join([summary.sentence, effort, summary.markdown(), hint])
+def search_description(outcome: Outcome, run: str, winner: str | None) -> str:
+    """The text on the page of a search's run, in Markdown: the verdict first.
+
+    Args:
+        outcome: the end of the search.
+        run: the place of the search's run in the dashboard.
+        winner: the place of the run of its winner, if there is one.
+    """
+    summary, header = Summary.of(outcome), outcome.header
+    links = [f"[the report]({run}/artifacts/report.html)", f"[the figures]({run}/artifacts/figures)"]
+    if winner:
+        links.insert(0, f"[the winner as a candidate]({winner})")
+    layers = [row[:3] for row in layer_rows(outcome.architecture, header.limits)]
+    parts = [
+        f"**{summary.sentence}** See {', '.join(links)}.",
+        finalists_table(outcome),
+        summary.markdown(),
+        _table_of_layers(layers),
+        f"{summary.effort}, in the folder `{header.name}`. {header.note}".rstrip(),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
-def candidate_name(kind: str, number: int, trial: Trial) -> str:
-    """The name of a candidate's run, with its parameters and accuracy: ``evolve 0017 · 24.1k · 99.31 %``."""
+def _table_of_layers(rows: Sequence[Sequence[str]]) -> str:
+    """Layers, the last row being the total, as a table in Markdown that is not too long."""
+    *lines, total = rows
+    if len(lines) > MOST_LAYERS:
+        lines = [*lines[:MOST_LAYERS], (f"… {len(lines) - MOST_LAYERS} more", "", "")]
+    return markdown_table(("layer", "output", "parameters"), [*lines, total])
+
+
+def candidate_name(number: int, trial: Trial) -> str:
+    """The name of a candidate's run: ``17 · 98.80 % · 24.1k · 4 epochs``.
+
+    The epochs stand there because scores after unequal trainings stand side by side.
+    """
     if trial.failure:
-        return f"{kind} {number:04d} · failed: {trial.failure.kind}"
+        return f"{number} · failed: {trial.failure.kind}"
     parameters, accuracy = trial.metrics["parameters"], trial.metrics["validation_accuracy"]
-    return f"{kind} {number:04d} · {compact(parameters)} · {percent(accuracy)}"
+    return f"{number} · {percent(accuracy)} · {compact(parameters)} · {duration(trial.epochs)}"
 
 
 def candidate_tags(header: Header, number: int, trial: Trial) -> dict[str, str]:
@@ -86,6 +127,7 @@ def candidate_tags(header: Header, number: int, trial: Trial) -> dict[str, str]:
         "origin": candidate.origin,
         "parents": ",".join(candidate.parents),
         "epochs": f"{trial.job.epochs:g}",
+        **{name: f"{trial.metrics[name]:.0f}" for name in CONSTANTS if name in trial.metrics},
         "rung": _rung(header, trial),
         "status": "failed" if failure else "finished",
         "failure": failure.kind if failure else "",
@@ -109,15 +151,12 @@ def _description(header: Header, trial: Trial) -> str:
         result = f"It failed ({trial.failure.kind}): `{message}`"
     else:
         accuracy = percent(trial.metrics["validation_accuracy"])
-        result = f"**{accuracy}** of the validation images after {trial.job.epochs:g} epochs"
+        result = f"**{accuracy}** of the validation images after {duration(trial.job.epochs)}"
     try:
-        *rows, total = layer_rows(trial.job.candidate.architecture, header.limits)
+        rows = layer_rows(trial.job.candidate.architecture, header.limits)
     except ArchitectureError as error:
         return f"{result}\n\n{error}"
-    lines = [row[:3] for row in rows[:MOST_LAYERS]]
-    if len(rows) > MOST_LAYERS:
-        lines.append((f"… {len(rows) - MOST_LAYERS} more", "", ""))
-    return f"{result}\n\n{markdown_table(('layer', 'output', 'parameters'), [*lines, total[:3]])}"
+    return f"{result}\n\n{_table_of_layers([row[:3] for row in rows])}"
 
 
 def write_candidate(folder: Path, architecture: Architecture, limits: Limits) -> None:
@@ -158,95 +197,8 @@ def candidate_points(trial: Trial, start: float) -> Points:
             points[name, math.ceil(point["epoch"])] = point[name], start + point.get("seconds", 0.0)
     end = start + trial.seconds
     last = math.ceil(trial.job.epochs)
-    return points | {(name, last): (value, end) for name, value in trial.metrics.items()}
-
-
-def is_known(search: str, tracking_uri: str) -> bool:
-    """Whether a store has a run of a search (`Record.id`).
-
-    Raises:
-        NasError: the store does not answer.
-    """
-    try:
-        probe(tracking_uri)
-        client = client_of(tracking_uri)
-        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        return bool(client.search_runs(experiments, f"tags.`nas.id` = '{search}'", max_results=1))
-    except Exception as error:  # any exception of MLflow
-        raise NasError(f"MLflow does not answer at {masked(tracking_uri)}: {reason_of(error)}") from error
-
-
-def remove(search: str, tracking_uri: str) -> tuple[int, list[str]]:
-    """Remove a search from a store: its runs with their files, its models, and its versions of registered models.
-
-    A server only marks runs and models as deleted; `mlflow gc` on its side frees their space.
-
-    Args:
-        search: its id (`Record.id`).
-        tracking_uri: the address of the store.
-
-    Returns:
-        The number of the runs that were removed, and the versions of registered models that a user made of the
-        others: these versions stay, with their runs and files.
-
-    Raises:
-        NasError: the store does not answer, or cannot be changed.
-    """
-    file = sqlite_file(tracking_uri)
-    if file and not file.exists():
-        return 0, []
-    try:
-        probe(tracking_uri)
-        return _remove(client_of(tracking_uri), search, tracking_uri)
-    except Exception as error:
-        advice = "--keep-mlflow removes the folder alone"
-        raise NasError(
-            f"MLflow cannot be changed at {masked(tracking_uri)} ({reason_of(error)}); {advice}"
-        ) from error
-
-
-def _remove(client: MlflowClient, search: str, tracking_uri: str) -> tuple[int, list[str]]:
-    from mlflow.entities import ViewType
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    store: Any = client._tracking_client.store
-    # Without the address, MLflow would look for mlflow-artifacts:/… in the store of the whole process.
-    files: Callable[[str], Any] = partial(get_artifact_repository, tracking_uri=tracking_uri)
-    is_database = hasattr(store, "_hard_delete_run")  # what `mlflow gc` calls
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(experiments, f"tags.`nas.id` = '{search}'", ViewType.ALL, MOST_RUNS)
-    removed, kept = 0, []
-    for run in found:
-        run_id = run.info.run_id
-        versions = client.search_model_versions(f"run_id = '{run_id}'")
-        if others := [version for version in versions if not unregister(client, version)]:
-            kept += [f"{version.name} version {version.version}" for version in others]
-            continue
-        for model in client.search_logged_models(experiments, f"source_run_id = '{run_id}'"):
-            client.delete_logged_model(model.model_id)
-            if is_database:
-                files(model.artifact_location).delete_artifacts()
-                store._hard_delete_logged_model(model.model_id)
-        remove_run(client, run, tracking_uri)
-        removed += 1
-    return removed, kept
-
-
-def remove_run(client: MlflowClient, run: Run, tracking_uri: str) -> None:
-    """Remove one run with its files.
-
-    Raises:
-        Exception: any exception of MLflow.
-    """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    store: Any = client._tracking_client.store
-    if run.info.lifecycle_stage == "active":
-        client.delete_run(run.info.run_id)
-    if hasattr(store, "_hard_delete_run"):  # what `mlflow gc` calls
-        files: Any = get_artifact_repository(run.info.artifact_uri, tracking_uri=tracking_uri)
-        files.delete_artifacts()
-        store._hard_delete_run(run.info.run_id)
+    measured = {name: value for name, value in trial.metrics.items() if name not in CONSTANTS}
+    return points | {(name, last): (value, end) for name, value in measured.items()}
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

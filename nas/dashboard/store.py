@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 
 EXPERIMENTS = ("nas", "nas-searches")  # the second where somebody else has an experiment of the first name
 OURS = "nas.experiment"  # the tag of an experiment that this program made
+# What `nas ui` opens: a shared view of MLflow's, with the columns that tell searches and candidates apart.
+VIEW = "nas"
+COLUMNS = ("metrics.`winner/test_accuracy`", "metrics.`validation_loss`", "tags.`epochs`", "tags.`parameters`",
+           "tags.`dataset`", "tags.`failure`")  # fmt: skip
+VIEW_TAG = {f"mlflow.sharedViewState.{VIEW}": json.dumps({"selectedColumns": COLUMNS})}
 LogModel = Callable[[Outcome, str, str], None]  # outcome, tracking URI, run id
 IMPORTING = Lock()  # threads that import parts of MLflow in different orders get halves of them
 OPENING = Lock()  # Alembic, which makes and checks the tables, serves one thread of a process at a time
@@ -250,6 +255,9 @@ def experiment_of(client: MlflowClient, tracking_uri: str, config: Mapping[str, 
         if found.lifecycle_stage != "active":
             command = f"mlflow experiments restore --experiment-id {found.experiment_id}"
             raise NasError(f"its experiment {name!r} was deleted: restore it with `{command}`")
+        for tag, view in VIEW_TAG.items() if OURS in found.tags else ():
+            if found.tags.get(tag) != view:  # made by another version
+                client.set_experiment_tag(found.experiment_id, tag, view)
         return str(found.experiment_id)
     others = " and ".join(EXPERIMENTS)
     raise NasError(f"its experiments {others} are of another program: name one with --mlflow-experiment")
@@ -262,7 +270,7 @@ def _make_experiment(client: MlflowClient, tracking_uri: str, name: str) -> Expe
     is_served = tracking_uri.startswith((*SERVERS, "databricks"))
     try:
         # The kind decides which pages the dashboard offers; the default pages are those for language models.
-        tags = {"mlflow.experimentKind": "custom_model_development", OURS: "true"}
+        tags = {"mlflow.experimentKind": "custom_model_development", OURS: "true", **VIEW_TAG}
         place = None if is_served else artifacts_of(tracking_uri).as_uri()
         return client.get_experiment(client.create_experiment(name, place, tags))
     except MlflowException:

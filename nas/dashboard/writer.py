@@ -59,6 +59,7 @@ class Writer:
     ) -> None:
         self.written = 0  # runs of candidates
         self._record, self._header = record, record.header
+        self._begun = record.sessions[0].at if record.sessions else record.at
         self._uri, self._log_model, self._on_progress = tracking_uri, log_model, on_progress
         self._client = client_of(tracking_uri)
         self._experiment = experiment_of(self._client, tracking_uri, self._header.config)
@@ -72,13 +73,13 @@ class Writer:
         if search:
             self.run_id = search.info.run_id
         else:
-            begun = record.sessions[0].at if record.sessions else record.at
-            self.run_id = self._create(self._header.name, begun, runs.search_tags(self._header))
+            name = runs.search_name(self._header, self._begun)
+            self.run_id = self._create(name, self._begun, runs.search_tags(self._header))
             self._status = "RUNNING"
         self._log_configuration(search)
         self._plotted = 0  # the last candidate in the curves of the search; void steps are written again
         if not record.retold:
-            history = self._client.get_metric_history(self.run_id, "failed_trials")
+            history = self._client.get_metric_history(self.run_id, "search/failed_trials")
             self._plotted = max((metric.step for metric in history), default=0)
 
     @property
@@ -149,7 +150,7 @@ class Writer:
             run_id = known.info.run_id
         else:
             tags = {"mlflow.parentRunId": self.run_id, **runs.candidate_tags(self._header, number, trial)}
-            run_id = self._create(runs.candidate_name(self._header.kind, number, trial), start, tags)
+            run_id = self._create(runs.candidate_name(number, trial), start, tags)
         self._log(run_id, params=candidate.choices, points=runs.candidate_points(trial, start))
         with tempfile.TemporaryDirectory() as folder:
             runs.write_candidate(Path(folder), candidate.architecture, self._header.limits)
@@ -172,8 +173,11 @@ class Writer:
         if number > self._plotted:
             curves = {"failed_trials": self._failed, **{f"best_{name}": best for name, best in self._best.items()}}
             axes = objectives if len(objectives) > 1 else PLOTTED
-            curves["hypervolume"] = hypervolume(self._trials.values(), axes, self._header.limits)
-            self._log(self.run_id, points={(name, number): (value, at) for name, value in curves.items()})
+            if self._header.kind != "train":  # of one network it says nothing
+                curves["hypervolume"] = hypervolume(self._trials.values(), axes, self._header.limits)
+            self._log(
+                self.run_id, points={(f"search/{name}", number): (value, at) for name, value in curves.items()}
+            )
 
     def _end(self, *, figures: bool) -> None:
         """Write the winner, or the reason why there is none, and close the search's run."""
@@ -199,7 +203,14 @@ class Writer:
         return str((self._record.outcome or {}).get("at", "none"))
 
     def _write_outcome(self, outcome: Outcome) -> None:
-        tags = {"winner": outcome.winner.id, "mlflow.note.content": runs.search_description(outcome)}
+        tags = {
+            "winner": outcome.winner.id,
+            "epochs": f"{outcome.handed_over.epochs:g}",
+            "parameters": str(outcome.parameters),
+            "mlflow.note.content": runs.search_description(
+                outcome, self._place(self.run_id), self._winner(outcome)
+            ),
+        }
         now = float((self._record.outcome or {})["at"])
         points = {(name, self._told): (value, now) for name, value in runs.search_scores(outcome).items()}
         self._log(self.run_id, points=points, tags=tags)
@@ -222,9 +233,20 @@ class Writer:
         finally:  # a search without a logged model has not failed
             if "failure" in self._tags:  # of an earlier process
                 self._client.delete_tag(self.run_id, "failure")
+            self._client.update_run(self.run_id, name=runs.search_name(self._header, self._begun, outcome))
             self._close("FINISHED", now)
         self._tags["nas.outcome"] = self._outcome_tag()
         self._client.set_tag(self.run_id, "nas.outcome", self._outcome_tag())
+
+    def _place(self, run_id: str) -> str:
+        """The place of a run in the dashboard."""
+        return f"#/experiments/{self._experiment}/runs/{run_id}"
+
+    def _winner(self, outcome: Outcome) -> str | None:
+        """The place of the winner's run as a candidate."""
+        wanted = f"tags.`nas.id` = '{self._record.id}' and tags.`nas.job` = '{outcome.winner.job.key}'"
+        found = self._client.search_runs([self._experiment], wanted, max_results=1)
+        return self._place(found[0].info.run_id) if found else None
 
     def _log_figures(self) -> None:
         """Log the figures, and the report that holds them, too."""

@@ -82,6 +82,7 @@ class Record:
     id: str = ""  # of the search, on all machines: sixteen hexadecimal digits
     about: dict[str, Any] = field(default_factory=dict)  # the header with the changes of later sessions
     trials: dict[str, Trial] = field(default_factory=dict)  # every training by the key of its job, without scores
+    finished: dict[str, float] = field(default_factory=dict)  # the second of the search when each training ended
     asked: dict[int, Asked] = field(default_factory=dict)  # by the number of the batch, from 0
     told: list[Told] = field(default_factory=list)
     retold: int = 0  # how often trials have become void
@@ -192,6 +193,7 @@ class Record:
             case "trial":
                 trial = Trial.from_dict(content)
                 self.trials[trial.job.key] = trial
+                self.finished[trial.job.key] = self.seconds
             case "asked":
                 candidates = tuple(Candidate.from_dict(candidate) for candidate in content["candidates"])
                 batch = checks.whole(content["batch"], "batch", len(self.asked) + LOST)

@@ -70,7 +70,7 @@ class Summary:
         )  # fmt: skip
 
     def markdown(self) -> str:
-        """The rows as a table, then the comparisons and the classes."""
+        """Why this network, the rows as a table, then the comparisons, the classes and the cost."""
         rows = [(row.label, f"**{row.value}**" if row.is_main else row.value, row.note) for row in self.rows]
         # The name of a class or of a network is a stranger's text, which is to be no markup.
         reasons, classes = (
@@ -79,6 +79,16 @@ class Summary:
         )
         table = markdown_table(("score", "value", "note"), rows)
         return "\n\n".join([*reasons, table, *self.comparisons, *classes, *self.cost])
+
+
+def in_words(outcome: Outcome) -> str:
+    """How good a network is and how it was trained, for somebody who has nothing but the network."""
+    low, high = outcome.test_interval
+    return (
+        f"{percent(outcome.test_accuracy)} of {outcome.test_images:,} test images are classified right (95 % "
+        f"confidence interval {100 * low:.2f} to {100 * high:.2f} %). Trained from scratch for "
+        f"{duration(outcome.handed_over.epochs)} with the recipe {outcome.header.recipe}."
+    )
 
 
 def _rows(outcome: Outcome) -> Iterable[Row]:
@@ -142,6 +152,20 @@ def finalists(outcome: Outcome) -> list[Finalist]:
             )
         )
     return rows
+
+
+def finalists_table(outcome: Outcome) -> str:
+    """The finalists as a table in Markdown; empty if there is only one."""
+    metric, rows = outcome.header.objectives[0].metric, finalists(outcome)
+    if len(rows) < 2:
+        return ""
+    is_other = metric not in ("validation_accuracy", "parameters")
+    columns = ("finalist", *[metric] * is_other, "validation_accuracy", "seeds", "parameters", "ms an image")
+    lines = [
+        (f"**{row.network}**" if row is rows[0] else row.network, *[row.score] * is_other, *row[2:])
+        for row in rows
+    ]
+    return markdown_table(columns, lines)
 
 
 def scores_of(trainings: Sequence[Trial], metric: str) -> str:
@@ -209,8 +233,7 @@ def costs(outcome: Outcome) -> Iterator[str]:
             seconds = f" and {cost.last_seconds:,.0f} {unit}" * bool(cost.seconds)
             last = f"; of that {several(cost.last, 'training')}{seconds} in the final selection"
         together = " (networks train together)" * device.startswith("cuda")
-        epochs = f"{cost.epochs:,.6g} epoch{'s' * (cost.epochs != 1)}"
-        yield f"Cost: {several(cost.trainings, 'training')}, {epochs}{taken}{last}{together}."
+        yield f"Cost: {several(cost.trainings, 'training')}, {duration(cost.epochs)}{taken}{last}{together}."
     parts = [f"{metrics['latency_ms']:.3g} ms an image in one thread"] if "latency_ms" in metrics else []
     parts += [f"{metrics['flops']:,.0f} operations an image"] if "flops" in metrics else []
     with suppress(OSError):
@@ -223,6 +246,11 @@ def costs(outcome: Outcome) -> Iterator[str]:
 def several(number: int, noun: str) -> str:
     """A number of things: ``1 training``, ``2 trainings``."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def duration(epochs: float) -> str:
+    """The length of a training: ``1 epoch``, ``0.25 epochs``."""
+    return f"{epochs:,.4g} epoch{'s' * (epochs != 1)}"
 
 
 def _compared(comparison: Comparison) -> str:

@@ -45,7 +45,14 @@ SEARCH_ONLY = frozenset(
 )
 TRAINING_OPTIONS = ("dataset.", "evaluator.")
 # The arguments that the constructor of an evaluator may ask for.
-EVALUATOR_GETS = ("dataset", "recipe", "workers", "device", "group", "weights", "until", "warn", "begun")
+# What a search gives to each kind of plugin; all other arguments are options of a user.
+GIVES: dict[str, tuple[str, ...]] = {
+    "strategy": ("space", "objectives", "seed"),
+    "space": (),
+    "dataset": ("folders", "path", "device"),
+    "evaluator": ("dataset", "recipe", "workers", "device", "group", "weights", "until", "warn", "begun"),
+    "layer": (),
+}
 AT_LEAST_TOGETHER = 4  # networks that train at the same time on a GPU with `--group auto`
 # Operations of a network for each pixel of an image, at most, if nobody says otherwise: 61 million for 32×32.
 FLOPS_PER_PIXEL, DEAREST_FLOPS = 60_000, 200_000_000
@@ -164,7 +171,7 @@ def resolve(
     spawn.warm_up()
     parts["evaluator"] = experiment.part("evaluator")
     with _placed(experiment, "evaluator"):
-        plugins.check_options(parts["evaluator"], experiment.options_of("evaluator"), EVALUATOR_GETS)
+        plugins.check_options(parts["evaluator"], experiment.options_of("evaluator"), GIVES["evaluator"])
     device = available_device(experiment.device)
     source = _source(experiment, device)
     source.progress = reading
@@ -258,6 +265,13 @@ def _made(experiment: Experiment, kind: str, part: Any, **given: Any) -> Any:
         name = f"{kind}.{next(iter(options))}"
         raise UsageError(f"the {kind} is an object, which takes no options any more: leave out the option {name}")
     return part
+
+
+def options_of(kind: str, plugin: type[Any]) -> dict[str, inspect.Parameter]:
+    """The arguments of a plugin that a user can set, by their names."""
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = inspect.signature(plugin).parameters
+    return {name: one for name, one in taken.items() if name not in GIVES[kind] and one.kind in kinds}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from nas import plugins
 from nas.dashboard.registry import log_model_of
-from nas.dashboard.runs import is_known
+from nas.dashboard.removal import is_known
 from nas.dashboard.store import sqlite_file, store_of
 from nas.dashboard.thread import sync
 from nas.errors import JournalError, NasError, UsageError

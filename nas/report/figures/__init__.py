@@ -31,8 +31,12 @@ CAPTIONS = {  # in the order in which the figures are drawn
     "best_over_seconds": "The validation loss of every trial, and the best one so far, over the search's time.",
     "accuracy_and_parameters": "The validation accuracy of every trial over its number of parameters.",
     "pareto_front": "The objectives of the search against one another, with the Pareto front.",
-    "choices": "The validation accuracy of the trials by the choices that were made for their networks.",
+    "importance": "How much each choice of the space mattered: the permutation importance of a random forest that "
+    "is fitted to the trials (Breiman, 2001).",
+    "choices": "The validation accuracy of the trials by the choices that mattered most for their networks.",
+    "parallel_coordinates": "Each network as a line through the choices that mattered most, to its accuracy.",
     "learning_curves": "The validation loss of the best networks after every epoch of their training.",
+    "timeline": "What the workers did: each training from its begin to its end.",
     "family_tree": "The ancestors of the best network, with the operation that made each from its parents.",
 }
 
@@ -45,14 +49,15 @@ def figures(record: Record) -> Iterator[tuple[str, Figure]]:
         NasError: the predictions of the winner are damaged.
     """
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs where its cache is
-    from nas.report.figures import choices, classes, progress, tradeoff, tree
+    from nas.report.figures import choices, classes, importance, parallel, progress, timeline, tradeoff, tree
     from nas.report.figures.scene import Scene
 
     scene = Scene(record)
     of_classes = [classes.confusion_test, classes.most_wrong, classes.examples, classes.confusion_validation]
     makers = [
         progress.best_over_trials, progress.best_over_seconds, tradeoff.accuracy_and_parameters,
-        tradeoff.pareto_front, choices.choices, progress.learning_curves, tree.family_tree,
+        tradeoff.pareto_front, importance.importance, choices.choices, parallel.parallel_coordinates,
+        progress.learning_curves, timeline.timeline, tree.family_tree,
     ]  # fmt: skip
     for maker in [*of_classes, *([progress.learning_curves] if scene.header.kind == "train" else makers)]:
         if (figure := maker(scene)) is not None:
@@ -61,7 +66,7 @@ def figures(record: Record) -> Iterator[tuple[str, Figure]]:
 
 def warm_up() -> None:
     """Import Matplotlib."""
-    from nas.report.figures import choices, classes, progress, tradeoff, tree  # noqa: F401
+    from nas.report.figures import choices, classes, importance, parallel, progress, timeline, tradeoff, tree  # noqa: F401
 
 
 def draw(record: Record, folder: Path) -> dict[str, Path]:

@@ -18,11 +18,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from nas.report.figures import style
 from nas.report.figures.scene import Entry, Scene
 from nas.report.figures.style import ACCURACY
-from nas.report.summary import compact
+from nas.report.summary import compact, duration
 from nas.spaces.space import Scalar
-from nas.statistics import mean
 
-PANELS = 20
+PANELS = 6
+FEWEST = 3  # points of a median
 FEW = 6  # up to six different numbers are shown at equal distances, as labels are: for example 8, 16 and 32
 GROUPS = 7  # labels in one panel; the rarest share the last place
 LETTERS = 34  # the room for letters below a panel
@@ -30,15 +30,16 @@ BINS = 5  # medians of a choice of many numbers
 
 
 def choices(scene: Scene) -> Figure | None:
-    """A panel for every choice of the space: the accuracy of the trials by its values."""
+    """A panel for the choices that mattered most: the accuracy of the trials by its values."""
     asked = [entry for entry in scene.good if entry.trial.job.candidate.choices]
     names = list(dict.fromkeys(name for entry in asked for name in entry.trial.job.candidate.choices))
     if not names:
         return None
     title = "accuracy by choices"
     if len(names) > PANELS:
-        title = f"accuracy by choices (the {PANELS} of {len(names)} that explain most)"
-        names = sorted(names, key=lambda name: -_explained(scene, name))[:PANELS]
+        title = f"accuracy by choices (the {PANELS} of {len(names)} that mattered most)"
+        order = {one.name: number for number, one in enumerate(scene.importances)}
+        names = sorted(names, key=lambda name: order.get(name, len(order)))[:PANELS]
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
     figure = style.canvas(scene, title, max(6.5, 0.9 + 3.0 * columns), 1.5 + 2.2 * rows)
@@ -48,14 +49,16 @@ def choices(scene: Scene) -> Figure | None:
     hollow: style.Look = {"markerfacecolor": "none", "markeredgecolor": style.PALE, "markersize": 3 if many else 4}
     full: style.Look = {"color": style.BLUE, "alpha": 0.45 if many else 0.8, "markersize": 3 if many else 5}
     looks = [(scene.short, hollow), (scene.full, {**full, "markeredgewidth": 0})]
+    is_summed_up = False
     for position, (name, axes) in enumerate(zip(names, panels.flat, strict=False)):
         style.frame(axes)
-        labels = _labels(scene, name)
+        labels = labels_of(scene, name)
         for entries, look in looks:
             chosen = _chosen(entries, name)
-            x = [_place(entry, name, labels) + (_jitter(entry) if labels else 0) for entry in chosen]
+            x = [place_of(entry, name, labels) + (_jitter(entry) if labels else 0) for entry in chosen]
             axes.plot(x, style.values(scene, ACCURACY, chosen), "o", zorder=3, **look)
-        for group in _groups(scene, name, labels):
+        for group in [some for some in _groups(scene, name, labels) if len(some) >= FEWEST]:
+            is_summed_up = True
             left, right, middle = group[0][0], group[-1][0], median(error for _, error in group)
             ends = [left - 0.36, right + 0.36] if labels else [left, right]
             axes.plot(ends, [middle, middle], color=style.RED, linewidth=2.5, zorder=4, solid_capstyle="butt")
@@ -63,7 +66,7 @@ def choices(scene: Scene) -> Figure | None:
             axes.set_xticks(range(len(labels)), _fitted(labels), fontsize=style.SMALL)
             axes.set_xlim(-0.6, len(labels) - 0.4)
         else:
-            _scale_numbers(axes, [_place(entry, name, labels) for entry in _chosen(scene.good, name)])
+            _scale_numbers(axes, [place_of(entry, name, labels) for entry in _chosen(scene.good, name)])
         style.scale(axes, "y", ACCURACY, errors, scene.least_error)
         axes.set_xlabel(style.short(name), fontsize=style.SMALL, labelpad=3)
         axes.set_ylabel("")
@@ -71,9 +74,10 @@ def choices(scene: Scene) -> Figure | None:
     for axes in panels.flat[len(names) :]:
         axes.remove()
     figure.supylabel(style.UNITS[ACCURACY], fontsize=10)
-    label = f"trained for {style.epochs(scene.longest)}"
+    label = f"trained for {duration(scene.longest)}"
     handles = [Line2D([], [], color=style.BLUE, marker="o", linestyle="none", markersize=5, label=label)]
-    handles.append(Line2D([], [], color=style.RED, linewidth=2.5, label="median of these"))
+    if is_summed_up:
+        handles.append(Line2D([], [], color=style.RED, linewidth=2.5, label="median of these"))
     if scene.short:
         handles.append(Line2D([], [], marker="o", linestyle="none", label="stopped earlier", **hollow))
     style.legend(figure, handles)
@@ -112,7 +116,7 @@ def _is_number(value: Scalar) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _labels(scene: Scene, name: str) -> list[str]:
+def labels_of(scene: Scene, name: str) -> list[str]:
     """The labels of a choice in their order; none for a choice of many numbers."""
     values = [entry.trial.job.candidate.choices[name] for entry in _chosen(scene.good, name)]
     numbers = sorted({value for value in values if _is_number(value)})
@@ -125,7 +129,7 @@ def _labels(scene: Scene, name: str) -> list[str]:
     return sorted(kept, key=lambda label: (order.get(label, -1), label)) + ["others"] * (len(counts) > len(kept))
 
 
-def _place(entry: Entry, name: str, labels: Sequence[str]) -> float:
+def place_of(entry: Entry, name: str, labels: Sequence[str]) -> float:
     """The position of a trial's value: a number, or the position of its label."""
     value = entry.trial.job.candidate.choices[name]
     if not labels and _is_number(value):
@@ -143,22 +147,9 @@ def _groups(scene: Scene, name: str, labels: Sequence[str]) -> list[list[tuple[f
     """The longest trainings as (position, error), by label or in a few groups of neighbouring numbers."""
     chosen = _chosen(scene.full, name)
     errors = style.values(scene, ACCURACY, chosen)
-    points = sorted(zip((_place(entry, name, labels) for entry in chosen), errors, strict=True))
+    points = sorted(zip((place_of(entry, name, labels) for entry in chosen), errors, strict=True))
     places, size = [x for x, _ in points], math.ceil(len(points) / BINS)
     groups: dict[float, list[tuple[float, float]]] = {}
     for x, y in points:
         groups.setdefault(x if labels else bisect_left(places, x) // size, []).append((x, y))
     return list(groups.values())
-
-
-def _explained(scene: Scene, name: str) -> float:
-    """The share of the variance of log10(error) that a choice explains, less the share by chance."""
-    groups = [[math.log10(y) for _, y in group] for group in _groups(scene, name, _labels(scene, name))]
-    errors = [error for group in groups for error in group]
-    if len(errors) < 3:
-        return 0.0
-    middle = mean(errors)
-    spread = sum((error - middle) ** 2 for error in errors)
-    between = sum(len(group) * (mean(group) - middle) ** 2 for group in groups)
-    # A choice with many values explains a part by chance alone.
-    return between / spread - (len(groups) - 1) / (len(errors) - 1) if spread else 0.0

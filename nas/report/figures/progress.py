@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from nas.report.figures import style
 from nas.report.figures.scene import Entry, Scene
 from nas.report.figures.style import LOSS
-from nas.report.summary import leaders, percent
+from nas.report.summary import leaders, name_of, percent
 from nas.trial import Trial
 
 BEST = 10  # curves in one figure
@@ -37,8 +37,7 @@ def best_over_trials(scene: Scene) -> Figure | None:
 def best_over_seconds(scene: Scene) -> Figure | None:
     """The best validation loss so far, over the time of the search."""
     seconds = scene.entries[-1].seconds if scene.entries else 0.0
-    hours, minutes, plain = (3600, "hours"), (60, "minutes"), (1, "seconds")
-    size, unit = hours if seconds >= 3 * 3600 else minutes if seconds >= 3 * 60 else plain
+    size, unit = unit_of(seconds)
     figure = _best(scene, "the best validation loss over time", lambda entry: entry.seconds / size)
     if figure:
         axes = figure.axes[0]
@@ -46,6 +45,12 @@ def best_over_seconds(scene: Scene) -> Figure | None:
         axes.set_xlim(0, 1.03 * seconds / size or 1.0)
         axes.xaxis.set_major_locator(MaxNLocator(8))
     return figure
+
+
+def unit_of(seconds: float) -> tuple[float, str]:
+    """The unit in which such a time is readable: its seconds, and its name."""
+    hours, minutes, plain = (3600, "hours"), (60, "minutes"), (1, "seconds")
+    return hours if seconds >= 3 * 3600 else minutes if seconds >= 3 * 60 else plain
 
 
 def _best(scene: Scene, title: str, x: Callable[[Entry], float]) -> Figure | None:
@@ -97,7 +102,7 @@ def learning_curves(scene: Scene) -> Figure | None:
         style.scale(axes, "y", LOSS, losses)
         axes.set_xlabel("epochs (number)")
         axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=axes.get_xlim()[1] >= 3))
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=axes.get_xlim()[1] >= 1))
     if retrained:
         panels[1].set_ylabel("")
     style.legend(figure, handles, 4 if retrained else 3)
@@ -125,11 +130,19 @@ def _plot_trials(scene: Scene, axes: Axes, chosen: Sequence[Entry], *, is_search
 def _plot_retrained(axes: Axes, trials: Sequence[Trial], winner: str) -> list[Line2D]:
     handles: list[Line2D] = []
     axes.set_title("in the final selection, trained again", fontsize=10)
+    others = [name for name in dict.fromkeys(trial.id for trial in trials) if name != winner]
     for trial in reversed(trials):
         if trial.id == winner:
-            look: style.Look = {"color": style.RED, "linewidth": 1.6, "zorder": 4, "label": "the winner, by seed"}
+            name = f"{style.short(name_of(trial), 14)}, the winner, by seed"
+            look: style.Look = {"color": style.RED, "linewidth": 1.6, "zorder": 4, "label": name}
         else:
-            look = {"color": "#8a939c", "linewidth": 1.2, "linestyle": "--", "label": "other finalists, by seed"}
+            place = others.index(trial.id)
+            look = {
+                "color": COLOURS[place % len(COLOURS)],
+                "linewidth": 1.2,
+                "label": f"{style.short(name_of(trial), 14)}, by seed",
+            }
+            look["linestyle"] = LINES[1 + place % (len(LINES) - 1)]
         mark = "." if len(trial.curve) == 1 else ""
         handles += axes.plot(*zip(*_curve(trial), strict=True), marker=mark, **look)
     return handles

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 from nas.architecture.known import KNOWN, LECTURE
 from nas.errors import JournalError
@@ -10,6 +11,9 @@ from nas.objectives import rank, scored
 from nas.records.predictions import predictions_of
 from nas.records.record import Record
 from nas.trial import Trial
+
+if TYPE_CHECKING:
+    from nas.report.figures.importance import Importance
 
 REFERENCES = 8  # more could not be distinguished by their marks
 
@@ -31,7 +35,8 @@ class Scene:
     """
 
     def __init__(self, record: Record) -> None:
-        self.header = header = record.header
+        self.record, self.header = record, record.header
+        header = self.header
         if not isinstance(header.dataset.get("name"), str):
             raise JournalError(f"{record.path} does not name the data set")
         entries = enumerate(tuple(record.told), 1)  # a copy: another thread may add to it meanwhile
@@ -54,6 +59,13 @@ class Scene:
         images = header.dataset.get("validation")
         # Half an image stands for an error of zero on a logarithmic axis.
         self.least_error = 0.5 / images if isinstance(images, int) and images > 0 else 1e-4
+
+    @cached_property
+    def importances(self) -> list[Importance]:
+        """How much each choice mattered, the most important one first."""
+        from nas.report.figures.importance import importances
+
+        return importances(self)
 
     def references(self) -> dict[str, Entry]:
         """The known networks by their names, or the networks of the space that are nearest to them."""

@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from nas.errors import plain
 from nas.objectives import METRICS
 from nas.report.figures.scene import Entry, Scene
-from nas.report.summary import compact
+from nas.report.summary import compact, duration
 
 # Okabe and Ito's palette, made for the colour-blind; as greys they are 35, 50 and 60 % bright.
 BLUE, RED, GREEN, SKY, ORANGE, PURPLE = "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#e69f00", "#cc79a7"
@@ -146,19 +146,8 @@ def dots(scene: Scene, axes: Axes, x: Callable[[list[Entry]], list[float]], y: s
     handles = []
     for entries, look, label in (
         (scene.short, hollow, f"stopped earlier ({len(scene.short)})"),
-        (scene.full, full, f"trained for {epochs(scene.longest)} ({len(scene.full)})"),
+        (scene.full, full, f"trained for {duration(scene.longest)} ({len(scene.full)})"),
     ):
         if entries:
             handles += axes.plot(x(entries), values(scene, y, entries), "o", label=label, **common, **look)
     return handles[::-1]
-
-
-def epochs(count: float) -> str:
-    """A number of epochs with its unit."""
-    return f"{count:g} epoch{'s' * (count != 1)}"
-
-
-def star(axes: Axes, label: str, x: float, y: float) -> list[Line2D]:
-    """The winner as a star."""
-    look: Look = {"markerfacecolor": RED, "markeredgecolor": INK}
-    return axes.plot([x], [y], "*", markersize=17, zorder=6, label=label, **look)

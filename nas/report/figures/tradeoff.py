@@ -11,7 +11,7 @@ from nas.objectives import MORE_IS_BETTER, front
 from nas.report.figures import style
 from nas.report.figures.scene import Entry, Scene
 from nas.report.figures.style import ACCURACY, PARAMETERS
-from nas.report.summary import compact
+from nas.report.summary import compact, duration
 from nas.statistics import mean
 from nas.trial import Trial
 
@@ -69,12 +69,12 @@ def _retrained(scene: Scene) -> list[tuple[str, int, str, tuple[float, float]]]:
     if scene.outcome is None:
         return []
     retrained = scene.outcome.retrained
-    duration = style.epochs(retrained[0].job.epochs)
+    length = duration(retrained[0].job.epochs)
     accuracy = style.place(scene, ACCURACY, mean([trial.metrics[ACCURACY] for trial in retrained]))
     winner = _point(scene, retrained[0])[0], accuracy
-    marked = [("*", 15, f"the winner, trained again for {duration}", winner)]
+    marked = [("*", 15, f"the winner, trained again for {length}", winner)]
     lecture = [other.trial for other in scene.outcome.compared if other.what == "lecture"][:1]
-    label = f"the lecture's network, trained for {duration}"
+    label = f"the lecture's network, trained for {length}"
     return marked + [("D", 8, label, _point(scene, trial)) for trial in lecture]
 
 

@@ -66,6 +66,9 @@ def family_tree(scene: Scene) -> Figure | None:
         entry = scene.entries[number - 1]
         is_leader = entry is scene.leader
         label = _label(entry, is_root=not any(path[0][0] == number for path in paths))
+        if entry.trial.job.candidate.origin == "mutation" and len(parents[number]) == 1:
+            changed = _changed(entry, scene.entries[parents[number][0] - 1])
+            label += f"\n{changed}" * bool(changed)
         axes.text(
             *places[number, 0, 0], label, ha="center", va="center", fontsize=style.SMALL, color=style.INK,
             linespacing=1.25, zorder=4, weight="bold" if is_leader else "normal",
@@ -94,6 +97,17 @@ def _label(entry: Entry, *, is_root: bool) -> str:
     metrics, origin = entry.trial.metrics, entry.trial.job.candidate.origin
     lines = [f"trial {entry.number}", percent(metrics["validation_accuracy"]), compact(metrics["parameters"])]
     return "\n".join([*lines, style.short(origin, 13)] if is_root and origin else lines)
+
+
+def _changed(entry: Entry, parent: Entry) -> str:
+    """What a mutation has changed: ``dense 64→32``, or the first of several changes."""
+    old, new = parent.trial.job.candidate.choices, entry.trial.job.candidate.choices
+    names = [name for name in new if name in old and old[name] != new[name]]
+    if not names:
+        return ""
+    name = names[0]
+    more = f" +{len(names) - 1}" * (len(names) > 1)
+    return style.short(f"{name.rpartition('/')[2]} {old[name]}→{new[name]}", 16) + more
 
 
 def _ancestors(scene: Scene, leader: Entry) -> tuple[dict[int, list[int]], dict[int, int]]:

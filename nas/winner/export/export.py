@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +25,7 @@ from nas.files import sync_folder
 from nas.records import searches
 from nas.records.journal import FILE
 from nas.records.record import read
+from nas.report.summary import in_words
 from nas.winner.best import read_best
 from nas.winner.export import PLACES, fresh
 from nas.winner.export.formats import FORMATS, MARK, Format, Model, Onnx, onnx
@@ -75,11 +76,13 @@ def load_model(folder: Path) -> Model:
         elif "strategy" in config:
             advice = searches.resume_command(folder, config)
         raise NasError(f"{folder.name} has no winner yet ({state.status}): {advice}")
-    try:
-        dataset = str(read(folder / FILE)[0].about["dataset"]["name"])
-    except (NasError, LookupError, TypeError):
-        dataset = "images"
-    return Model(best, *read_best(best), dataset)
+    dataset, result = "images", ""
+    with suppress(NasError, LookupError, TypeError, ValueError, ArithmeticError):  # the record may be a stranger's
+        record = read(folder / FILE)[0]
+        dataset = str(record.about["dataset"]["name"])
+        if (outcome := record.result()) is not None:
+            result = in_words(outcome)
+    return Model(best, *read_best(best), dataset, result)
 
 
 def images_for(folder: Path, model: Model, data_dir: Path | None = None, plugins: Sequence[Path] = ()) -> Images:

@@ -31,6 +31,7 @@ class Model(NamedTuple):
     description: Description
     network: Network
     dataset: str
+    result: str = ""  # sentences: how good it is, and how it was trained
 
     def metadata(self) -> dict[str, Any]:
         """The description that an exported model holds."""
@@ -127,7 +128,10 @@ def python(model: Model) -> dict[str, bytes]:
 
     weights = io.BytesIO()
     torch.save(renamed(model.description, model.network.state_dict()), weights)
-    return {"network.py": source_code(model.description, model.dataset).encode(), "weights.pt": weights.getvalue()}
+    return {
+        "network.py": source_code(model.description, model.dataset, model.result).encode(),
+        "weights.pt": weights.getvalue(),
+    }
 
 
 FORMATS = {

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,8 @@ RESERVED = ("Network", "load", "WEIGHTS", "SIZE", "CLASSES", "Path", "torch", "T
 TEMPLATE = Path(__file__).with_name("network.txt")  # of network.py
 
 
-def source_code(description: Description, dataset: str) -> str:
-    """The text of network.py.
+def source_code(description: Description, dataset: str, result: str = "") -> str:
+    """The text of network.py; ``result``: how good the network is, in sentences.
 
     Raises:
         NasError: a layer of a plugin has no text that runs without nas; says why.
@@ -58,6 +59,8 @@ def source_code(description: Description, dataset: str) -> str:
         inputs=f"{kind.capitalize()} of {show(shape)}",
         kind=kind,
         example=f"uint8 (N, {shape[0]}, height, width), 0 to 255" if is_image else f"(N, {free})",
+        result="".join(f"{line}\n" for line in textwrap.wrap(re.sub(r"[^\w .,:%()-]", "_", result), LINE)),
+        file=_file(shape) if is_image else "",
         count=len(classes),
         parameters=f"{sum(row.parameters for row in rows):,}",
         id=architecture.id,
@@ -77,6 +80,19 @@ def source_code(description: Description, dataset: str) -> str:
         resize=resize,
         forward=_forward(rows, is_chain),
     )
+
+
+def _file(shape: Sequence[int]) -> str:
+    """The lines of the example that open a file as images."""
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(shape[0])
+    if mode is None:
+        return ""
+    return f"""
+    from PIL import Image
+    from torchvision.transforms.functional import pil_to_tensor
+
+    images = pil_to_tensor(Image.open("photo.png").convert("{mode}"))[None]
+"""
 
 
 def _modules(description: Description) -> Iterator[tuple[Row, dict[str, nn.Module]]]:

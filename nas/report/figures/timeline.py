@@ -1,0 +1,86 @@
+"""What the workers did, second by second."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from nas.records.record import Record
+from nas.report.figures import style
+from nas.report.figures.progress import unit_of
+from nas.report.figures.scene import Scene
+
+MOST = 32  # rows; more could not be told apart
+COLOURS = {"search": style.BLUE, "final selection": style.ORANGE, "failed": style.INK}
+
+
+class Bar(NamedTuple):
+    """A training, in the row of a worker."""
+
+    row: int
+    begin: float  # seconds of the search
+    end: float
+    kind: str  # a key of COLOURS
+
+
+def timeline(scene: Scene) -> Figure | None:
+    """A row for each worker, a bar for each training from its begin to its end."""
+    bars = _bars(scene.record)
+    rows = max((bar.row for bar in bars), default=-1) + 1
+    if not 0 < rows <= MOST:
+        return None
+    end = max(bar.end for bar in bars)
+    size, unit = unit_of(end)
+    begin = min(bar.begin for bar in bars)
+    busy = sum(bar.end - bar.begin for bar in bars) / rows / (end - begin) if end > begin else 1.0
+    side = "trained at a time" if rows > 1 else "trained"
+    figure = style.canvas(scene, f"what was {side}: busy for {busy:.0%} of the time", 9.0, 1.7 + 0.3 * rows)
+    axes = style.frame(figure.subplots())
+    for kind, colour in COLOURS.items():
+        for row in range(rows):
+            here = [bar for bar in bars if (bar.row, bar.kind) == (row, kind)]
+            spans = [(bar.begin / size, (bar.end - bar.begin) / size) for bar in here]
+            look: style.Look = {"facecolor": colour, "edgecolor": "white", "linewidth": 0.6}
+            if kind == "failed":
+                look |= {"facecolor": "white", "edgecolor": colour, "hatch": "xxx"}
+            axes.broken_barh(spans, (row - 0.36, 0.72), **look)
+    axes.set_yticks(range(rows), [str(row + 1) for row in range(rows)], fontsize=style.SMALL)
+    axes.set(
+        xlim=(0, 1.02 * end / size),
+        ylim=(rows - 0.4, -0.6),
+        xlabel=f"time of the search ({unit})",
+        ylabel="worker",
+    )
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(10))
+    used = {bar.kind for bar in bars}
+    style.legend(
+        figure,
+        [
+            Line2D([], [], color=colour, linewidth=7, label=kind)
+            for kind, colour in COLOURS.items()
+            if kind in used
+        ],
+    )
+    return figure
+
+
+def _bars(record: Record) -> list[Bar]:
+    """The trainings of a record; which worker did which is not recorded, so that each gets the first free row."""
+    last = {key for group in (record.outcome or {}).get("finalists", ()) for key in group}
+    last |= {one["trial"] for one in (record.outcome or {}).get("compared", ())}
+    spans = []
+    for key, end in tuple(record.finished.items()):
+        trial = record.trials[key]
+        kind = "failed" if trial.failure else "final selection" if key in last else "search"
+        spans.append((max(0.0, end - trial.seconds), end, kind))
+    free: list[float] = []
+    bars = []
+    for begin, end, kind in sorted(spans):
+        row = next((row for row, until in enumerate(free) if until <= begin + 0.05), len(free))
+        free[row : row + 1] = [end]
+        bars.append(Bar(row, begin, end, kind))
+    return bars
