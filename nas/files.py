@@ -81,3 +81,8 @@ def read_small(path: Path, limit: int = SMALL) -> str:
 def kind_of(path: Path) -> str:
     """The kind of a path that is not a file, for a message; an OSError if the path does not exist."""
     return "a folder" if stat.S_ISDIR(path.stat().st_mode) else "a device or a pipe"
+
+
+def shown(path: Path) -> str:
+    """A path for people: relative if it is in the current folder, which is shorter."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

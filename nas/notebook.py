@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec
 
-from IPython.core.getipython import get_ipython
 from IPython import display as ipython_display
+from IPython.core.getipython import get_ipython
 from rich.console import Console
 
 from nas.cli.view import View

@@ -15,7 +15,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Flatten
 from nas.data.dataset import Dataset, Split
-from nas.training.augmentation import augmented
+from nas.training.augmentation import FLIP, augmented
 from nas.training.batches import draw_epochs
 from nas.training.network import answers_and_loss
 from nas.training.recipe import Recipe
@@ -40,6 +40,16 @@ def test_some_images_are_mirrored(pictures: torch.Tensor) -> None:
         mirrored = (found == pictures.flip(3)).flatten(1).all(1)
         assert torch.equal(found[~mirrored], pictures[~mirrored])
         assert 60 < mirrored.sum() < 140  # 100 expected, and a standard deviation of 9
+
+
+def test_each_image_is_mirrored_in_every_other_epoch() -> None:
+    first, second = draw_epochs(7, 2, images=64, dropouts=0, recipe=Recipe(flip=0.5, batch_size=8))
+    chances = [torch.empty(64) for _ in range(2)]
+    for found, epoch in zip(chances, (first, second), strict=True):
+        found[epoch.picked.flatten()] = epoch.chances[:, :, FLIP].flatten()
+    mirrored = [found < 0.5 for found in chances]
+    assert torch.equal(mirrored[0], ~mirrored[1])
+    assert 16 < mirrored[0].sum() < 48
 
 
 def test_images_are_turned_and_zoomed_about_their_middle() -> None:

@@ -36,6 +36,15 @@ NETWORK = Architecture(
 RECIPE = Recipe(optimiser="muon", flip=0.5, mixup=0.2, erasing=0.2, class_weights="balanced", parts=3)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in a worker; PyTorch's own threads would change the last digits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def trained(blobs: Dataset, cores: Cores, recipe: Recipe = RECIPE) -> tuple[Trial, Network]:
     return train_resident(job(NETWORK, epochs=1.5), Resident(blobs, "cpu"), recipe, cores)
 
@@ -82,7 +91,7 @@ def test_each_part_draws_masks_of_its_own(blobs: Dataset) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layer, "forward", noted)
-        train_resident(job(network, epochs=0.2), Resident(blobs, "cpu"), Recipe(parts=2), Cores())
+        train_resident(job(network, epochs=0.2), Resident(blobs, "cpu"), Recipe(parts=2, batch_size=16), Cores())
     assert len(seen) > 2
     assert len(set(seen)) == len(seen)
 

@@ -54,7 +54,7 @@ ONLY = {
     "mlflow": {"dashboard"},
     "PIL": {"data/decoder.py", "winner/images.py"},
     "onnxruntime": {"winner/export/fresh.py"},
-    "sklearn": {"baselines", "report/figures/importance.py"},
+    "sklearn": {"baselines", "report/forest.py"},
     "IPython": {"notebook.py"},
 }
 

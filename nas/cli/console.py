@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.errors import unprintable
+from nas.files import shown
 from nas.objectives import FRACTIONS
 from nas.records.outcome import Outcome
 from nas.report.summary import Summary, command_for, duration, effort, finalists, layer_rows, name_of, percent
@@ -96,7 +97,7 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
         console.print("\n" + "\n".join(summary.classes))
     console.print("\n" + "\n".join(summary.cost))
     taken = effort(outcome.trials, outcome.failed, outcome.seconds if seconds is None else seconds)
-    console.print(f"{taken}. The network: {outcome.weights.parent}", soft_wrap=True)
+    console.print(f"{taken}. The network: {shown(outcome.weights.parent)}", soft_wrap=True)
     if header.config.get("mlflow") == "auto" and "MLFLOW_TRACKING_URI" not in os.environ:
         console.print("Look at it in the dashboard: nas ui")
 

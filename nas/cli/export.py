@@ -10,6 +10,7 @@ import click
 
 from nas.cli.options import FOLDER, json_option, plugins_option, print_json, print_out
 from nas.errors import UsageError, plain
+from nas.files import shown
 from nas.winner.export import PLACES
 
 
@@ -90,8 +91,8 @@ def export(
         kind = "random" if note else "test"
         if not as_json:
             print_out(
-                f"{exported.path}: {exported.bytes:,} bytes; the same class for all {exported.images:,} {kind} "
-                f"images, the largest difference of a logit is {exported.largest_difference:.1e} "
+                f"{shown(exported.path)}: {exported.bytes:,} bytes; the same class for all {exported.images:,} "
+                f"{kind} images, the largest difference of a logit is {exported.largest_difference:.1e} "
                 f"({exported.seconds:.0f} s)"
             )
         done[exported.format] = {

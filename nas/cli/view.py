@@ -20,6 +20,7 @@ from rich.text import Text
 import nas.cli
 from nas.cli.console import QuietConsole, clock
 from nas.errors import plain
+from nas.files import shown
 from nas.records.observer import Observer
 from nas.records.outcome import Header
 from nas.records.searches import resume_command
@@ -89,7 +90,7 @@ class View(Observer):
         if header.kind == "train":
             self.phase, task = "training", f"training {config['network']}"
         sizes = f"{data['train']:,} images to train, {data['validation']:,} to validate"
-        self.console.print(f"{task}, {data['name']} ({sizes}) → {header.folder}", soft_wrap=True)
+        self.console.print(f"{task}, {data['name']} ({sizes}) → {shown(header.folder)}", soft_wrap=True)
         if header.is_unequal:
             by_size = sorted(((train, plain(name)) for name, (train, _) in header.counts.items()), reverse=True)
             (most, largest), (least, smallest) = by_size[0], by_size[-1]

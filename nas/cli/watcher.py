@@ -15,6 +15,7 @@ from nas.comparison.result import Compared
 from nas.comparison.tables import tables
 from nas.comparison.watcher import Watcher
 from nas.errors import plain
+from nas.files import shown
 from nas.records.observer import Observer
 from nas.report.summary import percent
 from nas.run.conclude import Selected
@@ -126,4 +127,4 @@ def show_tables(compared: Compared) -> None:
         console.print(table(*one))
     for sentence in compared.conclusions:
         console.print(f"- {plain(sentence)}")
-    console.print(f"\nThe comparison: {compared.folder}", soft_wrap=True)
+    console.print(f"\nThe comparison: {shown(compared.folder)}", soft_wrap=True)

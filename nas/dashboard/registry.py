@@ -124,7 +124,7 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
     """Make the model a version of the data set's registered model, and its champion if it is clearly the best.
 
     Searches are compared by the validation accuracy of their retrained winners (means over the seeds), never by
-    the test images. A champion stays if another one is better by no more than the standard error of the difference.
+    the test images. A champion stays if another one is better by no more than the difference's standard error.
     """
     from mlflow.exceptions import MlflowException
 

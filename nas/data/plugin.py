@@ -32,6 +32,7 @@ GREY: Fields = {"base": "default", "optimiser": "muon"}
 FEW_GREY: Fields = {**GREY, "brightness": 0.3, "erasing": 0.3}
 FEW_PHOTOGRAPHS: Fields = {**FEW_GREY, "base": "photographs", "colour": 0.3, "mixup": 0.2, "parts": 2}
 MANY = 20_000  # images
+SMALL, SMALL_SHIFT = 48, 2  # pixels: many images of smaller sides are moved by that only (0014-idle-cores.md)
 
 
 def fit_of(framing: str) -> Fit:

@@ -17,11 +17,12 @@ from nas.records.predictions import predictions_of
 from nas.records.record import Record, place
 from nas.report.classes import LISTED, TABULATED, arrow, confusions, scores, times
 from nas.report.drawing import network_svg
-from nas.report.figures import CAPTIONS, OF_CLASSES, address, figures, image_of
+from nas.report.figures import CAPTIONS, OF_CLASSES, address, figures, image_of, pointable
 from nas.report.summary import Summary, command_for, effort, finalists, layer_rows, leaders, percent
 from nas.trial import Trial
 
 LEADERS = 20
+POINTED = ("best_over_trials", "best_over_seconds", "accuracy_and_parameters", "pareto_front")
 
 
 def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
@@ -53,7 +54,7 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
         toml = plain(read_small(header.folder / "search.toml"))
     except (NasError, OSError):
         toml = ""
-    drawn = [(name, CAPTIONS[name], image) for name, image in _images(record, pictures)]
+    drawn = [(name, CAPTIONS[name], *images) for name, *images in _images(record, pictures)]
     return environment.get_template("page.html").render(
         header=header,
         is_search=header.kind != "train",
@@ -113,9 +114,13 @@ def _classes(outcome: Outcome) -> dict[str, Any] | None:
     return {"pairs": pairs, "rows": rows, "count": len(predictions.classes)}
 
 
-def _images(record: Record, pictures: Mapping[str, Path] | None) -> Iterator[tuple[str, str]]:
-    """Every figure as an address that holds the whole image; letters are outlines, so that no font is needed."""
+def _images(record: Record, pictures: Mapping[str, Path] | None) -> Iterator[tuple[str, str, str]]:
+    """Every figure as an address that holds the whole image, or as SVG whose dots can be pointed at.
+
+    Letters are outlines, so that no font is needed.
+    """
     for name, path in (pictures or {}).items():
-        yield name, address("png", path.read_bytes())
+        yield name, address("png", path.read_bytes()), ""
     for name, figure in figures(record) if pictures is None else ():
-        yield name, image_of(figure)
+        svg = pointable(figure) if name in POINTED else ""
+        yield name, "" if svg else image_of(figure), svg

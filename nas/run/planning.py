@@ -88,11 +88,12 @@ def planned(resolved: Resolved, experiment: Experiment, begun: float, observer: 
         elif is_free(experiment, resolved.parts["space"]):
             resolved = _with_limit(resolved, MNIST_FLOPS)  # in so little time no others are trained to the end
     if pace is None or not drawn:  # if no network fits, the search says why
+        found = _joined(found, _unlearned(resolved, resolved.experiment.trials))
         return replace(resolved, plan={"text": found}) if found else resolved
     course = _course(resolved, drawn, pace, left, decided)
     seconds = time.monotonic() - begun + course.seconds + closing
     text = _words(resolved, course, seconds if limit is None else min(limit, seconds))
-    text += f"; {found}" * bool(found)
+    text = _joined(text, found, _unlearned(resolved, course.candidates))
     return replace(resolved, plan={"text": text, "calibration": round(pace.measuring, 1), **decided})
 
 
@@ -272,6 +273,22 @@ def _words(resolved: Resolved, course: Course, seconds: float) -> str:
         f"{len(resolved.data.train):,} images; then {again}, of {last.finalists} "
         f"finalist{'s' * (last.finalists > 1)}"
     )
+
+
+def _joined(*texts: str) -> str:
+    return "; ".join(text for text in texts if text)
+
+
+def _unlearned(resolved: Resolved, candidates: int | None) -> str:
+    """What a search is that ends before its strategy has learned from a trial; empty for any other."""
+    with suppress(Exception):  # the search itself says what is wrong
+        after = resolved.make_strategy().learns_after
+        if candidates is not None and candidates <= after:
+            return (
+                f"{resolved.kind} learns from the first {after} candidates on, so that all of these are drawn at "
+                f"random; more candidates need more time or trials"
+            )
+    return ""
 
 
 def _epochs(number: float) -> str:

@@ -32,7 +32,7 @@ TRAININGS, LEAST = 0.6, 16
 # The shares of the time left that are planned: for all trainings, and for the first one if that is less than LONG
 # seconds. A training may take some percent longer than before, and for a while a third, if another program begins;
 # with none there would be no winner.
-SAFETY, FIRST, LONG = 0.92, 0.7, 120.0
+SAFETY, FIRST, LONG = 0.95, 0.7, 120.0
 # The lecture's network is trained beside the finalists if it costs at most four times the most expensive of them.
 DEAREST = 4.0
 

@@ -87,6 +87,7 @@ class Evolve(Strategy):
         if not 0 <= mutation <= 0.9:
             raise UsageError(f"mutation must be a fraction from 0 to 0.9, not {mutation}")
         self.population, self.initial, self.tournament = population, initial, tournament
+        self.learns_after = initial
         self.crossover, self.mutation, self.start = crossover, mutation, start
         self.dominance = selection == "nsga2" or (selection == "auto" and len(self.objectives) > 1)
         self.alive: list[Individual] = []

@@ -29,6 +29,9 @@ class Strategy(ABC):
         seed: decides every random choice, together with the number of trials in the history.
     """
 
+    # How many candidates are drawn at random before it learns from their trials; a search with fewer says so.
+    learns_after: int = 0
+
     # Class attributes, so that they exist even if a plugin's __init__ does not call this one.
     _history: tuple[Trial, ...] = ()
     _telling = False

@@ -65,6 +65,7 @@ class TrialAndError(Strategy):
                 f"sampler cmaes takes one objective, not {len(self.objectives)}: use tpe, nsga2 or gp"
             )
         self.sampler, self.startup = sampler, startup
+        self.learns_after = 0 if sampler in ("random", "grid") else startup
         self._distributions: list[dict[str, BaseDistribution] | None] = []  # of each trial of the history
         self._replayed = self._study([])  # the study of the stateful samplers
         self._best: list[Trial] = []  # the best trials of the history

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nas.training import noise
-from nas.training.augmentation import CHANCES, SHARE
+from nas.training.augmentation import CHANCES, FLIP, SHARE
 from nas.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -154,10 +154,15 @@ def draw_epochs(seed: int, epochs: float, images: int, dropouts: int, recipe: Re
     size, before = min(recipe.batch_size, images), 0
     generator = torch.Generator().manual_seed(seed)
     lengths = plan(epochs, images, size)
-    for steps in lengths:
+    # Each image is mirrored in every other epoch, so that two epochs show twice as much as one (Jordan, 94% on
+    # CIFAR-10 in 3.29 seconds on a single GPU, 2024: alternating flip).
+    mirrored = torch.rand(images if recipe.flip else 0, generator=torch.Generator().manual_seed(seed ^ 1))
+    for number, steps in enumerate(lengths):
         picked = torch.randperm(images, generator=generator)[: steps * size]
         offsets = torch.randint(0, 2 * recipe.shift + 1, (steps * size, 2), generator=generator)
         chances = torch.rand(steps * size, CHANCES * recipe.takes_chances, generator=generator)
+        if recipe.flip:
+            chances[:, FLIP] = 1 - mirrored[picked] if number % 2 else mirrored[picked]
         if recipe.mixup:
             shares = np.random.default_rng([seed, before]).beta(recipe.mixup, recipe.mixup, steps * size)
             chances[:, SHARE] = torch.from_numpy(shares)

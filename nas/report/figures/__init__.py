@@ -6,11 +6,14 @@ They use no ``pyplot``, so that threads that draw at the same time share nothing
 from __future__ import annotations
 
 import base64
+import html
 import io
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from nas.records.record import Record
 
@@ -90,6 +93,26 @@ def image_of(figure: Figure) -> str:
         return address("svg+xml", svg.getvalue())
     figure.savefig(png, format="png", dpi=DPI)
     return address("png", png.getvalue())
+
+
+def pointable(figure: Figure) -> str:
+    """A figure as SVG that can stand in a page, where each dot shows a text when it is pointed at; or empty.
+
+    Matplotlib writes an address around a dot (`style.dots`); it becomes a title, which a browser shows by itself.
+    """
+    from nas.report.figures.style import POINT
+
+    svg = io.StringIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    text = svg.getvalue()
+    if len(text) > MOST_SVG or f'"{POINT}' not in text:
+        return ""
+
+    def titled(match: re.Match[str]) -> str:
+        return f"<g><title>{html.escape(unquote(match[1]))}</title>{match[2]}</g>"
+
+    text = re.sub(rf'<a xlink:href="{POINT}([^"]*)"[^>]*>(.*?)</a>', titled, text, flags=re.DOTALL)
+    return text[text.index("<svg") :]
 
 
 def address(mime: str, content: bytes) -> str:

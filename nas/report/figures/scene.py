@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from nas.architecture.known import KNOWN, LECTURE
 from nas.errors import JournalError
 from nas.objectives import rank, scored
 from nas.records.predictions import predictions_of
 from nas.records.record import Record
+from nas.report.forest import Importance, importances
 from nas.trial import Trial
-
-if TYPE_CHECKING:
-    from nas.report.figures.importance import Importance
 
 REFERENCES = 8  # more could not be distinguished by their marks
 
@@ -63,9 +61,17 @@ class Scene:
     @cached_property
     def importances(self) -> list[Importance]:
         """How much each choice mattered, the most important one first."""
-        from nas.report.figures.importance import importances
+        return importances(
+            [
+                (entry.trial.job.candidate.choices, entry.trial.epochs, self.error(entry))
+                for entry in self.good
+                if entry.trial.job.candidate.choices
+            ]
+        )
 
-        return importances(self)
+    def error(self, entry: Entry) -> float:
+        """The share of the validation images that a network classifies wrongly; none is half an image."""
+        return min(1.0, max(self.least_error, 1 - entry.trial.metrics["validation_accuracy"]))
 
     def references(self) -> dict[str, Entry]:
         """The known networks by their names, or the networks of the space that are nearest to them."""

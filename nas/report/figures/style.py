@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Literal
+from urllib.parse import quote
 
 from matplotlib import font_manager
 from matplotlib.axes import Axes
@@ -17,12 +18,14 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from nas.errors import plain
 from nas.objectives import METRICS
 from nas.report.figures.scene import Entry, Scene
-from nas.report.summary import compact, duration
+from nas.report.summary import compact, duration, percent
 
 # Okabe and Ito's palette, made for the colour-blind; as greys they are 35, 50 and 60 % bright.
 BLUE, RED, GREEN, SKY, ORANGE, PURPLE = "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#e69f00", "#cc79a7"
 PALE, INK = "#98a1aa", "#222222"
 Look = dict[str, Any]  # arguments of Matplotlib
+POINT = "nas:"  # the beginning of an address that stands for a text about a dot
+MOST_CHOICES = 20  # lines of such a text
 SMALL = 9.0  # points of the smallest text
 FARTHEST = 1e30  # the end of an axis: larger numbers of a plugin are shown here
 ACCURACY, LOSS, PARAMETERS = "validation_accuracy", "validation_loss", "parameters"
@@ -138,16 +141,36 @@ def ticks(low: float, high: float, most: int = 8) -> list[float]:
     return marks[:: math.ceil(len(marks) / most)]
 
 
-def dots(scene: Scene, axes: Axes, x: Callable[[list[Entry]], list[float]], y: str) -> list[Line2D]:
-    """Every trial as a dot: dark if it was trained longest, light and hollow if it was stopped early."""
-    hollow: Look = {"markerfacecolor": "none", "markeredgecolor": PALE}
-    full: Look = {"markerfacecolor": BLUE, "markeredgecolor": "white", "markeredgewidth": 0.5}
-    common: Look = {"markersize": 6.0 if len(scene.good) < 100 else 4.0, "zorder": 3, "alpha": 0.9}
+def dots(scene: Scene, axes: Axes, x: Callable[[list[Entry]], list[float]], y: str) -> list[Any]:
+    """Every trial as a dot: dark if it was trained longest, light and hollow if it was stopped early.
+
+    As SVG, each dot says what it is when it is pointed at (`nas.report.figures.pointable`).
+    """
+    hollow: Look = {"facecolors": "none", "edgecolors": PALE, "linewidths": 1.0}
+    full: Look = {"facecolors": BLUE, "edgecolors": "white", "linewidths": 0.5}
+    common: Look = {"s": 36.0 if len(scene.good) < 100 else 16.0, "zorder": 3, "alpha": 0.9}
     handles = []
     for entries, look, label in (
         (scene.short, hollow, f"stopped earlier ({len(scene.short)})"),
         (scene.full, full, f"trained for {duration(scene.longest)} ({len(scene.full)})"),
     ):
         if entries:
-            handles += axes.plot(x(entries), values(scene, y, entries), "o", label=label, **common, **look)
+            drawn = axes.scatter(x(entries), values(scene, y, entries), label=label, **common, **look)
+            drawn.set_urls([POINT + quote(_about(entry)) for entry in entries])
+            handles.append(drawn)
     return handles[::-1]
+
+
+def _about(entry: Entry) -> str:
+    """A trial in some lines: its number, its score, its choices."""
+    metrics, candidate = entry.trial.metrics, entry.trial.job.candidate
+    first = f"trial {entry.number}: {percent(metrics[ACCURACY])}, loss {metrics[LOSS]:.4f}"
+    second = f"{metrics[PARAMETERS]:,.0f} parameters, {duration(entry.trial.job.epochs)}, {entry.trial.id}"
+    choices = [f"{name}: {value}" for name, value in list(candidate.choices.items())[:MOST_CHOICES]]
+    return "\n".join(plain(str(line))[:80] for line in (first, second, *choices))
+
+
+def star(axes: Axes, label: str, x: float, y: float) -> list[Line2D]:
+    """The winner as a star."""
+    look: Look = {"markerfacecolor": RED, "markeredgecolor": INK}
+    return axes.plot([x], [y], "*", markersize=17, zorder=6, label=label, **look)

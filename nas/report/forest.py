@@ -1,0 +1,84 @@
+"""How much each choice of a space mattered, by a random forest that is fitted to the trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.spaces.space import Scalar
+
+FEWEST = 12  # trials; fewer say nothing about a dozen choices
+TREES = 100
+LARGEST = 1e30  # numbers of a plugin beyond that are taken for it
+UNASKED = -1.0
+
+Array = npt.NDArray[np.float64]
+Choices = Mapping[str, Scalar]
+
+
+class Importance(NamedTuple):
+    """What a choice is worth for telling good networks from bad ones."""
+
+    name: str
+    share: float  # of the variance of log10(error) that is no longer explained without it
+    error: float  # its standard error, over the trees
+
+
+def importances(trials: Sequence[tuple[Choices, float, float]]) -> list[Importance]:
+    """How much each choice mattered, the most important one first; empty if there are too few trials.
+
+    The permutation importance of Breiman, Random Forests (2001): by how much the predictions of each tree for the
+    trials that it has not seen become worse if the answers of a choice are exchanged among them. The epochs of a
+    training are an input, too, because some trials were stopped early.
+
+    Args:
+        trials: of each its choices, its epochs and its error, above 0.
+    """
+    from sklearn.ensemble import RandomForestRegressor
+
+    every = [choices for choices, _, _ in trials]
+    names = sorted({name for choices in every for name in choices})
+    errors = np.log10([error for _, _, error in trials])
+    if len(trials) < FEWEST or not names or np.ptp(errors) == 0:
+        return []
+    blocks = [_encoded([choices.get(name, UNASKED) for choices in every]) for name in names]
+    blocks.append(np.log([[epochs] for _, epochs, _ in trials]))
+    inputs = np.hstack(blocks).astype(np.float32)
+    ends = np.cumsum([block.shape[1] for block in blocks])
+    places = [slice(end - block.shape[1], end) for end, block in zip(ends, blocks, strict=True)]
+    forest = RandomForestRegressor(TREES, min_samples_leaf=2, max_features=0.5, random_state=0)
+    forest.fit(inputs, errors)
+    generator, lost = np.random.default_rng(0), np.zeros((len(names), TREES))
+    for number, (tree, seen) in enumerate(zip(forest.estimators_, forest.estimators_samples_, strict=True)):
+        unseen = np.setdiff1d(np.arange(len(trials)), seen)
+        if len(unseen) < 2:
+            continue
+        rows, expected = inputs[unseen], errors[unseen]
+        before = _mean_square(tree.tree_.predict(rows), expected)
+        for place, columns in enumerate(places[:-1]):
+            changed = rows.copy()
+            changed[:, columns] = rows[generator.permutation(len(rows))][:, columns]
+            lost[place, number] = _mean_square(tree.tree_.predict(changed), expected) - before
+    lost /= np.var(errors)
+    found = [
+        Importance(name, max(0.0, float(some.mean())), float(some.std() / math.sqrt(TREES)))
+        for name, some in zip(names, lost, strict=True)
+    ]
+    return sorted(found, key=lambda one: (-one.share, one.name))
+
+
+def _encoded(answers: Sequence[Scalar]) -> Array:
+    """The answers to a question as columns: a number, or one column for each label. Not asked is a value, too."""
+    numbers = [answer for answer in answers if isinstance(answer, int | float) and not isinstance(answer, bool)]
+    if len(numbers) == len(answers):
+        return np.clip([[float(number)] for number in numbers], -LARGEST, LARGEST)
+    labels = sorted({str(answer) for answer in answers})
+    return np.array([[float(str(answer) == label) for label in labels] for answer in answers])
+
+
+def _mean_square(found: Array, expected: Array) -> float:
+    return float(np.mean((found.ravel() - expected) ** 2))
