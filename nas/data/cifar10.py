@@ -24,7 +24,7 @@ from nas.data.decoder import ENDINGS, Frame
 from nas.data.decoders import decode_all
 from nas.data.download import FAILURES, reachable, stream
 from nas.data.idx import File
-from nas.data.plugin import PHOTOGRAPHS, SMALL_SHIFT, DatasetPlugin, stratified
+from nas.data.plugin import SMALL_PHOTOGRAPHS, DatasetPlugin, stratified
 from nas.errors import DataError
 
 SEED = 0  # of the division; never changed, because it is part of the data set
@@ -46,7 +46,7 @@ class Cifar10(DatasetPlugin):
 
     name = "cifar10"
     framing = "crop"
-    recipe = {**PHOTOGRAPHS, "shift": SMALL_SHIFT}
+    recipe = SMALL_PHOTOGRAPHS
     url: ClassVar[str] = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
     url_bytes: ClassVar[int] = 170_498_071
     files: ClassVar[tuple[File, ...]] = (

@@ -22,7 +22,16 @@ from nas.data.decoders import Progress, Seen, decode_all
 from nas.data.division import PARTS, parts_of, together
 from nas.data.files import TABLES, File, Listing, in_folder, in_table, readable
 from nas.data.frames import SAMPLE, frame_of
-from nas.data.plugin import FEW_GREY, FEW_PHOTOGRAPHS, GREY, MANY, PHOTOGRAPHS, SMALL, SMALL_SHIFT, DatasetPlugin
+from nas.data.plugin import (
+    FEW_GREY,
+    FEW_PHOTOGRAPHS,
+    GREY,
+    MANY,
+    PHOTOGRAPHS,
+    SMALL,
+    SMALL_PHOTOGRAPHS,
+    DatasetPlugin,
+)
 from nas.data.resize import Fit
 from nas.errors import DataError, OptionError, quoted
 
@@ -132,8 +141,7 @@ class Photographs(DatasetPlugin):
         if frame.channels > 1:
             self.recipe, self.augmentations = FEW_PHOTOGRAPHS, ("shift and flip", "shift")
             if not is_few:
-                is_small = max(frame.height, frame.width) < SMALL
-                self.recipe = {**PHOTOGRAPHS, **({"shift": SMALL_SHIFT} if is_small else {})}
+                self.recipe = SMALL_PHOTOGRAPHS if max(frame.height, frame.width) < SMALL else PHOTOGRAPHS
         else:  # what is grey may be text or digits, which may not be mirrored
             self.recipe, self.augmentations = FEW_GREY if is_few else GREY, ("shift", "shift and flip")
         return data

@@ -171,7 +171,7 @@ def _parts(
     for number, (network, some) in enumerate(zip(networks, rows, strict=True)):
         if len(some):
             picked, offsets, chances = (one[some] for one in (batch.picked, batch.offsets, batch.chances))
-            keys = noise.mixed(batch.keys + number) if number else batch.keys
+            keys = noise.mixed(-batch.keys - number) if number else batch.keys
             part = replace(batch, picked=picked, offsets=offsets, chances=chances, keys=keys)
             found.append((network, part, images[some], len(some) / len(images)))
     return found
