@@ -74,16 +74,8 @@ def _server(store: str | None) -> tuple[list[str], dict[str, str]]:
         )
     if uri.startswith(SERVERS):
         raise UsageError(f"{masked(uri)} is a server already: open it in a browser, or give another --store")
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--app-name",
-        "nas",
-        "--uvicorn-opts",
-        "--log-level warning",
-    ]
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "nas"]
+    command += ["--uvicorn-opts", "--log-level warning"]
     if file := sqlite_file(uri):
         if not file.is_file():
             raise NasError(f"there are no searches here: {file} does not exist; run `nas search`, or give --store")

@@ -150,7 +150,8 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
         version = str(known[0].version)
     else:
         accuracy = f"{percent(outcome.validation_accuracy)} of the validation images"
-        trainings = f"mean of {len(outcome.retrained)} trainings"
+        count = len(outcome.retrained)
+        trainings = f"mean of {count} trainings" if count > 1 else "one training"
         text = f"{accuracy} ({trainings}), {outcome.parameters:,} parameters, found by {outcome.header.name}{how}"
         # For the address models:/ID, MLflow would look into the store of the whole process.
         source = client.get_logged_model(model).artifact_location

@@ -21,7 +21,7 @@ from nas.trial import REDUCTION, Trial
 
 MOST_RUNS = 50_000  # in one answer of MLflow
 CONSTANTS = ("parameters", "flops")  # metrics of a network that no training changes: they are tags, not charts
-MOST_LAYERS = 80  # in a description; MLflow takes at most 8,000 characters
+MOST_LAYERS, LONGEST = 80, 8_000  # in a description; characters, of which MLflow takes no more
 
 Points = Mapping[tuple[str, int], tuple[float, float]]  # (metric, step) → value, time in seconds since 1970
 
@@ -87,15 +87,15 @@ def search_description(outcome: Outcome, run: str, winner: str | None) -> str:
     links = [f"[the report]({run}/artifacts/report.html)", f"[the figures]({run}/artifacts/figures)"]
     if winner:
         links.insert(0, f"[the winner as a candidate]({winner})")
-    layers = [row[:3] for row in layer_rows(outcome.architecture, header.limits)]
     parts = [
         f"**{summary.sentence}** See {', '.join(links)}.",
+        f"{summary.effort}, in the folder `{header.name}`. {header.note}".rstrip(),
         finalists_table(outcome),
         summary.markdown(),
-        _table_of_layers(layers),
-        f"{summary.effort}, in the folder `{header.name}`. {header.note}".rstrip(),
+        _table_of_layers([row[:3] for row in layer_rows(outcome.architecture, header.limits)]),
     ]
-    return "\n\n".join(part for part in parts if part)
+    text = "\n\n".join(part for part in parts if part)
+    return text if len(text) <= LONGEST else "\n\n".join(parts[:-1])[:LONGEST]
 
 
 def _table_of_layers(rows: Sequence[Sequence[str]]) -> str:
