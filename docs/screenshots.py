@@ -40,21 +40,14 @@ def artifact(page: Page, name: str) -> None:
 
 def main(folder: Path) -> None:
     """Walk through the dashboard as docs/review.md does."""
-    search = sorted(folder.glob("runs/*"))[-1].name
     IMAGES.mkdir(exist_ok=True)
-    with dashboard(folder) as address, browser(1280, 860) as page:
+    with dashboard(folder) as address, browser(1280, 800) as page:
         page.goto(address)
-        page.get_by_role("link", name=search).first.wait_for()
+        page.get_by_role("link", name=SEARCH).first.wait_for()
         unfold(page)
         page.get_by_text(TRIAL).first.wait_for()
-        edge = page.locator(".ag-header-cell-resize").nth(1).bounding_box()
-        assert edge is not None
-        page.mouse.move(edge["x"] + edge["width"] / 2, edge["y"] + 10)  # make room for the names
-        page.mouse.down()
-        page.mouse.move(edge["x"] + 110, edge["y"] + 10, steps=5)
-        page.mouse.up()
         keep(page, "searches")
-        page.get_by_role("link", name=search).first.click()
+        page.get_by_role("link", name=SEARCH).first.click()
         page.get_by_text("Show more", exact=True).first.click()
         keep(page, "search")
         trial = page.get_by_role("link", name=TRIAL).first.get_attribute("href")

@@ -21,14 +21,6 @@ QUIET = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-# The panel for a language model opens by itself, once, and takes a quarter of the window; and the pages
-# about language models come first.
-SETTINGS = """try {
-    localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
-    localStorage.setItem('mlflow.workflowType_v1', '"machine_learning"');
-} catch (error) {}"""
-
-
 @contextmanager
 def dashboard(folder: Path) -> Iterator[str]:
     """The address that ``nas ui`` prints for the searches of a folder; it is ended with Ctrl-C."""
@@ -62,7 +54,6 @@ def browser(width: int = 1400, height: int = 1000) -> Iterator[Page]:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = chromium.new_page(viewport={"width": width, "height": height})
         page.set_default_timeout(60_000)
-        page.add_init_script(SETTINGS)
         try:
             yield page
         finally:

@@ -44,7 +44,7 @@ class SharedDataset:
             self.remove = Finalize(self, _remove, (self.folder, lock), exitpriority=0)
             dataset.save(self.folder)
             (self.folder / CORES).write_bytes(bytes(1))
-            self._cores = np.memmap(self.folder / CORES, np.uint8, "r+")
+            self._shared = 0
         except OSError as error:
             if hasattr(self, "remove"):
                 self.remove()
@@ -56,7 +56,10 @@ class SharedDataset:
 
     def share(self, cores: int) -> None:
         """Let each training use so many cores from now on."""
-        self._cores[0] = min(cores, 255)
+        if cores != self._shared:
+            self._shared = cores
+            with suppress(OSError), (self.folder / CORES).open("r+b") as file:  # never shorter: it is mapped
+                file.write(bytes([min(cores, 255)]))
 
 
 def cores_of(folder: Path) -> Callable[[], int]:
