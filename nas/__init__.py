@@ -9,6 +9,7 @@ network = nas.load(outcome.header.folder)
 
 from __future__ import annotations
 
+import builtins
 import sys
 from types import ModuleType
 
@@ -66,7 +67,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     module = _MODULES[name]
-    if name in _IN_NOTEBOOK and "ipykernel" in sys.modules:
+    if name in _IN_NOTEBOOK and hasattr(getattr(builtins, "get_ipython", lambda: None)(), "kernel"):
         module = "nas.notebook"
     return getattr(importlib.import_module(module), name)
 

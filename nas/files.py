@@ -85,4 +85,6 @@ def kind_of(path: Path) -> str:
 
 def shown(path: Path) -> str:
     """A path for people: relative if it is in the current folder, which is shorter."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    with suppress(OSError, ValueError):  # the current folder was removed, or it is in another one
+        return str(path.relative_to(Path.cwd()))
+    return str(path)

@@ -10,7 +10,7 @@ import html
 import io
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -19,6 +19,7 @@ from IPython.core.getipython import get_ipython
 from rich.console import Console
 
 from nas.cli.view import View
+from nas.errors import NasError
 from nas.records.journal import FILE
 from nas.records.outcome import Outcome
 from nas.records.record import read
@@ -37,8 +38,9 @@ class Cell(View):
     """A view in the output of a cell: the messages and, while the search runs, what trains now below them."""
 
     def __init__(self) -> None:
-        super().__init__(Console(file=io.StringIO(), width=COLUMNS, record=True, highlight=False))
+        super().__init__(_page())
         self._handle = _display.display(_display.HTML(""), display_id=True)
+        self._shown = ""
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._refresh, daemon=True)
         self._thread.start()
@@ -47,18 +49,31 @@ class Cell(View):
         """Leave the messages in the cell, and stop to change it."""
         self._is_over.set()
         self._thread.join()
-        self._handle.update(_display.HTML(self._messages()))
+        self._show(self._messages())
 
     def _refresh(self) -> None:
         while not self._is_over.wait(REFRESHED):
-            now = Console(file=io.StringIO(), width=COLUMNS, record=True, highlight=False)
-            if self.header is not None or self.to_read:
-                now.print(self.draw())
-            live = now.export_html(inline_styles=True, code_format=PAGE)
-            self._handle.update(_display.HTML(self._messages() + live))
+            now = _page()
+            with suppress(Exception):  # another thread changes what is drawn; the next second shows it
+                if self.header is not None or self.to_read:
+                    now.print(self.draw())
+                self._show(self._messages() + now.export_html(inline_styles=True, code_format=PAGE))
+
+    def _show(self, text: str) -> None:
+        if text != self._shown:
+            self._handle.update(_display.HTML(text))
+            self._shown = text
 
     def _messages(self) -> str:
         return self.console.export_html(inline_styles=True, code_format=PAGE, clear=False)
+
+
+def _page() -> Console:
+    """A console that keeps what is printed. Names are strangers' texts, which are to be no markup."""
+    return Console(
+        file=io.StringIO(), width=COLUMNS, record=True, highlight=False, markup=False, emoji=False,
+        force_jupyter=False, color_system=None,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -103,8 +118,10 @@ def html_of(outcome: Outcome) -> str:
         f"<td style='text-align:left'>{html.escape(row.note)}</td></tr>"
         for row in summary.rows
     )
-    texts = [summary.sentence, *summary.reasons, *summary.cost, f"{summary.effort}, in {outcome.header.folder}"]
-    first, *others = (f"<p>{html.escape(text)}</p>" for text in texts)
-    drawn = dict(figures(read(outcome.header.folder / FILE)[0]))
-    images = (f"<img src='{image_of(drawn[name])}' style='max-width:48%'>" for name in FIGURES if name in drawn)
-    return f"<b>{first}</b><table>{rows}</table>{''.join(others)}{''.join(images)}"
+    texts = [*summary.reasons, *summary.cost, f"{summary.effort}, in {outcome.header.folder}"]
+    images = list[str]()
+    with suppress(NasError, OSError):  # the folder may have been moved
+        drawn = figures(read(outcome.header.folder / FILE)[0], FIGURES)
+        images = [f"<img src='{image_of(figure)}' style='max-width:48%'>" for _, figure in drawn]
+    words = "".join(f"<p>{html.escape(text)}</p>" for text in texts)
+    return f"<p><b>{html.escape(summary.sentence)}</b></p><table>{rows}</table>{words}{''.join(images)}"

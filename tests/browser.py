@@ -21,6 +21,8 @@ QUIET = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+
+
 @contextmanager
 def dashboard(folder: Path) -> Iterator[str]:
     """The address that ``nas ui`` prints for the searches of a folder; it is ended with Ctrl-C."""

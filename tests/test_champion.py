@@ -50,7 +50,7 @@ class Store:
         save_file(network.state_dict(), weights)
         data: Any = type("Data", (), {"input_shape": (1, 8, 8), "classes": ("a", "b", "c")})
         write_best(folder / "best", NET, weights, data)
-        about = {"name": "blobs", "fingerprint": fingerprint, "train": 9, "validation": 9}
+        about = {"name": "blobs", "fingerprint": fingerprint, "train": 9, "validation": 9_000}
         header = Header(folder, {"strategy": "evolve"}, about, Limits((1, 8, 8), 3), LOSS)
         searched = scored(finished(Job(Candidate(NET), 1.0, 0), 0.5), LOSS)
         again = scored(finished(Job(Candidate(NET), 4.0, 1), loss), LOSS)
@@ -192,3 +192,14 @@ def version_of(store: Store, search: str) -> str:
 
 def _files(store: Store) -> list[Path]:
     return [path for path in (store.folder / "mlartifacts").rglob("*") if path.is_file()]
+
+
+def test_a_difference_within_the_noise_is_a_tie(store: Store) -> None:
+    store.win("first", 0.3)
+    store.win("hardly better", 0.299)  # 0.03 points of 9,000 images
+    assert store.champion() == "first"
+    [tied] = [one for one in store.client.search_model_versions() if one.tags["search"] == "hardly better"]
+    assert "a tie with version 1: 0.03 points apart" in str(tied.description)
+    store.win("clearly better", 0.2)
+    [better] = [one for one in store.client.search_model_versions() if one.tags["search"] == "clearly better"]
+    assert "3.33 points better than version 1" in str(better.description)

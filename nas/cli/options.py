@@ -24,10 +24,10 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 # The sections of the help of a command that searches or trains; what is in none of them comes last.
 SECTIONS = {
     "Search": (
-        "strategy", "strategies", "space", "trials", "time_limit", "objectives", "target", "patience",
-        "max_parameters", "max_flops", "batch", "rungs", "seeds", "baselines", "explain",
+        "strategy", "space", "trials", "time_limit", "objectives", "target", "patience", "max_parameters",
+        "max_flops", "batch", "rungs",
     ),
-    "Training": ("dataset", "data_dir", "size", "epochs", "recipe", "class_weights", "precision", "seed"),
+    "Training": ("seeds", "dataset", "data_dir", "size", "epochs", "recipe", "class_weights", "precision", "seed"),
     "Machine": ("evaluator", "workers", "device", "group"),
     "Output": ("out", "mlflow", "mlflow_experiment", "as_json"),
 }  # fmt: skip

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import keyword
 import re
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,19 +116,20 @@ def show(name: str, kind: str | None) -> None:
 
 
 def _option(text: str, parameter: inspect.Parameter) -> str:
-    """What an option is, its values if they are few, and its default."""
-    if parameter.default is parameter.empty:
-        default = "needed"
-    else:
-        default = "default: " + ("none" if parameter.default is None else str(parameter.default))
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}{'. ' * bool(text)}{default[0].upper()}{default[1:]}."
+    """What an option is, its type, and its default."""
+    kind = "" if parameter.annotation is parameter.empty else f" ({parameter.annotation})"
+    default = "none" if parameter.default is None else str(parameter.default)
+    ending = "It is needed." if parameter.default is parameter.empty else f"Default: {default}."
+    words = f"{text[:1].upper()}{text[1:]}".rstrip(".")
+    return f"{words}{kind}. {ending}" if words else f"{kind.strip()} {ending}".strip()
 
 
 def _described(plugin: type) -> tuple[str, dict[str, str]]:
     """The docstring of a plugin: its text, and the descriptions of its arguments by their names."""
-    text, _, arguments = (inspect.getdoc(plugin) or "It has no docstring.").partition("\nArgs:\n")
-    lines = re.split(r"\n(?! {8})", arguments.partition("\n\n")[0])
-    found = (re.fullmatch(r"(\w+): (.*)", " ".join(line.split())) for line in lines)
+    whole = inspect.cleandoc(plugin.__doc__ or "It has no docstring.")
+    text, _, arguments = whole.partition("\nArgs:\n")
+    lines = re.split(r"\n(?=\S)", textwrap.dedent(arguments.partition("\n\n")[0]))
+    found = (re.fullmatch(r"(\w+)(?: \([^)]*\))?: (.*)", " ".join(line.split())) for line in lines)
     return text.strip(), {match[1]: match[2] for match in found if match}
 
 

@@ -44,17 +44,18 @@ def list_(as_json: bool) -> None:
     if not states and not compared:
         _say(f"there are no searches in {Path('runs').absolute()}: `nas search` makes one")
     both = list(zip(states, facts, strict=True))
-    trainings = [(state, known) for state, known in both if "network" in state.record.about.get("config", {})]
+    is_training = {state.folder: "network" in state.record.about.get("config", {}) for state in states}
     for state, known in both:
-        if (state, known) not in trainings:
+        if not is_training[state.folder]:
             _list(state, known)
     for one in compared:
         _say(f"{Path(one['comparison']).name:38} {one['state']:12} {_megabytes(one['bytes']):>12}")
         _say("    " + (one["words"] or f"{one['decided']} of {one['searches']} searches have decided"))
-    if trainings:
+    if any(is_training.values()):
         _say("\ntrainings of one network:")
-    for state, known in trainings:
-        _list(state, known)
+    for state, known in both:
+        if is_training[state.folder]:
+            _list(state, known)
 
 
 def _list(state: State, known: Mapping[str, Any]) -> None:

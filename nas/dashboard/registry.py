@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 MODEL = "nas.model"  # the tag of a registered version that names its logged model
 IMAGES = "dataset_fingerprint"  # the tag of a registered model that names its images
-LOWEST = (-1.0, 0.0)  # scores below all others
 EXPORTING = Lock()  # torch.export and Python's filters of warnings serve one thread at a time
 
 
@@ -164,25 +163,21 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
 
 
 def _error(outcome: Outcome) -> float:
-    """The standard error of the retrained winner's accuracy: over its seeds, or of one seed over the images."""
-    if len(outcome.retrained) > 1:
-        return outcome.spread / math.sqrt(len(outcome.retrained))
-    return standard_error(outcome.validation_accuracy, int(outcome.header.dataset["validation"]))
+    """The standard error of the retrained winner's accuracy: over its seeds, but at least that over the images."""
+    of_images = standard_error(outcome.validation_accuracy, int(outcome.header.dataset["validation"]))
+    return max(of_images, outcome.spread / math.sqrt(len(outcome.retrained)))
 
 
 def _compared(tags: Mapping[str, str], champion: ModelVersion | None) -> tuple[bool, str]:
     """Whether a version replaces the champion, and how they compare, in words."""
-    if champion is None or _scores(champion.tags) == LOWEST:
+    if champion is None or _accuracy(champion.tags) < 0:
         return True, ""
-    new, old = _scores(tags), _scores(champion.tags)
-    errors = [float(one.get("validation_accuracy_error") or 0.0) for one in (tags, champion.tags)]
-    apart, error = new[0] - old[0], math.hypot(*errors)
+    apart = _accuracy(tags) - _accuracy(champion.tags)
+    error = math.hypot(*(_number(one, "validation_accuracy_error", 0.0) for one in (tags, champion.tags)))
     points = f"{100 * abs(apart):.2f} points"
     if abs(apart) <= error:
         return False, f"; a tie with version {champion.version}: {points} apart, standard error {100 * error:.2f}"
-    if apart:
-        return apart > 0, f"; {points} {'better' if apart > 0 else 'worse'} than version {champion.version}"
-    return new > old, f"; as accurate as version {champion.version}"
+    return apart > 0, f"; {points} {'better' if apart > 0 else 'worse'} than version {champion.version}"
 
 
 def unregister(client: MlflowClient, version: ModelVersion) -> bool:
@@ -199,7 +194,7 @@ def unregister(client: MlflowClient, version: ModelVersion) -> bool:
     if not others:
         client.delete_registered_model(version.name)
     elif str(registered.aliases.get(CHAMPION)) == str(version.version):
-        best = max(others, key=lambda other: _scores(other.tags))
+        best = max(others, key=lambda other: _accuracy(other.tags))
         client.set_registered_model_alias(version.name, CHAMPION, best.version)
     return True
 
@@ -222,9 +217,15 @@ def _registered(client: MlflowClient, header: Header) -> str:
     raise MlflowException(f"the registered model {name} belongs to other images")
 
 
-def _scores(tags: Mapping[str, str]) -> tuple[float, float]:
-    """The scores by which champions are compared; higher is better."""
+def _accuracy(tags: Mapping[str, str]) -> float:
+    """The accuracy by which champions are compared; below all others for a version of another program."""
+    return _number(tags, "validation_accuracy", -1.0)
+
+
+def _number(tags: Mapping[str, str], name: str, otherwise: float) -> float:
+    """The number in a tag, which a user may have changed."""
     try:
-        return float(tags["validation_accuracy"]), -float(tags["validation_loss"])
-    except (KeyError, ValueError):  # a version that another program registered
-        return LOWEST
+        number = float(tags[name])
+    except (KeyError, ValueError):
+        return otherwise
+    return number if math.isfinite(number) else otherwise

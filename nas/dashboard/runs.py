@@ -16,7 +16,16 @@ from nas.errors import ArchitectureError
 from nas.records.outcome import Header, Outcome
 from nas.records.record import LATER
 from nas.report.drawing import network_svg
-from nas.report.summary import Summary, compact, duration, finalists_table, layer_rows, markdown_table, percent
+from nas.report.summary import (
+    Summary,
+    compact,
+    duration,
+    finalists_table,
+    layer_rows,
+    markdown_table,
+    percent,
+    unmarked,
+)
 from nas.trial import REDUCTION, Trial
 
 MOST_RUNS = 50_000  # in one answer of MLflow
@@ -88,8 +97,8 @@ def search_description(outcome: Outcome, run: str, winner: str | None) -> str:
     if winner:
         links.insert(0, f"[the winner as a candidate]({winner})")
     parts = [
-        f"**{summary.sentence}** See {', '.join(links)}.",
-        f"{summary.effort}, in the folder `{header.name}`. {header.note}".rstrip(),
+        f"**{unmarked(summary.sentence)}** See {', '.join(links)}.",
+        f"{summary.effort}, in the folder {unmarked(header.name)}. {unmarked(header.note)}".rstrip(),
         finalists_table(outcome),
         summary.markdown(),
         _table_of_layers([row[:3] for row in layer_rows(outcome.architecture, header.limits)]),
@@ -127,13 +136,18 @@ def candidate_tags(header: Header, number: int, trial: Trial) -> dict[str, str]:
         "origin": candidate.origin,
         "parents": ",".join(candidate.parents),
         "epochs": f"{trial.job.epochs:g}",
-        **{name: f"{trial.metrics[name]:.0f}" for name in CONSTANTS if name in trial.metrics},
+        **constants(trial),
         "rung": _rung(header, trial),
         "status": "failed" if failure else "finished",
         "failure": failure.kind if failure else "",
         "failure_message": failure.message if failure else "",
         "mlflow.note.content": _description(header, trial),
     }
+
+
+def constants(trial: Trial) -> dict[str, str]:
+    """What no training of a network changes, as text."""
+    return {name: f"{trial.metrics[name]:.0f}" for name in CONSTANTS if name in trial.metrics}
 
 
 def _rung(header: Header, trial: Trial) -> str:

@@ -151,7 +151,8 @@ class Writer:
         else:
             tags = {"mlflow.parentRunId": self.run_id, **runs.candidate_tags(self._header, number, trial)}
             run_id = self._create(runs.candidate_name(number, trial), start, tags)
-        self._log(run_id, params=candidate.choices, points=runs.candidate_points(trial, start))
+        params = {**runs.constants(trial), **candidate.choices}  # numbers can be sorted and plotted there
+        self._log(run_id, params=params, points=runs.candidate_points(trial, start))
         with tempfile.TemporaryDirectory() as folder:
             runs.write_candidate(Path(folder), candidate.architecture, self._header.limits)
             self._client.log_artifacts(run_id, folder)
@@ -211,6 +212,9 @@ class Writer:
                 outcome, self._place(self.run_id), self._winner(outcome)
             ),
         }
+        begun = runs.search_name(self._header, self._begun)
+        if self._client.get_run(self.run_id).info.run_name.endswith((begun, self._header.name)):  # no user's name
+            self._client.update_run(self.run_id, name=runs.search_name(self._header, self._begun, outcome))
         now = float((self._record.outcome or {})["at"])
         points = {(name, self._told): (value, now) for name, value in runs.search_scores(outcome).items()}
         self._log(self.run_id, points=points, tags=tags)
@@ -233,7 +237,6 @@ class Writer:
         finally:  # a search without a logged model has not failed
             if "failure" in self._tags:  # of an earlier process
                 self._client.delete_tag(self.run_id, "failure")
-            self._client.update_run(self.run_id, name=runs.search_name(self._header, self._begun, outcome))
             self._close("FINISHED", now)
         self._tags["nas.outcome"] = self._outcome_tag()
         self._client.set_tag(self.run_id, "nas.outcome", self._outcome_tag())

@@ -72,13 +72,14 @@ class Summary:
     def markdown(self) -> str:
         """Why this network, the rows as a table, then the comparisons, the classes and the cost."""
         rows = [(row.label, f"**{row.value}**" if row.is_main else row.value, row.note) for row in self.rows]
-        # The name of a class or of a network is a stranger's text, which is to be no markup.
-        reasons, classes = (
-            [re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", sentence) for sentence in some]
-            for some in (self.reasons, self.classes)
-        )
+        reasons, classes = (list(map(unmarked, some)) for some in (self.reasons, self.classes))
         table = markdown_table(("score", "value", "note"), rows)
         return "\n\n".join([*reasons, table, *self.comparisons, *classes, *self.cost])
+
+
+def unmarked(text: str) -> str:
+    """A stranger's text, such as the name of a class or of a network, that is no markup in Markdown."""
+    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)
 
 
 def in_words(outcome: Outcome) -> str:
@@ -162,7 +163,11 @@ def finalists_table(outcome: Outcome) -> str:
     is_other = metric not in ("validation_accuracy", "parameters")
     columns = ("finalist", *[metric] * is_other, "validation_accuracy", "seeds", "parameters", "ms an image")
     lines = [
-        (f"**{row.network}**" if row is rows[0] else row.network, *[row.score] * is_other, *row[2:])
+        (
+            f"{'**' * (row is rows[0])}{unmarked(row.network)}{'**' * (row is rows[0])}",
+            *[row.score] * is_other,
+            *row[2:],
+        )
         for row in rows
     ]
     return markdown_table(columns, lines)
@@ -250,7 +255,8 @@ def several(number: int, noun: str) -> str:
 
 def duration(epochs: float) -> str:
     """The length of a training: ``1 epoch``, ``0.25 epochs``."""
-    return f"{epochs:,.4g} epoch{'s' * (epochs != 1)}"
+    number = f"{epochs:,.0f}" if epochs >= 1_000 else f"{epochs:.4g}"
+    return f"{number} epoch{'s' * (epochs != 1)}"
 
 
 def _compared(comparison: Comparison) -> str:

@@ -97,7 +97,7 @@ def calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | Non
     fixed = min(max(0.0, fixed), MOST_FIXED * seconds.min())
     slope = float(np.mean((seconds - fixed) / np.maximum(1.0, costs)))
     alone = [np.mean(seconds[costs == one.flops]) / one.of_wait for one in by_itself if one.flops in costs]
-    factor = min(max([1.0, *map(float, alone)]), FASTEST * _cores(resolved))
+    factor = min(max([1.0, *map(float, alone)]), FASTEST * resolved.cores_alone)
     return Pace(float(fixed), float(slope), factor, max(0.0, start), time.monotonic() - begun)
 
 
@@ -144,12 +144,8 @@ def pace_now(resolved: Resolved, best: Sequence[Trial], seconds: float) -> Now |
     low, high = LIKELY
     slower = min(max(low, *(mean(times) / then[name] for name, times in beside.items())), high)
     factors = [slower * then[one.id] / one.of_wait for one in alone]
-    return Now(slower, min(max([1.0, *factors]), slower / low * _cores(resolved)))
-
-
-def _cores(resolved: Resolved) -> int:
-    """The cores that a training uses if it has the machine alone."""
-    return min(resolved.recipe.parts, resolved.side_by_side)
+    cores = resolved.cores_alone
+    return Now(slower, min(max([1.0, *factors]), slower / low * cores), cores)
 
 
 def _small(resolved: Resolved, images: int) -> Resolved:

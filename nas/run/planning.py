@@ -245,7 +245,10 @@ def _course(
         for flops, candidate in by_cost[max(0, place - 2) : place + 3]
     ]
     history = [finalists[number % len(finalists)] for number in range(min(trials, MOST))]
-    enough, now = decided.get("enough", 0.0), selection.Now(alone=decided.get("alone", 1.0))
+    enough, now = (
+        decided.get("enough", 0.0),
+        selection.Now(alone=decided.get("alone", 1.0), cores=resolved.cores_alone),
+    )
     last = selection.plan(
         history, resolved.limits, resolved.epochs, workers, seconds,
         enough=enough, now=now, work=partial(work, resolved),
@@ -253,7 +256,7 @@ def _course(
     longest = (
         float(np.mean([trial.metrics["train_seconds"] for trial in finalists])) / resolved.epochs * last.epochs
     )
-    longest *= 1 / pace.alone if last.trainings == 1 else max(1.0, last.trainings / workers / BUSY)
+    longest *= max(1 / now.faster(workers // last.trainings), last.trainings / workers / BUSY)
     return Course(trials * one + longest, trials, last)
 
 
@@ -284,10 +287,7 @@ def _unlearned(resolved: Resolved, candidates: int | None) -> str:
     with suppress(Exception):  # the search itself says what is wrong
         after = resolved.make_strategy().learns_after
         if candidates is not None and candidates <= after:
-            return (
-                f"{resolved.kind} learns from the first {after} candidates on, so that all of these are drawn at "
-                f"random; more candidates need more time or trials"
-            )
+            return f"this is over before {resolved.kind} learns, which follows from its first {after} candidates"
     return ""
 
 

@@ -44,7 +44,6 @@ SEARCH_ONLY = frozenset(
     | {"max_parameters", "max_flops", "batch", "rungs"}
 )
 TRAINING_OPTIONS = ("dataset.", "evaluator.")
-# The arguments that the constructor of an evaluator may ask for.
 # What a search gives to each kind of plugin; all other arguments are options of a user.
 GIVES: dict[str, tuple[str, ...]] = {
     "strategy": ("space", "objectives", "seed"),
@@ -90,6 +89,11 @@ class Resolved:
             return self.workers
         group = self.experiment.group
         return self.workers * (group if isinstance(group, int) else AT_LEAST_TOGETHER)
+
+    @property
+    def cores_alone(self) -> int:
+        """The cores that a training uses if it has the machine alone."""
+        return min(self.recipe.parts, self.side_by_side)
 
     def make_space(self) -> SearchSpace:
         """The space of the candidates, within the limits."""

@@ -14,6 +14,7 @@ from nas import plugins
 from nas.architecture.architecture import Architecture
 from nas.errors import UsageError, quoted
 from nas.evaluation.halving import SuccessiveHalving, in_order
+from nas.evaluation.local import machine
 from nas.experiment import Experiment
 from nas.records import searches
 from nas.records.observer import Observer, Observers, PythonWarnings
@@ -138,7 +139,7 @@ def _plan(run: Run, history: Sequence[Trial]) -> tuple[Plan, float | None]:
         over, closing = run.journal.begun + limit, time_limit.closing(resolved.experiment)
         seconds, end = max(1.0, over - time.monotonic() - closing), over - closing / 2
     decided = run.header.decided
-    now = selection.Now(alone=decided.get("alone", 1.0))
+    now = selection.Now(alone=decided.get("alone", 1.0), cores=resolved.cores_alone)
     if seconds is not None and seconds >= MEASURED_FROM and decided and resolved.device == "cpu":
         begun = time.monotonic()
         best = selection.best_trials(history, 2)
@@ -194,7 +195,11 @@ def train(
     if type(seeds) is not int or seeds < 1:
         raise UsageError(f"seeds = {quoted(seeds)}: it should be a whole number, 1 or more")
     wrong = sorted(SEARCH_ONLY & settings.keys())
-    experiment = Experiment.of(**{"workers": 1 if seeds == 1 else "auto", **settings})
+    if seeds == 1 and "workers" not in settings and settings.get("evaluator", "local") == "local":
+        # One process, which may have the memory of all, and the cores.
+        alone = {"evaluator.cores": machine.cores(), **settings.get("options", {})}
+        settings |= {"workers": 1, "options": alone}
+    experiment = Experiment.of(**settings)
     plugins.offer(experiment.plugins)  # the network may have their layers
     if isinstance(network, Architecture):
         candidate = Candidate(network, origin=network.id)

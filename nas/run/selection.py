@@ -110,7 +110,7 @@ def plan(
             costs = [_cost(trial, work) for trial, count in pairs for _ in range(count)]
             costs += [lecture] if lecture and chosen.lecture else []
             loads, first = _schedule(costs, workers)
-            pace = _faster(now.alone, workers, chosen.trainings) / now.slower
+            pace = now.faster(workers // chosen.trainings) / now.slower
             affordable = pace * SAFETY * seconds / max(1e-6, *loads)  # made-up results take no time
             share = FIRST if seconds < LONG else SAFETY
             most = pace * share * seconds / max(1e-6, first)
@@ -127,13 +127,13 @@ class Now(NamedTuple):
 
     slower: float = 1.0  # how many times as long a training takes, beside others
     alone: float = 1.0  # how many times as fast the best network trains if it has the machine alone
+    cores: int = 1  # that it uses then
 
-
-def _faster(alone: float, workers: int, trainings: int) -> float:
-    """How many times as fast trainings are that share the workers' cores; ``alone``: one that has all of them."""
-    if trainings == 1 or workers <= trainings:
-        return max(1.0, alone) if trainings == 1 else 1.0
-    return 1.0 + max(0.0, alone - 1.0) * (workers // trainings - 1) / (workers - 1)
+    def faster(self, cores: int) -> float:
+        """How many times as fast trainings are that have so many cores each."""
+        if cores >= self.cores:
+            return max(1.0, self.alone) if cores > 1 else 1.0
+        return 1.0 + max(0.0, self.alone - 1.0) * max(0, cores - 1) / max(1, self.cores - 1)
 
 
 class Cost(NamedTuple):

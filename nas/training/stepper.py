@@ -20,6 +20,7 @@ from nas.training.muon import Muon
 from nas.training.network import Network, measured
 from nas.training.recipe import Recipe
 
+LEAST = 8  # images in a part of a batch, whose mean normalises it
 MEASURED = (500, 2_000)  # validation images at a time: 500 fit a CPU's caches, 2,000 need fewer calls of a GPU
 
 
@@ -128,7 +129,7 @@ class Stepper:
                 with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_rough):
                     return work(part)
 
-            return self.cores.each(roughly, parts)
+            return self.cores.each(roughly, parts, len(self._networks))
 
         answers, loss = measured(self.network, images, labels, MEASURED[self.data.device != "cpu"], each)
         right = (answers == labels).to(self.counts.dtype)
@@ -165,15 +166,16 @@ def _twin(network: Network) -> Network:
 def _parts(
     batch: Batch, images: Tensor, networks: Sequence[Network]
 ) -> list[tuple[Network, Batch, Tensor, float]]:
-    """A part of a batch for each network, its images, and its share of all images."""
+    """A part of a batch for each network, its images, and its share of all images; of few images, fewer parts."""
+    count = max(1, min(len(networks), len(images) // LEAST))
+    pieces = zip(
+        *(one.tensor_split(count) for one in (batch.picked, batch.offsets, batch.chances, images)), strict=True
+    )
     found = []
-    rows = torch.arange(len(images)).tensor_split(len(networks))
-    for number, (network, some) in enumerate(zip(networks, rows, strict=True)):
-        if len(some):
-            picked, offsets, chances = (one[some] for one in (batch.picked, batch.offsets, batch.chances))
-            keys = noise.mixed(-batch.keys - number) if number else batch.keys
-            part = replace(batch, picked=picked, offsets=offsets, chances=chances, keys=keys)
-            found.append((network, part, images[some], len(some) / len(images)))
+    for number, (network, (picked, offsets, chances, some)) in enumerate(zip(networks, pieces, strict=False)):
+        keys = noise.mixed(-batch.keys - number) if number else batch.keys
+        part = replace(batch, picked=picked, offsets=offsets, chances=chances, keys=keys)
+        found.append((network, part, some, len(some) / len(images)))
     return found
 
 
@@ -188,10 +190,11 @@ def _gather(networks: Sequence[Network]) -> None:
 
 def _average(networks: Sequence[Network]) -> None:
     """Give all networks the mean of what their batch normalisations have seen."""
-    for every in zip(*(network.buffers() for network in networks), strict=True) if len(networks) > 1 else ():
-        if every[0].is_floating_point():
-            mean = torch.stack(every).mean(0)
-            for buffer in every:
+    for every in zip(*(network.named_buffers() for network in networks), strict=True):
+        buffers = [buffer for _, buffer in every]
+        if len(networks) > 1 and every[0][0].rpartition(".")[2] in ("running_mean", "running_var"):
+            mean = torch.stack(buffers).mean(0)
+            for buffer in buffers:
                 buffer.copy_(mean)
 
 

@@ -14,7 +14,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from nas import plugins
 from nas.data.download import WEIGHTS_SECONDS
@@ -66,6 +66,7 @@ class LocalEvaluator:
             measurement. On other devices a worker gets one job at a time.
         warn: called with a line for the user when a faster way to train fails.
         begun: called with the jobs that a worker begins to train.
+        cores: the CPU cores that the trainings share; by default as many as there are workers.
 
     Raises:
         StorageError: there is not enough space for the data set in the folder for temporary files.
@@ -89,6 +90,7 @@ class LocalEvaluator:
         group: int | str = 1,
         warn: Callable[[str], None] = lambda line: None,
         begun: Callable[[Sequence[Job]], None] = lambda jobs: None,
+        cores: Annotated[int, Field(ge=1)] | None = None,
     ) -> None:
         share = max(LEAST_MEMORY, machine.MEMORY_SHARE * machine.memory() / workers)
         limit = share if memory is None else _enough(memory) * GIB
@@ -100,6 +102,7 @@ class LocalEvaluator:
         most = group if isinstance(group, int) else MOST
         self._group = most if device.startswith("cuda") else 1  # jobs that a worker gets at a time
         self._workers = [Worker(task, limit) for _ in range(workers)]
+        self._cores = cores or workers
         self._measured: dict[str, Trial] = {}  # by the id of the network: its latency, or its failure
 
     def __enter__(self) -> Self:
@@ -164,6 +167,8 @@ class LocalEvaluator:
         """Do ``work`` for groups of jobs, which begin in this order; yields the end of each job."""
         waiting = list(reversed(groups))
         while self._until is None or time.monotonic() < self._until:
+            busy = len(waiting) + sum(bool(worker.jobs) for worker in self._workers)
+            self._shared.share(max(1, self._cores // max(1, min(busy, len(self._workers)))))  # idle ones are lent
             for worker in self._workers:
                 if waiting and not worker.jobs:
                     group = waiting.pop()
@@ -174,7 +179,6 @@ class LocalEvaluator:
             running = [worker for worker in self._workers if worker.jobs]
             if not running:
                 return
-            self._shared.share(len(self._workers) // len(running))  # idle workers lend their cores
             self._wait(running)
             for worker in running:
                 for ending in worker.endings():

@@ -70,7 +70,8 @@ def _group(dataset: Dataset, task: Task) -> Group:
     """The trainer of this process, which keeps the data on the device, and captured steps for the next jobs."""
     from nas.training.group import Group
 
-    return Group(dataset, task.recipe, task.device, task.group, _warnings.append, cores_of(Path(task.data)))
+    cores = cores_of(Path(task.data)) if task.data else lambda: 1
+    return Group(dataset, task.recipe, task.device, task.group, _warnings.append, cores)
 
 
 def main(jobs: socket.socket, task: Task) -> None:

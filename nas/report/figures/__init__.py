@@ -10,7 +10,7 @@ import html
 import io
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -36,7 +36,8 @@ CAPTIONS = {  # in the order in which the figures are drawn
     "pareto_front": "The objectives of the search against one another, with the Pareto front.",
     "importance": "How much each choice of the space mattered: the permutation importance of a random forest that "
     "is fitted to the trials (Breiman, 2001).",
-    "choices": "The validation accuracy of the trials by the choices that mattered most for their networks.",
+    "choices": "The validation accuracy of the trials by the choices for their networks: by those that mattered most, "
+    "if there are enough trials to tell.",
     "parallel_coordinates": "Each network as a line through the choices that mattered most, to its accuracy.",
     "learning_curves": "The validation loss of the best networks after every epoch of their training.",
     "timeline": "What the workers did: each training from its begin to its end.",
@@ -44,8 +45,8 @@ CAPTIONS = {  # in the order in which the figures are drawn
 }
 
 
-def figures(record: Record) -> Iterator[tuple[str, Figure]]:
-    """Every figure for which a record has data, with its name.
+def figures(record: Record, names: Collection[str] = tuple(CAPTIONS)) -> Iterator[tuple[str, Figure]]:
+    """The figures of these names for which a record has data.
 
     Raises:
         JournalError: the record does not say what was searched, or its outcome names a training that it lacks.
@@ -63,7 +64,7 @@ def figures(record: Record) -> Iterator[tuple[str, Figure]]:
         progress.learning_curves, timeline.timeline, tree.family_tree,
     ]  # fmt: skip
     for maker in [*of_classes, *([progress.learning_curves] if scene.header.kind == "train" else makers)]:
-        if (figure := maker(scene)) is not None:
+        if maker.__name__ in names and (figure := maker(scene)) is not None:
             yield maker.__name__, figure
 
 
@@ -112,7 +113,7 @@ def pointable(figure: Figure) -> str:
         return f"<g><title>{html.escape(unquote(match[1]))}</title>{match[2]}</g>"
 
     text = re.sub(rf'<a xlink:href="{POINT}([^"]*)"[^>]*>(.*?)</a>', titled, text, flags=re.DOTALL)
-    return text[text.index("<svg") :]
+    return text[text.index("<svg") :].replace("<svg", '<svg role="img"', 1)
 
 
 def address(mime: str, content: bytes) -> str:

@@ -37,7 +37,8 @@ def choices(scene: Scene) -> Figure | None:
         return None
     title = "accuracy by choices"
     if len(names) > PANELS:
-        title = f"accuracy by choices (the {PANELS} of {len(names)} that mattered most)"
+        which = "that mattered most" if scene.importances else "that come first"
+        title = f"accuracy by choices (the {PANELS} of {len(names)} {which})"
         order = {one.name: number for number, one in enumerate(scene.importances)}
         names = sorted(names, key=lambda name: order.get(name, len(order)))[:PANELS]
     columns = min(3, len(names))

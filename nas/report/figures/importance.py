@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from nas.report.figures import style
 from nas.report.figures.scene import Scene
@@ -23,6 +24,8 @@ def importance(scene: Scene) -> Figure | None:
     axes.set_yticks(places, [style.short(one.name, 30) for one in found], fontsize=style.SMALL)
     axes.invert_yaxis()
     axes.set_xlim(left=0)
-    axes.set_xlabel("variance of the error that is no longer explained without the choice (%, ± standard error)")
+    axes.set(xlabel="variance of the error that is not explained without the choice (%)", ylabel="choice (name)")
+    line = Line2D([], [], color=style.INK, label="± standard error, over the trees of the forest")
+    style.legend(figure, [line])
     axes.grid(visible=False, axis="y")
     return figure

@@ -36,7 +36,7 @@ def parallel_coordinates(scene: Scene) -> Figure | None:
     lines = [list(enumerate(places)) for places in heights]
     count = max(1, round(BEST * len(entries)))
     best = sorted(range(len(entries)), key=lambda number: -accuracies[number])[:count]
-    others = [line for number, line in enumerate(lines) if number not in best]
+    others = [line for number, line in enumerate(lines) if number not in set(best)]
     axes.add_collection(LineCollection(others, colors=style.PALE, linewidths=0.9, alpha=0.7))
     axes.add_collection(
         LineCollection([lines[number] for number in best], colors=style.RED, linewidths=1.8, zorder=3)
@@ -51,6 +51,7 @@ def parallel_coordinates(scene: Scene) -> Figure | None:
     shown = [style.short(name, 16) for name in names]
     axes.set_xticks(range(len(columns)), [*shown, "accuracy"], fontsize=style.SMALL)
     axes.set(xlim=(-0.1, len(columns) - 0.4), ylim=(-0.16, 1.06), yticks=[])
+    axes.set(ylabel="answer (numbers grow upwards)", xlabel="choice, and accuracy at the end")
     axes.spines[:].set_visible(False)
     handles = [Line2D([], [], color=style.RED, linewidth=1.8, label=f"the best {len(best)}")]
     if others:

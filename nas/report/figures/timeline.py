@@ -29,7 +29,9 @@ class Bar(NamedTuple):
 def timeline(scene: Scene) -> Figure | None:
     """A row for each worker, a bar for each training from its begin to its end."""
     bars = _bars(scene.record)
-    rows = max((bar.row for bar in bars), default=-1) + 1
+    workers = scene.header.config.get("workers")
+    rows = max([bar.row + 1 for bar in bars], default=0)
+    rows = max(rows, workers) if rows and isinstance(workers, int) else rows
     if not 0 < rows <= MOST:
         return None
     end = max(bar.end for bar in bars)
@@ -49,10 +51,10 @@ def timeline(scene: Scene) -> Figure | None:
             axes.broken_barh(spans, (row - 0.36, 0.72), **look)
     axes.set_yticks(range(rows), [str(row + 1) for row in range(rows)], fontsize=style.SMALL)
     axes.set(
-        xlim=(0, 1.02 * end / size),
+        xlim=(0, 1.02 * end / size or 1.0),
         ylim=(rows - 0.4, -0.6),
         xlabel=f"time of the search ({unit})",
-        ylabel="worker",
+        ylabel="worker (number)",
     )
     axes.grid(visible=False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(10))

@@ -59,7 +59,7 @@ def source_code(description: Description, dataset: str, result: str = "") -> str
         inputs=f"{kind.capitalize()} of {show(shape)}",
         kind=kind,
         example=f"uint8 (N, {shape[0]}, height, width), 0 to 255" if is_image else f"(N, {free})",
-        result="".join(f"{line}\n" for line in textwrap.wrap(re.sub(r"[^\w .,:%()-]", "_", result), LINE)),
+        result="".join(f"{line}\n" for line in textwrap.wrap(re.sub(r"[^\w .,:%()=-]", "_", result), LINE)),
         file=_file(shape) if is_image else "",
         count=len(classes),
         parameters=f"{sum(row.parameters for row in rows):,}",
