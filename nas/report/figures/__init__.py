@@ -36,8 +36,8 @@ CAPTIONS = {  # in the order in which the figures are drawn
     "pareto_front": "The objectives of the search against one another, with the Pareto front.",
     "importance": "How much each choice of the space mattered: the permutation importance of a random forest that "
     "is fitted to the trials (Breiman, 2001).",
-    "choices": "The validation accuracy of the trials by the choices for their networks: by those that mattered most, "
-    "if there are enough trials to tell.",
+    "choices": "The validation accuracy of the trials by the choices for their networks: by those that mattered "
+    "most, if there are enough trials to tell.",
     "parallel_coordinates": "Each network as a line through the choices that mattered most, to its accuracy.",
     "learning_curves": "The validation loss of the best networks after every epoch of their training.",
     "timeline": "What the workers did: each training from its begin to its end.",
