@@ -162,14 +162,8 @@ def finalists_table(outcome: Outcome) -> str:
         return ""
     is_other = metric not in ("validation_accuracy", "parameters")
     columns = ("finalist", *[metric] * is_other, "validation_accuracy", "seeds", "parameters", "ms an image")
-    lines = [
-        (
-            f"{'**' * (row is rows[0])}{unmarked(row.network)}{'**' * (row is rows[0])}",
-            *[row.score] * is_other,
-            *row[2:],
-        )
-        for row in rows
-    ]
+    lines = [(unmarked(row.network), *[row.score] * is_other, *row[2:]) for row in rows]
+    lines[0] = (f"**{lines[0][0]}**", *lines[0][1:])
     return markdown_table(columns, lines)
 
 

@@ -245,10 +245,8 @@ def _course(
         for flops, candidate in by_cost[max(0, place - 2) : place + 3]
     ]
     history = [finalists[number % len(finalists)] for number in range(min(trials, MOST))]
-    enough, now = (
-        decided.get("enough", 0.0),
-        selection.Now(alone=decided.get("alone", 1.0), cores=resolved.cores_alone),
-    )
+    enough = decided.get("enough", 0.0)
+    now = selection.Now(alone=decided.get("alone", 1.0), cores=resolved.cores_alone)
     last = selection.plan(
         history, resolved.limits, resolved.epochs, workers, seconds,
         enough=enough, now=now, work=partial(work, resolved),

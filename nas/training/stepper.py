@@ -168,9 +168,8 @@ def _parts(
 ) -> list[tuple[Network, Batch, Tensor, float]]:
     """A part of a batch for each network, its images, and its share of all images; of few images, fewer parts."""
     count = max(1, min(len(networks), len(images) // LEAST))
-    pieces = zip(
-        *(one.tensor_split(count) for one in (batch.picked, batch.offsets, batch.chances, images)), strict=True
-    )
+    whole = (batch.picked, batch.offsets, batch.chances, images)
+    pieces = zip(*(one.tensor_split(count) for one in whole), strict=True)
     found = []
     for number, (network, (picked, offsets, chances, some)) in enumerate(zip(networks, pieces, strict=False)):
         keys = noise.mixed(-batch.keys - number) if number else batch.keys
