@@ -259,8 +259,10 @@ def test_mlflow_has_the_searches_within_the_comparison_and_loses_all_of_it_with_
     [experiment] = [one.experiment_id for one in client.search_experiments() if one.name == "nas"]
     runs = {run.info.run_id: run for run in client.search_runs([experiment])}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    nested = [run.info.run_name for run in runs.values() if run.data.tags.get("mlflow.parentRunId") == state.run]
-    assert sorted(nested) == ["evolve-0", "random-search-0"]
+    nested = [run for run in runs.values() if run.data.tags.get("mlflow.parentRunId") == state.run]
+    names = [run.info.run_name.split(" · ") for run in nested]
+    assert sorted(name[-1] for name in names) == ["evolve-0", "random-search-0"]
+    assert all(name[0].endswith(" %") for name in names)
     parent = runs[state.run]
     assert "| evolve |" in parent.data.tags["mlflow.note.content"]
     assert "test_accuracy.evolve" in parent.data.metrics

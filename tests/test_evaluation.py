@@ -303,10 +303,10 @@ def test_a_folder_for_temporary_files_with_a_long_path_is_named(
     assert str(caught.value).endswith(f"temporary files is too long: {long}): name a shorter one in TMPDIR")
 
 
-def test_only_the_memory_can_be_set(blobs: Dataset) -> None:
+def test_only_the_memory_and_the_cores_can_be_set(blobs: Dataset) -> None:
     """What else a worker does would be code that comes with a file of options."""
     assert plugins.check_options(LocalEvaluator, {"memory": "1.5"}, GIVES["evaluator"]) == {"memory": 1.5}
-    with pytest.raises(UsageError, match="known: memory"):
+    with pytest.raises(UsageError, match="known: cores, memory"):
         plugins.check_options(LocalEvaluator, {"work": "os:system"}, GIVES["evaluator"])
     with pytest.raises(UsageError, match="memory=-1"):
         LocalEvaluator(blobs, RECIPE, workers=1, memory=-1.0)

@@ -147,7 +147,8 @@ def test_everything_in_the_store_is_what_the_journal_says(place: Path, result: d
     best: dict[str, list[float]] = {"validation_loss": [], "validation_accuracy": []}
     for number, (run, told) in enumerate(zip(children, record.told, strict=True), 1):
         trial, candidate = told.trial, told.trial.job.candidate
-        assert run.data.params == {name: str(value) for name, value in candidate.choices.items()}
+        choices = {name: str(value) for name, value in candidate.choices.items()}
+        assert run.data.params == {**choices, **{n: f"{trial.metrics[n]:.0f}" for n in ("parameters", "flops")}}
         constant = {"parameters", "flops"}
         assert run.data.metrics.keys() == {*trial.metrics, "train_loss"} - constant
         assert {name: trial.metrics[name] for name in run.data.metrics if name != "train_loss"} == {

@@ -78,11 +78,11 @@ def test_the_pace_is_that_of_the_moment(resolved: Resolved) -> None:
 
 
 def test_a_moment_that_cannot_last_is_not_believed(resolved: Resolved) -> None:
-    low, high = LIKELY
+    (low, high), cores = LIKELY, resolved.cores_alone
     for slower, alone, expected in (
-        (9.0, 9.0, Now(high, 2.0)),  # alone as fast as in the search
-        (1.0, 9.0, Now(1.0, resolved.recipe.parts / low)),
-        (0.1, 0.1, Now(low, 1.0)),
+        (9.0, 9.0, Now(high, 2.0, cores)),  # alone as fast as in the search
+        (1.0, 9.0, Now(1.0, cores / low, cores)),
+        (0.1, 0.1, Now(low, 1.0, cores)),
     ):
         now, _ = measured(resolved, slower, alone)
         assert now is not None

@@ -125,7 +125,7 @@ def test_a_killed_search_is_written_down_as_interrupted(
         nas = client.get_experiment_by_name("nas")
         assert nas is not None
         runs = client.search_runs([nas.experiment_id])
-        return {run.info.run_name: run.info.status for run in runs if "nas.trial" not in run.data.tags}
+        return {run.data.tags["nas.search"]: run.info.status for run in runs if "nas.trial" not in run.data.tags}
 
     inline("list")  # the process, which is this one, lives: a drive in a network may not show its lock
     assert states() == {"killed": "RUNNING", "running": "RUNNING"}

@@ -61,6 +61,8 @@ def search_name(header: Header, begun: float, outcome: Outcome | None = None) ->
     words = [header.kind, datetime.fromtimestamp(begun).strftime("%H:%M")]
     if header.kind == "train":
         words.insert(1, str(header.config["network"]))
+    elif header.config.get("mlflow_parent"):  # the searches of a comparison are told apart by their folders
+        words = [header.name]
     if outcome is not None:
         words = [percent(outcome.validation_accuracy), compact(outcome.parameters), *words]
     return " · ".join(words)
