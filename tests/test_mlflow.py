@@ -238,7 +238,7 @@ def test_leaderboard_has_each_network_once(record: Record) -> None:
 def test_each_candidate_is_a_nested_run(record: Record) -> None:
     assert [(run.info.run_name, run.info.status) for run in record.nested] == [
         ("1 · 90.00 % · 34.8k · 0.25 epochs", "FINISHED"),
-        ("2 · 99.00 % · 61.7k · 1 epoch", "FINISHED"),
+        ("2 · 99.00 % · 61.7k · 3 epochs", "FINISHED"),
         ("3 · failed: timeout", "FAILED"),
         ("4 · 95.00 % · 34.8k · 1 epoch", "FINISHED"),
         ("5 · failed: invalid", "FAILED"),

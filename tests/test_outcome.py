@@ -88,11 +88,13 @@ def test_the_plan_follows_the_pace_of_the_moment() -> None:
 
 
 def test_few_trainings_share_the_cores() -> None:
-    """Each uses two of them at most, with which it is 1.6 times as fast."""
-    best = [trial(net, 1, 0.1, seconds=20.0) for net in NETS[:2]]
-    one, both = (plan(best, Limits(), 1.0, workers, 100.0, now=Now(alone=1.6, cores=2)) for workers in (2, 4))
-    assert (one.trainings, both.trainings) == (2, 2)
-    assert both.epochs == pytest.approx(1.6 * one.epochs, abs=0.25)
+    best = [trial(NETS[0], 1, 0.1, seconds=20.0)]
+    one, helped = (
+        plan(best, Limits(), 1.0, 2, 60.0, enough=2.0, now=now) for now in (None, Now(alone=1.6, cores=2))
+    )
+    assert (one.trainings, helped.trainings) == (1, 1)
+    assert helped.epochs == pytest.approx(1.6 * one.epochs, abs=0.25)
+    assert [Now(alone=2.2, cores=4).faster(count) for count in (1, 2, 4, 8)] == pytest.approx([1.0, 1.4, 2.2, 2.2])
 
 
 @pytest.mark.parametrize(

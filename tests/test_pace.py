@@ -70,11 +70,12 @@ def test_the_pace_is_that_of_the_moment(resolved: Resolved) -> None:
     assert now is not None
     assert now.slower == pytest.approx(1.5)
     assert now.alone == pytest.approx(1.2)
-    _, together, alone = paced.calls
+    _, together, short, alone = paced.calls
     assert [one.candidate.architecture for one in together] == [CHEAP, DEAR]
     assert together[0].epochs > together[1].epochs  # both take about as long, so that neither is alone at its end
     assert [one.candidate.architecture for one in alone] == [CHEAP]  # the best, which would be the only finalist
-    assert len({one.seed for call in paced.calls for one in call}) == 5
+    assert short[0].epochs < alone[0].epochs
+    assert len({one.seed for call in paced.calls for one in call}) == 6
 
 
 def test_a_moment_that_cannot_last_is_not_believed(resolved: Resolved) -> None:

@@ -82,7 +82,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
 def test_the_report_needs_nothing_but_itself(page: Page) -> None:
     assert not page.open
     assert "script" not in page.tags
-    assert len(page.links) > 4
+    assert len(page.links) > 3  # with the dots that can be pointed at, some figures are in the page itself
     assert all(link.startswith(("data:image/", "#")) for link in page.links)  # within the page, or all of an image
 
 

@@ -96,7 +96,9 @@ def calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | Non
     fixed = np.polyfit(costs, seconds, 1)[1] if costs.min() < costs.max() else 0.0
     fixed = min(max(0.0, fixed), MOST_FIXED * seconds.min())
     slope = float(np.mean((seconds - fixed) / np.maximum(1.0, costs)))
-    alone = [np.mean(seconds[costs == one.flops]) / one.of_wait for one in by_itself if one.flops in costs]
+    alone = [
+        np.mean(seconds[costs == one.flops]) * one.images / one.waited for one in by_itself if one.flops in costs
+    ]
     factor = min(max([1.0, *map(float, alone)]), FASTEST * resolved.cores_alone)
     return Pace(float(fixed), float(slope), factor, max(0.0, start), time.monotonic() - begun)
 
@@ -135,7 +137,10 @@ def pace_now(resolved: Resolved, best: Sequence[Trial], seconds: float) -> Now |
     with made if hasattr(made, "__exit__") else nullcontext(made) as evaluator:
         _measured(small, evaluator, jobs(None, 0))
         together = _measured(small, evaluator, jobs(PROBED * seconds, workers))
-        alone = _measured(small, evaluator, jobs(PROBED * seconds, 2 * workers, 1)) if workers > 1 else []
+        # The beginning of a training, a twentieth of so short a one, is in both and not in their difference.
+        number = 2 * workers
+        both = (jobs(None, number, 1), jobs(PROBED * seconds, number + 1, 1)) if workers > 1 else ()
+        alone = [one for some in both for one in _measured(small, evaluator, some)]
     beside: dict[str, list[float]] = {}
     for one in together:
         beside.setdefault(one.id, []).append(one.of_image)
@@ -143,7 +148,10 @@ def pace_now(resolved: Resolved, best: Sequence[Trial], seconds: float) -> Now |
         return None
     low, high = LIKELY
     slower = min(max(low, *(mean(times) / then[name] for name, times in beside.items())), high)
-    factors = [slower * then[one.id] / one.of_wait for one in alone]
+    factors = []
+    if len(alone) == 2 and alone[1].images > alone[0].images and alone[1].waited > alone[0].waited:
+        short, long = alone
+        factors = [slower * then[long.id] * (long.images - short.images) / (long.waited - short.waited)]
     cores = resolved.cores_alone
     return Now(slower, min(max([1.0, *factors]), slower / low * cores), cores)
 
@@ -167,15 +175,25 @@ class Measured(NamedTuple):
     id: str  # of the candidate
     flops: float
     seconds: float  # of one core
-    of_image: float  # the same for an image
-    of_wait: float  # seconds for an image until the training was over; fewer, if idle cores helped
+    waited: float  # seconds until the training was over; fewer, if idle cores helped
+    images: float  # as `work` counts them
+
+    @property
+    def of_image(self) -> float:
+        """The seconds of one core for an image."""
+        return self.seconds / self.images
 
 
 def _measured(resolved: Resolved, evaluator: Any, jobs: Sequence[Job]) -> list[Measured]:
     """What each network took that could be trained."""
     trials = [trial for trial in evaluator.evaluate(jobs) if trial.failure is None]
     return [
-        Measured(one.id, one.metrics["flops"], seconds, seconds / images, one.seconds / images)
+        Measured(
+            one.id,
+            one.metrics["flops"],
+            one.metrics["train_seconds"],
+            one.seconds,
+            work(resolved, one.job.epochs),
+        )
         for one in trials
-        for seconds, images in ((one.metrics["train_seconds"], work(resolved, one.job.epochs)),)
     ]
