@@ -240,7 +240,7 @@ def test_each_candidate_is_a_nested_run(record: Record) -> None:
         ("1 · 90.00 % · 34.8k · 0.25 epochs", "FINISHED"),
         ("2 · 99.00 % · 61.7k · 3 epochs", "FINISHED"),
         ("3 · failed: timeout", "FAILED"),
-        ("4 · 95.00 % · 34.8k · 1 epoch", "FINISHED"),
+        ("4 · 95.00 % · 34.8k · 3 epochs", "FINISHED"),
         ("5 · failed: invalid", "FAILED"),
     ]
     tags = record.nested[0].data.tags
