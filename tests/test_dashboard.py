@@ -79,7 +79,7 @@ def test_the_page_of_a_search_tells_its_story(page: Page, search: Any) -> None:
 def test_the_charts_of_a_search(page: Page, search: Any) -> None:
     open_search(page, search)
     page.get_by_role("tab", name="Model metrics").click()
-    for name in ("search/best_validation_loss", "search/failed_trials", "search/hypervolume"):
+    for name in ("best_validation_loss", "failed_trials", "hypervolume"):
         page.get_by_role("heading", name=name).or_(page.get_by_text(name, exact=True)).first.wait_for()
     page.locator(".js-plotly-plot .scatterlayer path").first.wait_for(state="attached")
 

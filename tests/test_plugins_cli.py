@@ -169,3 +169,49 @@ def test_what_cannot_be_checked_is_one_line(empty: Path, words: list[str], told:
     assert told in result.stderr
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
+
+
+OPTIONS = '''
+from nas.strategies.strategy import Strategy
+
+class Mine(Strategy):
+    """Draws.
+
+    Args:
+        width (int): how far it looks,
+            in answers.
+    """
+
+    def __init__(self, space, *, objectives=(), seed=0, width: int = 3, unsaid=None):
+        super().__init__(space, objectives=objectives, seed=seed)
+
+    def ask(self, count):
+        return [self.space.sample(self.rng) for _ in range(count)]
+'''
+
+
+def test_the_options_of_a_plugin_are_shown_with_their_defaults(empty: Path) -> None:
+    (empty / "plugins").mkdir()
+    (empty / "plugins" / "mine.py").write_text(OPTIONS)
+    shown = " ".join(nas("show", "mine").output.split())
+    assert "width How far it looks, in answers (int). Default: 3." in shown
+    assert "unsaid Default: none." in shown
+    assert "objectives" not in shown  # which the search gives
+    built_in = " ".join(nas("show", "evolve").output.split())
+    assert "population The largest number" in built_in
+    assert "(one of auto, aging, nsga2). Default: auto." in built_in
+    assert "space.max_flops" in nas("show", "cnn").output
+    assert "no options" in nas("show", "mnist").output
+
+
+def test_a_plugin_that_is_not_there_cannot_be_shown() -> None:
+    assert "did you mean 'evolve'?" in nas("show", "evolv", code=2).output
+
+
+def test_the_help_of_a_search_has_sections() -> None:
+    found = CliRunner().invoke(cli, ["search", "--help"]).output
+    sections = [
+        found.index(f"\n{name}:\n") for name in ("Search", "Training", "Machine", "Output", "Other options")
+    ]
+    assert sections == sorted(sections)
+    assert sections[0] < found.index("--strategy NAME") < sections[1] < found.index("--recipe NAME") < sections[2]

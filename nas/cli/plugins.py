@@ -117,7 +117,12 @@ def show(name: str, kind: str | None) -> None:
 
 def _option(text: str, parameter: inspect.Parameter) -> str:
     """What an option is, its type, and its default."""
-    kind = "" if parameter.annotation is parameter.empty else f" ({parameter.annotation})"
+    given = parameter.annotation
+    kind = given.__name__ if isinstance(given, type) else str(given)
+    kind = "" if given is parameter.empty else kind.removesuffix(" | None")
+    if kind.startswith("Literal["):
+        kind = f"one of {kind.removeprefix('Literal[').removesuffix(']')}".replace("'", "")
+    kind = f" ({kind})" * bool(kind)
     default = "none" if parameter.default is None else str(parameter.default)
     ending = "It is needed." if parameter.default is parameter.empty else f"Default: {default}."
     words = f"{text[:1].upper()}{text[1:]}".rstrip(".")
