@@ -24,6 +24,7 @@ class Bar(NamedTuple):
     begin: float  # seconds of the search
     end: float
     kind: str  # a key of COLOURS
+    busy: float  # seconds of one core, those of idle cores that have helped included
 
 
 def timeline(scene: Scene) -> Figure | None:
@@ -37,9 +38,8 @@ def timeline(scene: Scene) -> Figure | None:
     end = max(bar.end for bar in bars)
     size, unit = unit_of(end)
     begin = min(bar.begin for bar in bars)
-    busy = sum(bar.end - bar.begin for bar in bars) / rows / (end - begin) if end > begin else 1.0
-    side = "trained at a time" if rows > 1 else "trained"
-    figure = style.canvas(scene, f"what was {side}: busy for {busy:.0%} of the time", 9.0, 1.7 + 0.3 * rows)
+    busy = min(1.0, sum(bar.busy for bar in bars) / rows / (end - begin)) if end > begin else 1.0
+    figure = style.canvas(scene, f"what trained when, {100 * busy:.0f} % of the time", 9.0, 1.7 + 0.3 * rows)
     axes = style.frame(figure.subplots())
     for kind, colour in COLOURS.items():
         for row in range(rows):
@@ -78,11 +78,12 @@ def _bars(record: Record) -> list[Bar]:
     for key, end in tuple(record.finished.items()):
         trial = record.trials[key]
         kind = "failed" if trial.failure else "final selection" if key in last else "search"
-        spans.append((max(0.0, end - trial.seconds), end, kind))
+        busy = max(trial.seconds, trial.metrics.get("train_seconds", 0.0))
+        spans.append((max(0.0, end - trial.seconds), end, kind, busy))
     free: list[float] = []
     bars = []
-    for begin, end, kind in sorted(spans):
+    for begin, end, kind, busy in sorted(spans):
         row = next((row for row, until in enumerate(free) if until <= begin + 0.05), len(free))
         free[row : row + 1] = [end]
-        bars.append(Bar(row, begin, end, kind))
+        bars.append(Bar(row, begin, end, kind, busy))
     return bars
