@@ -40,7 +40,7 @@ CAPTIONS = {  # in the order in which the figures are drawn
     "most, if there are enough trials to tell.",
     "parallel_coordinates": "Each network as a line through the choices that mattered most, to its accuracy.",
     "learning_curves": "The validation loss of the best networks after every epoch of their training.",
-    "timeline": "What the workers did: each training from its begin to its end. Cores that have helped a training count "
+    "timeline": "What the workers did: each training from its begin to its end. Cores that have helped one count "
     "as busy.",
     "family_tree": "The ancestors of the best network, with the operation that made each from its parents.",
 }
