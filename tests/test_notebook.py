@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import threading
@@ -40,9 +41,8 @@ def test_the_notebook_runs_and_shows_the_result(tmp_path: Path) -> None:
     client(notebook, tmp_path).execute()
     search, resumed, network = [cell for cell in notebook.cells if cell.cell_type == "code"]
     progress, result = outputs(search, "text/html")
-    assert "12 candidates" in progress
-    assert "searching:" in progress
-    assert "of the 1,000 test images correctly" in result or "test images correctly" in result
+    assert progress.count("searching:") >= 12
+    assert "test images correctly" in result
     assert result.count("<img") >= 3
     assert "resuming: " in outputs(resumed, "text/html")[0]
     assert "torch.Size([2, 10])" in outputs(network, "text/plain")[0]
@@ -59,8 +59,8 @@ def test_an_interrupted_kernel_ends_the_search_in_order(tmp_path: Path) -> None:
             b'"trial":' in journal.read_bytes() for journal in tmp_path.glob("runs/*/journal.jsonl")
         ):
             time.sleep(0.1)
-        assert running.km is not None
-        running.km.signal_kernel(signal.SIGINT)  # what the button does
+        kernel: Any = running.km
+        os.kill(kernel.provisioner.pid, signal.SIGINT)  # what the button does
 
     thread = threading.Thread(target=interrupt)
     thread.start()
