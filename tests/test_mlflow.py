@@ -249,7 +249,7 @@ def test_each_candidate_is_a_nested_run(record: Record) -> None:
     assert (tags["architecture_id"], tags["epochs"]) == (LECTURE.id, "0.25")
     assert "failure" not in tags
     choices = {"depth": "2", "conv_0_/filters": "32", "_": "None"}
-    assert record.nested[0].data.params == {**choices, "parameters": "34826", "flops": tags["flops"]}
+    assert record.nested[0].data.params == {**choices, "parameters": "34826"}
     assert record.nested[0].info.end_time - record.nested[0].info.start_time == pytest.approx(2000, abs=2)
 
 
