@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from nas.data.dataset import Dataset, Split
 from nas.data.plugin import PHOTOGRAPHS
 from nas.evaluation.local.spawn import ALLOCATOR
 from nas.spaces.space import Candidate
-from nas.training.recipe import Precision
 from nas.trial import Job
 
 NETWORK = Architecture(
@@ -49,8 +48,8 @@ WAYS: dict[str, dict[str, int]] = {
 }
 
 
-def measure(precision: str, way: dict[str, int]) -> float:
-    """Images a second of one way, after a short training to warm up."""
+def measure(way: dict[str, int]) -> float:
+    """Images a second of one way, in float32, after a short training to warm up."""
     import torch
 
     from nas.training.batches import Resident
@@ -66,17 +65,17 @@ def measure(precision: str, way: dict[str, int]) -> float:
         return Split.of(images, np.arange(count) % 10)
 
     data = Resident(Dataset.of("noise", split(IMAGES), split(10), [str(number) for number in range(10)]), "cpu")
-    recipe = replace(recipe_of(PHOTOGRAPHS), precision=cast("Precision", precision), parts=way.get("parts", 1))
+    recipe = replace(recipe_of(PHOTOGRAPHS), parts=way.get("parts", 1))
     job = Job(Candidate(NETWORK), 0.2, seed=0)
     train_resident(job, data, recipe, Cores(lambda: way.get("cores", 1)))
     trial, _ = train_resident(replace(job, epochs=1.0), data, recipe, Cores(lambda: way.get("cores", 1)))
     return IMAGES / trial.seconds
 
 
-def in_a_process(precision: str, way: dict[str, int]) -> float:
+def in_a_process(way: dict[str, int]) -> float:
     """The same in a process of its own, with the allocator of a worker."""
     tunables = ":".join(f"glibc.malloc.{option}" for option in ALLOCATOR)
-    words = [sys.executable, __file__, "one", json.dumps([precision, way])]
+    words = [sys.executable, __file__, "one", json.dumps(way)]
     environment = {**os.environ, "GLIBC_TUNABLES": tunables}
     return float(subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout)
 
@@ -95,7 +94,7 @@ def busy(processes: int) -> Iterator[None]:
 
 def main() -> None:
     if sys.argv[1:2] == ["one"]:
-        print(measure(*json.loads(sys.argv[2])))
+        print(measure(json.loads(sys.argv[2])))
         return
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     print("| way | other processes | images a second, median | lowest | highest |\n|---|---|---|---|---|")
@@ -103,7 +102,7 @@ def main() -> None:
     for _ in range(repeats):
         for (name, others), speeds in found.items():
             with busy(others):
-                speeds.append(in_a_process("float32", WAYS[name]))
+                speeds.append(in_a_process(WAYS[name]))
     for (name, others), speeds in found.items():
         numbers = (statistics.median(speeds), min(speeds), max(speeds))
         print("|", " | ".join([name, str(others), *(f"{number:,.0f}" for number in numbers)]), "|")
