@@ -11,7 +11,7 @@ from nas.architecture.layer import Layer
 from nas.architecture.layers.convolution import Conv2d, ResidualBlock, SeparableConv2d
 from nas.architecture.layers.dense import Dense, Dropout
 from nas.architecture.layers.pooling import AveragePool, Flatten, GlobalAveragePool, MaxPool
-from nas.spaces.fit import MNIST_FLOPS, Fit
+from nas.spaces.fit import MNIST_FLOPS, MOST_STAGES, Fit
 from nas.spaces.recipe import ask_recipe
 from nas.spaces.space import Choose, SearchSpace
 
@@ -72,18 +72,18 @@ class Cnn(SearchSpace):
         activation = choose.suggest_categorical("activation", ["relu", "silu"])
         style = {"padding": "same", "activation": activation, "batch_norm": True}
         filters = choose.suggest_categorical("stem/filters", fit.widths(16, 24, 32))
-        layers = self._stem(filters, choose.suggest_categorical("stem/kernel", [3, 5]), fit, style)
-        if choose.suggest_categorical("stage1/block", [True, False]):
-            layers.append(Conv2d(choose.suggest_categorical("stage1/filters", fit.widths(16, 24, 32)), 3, **style))
+        kernel = choose.suggest_categorical("stem/kernel", [3, 5]) if fit.halvings else 3
+        layers = self._stem(filters, kernel, fit, style)
         stages = {"stage2": (32, 48, 64), "stage3": (64, 96, 128), "stage4": (96, 128, 192)}
-        for name, widths in list(stages.items())[: fit.stages - 1]:
-            blocks = choose.suggest_int(f"{name}/blocks", int(name != "stage4"), 2)
-            if blocks:
-                layers.append(MaxPool(2))
-                kind = choose.suggest_categorical(f"{name}/kind", ["plain", "residual"])
-                filters = choose.suggest_categorical(f"{name}/filters", fit.widths(*widths))
-                layers += [self._block(choose, name, kind, filters, style)] * blocks
-        return Architecture((*layers, *self._head(choose, activation)))
+        for number, (name, widths) in enumerate(list(stages.items())[: fit.stages - 1], MOST_STAGES - fit.stages):
+            layers.append(MaxPool(2))
+            blocks = choose.suggest_int(f"{name}/blocks", 1, number + 1)
+            kind = choose.suggest_categorical(f"{name}/kind", ["plain", "residual"])
+            filters = choose.suggest_categorical(f"{name}/filters", fit.widths(*widths))
+            layers += [self._block(choose, name, kind, filters, style)] * blocks
+        layers += self._pool(choose)
+        dropout = choose.suggest_categorical("head/dropout", [0.0, 0.1, 0.25])
+        return Architecture((*layers, Dropout(dropout)) if dropout else tuple(layers))
 
     @staticmethod
     def _stem(filters: int, kernel: int, fit: Fit, style: dict[str, Any]) -> list[Layer]:
@@ -102,10 +102,7 @@ class Cnn(SearchSpace):
 
     @staticmethod
     def _head(choose: Choose, activation: str) -> list[Layer]:
-        pool = choose.suggest_categorical("head/pool", ["global", "max+flatten", "flatten"])
-        layers: list[Layer] = [GlobalAveragePool()] if pool == "global" else [Flatten()]
-        if pool == "max+flatten":
-            layers.insert(0, MaxPool(2))
+        layers = Cnn._pool(choose)
         units = choose.suggest_categorical("head/dense", [0, 32, 64])
         if units:
             layers.append(Dense(units, activation))
@@ -113,3 +110,9 @@ class Cnn(SearchSpace):
         if dropout:
             layers.append(Dropout(dropout))
         return layers
+
+    @staticmethod
+    def _pool(choose: Choose) -> list[Layer]:
+        pool = choose.suggest_categorical("head/pool", ["global", "max+flatten", "flatten"])
+        layers: list[Layer] = [GlobalAveragePool()] if pool == "global" else [Flatten()]
+        return [MaxPool(2), *layers] if pool == "max+flatten" else layers
