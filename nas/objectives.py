@@ -129,6 +129,26 @@ def front(trials: Iterable[Trial]) -> list[Trial]:
     return [trial for trial, level in zip(longest, _ranks(longest), strict=True) if level == 0]
 
 
+def corners(trials: Iterable[Trial]) -> list[Trial]:
+    """What represents the Pareto front: its end by the first objective, its knee, and its ends by the others.
+
+    The knee is the trial nearest to a point that has the best of every objective, each of which goes from 0 to 1
+    along the front (Zeleny, Compromise programming, 1973). With one objective there is only one trial.
+    """
+    import numpy as np
+
+    equals = front(trials)
+    if not equals:
+        return []
+    scores = np.array([trial.scores for trial in equals])
+    low, high = scores.min(axis=0), scores.max(axis=0)
+    missing = (high - scores) / np.where(high > low, high - low, 1.0)
+    # Of those with the same best value of an objective, the one that is better by the others.
+    ends = [int(np.lexsort((missing.sum(axis=1), missing[:, k]))[0]) for k in range(scores.shape[1])]
+    knee = int(np.linalg.norm(missing, axis=1).argmin())
+    return [equals[place] for place in dict.fromkeys([ends[0], knee, *ends[1:]])]
+
+
 def since_better(trials: Sequence[Trial]) -> int:
     """The number of trials after the last one that joined the Pareto front; an equal one brings nothing better."""
     best = {(trial.job.epochs, trial.scores) for trial in front(trials)}

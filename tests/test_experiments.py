@@ -133,3 +133,14 @@ def test_two_objectives_give_a_front_and_the_first_one_chooses_the_winner(tmp_pa
     assert found["winner"]["parameters"] <= 60000
     assert found["trials"] == 6
     assert found["failed"] == 0
+    # The ends of the front are trained again, tested, and handed over.
+    again = {other["id"]: other["test_accuracy"] for other in found["compared"] if other["with"] == "front"}
+    assert {front[0]["id"], front[-1]["id"]} <= {found["winner"]["id"], *again}
+    assert {path.name for path in (tmp_path / "out/front").iterdir()} == set(again)
+    for name in again:
+        taken = ["export", str(tmp_path / "out"), "--network", name[:6], "--format", "safetensors", "--json"]
+        exported = CliRunner().invoke(cli, [*taken, "--plugins", str(ROOT / "plugins")])
+        assert exported.exit_code == 0, exported.output
+        assert json.loads(exported.stdout)["network"] == name
+    wrong = CliRunner().invoke(cli, ["export", str(tmp_path / "out"), "--network", "zzz"])
+    assert "has handed over no network 'zzz', but" in wrong.output

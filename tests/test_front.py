@@ -10,7 +10,8 @@ from conftest import finished, job
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import Conv2d, GlobalAveragePool
 from nas.evaluation.halving import SuccessiveHalving
-from nas.objectives import Objective, best_first, front, hypervolume, scored
+from nas.objectives import Objective, best_first, corners, front, hypervolume, scored
+from nas.run.selection import best_trials, plan
 from nas.trial import Job, Trial
 
 LOSS, SIZE = Objective("validation_loss", -1), Objective("parameters", -1)
@@ -36,6 +37,23 @@ def test_the_front_is_what_nobody_beats_of_the_longest_trainings() -> None:
 
 def test_the_best_stand_for_the_front_and_the_dominated_come_last() -> None:
     assert best_first([WORSE, SHORT, SMALL, BETWEEN, FAILED, GOOD]) == [GOOD, BETWEEN, SMALL, WORSE, SHORT]
+
+
+def test_a_front_is_represented_by_its_knee_and_its_ends() -> None:
+    others = [trial(6, 0.15, 700), trial(7, 0.45, 60)]  # of the front, too
+    every = [WORSE, SHORT, SMALL, *others, BETWEEN, FAILED, GOOD]
+    assert corners(every) == [GOOD, BETWEEN, SMALL]
+    assert corners([FAILED]) == []
+    assert corners([GOOD, WORSE]) == [GOOD, WORSE]
+    assert best_trials(every, 4) == [GOOD, BETWEEN, SMALL, others[0]]
+
+
+def test_the_knee_and_the_ends_are_trained_again_however_short_the_time_is() -> None:
+    every = [replace(one, metrics={**one.metrics, "train_seconds": 10.0}) for one in (GOOD, BETWEEN, SMALL, WORSE)]
+    assert plan(every, Limits(), 1.0, 1, seconds=8.0).finalists == 3
+    assert plan(every, Limits(), 1.0, 1, seconds=None).finalists == 3
+    one = [scored(trial, (LOSS,)) for trial in every]
+    assert plan(one, Limits(), 1.0, 1, seconds=8.0).finalists == 1
 
 
 def test_the_hypervolume_grows_with_what_is_not_dominated() -> None:

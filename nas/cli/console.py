@@ -50,6 +50,7 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
     """Print the winner's layers and scores, and the next step; ``seconds``: what the whole command has taken."""
     console, summary, header = QuietConsole(highlight=False), Summary.of(outcome), outcome.header
     kind = "network" if header.kind == "train" else "winner"
+    console.print(f"{summary.sentence}\n", style="bold")
     layer_texts = [row[:3] for row in layer_rows(outcome.architecture, header.limits)]
     layers = table(f"The {kind}, {name_of(outcome.winner)}", ("layer", "output", "parameters"), layer_texts[:-1])
     layers.add_section()
@@ -61,7 +62,8 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
             (name_of(trial) + " *" * (trial.id == outcome.winner.id), *_values(trial, metrics))
             for trial in outcome.front
         ]
-        front = table("The Pareto front of the search", ("network", *metrics), networks)
+        size = f"{len(networks)} network{'s' * (len(networks) > 1)}"
+        front = table(f"The Pareto front of the search: {size}", ("network", *metrics), networks)
         front.caption, front.caption_justify = (
             "* the winner: the best by the first objective after retraining",
             "left",
@@ -69,16 +71,17 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
         console.print(front)
     if header.kind != "train" and len(outcome.finalists) > 1:
         epochs = outcome.retrained[0].job.epochs
-        title = f"The finalists, trained again from scratch for {duration(epochs)}"
-        metric, best = header.objectives[0].metric, finalists(outcome)
-        is_other = metric not in ("validation_accuracy", "parameters")
-        columns = ["network", *[metric] * is_other, "validation_accuracy", "parameters", "ms an image"]
-        rows = [[row.network, *[row.score] * is_other, row.accuracy, row.parameters, row.latency] for row in best]
-        rows[0][0] += " *"
-        again = table(title, columns, rows)
-        seeds = f"mean ± standard deviation over the seeds ({', '.join(row.seeds for row in best)})"
+        what = "The Pareto front" if len(header.objectives) > 1 else "The finalists"
+        best = finalists(outcome)
+        rows = [[row[0] + " *" * (not place), *row[1:]] for place, row in enumerate(best.rows)]
+        again = table(f"{what}, trained again from scratch for {duration(epochs)}", best.columns, rows)
+        seeds = f"mean ± standard deviation over the seeds ({', '.join(best.seeds)})"
         again.caption, again.caption_justify = f"* the winner; {seeds}", "left"
         console.print(again)
+        if best.commands:
+            console.print("To take one of them:")
+        for command in best.commands:
+            console.print(command, soft_wrap=True)
     for reason in summary.reasons:
         console.print(reason)
     if command := command_for(outcome):
@@ -96,10 +99,14 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
     if summary.classes:
         console.print("\n" + "\n".join(summary.classes))
     console.print("\n" + "\n".join(summary.cost))
-    taken = effort(outcome.trials, outcome.failed, outcome.seconds if seconds is None else seconds)
+    took = outcome.seconds if seconds is None else seconds
+    taken = effort(outcome.trials, outcome.failed, took, outcome.failures)
     console.print(f"{taken}. The network: {shown(outcome.weights.parent)}", soft_wrap=True)
+    console.print("\nNext:")
+    for command in summary.commands:
+        console.print(command, soft_wrap=True)
     if header.config.get("mlflow") == "auto" and "MLFLOW_TRACKING_URI" not in os.environ:
-        console.print("Look at it in the dashboard: nas ui")
+        console.print("nas ui", soft_wrap=True)
 
 
 def show_leaders(trials: Sequence[Trial]) -> None:

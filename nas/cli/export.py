@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nas.cli.options import FOLDER, json_option, plugins_option, print_json, print_out
+from nas.cli.options import FOLDER, json_option, network_option, plugins_option, print_json, print_out
 from nas.errors import UsageError, plain
 from nas.files import shown
 from nas.winner.export import PLACES
@@ -46,19 +46,19 @@ from nas.winner.export import PLACES
     help="For --format onnx: one image at a time, float32 from 0 to 255, of the size of the training images and "
     "not resized. For TensorRT and phones.",
 )
-@click.option(
-    "--out", metavar="FOLDER", type=FOLDER, help="Folder to write to. Default: best/ in the folder of the search."
-)
+@click.option("--out", metavar="FOLDER", type=FOLDER, help="Folder to write to. Default: that of the network.")
 @click.option(
     "--data-dir",
     metavar="FOLDER",
     type=FOLDER,
     help="Folder to look for data sets in first. Default: the same as in the search.",
 )
+@network_option
 @json_option
 @plugins_option(expose=True)
 def export(
     search: str | None,
+    network: str | None,
     formats: tuple[str, ...],
     out: Path | None,
     data_dir: Path | None,
@@ -81,7 +81,7 @@ def export(
     from nas.winner.export.formats import Onnx
 
     folder = searches.with_winner(search) if search is None else searches.named(search)
-    model = work.load_model(folder)
+    model = work.load_model(folder, network)
     images, note = work.images_for(folder, model, data_dir, plugins)
     if note:
         click.echo(plain(f"note: {note}"), err=True)

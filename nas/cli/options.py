@@ -99,6 +99,11 @@ def set_option(what: str) -> Callable[[Command], Command]:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, in one line.")
+network_option = click.option(
+    "--network",
+    metavar="ID",
+    help="Another network that the search has trained again for its Pareto front, or the first digits of its id.",
+)
 data_dir_option = click.option(
     "--data-dir",
     metavar="FOLDER",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.cli.options import json_option, plugins_option, print_json, print_out
+from nas.cli.options import json_option, network_option, plugins_option, print_json, print_out
 from nas.errors import ImageError, NasError, UsageError, plain, quoted, unknown
 
 if TYPE_CHECKING:
@@ -24,10 +24,13 @@ CLASS_WIDTH = 16  # characters of a class's name, at most
 @click.command()
 @click.argument("arguments", metavar="[SEARCH] IMAGE...", nargs=-1)
 @click.option("--search", "chosen", metavar="SEARCH", help="Search to use. Then all arguments are images.")
+@network_option
 @json_option
 @plugins_option()
 @click.pass_context
-def predict(context: click.Context, arguments: tuple[str, ...], chosen: str | None, as_json: bool) -> None:
+def predict(
+    context: click.Context, arguments: tuple[str, ...], chosen: str | None, network: str | None, as_json: bool
+) -> None:
     """Classify your own images with the winner of a search.
 
     IMAGE is a JPEG, PNG, WebP, BMP, TIFF or GIF file of any size (HEIC, too, with the package pillow-heif), a
@@ -44,10 +47,11 @@ def predict(context: click.Context, arguments: tuple[str, ...], chosen: str | No
     from nas.records.searches import with_winner
 
     folder = with_winner(search)
+    from nas.winner.best import place_of
     from nas.winner.predict import Classifier, Prediction
 
-    classifier = Classifier(folder / "best")
-    click.echo(plain(f"nas predict: the winner of {folder.name}"), err=True)
+    classifier = Classifier(place_of(folder, network))
+    click.echo(plain(f"nas predict: {network or 'the winner'} of {folder.name}"), err=True)
     refused: list[dict[str, str]] = []
     labels = dict(_files(images, refused, classifier.classes))
     predictions = []

@@ -172,7 +172,7 @@ def _search_result(outcome: Outcome) -> dict[str, Any]:
             "test_loss": outcome.test_loss,
         },
         "compared": [
-            {"with": other.what, "test_accuracy": other.accuracy, "chance": other.chance}
+            {"with": other.what, "id": other.trial.id, "test_accuracy": other.accuracy, "chance": other.chance}
             for other in outcome.compared
         ],
     }

@@ -18,9 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 import nas.cli
-from nas.cli.console import QuietConsole, clock
+from nas.cli.console import QuietConsole, clock, number
 from nas.errors import plain
 from nas.files import shown
+from nas.objectives import front
 from nas.records.observer import Observer
 from nas.records.outcome import Header
 from nas.records.searches import resume_command
@@ -53,6 +54,7 @@ class View(Observer):
         self.in_batch = 0  # candidates
         self.in_rungs = Counter[int]()  # trainings of this batch that have ended, by their rungs
         self.best: list[Trial] = []
+        self.front: list[Trial] = []  # with several objectives
         self.curve: list[float] = []  # the first score of the best candidate, after each candidate
         self.again: dict[str, list[Trial]] = {}  # the trainings of the final selection, by candidate
         self.shown: set[str] = set()  # keys of jobs
@@ -134,6 +136,8 @@ class View(Observer):
         self.failed_count += trial.failure is not None
         if trial.failure is None:
             self.best = leaders([*self.best, trial])[:BEST]
+            if len(trial.scores) > 1:
+                self.front = front([*self.front, trial])
         elif trial.job.key not in self.shown:
             self.console.print(f"{self.clock:>6}  {describe(trial)}", soft_wrap=True)
         if self.best:
@@ -203,9 +207,11 @@ class View(Observer):
         parts += _lines("now" if self.doing else "training", [self.doing] if self.doing else [*self._running()])
         if self.phase == "selecting":  # the lecture's network among them
             parts += _lines("retrained", [_finalist(group) for group in list(self.again.values())])
-        parts += _lines("best", [_columns(trial) for trial in self.best])
+        metric = self.header.objectives[0].metric
+        parts += _lines("best", [_columns(trial, metric) for trial in self.best])
+        if self.front:
+            parts += _lines("front", [f"{several(len(self.front), 'network')} that no other one beats in all"])
         if self.curve:
-            metric = self.header.objectives[0].metric
             first, last = (f"{abs(score):,.4g}" for score in (self.curve[0], self.curve[-1]))
             text = f"best {metric.removeprefix('validation_'):<9.9}  {sparkline(self.curve, CURVE)}"
             parts.append(Text(f"{text}  {first} → {last}", style="cyan", no_wrap=True, overflow="ellipsis"))
@@ -305,11 +311,14 @@ def _name(job: Job) -> str:
     return name_of(Trial(job))
 
 
-def _columns(trial: Trial) -> str:
+def _columns(trial: Trial, metric: str) -> str:
+    """A network with its accuracy, and with the first objective if that is another one."""
     metrics = trial.metrics
+    known = ("parameters", "validation_accuracy", "validation_loss")
+    first = "" if metric in known else f"{number(metric, metrics[metric])} {metric.replace('_', ' ')}  "
     return (
         f"{name_of(trial):<12} {metrics['parameters']:>11,.0f} parameters  "
-        f"{percent(metrics['validation_accuracy']):>8}  {duration(trial.job.epochs)}"
+        f"{percent(metrics['validation_accuracy']):>8}  {first}{duration(trial.job.epochs)}"
     )
 
 

@@ -60,7 +60,7 @@ def decide(
                 member(lending, name, experiment) as (known, start),
                 selected(known, start, [observer]) as (run, found),
             ):
-                return name, Decided(found, [one.network for one in contestants(run, found).values()])
+                return name, Decided(found, [one.network for one in contestants(run, found)])
         except StorageError:  # the others would fail, too
             raise
         except NasError as error:

@@ -103,6 +103,7 @@ def search_description(outcome: Outcome, run: str, winner: str | None) -> str:
         f"{summary.effort}, in the folder {unmarked(header.name)}. {unmarked(header.note)}".rstrip(),
         finalists_table(outcome),
         summary.markdown(),
+        "\n".join(["How to use it:", "```", *summary.commands, "```"]),
         _table_of_layers([row[:3] for row in layer_rows(outcome.architecture, header.limits)]),
     ]
     text = "\n\n".join(part for part in parts if part)

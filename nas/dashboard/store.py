@@ -41,7 +41,10 @@ OURS = "nas.experiment"  # the tag of an experiment that this program made
 VIEW = "nas"
 COLUMNS = ("metrics.`winner/test_accuracy`", "metrics.`validation_loss`", "tags.`epochs`", "tags.`parameters`",
            "tags.`dataset`", "tags.`failure`")  # fmt: skip
-VIEW_TAG = {f"mlflow.sharedViewState.{VIEW}": json.dumps({"selectedColumns": COLUMNS})}
+NAME = "attributes.`Run Name`"
+WIDTH = 330  # pixels: "99.30 % · 34.8k · trial-and-error · 17:18" fits, of which MLflow's 190 show the half
+VIEW_STATE = {"selectedColumns": COLUMNS, "columnOrder": [NAME], "columnWidths": {NAME: WIDTH}}
+VIEW_TAG = {f"mlflow.sharedViewState.{VIEW}": json.dumps(VIEW_STATE)}
 LogModel = Callable[[Outcome, str, str], None]  # outcome, tracking URI, run id
 IMPORTING = Lock()  # threads that import parts of MLflow in different orders get halves of them
 OPENING = Lock()  # Alembic, which makes and checks the tables, serves one thread of a process at a time

@@ -147,6 +147,7 @@ class Journal(Observer):
             "winner": outcome.winner.job.key,
             "finalists": [[trial.job.key for trial in group] for group in outcome.finalists],
             "front": [trial.job.key for trial in outcome.front],
+            "mattered": [list(one) for one in outcome.mattered],
             "compared": [{**vars(other), "trial": other.trial.job.key} for other in outcome.compared],
         }
         self._write({"outcome": content})

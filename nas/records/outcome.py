@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nas.architecture.architecture import Architecture, Limits
 from nas.objectives import Objective, best_seed
@@ -70,7 +70,12 @@ class Header:
         return {k: v.removeprefix(GIVEN) if isinstance(v, str) else v for k, v in self.config.items()}
 
 
-COMPARED_WITH = {"second": "the second finalist", "lecture": "the lecture's network"}
+FRONT = "front"
+COMPARED_WITH = {
+    "second": "the second finalist",
+    "lecture": "the lecture's network",
+    FRONT: "a network of the Pareto front",
+}
 """The networks that a winner is compared with, by the names that the journal has for them."""
 
 
@@ -91,6 +96,14 @@ class Comparison:
     def chance(self) -> float:
         """The probability that two equally good networks differ by as much: McNemar's p-value."""
         return difference_by_chance(self.only_winner, self.only_other)
+
+
+class Importance(NamedTuple):
+    """What a choice of a space is worth for telling good networks from bad ones (see `nas.report.forest`)."""
+
+    name: str
+    share: float  # of the variance of log10(error) that is no longer explained without it
+    error: float  # its standard error, over the trees
 
 
 @dataclass(frozen=True)
@@ -116,7 +129,14 @@ class Outcome:
     test_largest: float | None = None  # the share of the test images of the class that has most training images
     compared: tuple[Comparison, ...] = ()  # made after the winner was chosen: nothing was chosen by it
     cost: Cost | None = None
+    failures: Mapping[str, int] = field(default_factory=dict)  # how many candidates failed in each way
+    mattered: tuple[Importance, ...] = ()  # the choices of the space, the most important one first
     smaller: Trial | None = None  # a network of the search that is nearly as good: see `nas.records.cost.smaller`
+
+    @property
+    def of_front(self) -> tuple[Comparison, ...]:
+        """The other networks that were trained again and tested, where there are several objectives."""
+        return tuple(other for other in self.compared if other.what == FRONT)
 
     @property
     def handed_over(self) -> Trial:

@@ -23,6 +23,7 @@ import json
 import re
 import shlex
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -34,7 +35,7 @@ from nas.architecture.architecture import Limits
 from nas.errors import JournalError, NasError, quoted
 from nas.objectives import Objective, scored
 from nas.records.cost import Cost, smaller
-from nas.records.outcome import COMPARED_WITH, Comparison, Header, Outcome
+from nas.records.outcome import COMPARED_WITH, Comparison, Header, Importance, Outcome
 from nas.spaces.space import Candidate
 from nas.trial import Trial
 
@@ -146,6 +147,8 @@ class Record:
                 finalists=tuple(map(tuple, groups)),
                 retrained=tuple(groups[0]),
                 front=tuple(told[key] for key in outcome["front"]),
+                failures=Counter(entry.trial.failure.kind for entry in self.told if entry.trial.failure),
+                mattered=tuple(map(_importance, outcome.get("mattered", ()))),
                 opened=self.outcomes,
                 compared=compared,
                 cost=Cost.of(self.trials.values(), last),
@@ -240,6 +243,11 @@ def _within(value: Any, name: str, high: float) -> float:
     if not 0 <= number <= high:
         raise ValueError(f"{name} is {number}, and should be from 0 to {high:g}")
     return number
+
+
+def _importance(content: Any) -> Importance:
+    name, share, error = content
+    return Importance(checks.text(name, "a choice"), _within(share, "share", 1e6), _within(error, "error", 1e6))
 
 
 def _sections(content: Any) -> dict[str, Any]:

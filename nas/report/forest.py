@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from nas.records.outcome import Importance
 from nas.spaces.space import Scalar
+from nas.trial import Trial
 
 FEWEST = 12  # trials; fewer say nothing about a dozen choices
 TREES = 100
 LARGEST = 1e30  # numbers of a plugin beyond that are taken for it
 UNASKED = -1.0
 
+LEAST_ERROR = 1e-4  # where nobody says how many images there are
 Array = npt.NDArray[np.float64]
 Choices = Mapping[str, Scalar]
 
 
-class Importance(NamedTuple):
-    """What a choice is worth for telling good networks from bad ones."""
+def error_of(trial: Trial, images: int | None) -> float:
+    """The share of the validation images that a network classifies wrongly; none is half an image.
 
-    name: str
-    share: float  # of the variance of log10(error) that is no longer explained without it
-    error: float  # its standard error, over the trees
+    ``images``: how many there are, if that is known.
+    """
+    least = 0.5 / images if images else LEAST_ERROR
+    return min(1.0, max(least, 1 - trial.metrics["validation_accuracy"]))
+
+
+def importances_of(history: Iterable[Trial], images: int | None) -> list[Importance]:
+    """How much each choice mattered to the trials of a search: see `importances`."""
+    good = [one for one in history if one.failure is None and one.job.candidate.choices]
+    return importances([(one.job.candidate.choices, one.epochs, error_of(one, images)) for one in good])
 
 
 def importances(trials: Sequence[tuple[Choices, float, float]]) -> list[Importance]:

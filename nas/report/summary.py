@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,11 +16,14 @@ from nas.errors import plain
 from nas.objectives import BALANCED, FRACTIONS, rank
 from nas.records.outcome import COMPARED_WITH, GIVEN, Comparison, Outcome
 from nas.records.predictions import predictions_of
+from nas.records.record import place
 from nas.report.classes import sentences
-from nas.statistics import CONFIDENCE, deviation, mean
+from nas.statistics import CONFIDENCE, deviation, interval, mean
 from nas.trial import Trial
 
+NAMED, LEAST_SHARE = 3, 0.03  # choices that are said to have mattered, and what is the least that does
 LEADERS = 50  # rows of the leaderboard
+TITLES = {"latency_ms": "ms an image"}
 WHOLE = ("parameters", "flops")  # metrics that are the same for every seed
 
 
@@ -44,6 +47,7 @@ class Summary:
     classes: tuple[str, ...] = ()  # sentences: which classes are confused, and which have the lowest recall
     reasons: tuple[str, ...] = ()  # sentences: why this network, and whether a smaller one would do
     cost: tuple[str, ...] = ()  # sentences: what the search has cost, and what the network costs
+    commands: tuple[str, ...] = ()  # what to do with the network
 
     @classmethod
     def of(cls, outcome: Outcome) -> Summary:
@@ -60,13 +64,14 @@ class Summary:
             sentence = f"{header.kind} on {header.dataset['name']} found the network {outcome.winner.id} with "
             sentence += f"{outcome.parameters:,} parameters. It"
         right = f"{percent(outcome.test_accuracy)} of the {outcome.test_images:,} test images"
-        trials = effort(outcome.trials, outcome.failed, outcome.seconds)
-        comparisons = (*map(_compared, outcome.compared), *_beside_the_largest(outcome))
+        trials = effort(outcome.trials, outcome.failed, outcome.seconds, outcome.failures)
+        compared = [other for other in outcome.compared if other not in outcome.of_front]  # these are in a table
+        comparisons = (*map(_compared, compared), *_beside_the_largest(outcome))
         predictions = predictions_of(outcome)
         classes = sentences(predictions) if predictions else ()
         return cls(
             f"{sentence} classifies {right} correctly.", tuple(_rows(outcome)), comparisons, trials, classes,
-            tuple(reasons(outcome)), tuple(costs(outcome)),
+            tuple(reasons(outcome)), tuple(costs(outcome)), tuple(commands(outcome)),
         )  # fmt: skip
 
     def markdown(self) -> str:
@@ -82,13 +87,20 @@ def unmarked(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)
 
 
-def in_words(outcome: Outcome) -> str:
-    """How good a network is and how it was trained, for somebody who has nothing but the network."""
-    low, high = outcome.test_interval
+def in_words(outcome: Outcome, network: str | None = None) -> str:
+    """How good a network is and how it was trained, for somebody who has nothing but the network.
+
+    ``network``: the id of another one of the Pareto front, or its first digits; None for the winner.
+    """
+    accuracy, trained = outcome.test_accuracy, outcome.handed_over
+    for other in outcome.of_front:
+        if network and other.trial.id.startswith(network):
+            accuracy, trained = other.accuracy, other.trial
+    low, high = interval(accuracy, outcome.test_images)
     return (
-        f"{percent(outcome.test_accuracy)} of {outcome.test_images:,} test images are classified right (95 % "
+        f"{percent(accuracy)} of {outcome.test_images:,} test images are classified right (95 % "
         f"confidence interval {100 * low:.2f} to {100 * high:.2f} %). Trained from scratch for "
-        f"{duration(outcome.handed_over.epochs)} with the recipe {outcome.header.recipe}."
+        f"{duration(trained.epochs)} with the recipe {outcome.header.recipe}."
     )
 
 
@@ -125,51 +137,59 @@ def _rows(outcome: Outcome) -> Iterable[Row]:
         yield Row(name.replace("_", " "), answer, "recipe, found by a search")
 
 
-class Finalist(NamedTuple):
-    """A network that the final selection has trained again, as text."""
+class Finalists(NamedTuple):
+    """The networks that the final selection has trained again, as text; the winner in the first row."""
 
-    network: str
-    score: str  # of the first objective: mean ± standard deviation over its seeds
-    accuracy: str  # of the validation images, in the same way
-    seeds: str
-    parameters: str
-    latency: str  # milliseconds for one image
+    columns: tuple[str, ...]
+    rows: tuple[
+        tuple[str, ...], ...
+    ]  # in each, the network and its scores: mean ± standard deviation over the seeds
+    seeds: tuple[str, ...]  # of each network
+    commands: tuple[str, ...] = ()  # with several objectives: how to take each of the networks
 
 
-def finalists(outcome: Outcome) -> list[Finalist]:
-    """The networks of the final selection, the winner first."""
-    metric = outcome.header.objectives[0].metric
+def finalists(outcome: Outcome) -> Finalists:
+    """The table of the final selection; without rows where there was only one network."""
+    if len(outcome.finalists) < 2:
+        return Finalists((), (), ())
+    tested = {other.trial.id: other.accuracy for other in outcome.of_front}
+    tested |= {outcome.winner.id: outcome.test_accuracy} if tested else {}
+    objectives = [objective.metric for objective in outcome.header.objectives]
+    metrics = dict.fromkeys([*objectives, "validation_accuracy", "parameters", "latency_ms"])
     rows = []
     for group in outcome.finalists:
-        latency, parameters = group[0].metrics.get("latency_ms"), group[0].metrics["parameters"]
-        rows.append(
-            Finalist(
-                name_of(group[0]),
-                scores_of(group, metric),
-                scores_of(group, "validation_accuracy"),
-                str(len(group)),
-                f"{parameters:,.0f}",
-                "–" if latency is None else f"{latency:.3g}",
-            )
-        )
-    return rows
+        row = [name_of(group[0]), *(scores_of(group, metric) for metric in metrics)]
+        row += [percent(tested[group[0].id]) if group[0].id in tested else "–"] if tested else []
+        rows.append(tuple(row))
+    names = [TITLES.get(metric, metric.replace("_", " ")) for metric in metrics]
+    search = plain(shlex.quote(place(outcome.header.folder)))
+    commands = [f"nas export {search} --network {one[0].id}" for one in outcome.finalists if one[0].id in tested]
+    return Finalists(
+        ("network", *names, *["test accuracy"] * bool(tested)),
+        tuple(rows),
+        tuple(str(len(group)) for group in outcome.finalists),
+        tuple(commands),
+    )
 
 
 def finalists_table(outcome: Outcome) -> str:
-    """The finalists as a table in Markdown; empty if there is only one."""
-    metric, rows = outcome.header.objectives[0].metric, finalists(outcome)
-    if len(rows) < 2:
+    """The finalists as a table in Markdown, and how to take each of them; empty if there is only one."""
+    found = finalists(outcome)
+    if not found.rows:
         return ""
-    is_other = metric not in ("validation_accuracy", "parameters")
-    columns = ("finalist", *[metric] * is_other, "validation_accuracy", "seeds", "parameters", "ms an image")
-    lines = [(unmarked(row.network), *[row.score] * is_other, *row[2:]) for row in rows]
-    lines[0] = (f"**{lines[0][0]}**", *lines[0][1:])
-    return markdown_table(columns, lines)
+    rows = [(unmarked(row[0]), *row[1:], seeds) for row, seeds in zip(found.rows, found.seeds, strict=True)]
+    rows[0] = (f"**{rows[0][0]}**", *rows[0][1:])
+    table = markdown_table(("finalist", *found.columns[1:], "seeds"), rows)
+    return "\n\n".join([table, *["```\n" + "\n".join(found.commands) + "\n```"] * bool(found.commands)])
 
 
 def scores_of(trainings: Sequence[Trial], metric: str) -> str:
     """The mean ± the standard deviation of a metric of several trainings of one network."""
-    values = [trial.metrics[metric] for trial in trainings]
+    values = [trial.metrics[metric] for trial in trainings if metric in trial.metrics]
+    if not values:
+        return "–"
+    if metric == "latency_ms":  # measured once: the same for every seed
+        return f"{values[0]:.3g}"
     if metric in WHOLE:
         return f"{mean(values):,.0f}"
     return mean_and_deviation(values, percentage=metric in FRACTIONS)
@@ -192,8 +212,9 @@ def reasons(outcome: Outcome) -> Iterator[str]:
             certain = "; with a single seed, part of that may be luck"
         elif error := (deviation(won) ** 2 / len(won) + deviation(second) ** 2 / len(second)) ** 0.5:
             certain = f"; over the seeds, the standard error of this difference is {_short(error)}{unit}"
+        which = "represent the Pareto front and " * (len(outcome.header.objectives) > 1)
         yield (
-            f"Of {len(groups)} networks that were trained again from scratch, it has the best mean "
+            f"Of {len(groups)} networks that {which}were trained again from scratch, it has the best mean "
             f"{metric.replace('_', ' ')}: {scores_of(groups[0], metric)}, {_short(apart)}{unit} better than "
             f"{name_of(groups[1][0])}{certain}."
         )
@@ -204,6 +225,21 @@ def reasons(outcome: Outcome) -> Iterator[str]:
             f"Nearly as good with {times:.1f} × fewer parameters: {name_of(other)}, which is within one standard "
             f"error of the winner's validation accuracy in the search ({found[0]}, the winner {found[1]})."
         )
+
+    known = [one for one in outcome.mattered if one.share > max(LEAST_SHARE, 2 * one.error)][:NAMED]
+    if known:
+        first, *others = (f"{plain(one.name)} ({100 * one.share:.0f} %" for one in known)
+        shares = ", ".join(
+            [f"{first} of the variance of the error is not explained without it)", *(f"{one})" for one in others)]
+        )
+        yield f"What mattered most in the space: {shares}."
+
+
+def commands(outcome: Outcome) -> Iterator[str]:
+    """What to do with the network, as commands."""
+    folder = plain(shlex.quote(place(outcome.header.folder)))
+    yield f"nas predict {folder} IMAGE.png"
+    yield f"nas export {folder}"
 
 
 def _short(number: float) -> str:
@@ -295,9 +331,11 @@ def verdict(comparison: Comparison) -> str:
     return f"the winner is {better}, by more than chance ({test})"
 
 
-def effort(trials: int, failed: int, seconds: float) -> str:
-    """The number of trials and the time of a search, finished or not."""
-    return f"{several(trials, 'candidate')}, {failed:,} failed, {several(round(seconds), 'second')}"
+def effort(trials: int, failed: int, seconds: float, failures: Mapping[str, int] | None = None) -> str:
+    """The number of trials and the time of a search, finished or not; ``failures``: how many, by their kinds."""
+    kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in (failures or {}).items())
+    why = f" ({kinds})" if kinds else ""
+    return f"{several(trials, 'candidate')}, {failed:,} failed{why}, {several(round(seconds), 'second')}"
 
 
 def percent(fraction: float) -> str:

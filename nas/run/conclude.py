@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nas.errors import NasError
+from nas.errors import NasError, StorageError
 from nas.objectives import best_seed, front
 from nas.records.cost import Cost, smaller
-from nas.records.outcome import COMPARED_WITH, Outcome
+from nas.records.outcome import COMPARED_WITH, FRONT, Outcome
 from nas.records.predictions import Answers, Predictions
 from nas.report.classes import PICTURED, Confusion
+from nas.report.forest import importances_of
 from nas.run.recording import Run
 from nas.trial import Job, Trial
-from nas.winner.best import write_best
+from nas.winner.best import BEST, write_best
 from nas.winner.card import write_card
 from nas.winner.sealed import Opened, open_test
 from nas.winner.weights import restored
 
 if TYPE_CHECKING:
     from nas.training.network import Network
+
+
+MATTERED = 6  # choices that a result names or keeps
 
 
 @dataclass(frozen=True)
@@ -39,30 +46,50 @@ class Selected:
 class Contestant(NamedTuple):
     """A network that classifies the test images."""
 
+    what: str  # a key of `COMPARED_WITH`; empty for the winner
     trial: Trial  # its training
     network: Network
 
 
-def contestants(run: Run, selected: Selected) -> dict[str, Contestant]:
-    """The winner, which is handed over in best/, and those that it is compared with, by their `COMPARED_WITH`."""
-    winner, lecture, limits = selected.winner, selected.lecture, run.resolved.limits
-    chosen, *second = (best_seed(group) for group in selected.finalists)
-    weights = run.retrained / f"{chosen.job.key}.safetensors"
-    architecture, framing = winner.job.candidate.architecture, run.resolved.source.framing
-    network = write_best(run.header.folder / "best", architecture, weights, run.resolved.data, framing)
-    found = {"winner": Contestant(chosen, network)}
-    beside = {"second": second[0]} if second else {}
-    if lecture is not None and lecture.id != winner.id:
-        beside = {what: trial for what, trial in beside.items() if trial.id != lecture.id}
-        beside["lecture"] = lecture
-    for what, trial in beside.items():
-        weights = run.retrained / f"{trial.job.key}.safetensors"
+def contestants(run: Run, selected: Selected) -> list[Contestant]:
+    """The winner, which is handed over in best/, and the networks that it is compared with.
+
+    With several objectives these are all finalists, which represent the Pareto front: each of them is handed over,
+    too, in front/ID/.
+    """
+    folder, limits = run.header.folder, run.resolved.limits
+    chosen, *others = (best_seed(group) for group in selected.finalists)
+    is_front = len(run.header.objectives) > 1
+    beside = [(FRONT if is_front else "second", trial) for trial in (others if is_front else others[:1])]
+    if (lecture := selected.lecture) is not None and lecture.id != chosen.id:
+        beside = [(what, trial) for what, trial in beside if is_front or trial.id != lecture.id]
+        beside += [("lecture", lecture)] * (lecture.id not in {trial.id for _, trial in beside})
+    for old in (folder / FRONT).glob("*"):  # of an earlier winner, before the search was given more budget
+        if old.name not in {trial.id for what, trial in beside if what == FRONT} and not old.is_symlink():
+            shutil.rmtree(old, ignore_errors=True)
+    found = [Contestant("", chosen, _handed_over(run, chosen, folder / BEST))]
+    for what, trial in beside:
         try:
-            architecture = trial.job.candidate.architecture
-            found[what] = Contestant(trial, restored(architecture, limits.input_shape, limits.classes, weights))
+            if what == FRONT:
+                network = _handed_over(run, trial, folder / FRONT / trial.id)
+            else:
+                weights = run.retrained / f"{trial.job.key}.safetensors"
+                architecture = trial.job.candidate.architecture
+                network = restored(architecture, limits.input_shape, limits.classes, weights)
+        except StorageError:
+            raise
         except (ValueError, NasError) as error:  # its weights are damaged
             run.observer.warned(f"the winner is not compared with {COMPARED_WITH[what]}: {error}")
+        else:
+            found.append(Contestant(what, trial, network))
     return found
+
+
+def _handed_over(run: Run, trial: Trial, folder: Path) -> Network:
+    """Write a trained network where `nas predict` and `nas export` find it."""
+    weights = run.retrained / f"{trial.job.key}.safetensors"
+    resolved = run.resolved
+    return write_best(folder, trial.job.candidate.architecture, weights, resolved.data, resolved.source.framing)
 
 
 def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outcome:
@@ -71,10 +98,10 @@ def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outc
     ``opened`` is what the contestants have answered, where the test images were opened for several runs together.
     """
     winner, finalists, history = selected.winner, selected.finalists, selected.history
-    (chosen, network), *others = (everyone := contestants(run, selected)).values()
+    (_, chosen, network), *others = everyone = contestants(run, selected)
     if opened is None:
         run.observer.preparing(f"testing the {'network' if run.resolved.training else 'winner'}")
-        networks = [one.network for one in everyone.values()]
+        networks = [one.network for one in everyone]
         opened = open_test(run.resolved.source, run.resolved.data, networks)
     tested, *rest = opened.results
     _predictions(run, chosen.job, network, opened).write(run.header.folder)
@@ -94,10 +121,11 @@ def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outc
         test_macro_f1=f1,
         test_largest=tested.share_of(int(run.resolved.data.train.labels.bincount().argmax())),
         front=tuple(front(history)),
+        failures=Counter(trial.failure.kind for trial in history if trial.failure),
+        mattered=tuple(importances_of(history, len(run.resolved.data.validation))[:MATTERED]),
         opened=run.record.outcomes + 1,
         compared=tuple(
-            tested.compared_with(result, what, one.trial)
-            for what, one, result in zip([*everyone][1:], others, rest, strict=True)
+            tested.compared_with(result, one.what, one.trial) for one, result in zip(others, rest, strict=True)
         ),
         cost=Cost.of(run.record.trials.values(), [*chain(*finalists), *(one.trial for one in others)]),
         smaller=smaller(

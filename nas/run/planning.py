@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from nas.experiment import Experiment
     from nas.records.observer import Observer
 
-# With 45,000 images the winner trains for about seven epochs, or more if there is time; with a quarter of them for
+# With 45,000 images the winner trains for about six epochs, or more if there is time; with a quarter of them for
 # twice as many, which see half as many images. A full training of the search has a tenth of that.
-EPOCHS, OF_IMAGES, SHORTER = 7.0, 45_000, 10.0
+EPOCHS, OF_IMAGES, SHORTER = 6.0, 45_000, 10.0
 # What time is left when the dearest networks can train for so long is given to longer trainings, as long as there
 # are CANDIDATES in the search, and to more candidates when the winner's training has so many times the epochs.
 CANDIDATES, LONG, LONGER = 36, 3.0, 6.0

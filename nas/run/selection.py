@@ -15,7 +15,7 @@ from nas.architecture.architecture import Limits
 from nas.architecture.known import LECTURE, lecture_parameters
 from nas.errors import NasError
 from nas.evaluation.evaluator import Evaluator
-from nas.objectives import best_seed, rank
+from nas.objectives import best_seed, corners, rank
 from nas.spaces.space import Candidate
 from nas.statistics import mean
 from nas.trial import Job, Trial, job_seed
@@ -32,7 +32,7 @@ TRAININGS, LEAST = 0.6, 16
 # The shares of the time left that are planned: for all trainings, and for the first one if that is less than LONG
 # seconds. A training may take some percent longer than before, and for a while a third, if another program begins;
 # with none there would be no winner.
-SAFETY, FIRST, LONG = 0.95, 0.7, 120.0
+SAFETY, FIRST, LONG = 0.93, 0.7, 120.0
 # The lecture's network is trained beside the finalists if it costs at most four times the most expensive of them.
 DEAREST = 4.0
 
@@ -63,14 +63,17 @@ class Plan:
 
 
 def best_trials(trials: Sequence[Trial], count: int) -> list[Trial]:
-    """The best ``count`` trials of different candidates: the longest trainings first, then the best scores."""
+    """The best ``count`` trials of different candidates: the longest trainings first, then the best scores.
+
+    With several objectives, those that represent the Pareto front come first (`nas.objectives.corners`).
+    """
     good = [trial for trial in trials if trial.failure is None]
     if not good:
         reasons = {trial.failure.message for trial in trials if trial.failure}
         why = f" (for example: {sorted(reasons)[0]})" if reasons else "; give it more time"
         raise NasError(f"no network was trained to the end, so there is no winner{why}")
     best: dict[str, Trial] = {}
-    for trial in sorted(good, key=rank, reverse=True):
+    for trial in [*corners(good), *sorted(good, key=rank, reverse=True)]:
         best.setdefault(trial.id, trial)
     return list(best.values())[:count]
 
@@ -98,11 +101,14 @@ def plan(
         now: the pace of trainings, if it is not that of the search.
         work: in proportion to the time of a training of so many epochs, of which the last one may be slower.
     """
-    best = best_trials(history, CHOICES[0][0])
+    # With several objectives, each of the networks that represent the front is wanted by somebody.
+    least = len(corners(history))
+    best = best_trials(history, max(least, CHOICES[0][0]))
     lecture, most, now = _lecture(history, best, limits, work), math.inf, now or Now()
     for finalists, seeds, times in (*CHOICES, (1, 1, 0.0)):
+        finalists = min(max(finalists, least), len(best))
         beside = lecture is not None and seeds > 1 and LECTURE.id not in {trial.id for trial in best[:finalists]}
-        chosen = Plan(min(finalists, len(best)), seeds, lecture=beside)
+        chosen = Plan(finalists, seeds, lecture=beside)
         if seconds is None:
             affordable = max(LEAST, TRAININGS * len(history)) * epochs / (chosen.finalists * seeds)
         else:

@@ -10,7 +10,7 @@ from nas.architecture.architecture import Limits
 # Operations for one image of MNIST. The lecture's network needs 4,881,920; larger ones train too slowly on a CPU.
 MNIST_FLOPS = 5_000_000
 # The widths of a space are for so many operations for each pixel of the first stage, and for so many parameters.
-CHEAP_PER_PIXEL, DEAR_PER_PIXEL = MNIST_FLOPS / (28 * 28), 30_000
+CHEAP_PER_PIXEL, DEAR_PER_PIXEL = MNIST_FLOPS / (28 * 28), 20_000
 CHEAP_PARAMETERS, DEAR_PARAMETERS = 100_000, 200_000
 LARGEST_MAP = 40  # pixels of a side of the first stage: there, twice the side means four times the operations
 SMALLEST_MAP = 4  # pixels of a side of the last stage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,10 +13,11 @@ from nas import checks
 from nas.architecture.architecture import Architecture, Row, read_dict
 from nas.architecture.layers import Shape
 from nas.data.plugin import FRAMINGS, fit_of
-from nas.errors import NasError, StorageError, quoted
+from nas.errors import NasError, StorageError, UsageError, quoted
 from nas.experiment import Experiment
 from nas.files import write_whole
 from nas.plugins import offer
+from nas.records.outcome import FRONT
 from nas.winner.export import PLACES
 from nas.winner.weights import restored
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from nas.data.resize import Fit
     from nas.training.network import Network
 
+DESCRIPTION = "architecture.json"
+BEST = "best"  # in the folder of a search, the folder of its winner
 # Limits of a network from a file; ImageNet has 1,000 classes, its full version 21,841.
 MAX_CHANNELS = 1_000
 MAX_SIDE = 4_096  # pixels, or steps of a sequence
@@ -70,7 +74,7 @@ def write_best(
         raise StorageError.of(best, error) from None
     data_keys = {"input_shape": list(data.input_shape), "classes": list(data.classes), "framing": framing}
     text = json.dumps({**architecture.to_dict(), **data_keys}, indent=2, ensure_ascii=False)
-    write_whole(best / "architecture.json", text + "\n")
+    write_whole(best / DESCRIPTION, text + "\n")
     write_whole(best / "weights.safetensors", content)
     return load_network(best)
 
@@ -89,25 +93,47 @@ def load_network(best: Path) -> Network:
 def read_best(best: Path) -> tuple[Description, Network]:
     """The description and the trained network in a best/ folder: see `load_network`."""
     try:
-        description = _description(best / "architecture.json")
+        description = _description(best / DESCRIPTION)
         architecture, shape, classes, _ = description
         return description, restored(architecture, shape, len(classes), best / "weights.safetensors")
     except (ValueError, NasError) as error:
         raise NasError(f"{best} does not hold a trained network: {error}") from None
 
 
+def place_of(folder: Path, network: str | None) -> Path:
+    """The folder of a trained network of a search: of its winner, or of another network of its Pareto front.
+
+    Args:
+        folder: of the search.
+        network: the id, or its first digits; None for the winner.
+
+    Raises:
+        UsageError: the search has handed over no such network.
+    """
+    if network is None:
+        return folder / BEST
+    found = {path.name: path for path in sorted((folder / FRONT).glob("*")) if (path / DESCRIPTION).is_file()}
+    with suppress(OSError, ValueError, KeyError):
+        found[Architecture.from_dict(read_dict(folder / BEST / DESCRIPTION)).id] = folder / BEST
+    fitting = [path for name, path in found.items() if network and name.startswith(network)]
+    if len(fitting) != 1:
+        kept = "only the winner" if len(found) < 2 else ", ".join(found)
+        raise UsageError(f"{folder.name} has handed over no network {quoted(network)}, but {kept}")
+    return fitting[0]
+
+
 def load(folder: str | Path, *, plugins: Sequence[str | Path] = ()) -> Network:
     """The trained network of a search or a training, in evaluation mode: see `load_network`.
 
     Args:
-        folder: the folder of the search or the training, or ``best`` in it.
+        folder: the folder of the search or the training, or ``best`` or ``front/ID`` in it.
         plugins: folders of plugins: their layers may be in the network, and their code may run.
 
     Raises:
         NasError: there is no trained network, or one of its files is damaged.
     """
     offer(Experiment.of(plugins=plugins).plugins)
-    best = Path(folder) / "best"
+    best = Path(folder) / BEST
     return load_network(best if best.is_dir() else Path(folder))
 
 

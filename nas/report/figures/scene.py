@@ -8,9 +8,10 @@ from typing import NamedTuple
 from nas.architecture.known import KNOWN, LECTURE
 from nas.errors import JournalError
 from nas.objectives import rank, scored
+from nas.records.outcome import Importance
 from nas.records.predictions import predictions_of
 from nas.records.record import Record
-from nas.report.forest import Importance, importances
+from nas.report.forest import error_of, importances_of
 from nas.trial import Trial
 
 REFERENCES = 8  # more could not be distinguished by their marks
@@ -55,23 +56,16 @@ class Scene:
             self.leader = next((entry for entry in self.good if entry.trial.job.key == key), None)
         self.predictions = predictions_of(self.outcome) if self.outcome else None
         images = header.dataset.get("validation")
-        # Half an image stands for an error of zero on a logarithmic axis.
-        self.least_error = 0.5 / images if isinstance(images, int) and images > 0 else 1e-4
+        self.images = images if isinstance(images, int) and images > 0 else None
 
     @cached_property
     def importances(self) -> list[Importance]:
         """How much each choice mattered, the most important one first."""
-        return importances(
-            [
-                (entry.trial.job.candidate.choices, entry.trial.epochs, self.error(entry))
-                for entry in self.good
-                if entry.trial.job.candidate.choices
-            ]
-        )
+        return importances_of((entry.trial for entry in self.good), self.images)
 
     def error(self, entry: Entry) -> float:
-        """The share of the validation images that a network classifies wrongly; none is half an image."""
-        return min(1.0, max(self.least_error, 1 - entry.trial.metrics["validation_accuracy"]))
+        """The share of the validation images that a network classifies wrongly, above 0."""
+        return error_of(entry.trial, self.images)
 
     def references(self) -> dict[str, Entry]:
         """The known networks by their names, or the networks of the space that are nearest to them."""

@@ -26,7 +26,7 @@ from nas.records import searches
 from nas.records.journal import FILE
 from nas.records.record import read
 from nas.report.summary import in_words
-from nas.winner.best import read_best
+from nas.winner.best import BEST, place_of, read_best
 from nas.winner.export import PLACES, fresh
 from nas.winner.export.formats import FORMATS, MARK, Format, Model, Onnx, onnx
 from nas.winner.sealed import test_images
@@ -60,13 +60,17 @@ class Exported:
     seconds: float
 
 
-def load_model(folder: Path) -> Model:
+def load_model(folder: Path, network: str | None = None) -> Model:
     """The winner of a search, or the network of a training.
+
+    Args:
+        folder: of the search or the training.
+        network: the id of another network of the search's Pareto front; None for the winner.
 
     Raises:
         NasError: there is no winner (yet), or it is damaged.
     """
-    best = folder / "best"
+    best = folder / BEST
     if not (best / "architecture.json").exists():
         state = searches.State.of(folder)
         config = state.record.about.get("config", {})
@@ -81,7 +85,8 @@ def load_model(folder: Path) -> Model:
         record = read(folder / FILE)[0]
         dataset = str(record.about["dataset"]["name"])
         if (outcome := record.result()) is not None:
-            result = in_words(outcome)
+            result = in_words(outcome, network)
+    best = place_of(folder, network)
     return Model(best, *read_best(best), dataset, result)
 
 
