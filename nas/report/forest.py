@@ -22,13 +22,14 @@ Array = npt.NDArray[np.float64]
 Choices = Mapping[str, Scalar]
 
 
-def error_of(trial: Trial, images: int | None) -> float:
-    """The share of the validation images that a network classifies wrongly; none is half an image.
+def least_error(images: int | None) -> float:
+    """The smallest share of wrong answers that has a logarithm: half an image of so many."""
+    return 0.5 / images if images else LEAST_ERROR
 
-    ``images``: how many there are, if that is known.
-    """
-    least = 0.5 / images if images else LEAST_ERROR
-    return min(1.0, max(least, 1 - trial.metrics["validation_accuracy"]))
+
+def error_of(trial: Trial, images: int | None) -> float:
+    """The share of so many validation images that a network classifies wrongly, above 0."""
+    return min(1.0, max(least_error(images), 1 - trial.metrics["validation_accuracy"]))
 
 
 def importances_of(history: Iterable[Trial], images: int | None) -> list[Importance]:

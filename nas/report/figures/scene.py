@@ -11,7 +11,7 @@ from nas.objectives import rank, scored
 from nas.records.outcome import Importance
 from nas.records.predictions import predictions_of
 from nas.records.record import Record
-from nas.report.forest import error_of, importances_of
+from nas.report.forest import error_of, importances_of, least_error
 from nas.trial import Trial
 
 REFERENCES = 8  # more could not be distinguished by their marks
@@ -57,6 +57,7 @@ class Scene:
         self.predictions = predictions_of(self.outcome) if self.outcome else None
         images = header.dataset.get("validation")
         self.images = images if isinstance(images, int) and images > 0 else None
+        self.least_error = least_error(self.images)
 
     @cached_property
     def importances(self) -> list[Importance]:
