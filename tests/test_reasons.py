@@ -14,7 +14,7 @@ from nas.architecture.layers import Conv2d, Dense, Flatten
 from nas.cli.console import show_result
 from nas.objectives import Objective
 from nas.records.cost import Cost, smaller
-from nas.records.outcome import Outcome
+from nas.records.outcome import Importance, Outcome
 from nas.records.record import read
 from nas.report.summary import Summary, command_for
 from nas.trial import Trial
@@ -86,6 +86,36 @@ def test_the_smaller_network_can_be_taken(outcome: Outcome) -> None:
     assert command_for(small) == f"nas train {name} --epochs 3"
     given = replace(small.header, config={**small.header.config, "dataset": "object:Mine"})
     assert command_for(replace(small, header=given)) == ""  # nothing that would train on other images
+
+
+def test_a_result_says_what_mattered_what_failed_and_what_comes_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = Shown(tmp_path)
+    winner = make_trial(LENET5, 0.99)
+    mattered = (Importance("head/pool", 0.31, 0.02), Importance("stage2/blocks", 0.12, 0.01))
+    noise = Importance("activation", 0.05, 0.04)
+    shown.keep(winner)
+    for kind in ("crash", "crash", "not_finite"):
+        shown.keep(Trial.failed(winner.job, kind, "died"))
+    again = make_trial(LENET5, 0.97, epochs=12.0, seed=8)
+    shown.journal.append(again)
+    made = make_outcome(shown.header, winner)
+    shown.journal.finished(
+        replace(made, failed=3, retrained=(again,), finalists=((again,),), mattered=(*mattered, noise))
+    )
+    shown.close()
+    found = read(shown.path)[0].result()
+    assert found is not None
+    assert (
+        "What mattered most in the space: head/pool (31 % of the variance of the error is not explained "
+        "without it), stage2/blocks (12 %)."
+    ) in reasons(found)
+    show_result(found)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("evolve on ")  # the verdict comes first
+    assert any("3 failed (2 crash, 1 not finite)" in line for line in lines)
+    assert [line for line in lines if line.startswith("nas predict ")]
 
 
 def test_the_cost_of_a_search_is_that_of_all_its_trainings(tmp_path: Path) -> None:
