@@ -13,7 +13,8 @@ from nas.errors import unprintable
 from nas.files import shown
 from nas.objectives import FRACTIONS
 from nas.records.outcome import Outcome
-from nas.report.summary import Summary, command_for, duration, effort, finalists, layer_rows, name_of, percent
+from nas.report.summary import Summary, command_for, finalists, layer_rows
+from nas.report.words import duration, effort, name_of, percent
 from nas.trial import Trial
 
 LONGEST_ID = 23  # characters of a candidate's id, with the mark of the winner

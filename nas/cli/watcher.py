@@ -17,7 +17,7 @@ from nas.comparison.watcher import Watcher
 from nas.errors import plain
 from nas.files import shown
 from nas.records.observer import Observer
-from nas.report.summary import percent
+from nas.report.words import percent
 from nas.run.conclude import Selected
 from nas.statistics import mean
 from nas.trial import Trial

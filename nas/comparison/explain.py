@@ -22,7 +22,7 @@ from nas.baselines.baselines import Baseline
 from nas.data.dataset import Array, Dataset, Split
 from nas.data.plugin import stratified
 from nas.errors import NasError
-from nas.report.summary import percent
+from nas.report.words import percent
 from nas.run.resolve import Resolved
 from nas.spaces.space import Candidate
 from nas.training.recipe import PLAIN, Recipe, table_of

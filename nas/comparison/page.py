@@ -8,7 +8,7 @@ from nas import __version__
 from nas.comparison.figures import CAPTIONS, figures
 from nas.comparison.tables import tables
 from nas.report.figures import image_of
-from nas.report.summary import markdown_table
+from nas.report.words import markdown_table
 
 if TYPE_CHECKING:
     from nas.comparison.result import Compared

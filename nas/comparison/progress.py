@@ -11,7 +11,7 @@ from nas.comparison.curves import reached
 from nas.objectives import FRACTIONS, Objective, scored
 from nas.records.journal import FILE
 from nas.records.record import read
-from nas.report.summary import percent
+from nas.report.words import percent
 
 
 class Progress(NamedTuple):

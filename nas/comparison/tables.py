@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nas.comparison.curves import best_so_far, quartiles
 from nas.comparison.progress import progress_of
 from nas.objectives import FRACTIONS, Objective
-from nas.report.summary import mean_and_deviation, percent
+from nas.report.words import mean_and_deviation, percent
 from nas.statistics import interval
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from nas.dashboard.runs import search_scores
 from nas.dashboard.store import IMPORTING, client_of, import_mlflow
 from nas.records.outcome import Header, Outcome
 from nas.report import figures
-from nas.report.summary import percent
+from nas.report.words import percent
 from nas.statistics import standard_error
 from nas.winner.best import load_network
 

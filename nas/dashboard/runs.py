@@ -16,16 +16,8 @@ from nas.errors import ArchitectureError
 from nas.records.outcome import Header, Outcome
 from nas.records.record import LATER
 from nas.report.drawing import network_svg
-from nas.report.summary import (
-    Summary,
-    compact,
-    duration,
-    finalists_table,
-    layer_rows,
-    markdown_table,
-    percent,
-    unmarked,
-)
+from nas.report.summary import Summary, finalists_table, layer_rows
+from nas.report.words import compact, duration, markdown_table, percent, unmarked
 from nas.trial import REDUCTION, Trial
 
 MOST_RUNS = 50_000  # in one answer of MLflow

@@ -18,7 +18,8 @@ from nas.records.record import Record, place
 from nas.report.classes import LISTED, TABULATED, arrow, confusions, scores, times
 from nas.report.drawing import network_svg
 from nas.report.figures import CAPTIONS, OF_CLASSES, address, figures, image_of, pointable
-from nas.report.summary import Summary, command_for, effort, finalists, layer_rows, leaders, percent
+from nas.report.summary import Summary, command_for, finalists, layer_rows, leaders
+from nas.report.words import effort, percent
 from nas.trial import Trial
 
 LEADERS = 20

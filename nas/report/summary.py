@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,6 +17,17 @@ from nas.records.outcome import COMPARED_WITH, GIVEN, Comparison, Outcome
 from nas.records.predictions import predictions_of
 from nas.records.record import place
 from nas.report.classes import sentences
+from nas.report.words import (
+    duration,
+    effort,
+    markdown_table,
+    mean_and_deviation,
+    name_of,
+    percent,
+    several,
+    short,
+    unmarked,
+)
 from nas.statistics import CONFIDENCE, deviation, interval, mean
 from nas.trial import Trial
 
@@ -80,11 +90,6 @@ class Summary:
         reasons, classes = (list(map(unmarked, some)) for some in (self.reasons, self.classes))
         table = markdown_table(("score", "value", "note"), rows)
         return "\n\n".join([*reasons, table, *self.comparisons, *classes, *self.cost])
-
-
-def unmarked(text: str) -> str:
-    """A stranger's text, such as the name of a class or of a network, that is no markup in Markdown."""
-    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)
 
 
 def in_words(outcome: Outcome, network: str | None = None) -> str:
@@ -211,11 +216,11 @@ def reasons(outcome: Outcome) -> Iterator[str]:
         if min(len(won), len(second)) < 2:
             certain = "; with a single seed, part of that may be luck"
         elif error := (deviation(won) ** 2 / len(won) + deviation(second) ** 2 / len(second)) ** 0.5:
-            certain = f"; over the seeds, the standard error of this difference is {_short(error)}{unit}"
+            certain = f"; over the seeds, the standard error of this difference is {short(error)}{unit}"
         which = "represent the Pareto front and " * (len(outcome.header.objectives) > 1)
         yield (
             f"Of {len(groups)} networks that {which}were trained again from scratch, it has the best mean "
-            f"{metric.replace('_', ' ')}: {scores_of(groups[0], metric)}, {_short(apart)}{unit} better than "
+            f"{metric.replace('_', ' ')}: {scores_of(groups[0], metric)}, {short(apart)}{unit} better than "
             f"{name_of(groups[1][0])}{certain}."
         )
     if (other := outcome.smaller) is not None:
@@ -240,11 +245,6 @@ def commands(outcome: Outcome) -> Iterator[str]:
     folder = plain(shlex.quote(place(outcome.header.folder)))
     yield f"nas predict {folder} IMAGE.png"
     yield f"nas export {folder}"
-
-
-def _short(number: float) -> str:
-    """A difference with two digits: ``0.25``, ``0.0013``, ``1,200``."""
-    return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
 
 
 def command_for(outcome: Outcome) -> str:
@@ -276,17 +276,6 @@ def costs(outcome: Outcome) -> Iterator[str]:
         parts.append(f"a file of {f'{size / 1e6:,.1f} MB' if size >= 1e6 else f'{size / 1e3:,.0f} kB'}")
     if parts:
         yield f"The network needs {', '.join(parts)}."
-
-
-def several(number: int, noun: str) -> str:
-    """A number of things: ``1 training``, ``2 trainings``."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-def duration(epochs: float) -> str:
-    """The length of a training: ``1 epoch``, ``0.25 epochs``."""
-    number = f"{epochs:,.0f}" if epochs >= 1_000 else f"{epochs:.4g}"
-    return f"{number} epoch{'s' * (epochs != 1)}"
 
 
 def _compared(comparison: Comparison) -> str:
@@ -331,39 +320,6 @@ def verdict(comparison: Comparison) -> str:
     return f"the winner is {better}, by more than chance ({test})"
 
 
-def effort(trials: int, failed: int, seconds: float, failures: Mapping[str, int] | None = None) -> str:
-    """The number of trials and the time of a search, finished or not; ``failures``: how many, by their kinds."""
-    kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in (failures or {}).items())
-    why = f" ({kinds})" if kinds else ""
-    return f"{several(trials, 'candidate')}, {failed:,} failed{why}, {several(round(seconds), 'second')}"
-
-
-def percent(fraction: float) -> str:
-    """A fraction as a percentage: ``99.31 %``."""
-    return f"{100 * fraction:.2f} %"
-
-
-def compact(number: float) -> str:
-    """A number in few characters: ``24.1k``, ``0.05``."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if size <= abs(number) < 1e3 * size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.3g}"
-
-
-def mean_and_deviation(values: Sequence[float], *, percentage: bool = False) -> str:
-    """The mean ± the standard deviation of fractions as percentages, or of numbers; a single value has no ±."""
-    factor, digits, unit = (100, 2, " %") if percentage else (1, 4, "")
-    deviates = f" ± {factor * deviation(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{factor * mean(values):.{digits}f}{deviates}{unit}"
-
-
-def name_of(trial: Trial) -> str:
-    """The network's name if it has one, otherwise its id."""
-    candidate = trial.job.candidate
-    return plain(candidate.origin) if candidate.origin and not candidate.choices else trial.id
-
-
 class LayerRow(NamedTuple):
     """A layer of a network as text; its output shape has the channels last."""
 
@@ -387,12 +343,6 @@ def layer_rows(architecture: Architecture, limits: Limits) -> list[LayerRow]:
     ]
     parameters, flops = sum(row.parameters for row in rows), sum(row.flops for row in rows)
     return [*lines, LayerRow("total", "", f"{parameters:,}", f"{flops:,}")]
-
-
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown; bars within cells are escaped."""
-    lines = [head, ["---"] * len(head), *([text.replace("|", "\\|") for text in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def leaders(trials: Iterable[Trial]) -> list[Trial]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from nas.architecture.layers import show
 from nas.files import write_whole
 from nas.records.outcome import Outcome
-from nas.report.summary import Summary, layer_rows, markdown_table
+from nas.report.summary import Summary, layer_rows
+from nas.report.words import markdown_table
 
 USE = """\
 The network takes raw images, 0 to 255; normalisation is its first step:

@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from nas.report.figures import style
 from nas.report.figures.scene import Entry, Scene
 from nas.report.figures.style import ACCURACY
-from nas.report.summary import compact, duration
+from nas.report.words import compact, duration
 from nas.spaces.space import Scalar
 
 PANELS = 6

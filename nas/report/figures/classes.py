@@ -13,7 +13,7 @@ from nas.records.predictions import Answers, Array, Predictions
 from nas.report.classes import Confusion, named
 from nas.report.figures import style
 from nas.report.figures.scene import Scene
-from nas.report.summary import compact
+from nas.report.words import compact
 
 NUMBERED = 12  # classes up to which a matrix has numbers in its cells
 MATRIX = 40  # classes in a matrix: their names have 9 points

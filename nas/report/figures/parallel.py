@@ -12,7 +12,7 @@ from nas.report.figures import style
 from nas.report.figures.choices import labels_of, place_of
 from nas.report.figures.scene import Entry, Scene
 from nas.report.figures.style import ACCURACY
-from nas.report.summary import compact, percent
+from nas.report.words import compact, percent
 
 AXES = 7  # the most important choices
 BEST = 0.1  # the share of the trials whose lines are red

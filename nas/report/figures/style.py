@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from nas.errors import plain
 from nas.objectives import METRICS
 from nas.report.figures.scene import Entry, Scene
-from nas.report.summary import compact, duration, percent
+from nas.report.words import compact, duration, percent
 
 # Okabe and Ito's palette, made for the colour-blind; as greys they are 35, 50 and 60 % bright.
 BLUE, RED, GREEN, SKY, ORANGE, PURPLE = "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#e69f00", "#cc79a7"

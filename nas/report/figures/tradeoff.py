@@ -11,7 +11,7 @@ from nas.objectives import MORE_IS_BETTER, front
 from nas.report.figures import style
 from nas.report.figures.scene import Entry, Scene
 from nas.report.figures.style import ACCURACY, PARAMETERS
-from nas.report.summary import compact, duration
+from nas.report.words import compact, duration
 from nas.statistics import mean
 from nas.trial import Trial
 

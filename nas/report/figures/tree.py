@@ -14,7 +14,7 @@ from matplotlib.path import Path
 
 from nas.report.figures import style
 from nas.report.figures.scene import Entry, Scene
-from nas.report.summary import compact, percent
+from nas.report.words import compact, percent
 from nas.statistics import mean
 
 MOST = 40  # ancestors
