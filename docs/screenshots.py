@@ -58,7 +58,10 @@ class Pictures:
         """Keep what ``nas show`` prints in a terminal."""
         settings = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": str(COLUMNS)}
         command = [Path(sys.executable).with_name("nas"), "show"]
-        shown = subprocess.run(command, cwd=folder, env={**os.environ, **settings}, stdout=-1, check=True).stdout
+        environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        shown = subprocess.run(
+            command, cwd=folder, env={**environment, **settings}, stdout=subprocess.PIPE, check=True
+        ).stdout
         console = Console(record=True, width=COLUMNS, file=io.StringIO())
         console.print(Text.from_ansi(shown.decode()))
         self.page.set_content(f"<body style='margin:0'>{console.export_svg(title='nas show')}</body>")
@@ -82,7 +85,7 @@ def artifact(page: Page, name: str) -> None:
 
 def main(folder: Path, out: Path = IMAGES, width: int = 1280, height: int = 800) -> None:
     """Walk through the dashboard as docs/review.md does."""
-    out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     with dashboard(folder) as address, browser(width, height) as page:
         pictures = Pictures(page, out)
         pictures.terminal(folder)

@@ -133,7 +133,8 @@ def corners(trials: Iterable[Trial]) -> list[Trial]:
     """What represents the Pareto front: its end by the first objective, its knee, and its ends by the others.
 
     The knee is the trial nearest to a point that has the best of every objective, each of which goes from 0 to 1
-    along the front (Zeleny, Compromise programming, 1973). With one objective there is only one trial.
+    along the front (Zeleny, Compromise programming, 1973); in orders of magnitude, as the hypervolume counts, a
+    network that guesses would be near. With one objective there is only one trial.
     """
     import numpy as np
 

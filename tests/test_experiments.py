@@ -136,11 +136,14 @@ def test_two_objectives_give_a_front_and_the_first_one_chooses_the_winner(tmp_pa
     # The ends of the front are trained again, tested, and handed over.
     again = {other["id"]: other["test_accuracy"] for other in found["compared"] if other["with"] == "front"}
     assert {front[0]["id"], front[-1]["id"]} <= {found["winner"]["id"], *again}
-    assert {path.name for path in (tmp_path / "out/front").iterdir()} == set(again)
-    for name in again:
+    assert {path.name for path in (tmp_path / "out/front").iterdir()} == {found["winner"]["id"], *again}
+    for name in (found["winner"]["id"], *again):
         taken = ["export", str(tmp_path / "out"), "--network", name[:6], "--format", "safetensors", "--json"]
         exported = CliRunner().invoke(cli, [*taken, "--plugins", str(ROOT / "plugins")])
         assert exported.exit_code == 0, exported.output
         assert json.loads(exported.stdout)["network"] == name
     wrong = CliRunner().invoke(cli, ["export", str(tmp_path / "out"), "--network", "zzz"])
     assert "has handed over no network 'zzz', but" in wrong.output
+    removed = CliRunner().invoke(cli, ["rm", str(tmp_path / "out"), "--yes", "--keep-mlflow"])
+    assert removed.exit_code == 0, removed.output
+    assert not (tmp_path / "out").exists()

@@ -14,7 +14,7 @@ from nas.files import shown
 from nas.objectives import FRACTIONS
 from nas.records.outcome import Outcome
 from nas.report.summary import Summary, command_for, finalists, layer_rows
-from nas.report.words import duration, effort, name_of, percent
+from nas.report.words import duration, effort, name_of, percent, several
 from nas.trial import Trial
 
 LONGEST_ID = 23  # characters of a candidate's id, with the mark of the winner
@@ -57,14 +57,15 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
     layers.add_section()
     layers.add_row(*layer_texts[-1], style="bold")
     console.print(layers)
-    if len(header.objectives) > 1:
+    if outcome.is_front:
         metrics = dict.fromkeys([*(o.metric for o in header.objectives), "validation_accuracy", "parameters"])
         networks = [
             (name_of(trial) + " *" * (trial.id == outcome.winner.id), *_values(trial, metrics))
             for trial in outcome.front
         ]
-        size = f"{len(networks)} network{'s' * (len(networks) > 1)}"
-        front = table(f"The Pareto front of the search: {size}", ("network", *metrics), networks)
+        front = table(
+            f"The Pareto front of the search: {several(len(networks), 'network')}", ("network", *metrics), networks
+        )
         front.caption, front.caption_justify = (
             "* the winner: the best by the first objective after retraining",
             "left",
@@ -72,7 +73,7 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
         console.print(front)
     if header.kind != "train" and len(outcome.finalists) > 1:
         epochs = outcome.retrained[0].job.epochs
-        what = "The Pareto front" if len(header.objectives) > 1 else "The finalists"
+        what = "The Pareto front" if outcome.is_front else "The finalists"
         best = finalists(outcome)
         rows = [[row[0] + " *" * (not place), *row[1:]] for place, row in enumerate(best.rows)]
         again = table(f"{what}, trained again from scratch for {duration(epochs)}", best.columns, rows)

@@ -103,4 +103,5 @@ def export(
             "seconds": round(exported.seconds, 2),
         }
     if as_json:
-        print_json({"search": str(folder), "network": model.description.architecture.id, "formats": done})
+        name = model.best.name if network else model.description.architecture.id
+        print_json({"search": str(folder), "network": name, "formats": done})

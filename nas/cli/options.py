@@ -102,7 +102,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 network_option = click.option(
     "--network",
     metavar="ID",
-    help="Another network that the search has trained again for its Pareto front, or the first digits of its id.",
+    help="A network of the Pareto front instead of the winner: its id, or the first digits.",
 )
 data_dir_option = click.option(
     "--data-dir",

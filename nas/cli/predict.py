@@ -47,11 +47,12 @@ def predict(
     from nas.records.searches import with_winner
 
     folder = with_winner(search)
-    from nas.winner.best import place_of
+    from nas.winner.best import folder_of
     from nas.winner.predict import Classifier, Prediction
 
-    classifier = Classifier(place_of(folder, network))
-    click.echo(plain(f"nas predict: {network or 'the winner'} of {folder.name}"), err=True)
+    best = folder_of(folder, network)
+    classifier, who = Classifier(best), best.name if network else "the winner"
+    click.echo(plain(f"nas predict: {who} of {folder.name}"), err=True)
     refused: list[dict[str, str]] = []
     labels = dict(_files(images, refused, classifier.classes))
     predictions = []
@@ -70,13 +71,14 @@ def predict(
         else:
             print_out(layout.line(answer, label))
     if as_json:
-        network = {
+        about = {
             "search": _text(str(folder)),
             "classes": list(classifier.classes),
             "input_shape": classifier.shape,
+            **({"id": best.name} if network else {}),
         }
         counts = {"labelled": len(verdicts) - verdicts.count(None), "right": verdicts.count(True)}
-        print_json({"network": network, "images": predictions, "refused": refused, **counts})
+        print_json({"network": about, "images": predictions, "refused": refused, **counts})
     elif labelled := len(verdicts) - verdicts.count(None):
         right, others = verdicts.count(True), verdicts.count(None)
         share = f"{right:,} of {labelled:,} images ({100 * right / labelled:.2f} %)"

@@ -159,11 +159,13 @@ def _search_result(outcome: Outcome) -> dict[str, Any]:
         "dataset": outcome.header.dataset["name"],
         "trials": outcome.trials,
         "failed": outcome.failed,
+        "failures": dict(outcome.failures),
         "seconds": round(outcome.seconds, 2),
         "front": [
             {"id": trial.id, "epochs": trial.job.epochs, **{metric: trial.metrics[metric] for metric in metrics}}
             for trial in outcome.front
         ],
+        "mattered": {one.name: one.share for one in outcome.mattered},
         "winner": {
             "id": outcome.winner.id,
             "recipe": outcome.winner.job.candidate.recipe,

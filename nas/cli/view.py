@@ -26,7 +26,7 @@ from nas.records.observer import Observer
 from nas.records.outcome import Header
 from nas.records.searches import resume_command
 from nas.report.summary import leaders
-from nas.report.words import duration, mean_and_deviation, name_of, percent, several
+from nas.report.words import compact, duration, mean_and_deviation, name_of, percent, several
 from nas.spaces.space import Candidate
 from nas.trial import REDUCTION, Job, Trial
 
@@ -211,7 +211,7 @@ class View(Observer):
         metric = self.header.objectives[0].metric
         parts += _lines("best", [_columns(trial, metric) for trial in self.best])
         if self.front:
-            parts += _lines("front", [f"{several(len(self.front), 'network')} that no other one beats in all"])
+            parts += _lines("front", [several(len(self.front), "network")])
         if self.curve:
             first, last = (f"{abs(score):,.4g}" for score in (self.curve[0], self.curve[-1]))
             text = f"best {metric.removeprefix('validation_'):<9.9}  {sparkline(self.curve, CURVE)}"
@@ -317,8 +317,9 @@ def _columns(trial: Trial, metric: str) -> str:
     metrics = trial.metrics
     known = ("parameters", "validation_accuracy", "validation_loss")
     first = "" if metric in known else f"{number(metric, metrics[metric])} {metric.replace('_', ' ')}  "
+    size = f"{metrics['parameters']:>11,.0f} parameters" if not first else f"{compact(metrics['parameters']):>6}"
     return (
-        f"{name_of(trial):<12} {metrics['parameters']:>11,.0f} parameters  "
+        f"{name_of(trial):<12} {size}  "
         f"{percent(metrics['validation_accuracy']):>8}  {first}{duration(trial.job.epochs)}"
     )
 

@@ -134,9 +134,15 @@ class Outcome:
     smaller: Trial | None = None  # a network of the search that is nearly as good: see `nas.records.cost.smaller`
 
     @property
+    def is_front(self) -> bool:
+        """Whether there are several objectives, so that the finalists represent the Pareto front."""
+        return len(self.header.objectives) > 1
+
+    @property
     def of_front(self) -> tuple[Comparison, ...]:
-        """The other networks that were trained again and tested, where there are several objectives."""
-        return tuple(other for other in self.compared if other.what == FRONT)
+        """The finalists beside the winner, tested and handed over, too, where there are several objectives."""
+        ids = {group[0].id for group in self.finalists} if self.is_front else set()
+        return tuple(other for other in self.compared if other.trial.id in ids)
 
     @property
     def handed_over(self) -> Trial:

@@ -25,6 +25,7 @@ import shlex
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -148,7 +149,7 @@ class Record:
                 retrained=tuple(groups[0]),
                 front=tuple(told[key] for key in outcome["front"]),
                 failures=Counter(entry.trial.failure.kind for entry in self.told if entry.trial.failure),
-                mattered=tuple(map(_importance, outcome.get("mattered", ()))),
+                mattered=_importances(outcome.get("mattered")),
                 opened=self.outcomes,
                 compared=compared,
                 cost=Cost.of(self.trials.values(), last),
@@ -245,9 +246,18 @@ def _within(value: Any, name: str, high: float) -> float:
     return number
 
 
-def _importance(content: Any) -> Importance:
-    name, share, error = content
-    return Importance(checks.text(name, "a choice"), _within(share, "share", 1e6), _within(error, "error", 1e6))
+def _importances(content: Any) -> tuple[Importance, ...]:
+    """What the choices were worth; nothing if a journal lacks it or was changed: the winner does not need it."""
+    with suppress(*WRONG):
+        limits = (("share", 1e3), ("error", 1e3))
+        return tuple(
+            Importance(
+                checks.text(name, "a choice"),
+                *(_within(n, what, most) for n, (what, most) in zip(numbers, limits, strict=True)),
+            )
+            for name, *numbers in content
+        )
+    return ()
 
 
 def _sections(content: Any) -> dict[str, Any]:

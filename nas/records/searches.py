@@ -36,7 +36,7 @@ WINNER = Path("best/architecture.json")
 HEADER = 1_000  # bytes of the first line of a journal, at most
 # What is in the folder of a search: its files, their drafts, and the journals that `nas repair` has kept.
 OURS = re.compile(
-    r"best|retrained|search\.toml|left-out\.csv|predictions\.safetensors"
+    r"best|front|retrained|search\.toml|left-out\.csv|predictions\.safetensors"
     r"|journal\.jsonl(\.damaged-\d+)?|\.lock|\..*\.part"
 )
 # What may change between two sessions of a search without changing what it finds.

@@ -48,13 +48,13 @@ def importances(trials: Sequence[tuple[Choices, float, float]]) -> list[Importan
     Args:
         trials: of each its choices, its epochs and its error, above 0.
     """
-    from sklearn.ensemble import RandomForestRegressor
-
     every = [choices for choices, _, _ in trials]
     names = sorted({name for choices in every for name in choices})
     errors = np.log10([error for _, _, error in trials])
     if len(trials) < FEWEST or not names or np.ptp(errors) == 0:
         return []
+    from sklearn.ensemble import RandomForestRegressor
+
     blocks = [_encoded([choices.get(name, UNASKED) for choices in every]) for name in names]
     blocks.append(np.log([[epochs] for _, epochs, _ in trials]))
     inputs = np.hstack(blocks).astype(np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from nas.files import read_small
 from nas.objectives import scored
 from nas.records.outcome import Outcome
 from nas.records.predictions import predictions_of
-from nas.records.record import Record, place
+from nas.records.record import Record
 from nas.report.classes import LISTED, TABULATED, arrow, confusions, scores, times
 from nas.report.drawing import network_svg
 from nas.report.figures import CAPTIONS, OF_CLASSES, address, figures, image_of, pointable
@@ -75,7 +74,6 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
         classes=_classes(outcome) if outcome else None,
         pictures=[figure for figure in drawn if figure[0] in OF_CLASSES],
         figures=[figure for figure in drawn if figure[0] not in OF_CLASSES],
-        search=plain(shlex.quote(place(header.folder))),
         toml=toml,
         versions={**record.about.get("versions", {}), "nas that wrote this page": __version__},
     )

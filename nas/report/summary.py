@@ -17,6 +17,7 @@ from nas.records.outcome import COMPARED_WITH, GIVEN, Comparison, Outcome
 from nas.records.predictions import predictions_of
 from nas.records.record import place
 from nas.report.classes import sentences
+from nas.report.forest import FEWEST
 from nas.report.words import (
     duration,
     effort,
@@ -55,7 +56,7 @@ class Summary:
     comparisons: tuple[str, ...]  # a sentence for each network that the winner was compared with
     effort: str  # the number of trials and the time
     classes: tuple[str, ...] = ()  # sentences: which classes are confused, and which have the lowest recall
-    reasons: tuple[str, ...] = ()  # sentences: why this network, and whether a smaller one would do
+    reasons: tuple[str, ...] = ()  # sentences: why this network, would a smaller one do, what mattered
     cost: tuple[str, ...] = ()  # sentences: what the search has cost, and what the network costs
     commands: tuple[str, ...] = ()  # what to do with the network
 
@@ -201,7 +202,7 @@ def scores_of(trainings: Sequence[Trial], metric: str) -> str:
 
 
 def reasons(outcome: Outcome) -> Iterator[str]:
-    """Why this network was chosen, and whether a smaller one would do."""
+    """Why this network was chosen, whether a smaller one would do, and which choices mattered."""
     if outcome.header.kind == "train":
         return
     metric, groups = outcome.header.objectives[0].metric, outcome.finalists
@@ -217,7 +218,7 @@ def reasons(outcome: Outcome) -> Iterator[str]:
             certain = "; with a single seed, part of that may be luck"
         elif error := (deviation(won) ** 2 / len(won) + deviation(second) ** 2 / len(second)) ** 0.5:
             certain = f"; over the seeds, the standard error of this difference is {short(error)}{unit}"
-        which = "represent the Pareto front and " * (len(outcome.header.objectives) > 1)
+        which = "represent the Pareto front and " * outcome.is_front
         yield (
             f"Of {len(groups)} networks that {which}were trained again from scratch, it has the best mean "
             f"{metric.replace('_', ' ')}: {scores_of(groups[0], metric)}, {short(apart)}{unit} better than "
@@ -230,10 +231,16 @@ def reasons(outcome: Outcome) -> Iterator[str]:
             f"Nearly as good with {times:.1f} × fewer parameters: {name_of(other)}, which is within one standard "
             f"error of the winner's validation accuracy in the search ({found[0]}, the winner {found[1]})."
         )
+    yield from _mattered(outcome)
 
+
+def _mattered(outcome: Outcome) -> Iterator[str]:
     known = [one for one in outcome.mattered if one.share > max(LEAST_SHARE, 2 * one.error)][:NAMED]
-    if known:
-        first, *others = (f"{plain(one.name)} ({100 * one.share:.0f} %" for one in known)
+    tried = outcome.trials - outcome.failed
+    if tried < FEWEST and outcome.winner.job.candidate.choices:
+        yield f"{several(tried, 'candidate')}, too few to tell which choices of the space matter."
+    elif known:
+        first, *others = (f"{plain(one.name)} ({100 * min(1.0, one.share):.0f} %" for one in known)
         shares = ", ".join(
             [f"{first} of the variance of the error is not explained without it)", *(f"{one})" for one in others)]
         )
@@ -248,7 +255,9 @@ def commands(outcome: Outcome) -> Iterator[str]:
 
 
 def command_for(outcome: Outcome) -> str:
-    """The command that trains the smaller network as long as the finalists; empty if there is none to say."""
+    """The command that takes the smaller network, or trains it as long as the finalists; empty without one."""
+    if outcome.smaller is not None and outcome.smaller.id in {other.trial.id for other in outcome.of_front}:
+        return f"nas export {plain(shlex.quote(place(outcome.header.folder)))} --network {outcome.smaller.id}"
     data = str(outcome.header.config.get("dataset", ""))
     if outcome.smaller is None or data.startswith(GIVEN):  # an object of Python has no name there
         return ""

@@ -48,7 +48,7 @@ def mean_and_deviation(values: Sequence[float], *, percentage: bool = False) -> 
 
 def effort(trials: int, failed: int, seconds: float, failures: Mapping[str, int] | None = None) -> str:
     """The number of trials and the time of a search, finished or not; ``failures``: how many, by their kinds."""
-    kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in (failures or {}).items())
+    kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in sorted((failures or {}).items()))
     why = f" ({kinds})" if kinds else ""
     return f"{several(trials, 'candidate')}, {failed:,} failed{why}, {several(round(seconds), 'second')}"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,22 +17,19 @@ import numpy as np
 from nas.errors import NasError, StorageError
 from nas.objectives import best_seed, front
 from nas.records.cost import Cost, smaller
-from nas.records.outcome import COMPARED_WITH, FRONT, Outcome
+from nas.records.outcome import COMPARED_WITH, FRONT, Importance, Outcome
 from nas.records.predictions import Answers, Predictions
 from nas.report.classes import PICTURED, Confusion
 from nas.report.forest import importances_of
 from nas.run.recording import Run
 from nas.trial import Job, Trial
-from nas.winner.best import BEST, write_best
+from nas.winner.best import BEST, DESCRIPTION, write_best
 from nas.winner.card import write_card
 from nas.winner.sealed import Opened, open_test
 from nas.winner.weights import restored
 
 if TYPE_CHECKING:
     from nas.training.network import Network
-
-
-MATTERED = 6  # choices that a result names or keeps
 
 
 @dataclass(frozen=True)
@@ -54,24 +53,25 @@ class Contestant(NamedTuple):
 def contestants(run: Run, selected: Selected) -> list[Contestant]:
     """The winner, which is handed over in best/, and the networks that it is compared with.
 
-    With several objectives these are all finalists, which represent the Pareto front: each of them is handed over,
-    too, in front/ID/.
+    With several objectives these are all finalists. They represent the Pareto front, and each of them is handed
+    over, too, in front/ID/, as the winner is.
     """
-    folder, limits = run.header.folder, run.resolved.limits
+    folder, lecture, limits = run.header.folder, selected.lecture, run.resolved.limits
     chosen, *others = (best_seed(group) for group in selected.finalists)
-    is_front = len(run.header.objectives) > 1
-    beside = [(FRONT if is_front else "second", trial) for trial in (others if is_front else others[:1])]
-    if (lecture := selected.lecture) is not None and lecture.id != chosen.id:
-        beside = [(what, trial) for what, trial in beside if is_front or trial.id != lecture.id]
-        beside += [("lecture", lecture)] * (lecture.id not in {trial.id for _, trial in beside})
-    for old in (folder / FRONT).glob("*"):  # of an earlier winner, before the search was given more budget
-        if old.name not in {trial.id for what, trial in beside if what == FRONT} and not old.is_symlink():
-            shutil.rmtree(old, ignore_errors=True)
     found = [Contestant("", chosen, _handed_over(run, chosen, folder / BEST))]
+    kind, rivals = "second", others[:1]
+    if is_front := len(run.header.objectives) > 1:
+        kind, rivals = FRONT, others
+        _clear(folder / FRONT)
+        _handed_over(run, chosen, folder / FRONT / chosen.id)
+    beside = [("lecture" if lecture is not None and one.id == lecture.id else kind, one) for one in rivals]
+    if lecture is not None and lecture.id not in {one.id for one in (chosen, *rivals)}:
+        beside.append(("lecture", lecture))
     for what, trial in beside:
+        own = folder / FRONT / trial.id
         try:
-            if what == FRONT:
-                network = _handed_over(run, trial, folder / FRONT / trial.id)
+            if is_front and trial in rivals:
+                network = _handed_over(run, trial, own)
             else:
                 weights = run.retrained / f"{trial.job.key}.safetensors"
                 architecture = trial.job.candidate.architecture
@@ -79,17 +79,34 @@ def contestants(run: Run, selected: Selected) -> list[Contestant]:
         except StorageError:
             raise
         except (ValueError, NasError) as error:  # its weights are damaged
-            run.observer.warned(f"the winner is not compared with {COMPARED_WITH[what]}: {error}")
+            shutil.rmtree(own, ignore_errors=True)
+            run.observer.warned(f"the winner is not compared with {trial.id}, {COMPARED_WITH[what]}: {error}")
         else:
             found.append(Contestant(what, trial, network))
     return found
 
 
+def _clear(folder: Path) -> None:
+    """Remove the networks of an earlier front: the search was given more budget. Other files stay."""
+    for old in folder.glob("*"):
+        if (old / DESCRIPTION).is_file() and not old.is_symlink():
+            shutil.rmtree(old, ignore_errors=True)
+
+
 def _handed_over(run: Run, trial: Trial, folder: Path) -> Network:
     """Write a trained network where `nas predict` and `nas export` find it."""
-    weights = run.retrained / f"{trial.job.key}.safetensors"
-    resolved = run.resolved
-    return write_best(folder, trial.job.candidate.architecture, weights, resolved.data, resolved.source.framing)
+    weights, resolved = run.retrained / f"{trial.job.key}.safetensors", run.resolved
+    if not weights.is_file():
+        raise NasError(f"{weights} is missing")
+    architecture = trial.job.candidate.architecture
+    return write_best(folder, architecture, weights, resolved.data, resolved.source.framing)
+
+
+def _mattered(history: Sequence[Trial], images: int) -> tuple[Importance, ...]:
+    """How much each choice mattered; what cannot be computed must not cost a winner."""
+    with suppress(Exception):
+        return tuple(importances_of(history, images))
+    return ()
 
 
 def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outcome:
@@ -122,7 +139,7 @@ def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outc
         test_largest=tested.share_of(int(run.resolved.data.train.labels.bincount().argmax())),
         front=tuple(front(history)),
         failures=Counter(trial.failure.kind for trial in history if trial.failure),
-        mattered=tuple(importances_of(history, len(run.resolved.data.validation))[:MATTERED]),
+        mattered=_mattered(history, len(run.resolved.data.validation)),
         opened=run.record.outcomes + 1,
         compared=tuple(
             tested.compared_with(result, one.what, one.trial) for one, result in zip(others, rest, strict=True)
@@ -131,7 +148,7 @@ def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outc
         smaller=smaller(
             winner, history, finalists, len(run.resolved.data.validation), run.header.objectives[0].metric
         ),
-        weights=run.header.folder / "best" / "weights.safetensors",
+        weights=run.header.folder / BEST / "weights.safetensors",
     )
     write_card(outcome)
     run.observer.finished(outcome)

@@ -175,6 +175,12 @@ def _changed(
     return changing.decided(resolved, candidate, round(epochs, 2), until)
 
 
+def _least(resolved: Resolved) -> int:
+    """The number of finalists, at least: with several objectives, the ends of the front and its knee."""
+    objectives = len(resolved.experiment.objectives)
+    return 1 if objectives < 2 else objectives + 1
+
+
 def _wanted(resolved: Resolved) -> float:
     """The epochs of a training that is long enough."""
     return EPOCHS * math.sqrt(OF_IMAGES / len(resolved.data.train))
@@ -191,7 +197,9 @@ def _fitted(
         times as fast a training is if it has the machine alone.
     """
     wanted, epochs = _wanted(resolved), resolved.epochs
-    most = selection.SAFETY * (1 - LEAST_SHARE) * left * pace.alone
+    again = _least(resolved)  # trainings, of which one has the machine alone
+    faster = pace.alone if again == 1 else resolved.side_by_side / again
+    most = selection.SAFETY * (1 - LEAST_SHARE) * left * faster
     if is_free(experiment, resolved.parts["space"]):
         affordable = (most / work(resolved, wanted) - pace.fixed) / pace.per_flop
         resolved = _with_limit(
@@ -214,7 +222,7 @@ def _fitted(
     enough = max(min(wanted, possible, SHORTER * epochs), min(length * epochs, LONG * wanted))
     # For a training of SHORTER times that of the search, if it leaves enough time for the search.
     needed = dear * work(resolved, SHORTER * epochs) / selection.SAFETY
-    share = min(time_limit.SEARCH_SHARE, max(LEAST_SHARE, 1 - needed / left))
+    share = min(time_limit.SEARCH_SHARE, max(LEAST_SHARE, 1 - needed / min(1.0, faster) / left))
     changed = resolved.experiment.model_copy(update={"epochs": epochs})
     decided = {"search_share": round(share, 3), "enough": round(enough, 2), "alone": round(pace.alone, 2)}
     return replace(resolved, experiment=changed, epochs=epochs), decided
@@ -250,7 +258,7 @@ def _course(
     now = selection.Now(alone=decided.get("alone", 1.0), cores=resolved.cores_alone)
     last = selection.plan(
         history, resolved.limits, resolved.epochs, workers, seconds,
-        enough=enough, now=now, work=partial(work, resolved),
+        enough=enough, now=now, work=partial(work, resolved), least=_least(resolved),
     )  # fmt: skip
     longest = (
         float(np.mean([trial.metrics["train_seconds"] for trial in finalists])) / resolved.epochs * last.epochs

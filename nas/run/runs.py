@@ -154,6 +154,7 @@ def _plan(run: Run, history: Sequence[Trial]) -> tuple[Plan, float | None]:
     if end is not None and plan.trainings <= resolved.side_by_side:
         end += max(time_limit.LATE_SECONDS, time_limit.LATE * (seconds or 0.0))
     before = Plan(**record.before_plan) if record.before_plan else plan
+    before = replace(before, finalists=max(before.finalists, plan.finalists))  # more networks may be on the front
     if (before.epochs, before.seeds, before.finalists) > (plan.epochs, plan.seeds, plan.finalists):
         plan, end = before, None  # no network may replace the winner after a shorter training
     run.journal.searched(asdict(plan))

@@ -15,7 +15,7 @@ from nas.architecture.architecture import Limits
 from nas.architecture.known import LECTURE, lecture_parameters
 from nas.errors import NasError
 from nas.evaluation.evaluator import Evaluator
-from nas.objectives import best_seed, corners, rank
+from nas.objectives import best_seed, corners, front, rank
 from nas.spaces.space import Candidate
 from nas.statistics import mean
 from nas.trial import Job, Trial, job_seed
@@ -65,7 +65,7 @@ class Plan:
 def best_trials(trials: Sequence[Trial], count: int) -> list[Trial]:
     """The best ``count`` trials of different candidates: the longest trainings first, then the best scores.
 
-    With several objectives, those that represent the Pareto front come first (`nas.objectives.corners`).
+    With several objectives only those of the Pareto front, first what represents it (`nas.objectives.corners`).
     """
     good = [trial for trial in trials if trial.failure is None]
     if not good:
@@ -73,7 +73,8 @@ def best_trials(trials: Sequence[Trial], count: int) -> list[Trial]:
         why = f" (for example: {sorted(reasons)[0]})" if reasons else "; give it more time"
         raise NasError(f"no network was trained to the end, so there is no winner{why}")
     best: dict[str, Trial] = {}
-    for trial in [*corners(good), *sorted(good, key=rank, reverse=True)]:
+    is_front = len(good[0].scores) > 1
+    for trial in [*corners(good), *front(good)] if is_front else sorted(good, key=rank, reverse=True):
         best.setdefault(trial.id, trial)
     return list(best.values())[:count]
 
@@ -88,6 +89,7 @@ def plan(
     enough: float = 0.0,
     now: Now | None = None,
     work: Callable[[float], float] = float,
+    least: int = 1,
 ) -> Plan:
     """The largest final selection that the budget can pay for.
 
@@ -100,9 +102,9 @@ def plan(
         enough: the epochs that a training should have before there is a second one.
         now: the pace of trainings, if it is not that of the search.
         work: in proportion to the time of a training of so many epochs, of which the last one may be slower.
+        least: the number of finalists, at least; with several objectives they are what represents the front.
     """
-    # With several objectives, each of the networks that represent the front is wanted by somebody.
-    least = len(corners(history))
+    least = max(least, len(corners(history)))
     best = best_trials(history, max(least, CHOICES[0][0]))
     lecture, most, now = _lecture(history, best, limits, work), math.inf, now or Now()
     for finalists, seeds, times in (*CHOICES, (1, 1, 0.0)):

@@ -11,7 +11,7 @@ from nas.architecture.layer import Layer
 from nas.architecture.layers.convolution import Conv2d, ResidualBlock, SeparableConv2d
 from nas.architecture.layers.dense import Dense, Dropout
 from nas.architecture.layers.pooling import AveragePool, Flatten, GlobalAveragePool, MaxPool
-from nas.spaces.fit import MNIST_FLOPS, MOST_STAGES, Fit
+from nas.spaces.fit import MNIST_FLOPS, Fit
 from nas.spaces.recipe import ask_recipe
 from nas.spaces.space import Choose, SearchSpace
 
@@ -34,7 +34,7 @@ class Cnn(SearchSpace):
         self.max_flops, self.recipe = max_flops or self.max_flops, recipe
 
     def build(self, choose: Choose) -> Architecture:
-        """A first convolution, then up to two blocks a stage, then the head.
+        """A first convolution, then up to three blocks a stage, then the head.
 
         Layers at the full resolution take most of the time, so they are few, narrow and plain. (A separable
         convolution saves 5/6 of the operations there but, on a CPU, only 1/4 of the time: docs/decisions/0001.)
@@ -66,18 +66,22 @@ class Cnn(SearchSpace):
     def _dear(self, choose: Choose, fit: Fit) -> Architecture:
         """Of what is possible in `_cheap`, mostly what good networks of this size have.
 
-        A search of these trains a few dozen candidates. Without normalisation they hardly learn, two poolings with
-        nothing in between are wasted, and separable blocks are slow on a CPU (docs/decisions/0012-the-plan.md).
+        A search of these trains few candidates. Without normalisation they hardly learn, two poolings with nothing
+        in between are wasted, and separable blocks are slow on a CPU. In so short trainings a block at the full
+        resolution, a hidden dense layer and dropout 0.5 cost accuracy (docs/decisions/0012-the-plan.md).
         """
         activation = choose.suggest_categorical("activation", ["relu", "silu"])
         style = {"padding": "same", "activation": activation, "batch_norm": True}
         filters = choose.suggest_categorical("stem/filters", fit.widths(16, 24, 32))
         kernel = choose.suggest_categorical("stem/kernel", [3, 5]) if fit.halvings else 3
         layers = self._stem(filters, kernel, fit, style)
+        if fit.stages == 1:  # so small an image is never halved
+            layers += [Conv2d(filters, 3, **style)] * choose.suggest_int("stage1/blocks", 1, 3)
         stages = {"stage2": (32, 48, 64), "stage3": (64, 96, 128), "stage4": (96, 128, 192)}
-        for number, (name, widths) in enumerate(list(stages.items())[: fit.stages - 1], MOST_STAGES - fit.stages):
+        for stage, (name, widths) in enumerate(list(stages.items())[: fit.stages - 1], 2):
             layers.append(MaxPool(2))
-            blocks = choose.suggest_int(f"{name}/blocks", 1, number + 1)
+            most = max(1, 3 - (fit.stages - stage))  # three in the last stage, where blocks cost least
+            blocks = choose.suggest_int(f"{name}/blocks", 1, most)
             kind = choose.suggest_categorical(f"{name}/kind", ["plain", "residual"])
             filters = choose.suggest_categorical(f"{name}/filters", fit.widths(*widths))
             layers += [self._block(choose, name, kind, filters, style)] * blocks

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -100,26 +99,28 @@ def read_best(best: Path) -> tuple[Description, Network]:
         raise NasError(f"{best} does not hold a trained network: {error}") from None
 
 
-def place_of(folder: Path, network: str | None) -> Path:
-    """The folder of a trained network of a search: of its winner, or of another network of its Pareto front.
+def folder_of(search: Path, network: str | None) -> Path:
+    """The folder of a trained network of a search: of its winner, or of a network of its Pareto front.
 
     Args:
-        folder: of the search.
+        search: the folder of the search.
         network: the id, or its first digits; None for the winner.
 
     Raises:
-        UsageError: the search has handed over no such network.
+        UsageError: the search has handed over no such network, or several.
     """
     if network is None:
-        return folder / BEST
-    found = {path.name: path for path in sorted((folder / FRONT).glob("*")) if (path / DESCRIPTION).is_file()}
-    with suppress(OSError, ValueError, KeyError):
-        found[Architecture.from_dict(read_dict(folder / BEST / DESCRIPTION)).id] = folder / BEST
-    fitting = [path for name, path in found.items() if network and name.startswith(network)]
-    if len(fitting) != 1:
-        kept = "only the winner" if len(found) < 2 else ", ".join(found)
-        raise UsageError(f"{folder.name} has handed over no network {quoted(network)}, but {kept}")
-    return fitting[0]
+        return search / BEST
+    found = {path.name: path for path in sorted((search / FRONT).glob("*")) if (path / DESCRIPTION).is_file()}
+    if network in found:
+        return found[network]
+    fitting = [name for name in found if network and name.startswith(network)]
+    if len(fitting) == 1:
+        return found[fitting[0]]
+    if fitting:
+        raise UsageError(f"{quoted(network)} may be {' or '.join(fitting)}: give more digits")
+    kept = ", ".join(found) if found else "only its winner, which is taken without --network"
+    raise UsageError(f"{search.name} has handed over no network {quoted(network)}, but {kept}")
 
 
 def load(folder: str | Path, *, plugins: Sequence[str | Path] = ()) -> Network:

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nas.architecture.known import lecture_parameters
+from nas.architecture.known import LECTURE, lecture_parameters
 from nas.objectives import MORE_IS_BETTER, front
 from nas.report.figures import style
 from nas.report.figures.scene import Entry, Scene
@@ -73,7 +73,7 @@ def _retrained(scene: Scene) -> list[tuple[str, int, str, tuple[float, float]]]:
     accuracy = style.place(scene, ACCURACY, mean([trial.metrics[ACCURACY] for trial in retrained]))
     winner = _point(scene, retrained[0])[0], accuracy
     marked = [("*", 15, f"the winner, trained again for {length}", winner)]
-    lecture = [other.trial for other in scene.outcome.compared if other.what == "lecture"][:1]
+    lecture = [other.trial for other in scene.outcome.compared if other.trial.id == LECTURE.id][:1]
     label = f"the lecture's network, trained for {length}"
     return marked + [("D", 8, label, _point(scene, trial)) for trial in lecture]
 

@@ -26,7 +26,7 @@ from nas.records import searches
 from nas.records.journal import FILE
 from nas.records.record import read
 from nas.report.summary import in_words
-from nas.winner.best import BEST, place_of, read_best
+from nas.winner.best import BEST, DESCRIPTION, folder_of, read_best
 from nas.winner.export import PLACES, fresh
 from nas.winner.export.formats import FORMATS, MARK, Format, Model, Onnx, onnx
 from nas.winner.sealed import test_images
@@ -71,7 +71,7 @@ def load_model(folder: Path, network: str | None = None) -> Model:
         NasError: there is no winner (yet), or it is damaged.
     """
     best = folder / BEST
-    if not (best / "architecture.json").exists():
+    if not (best / DESCRIPTION).exists():
         state = searches.State.of(folder)
         config = state.record.about.get("config", {})
         advice = "`nas train` trains it again"
@@ -86,7 +86,7 @@ def load_model(folder: Path, network: str | None = None) -> Model:
         dataset = str(record.about["dataset"]["name"])
         if (outcome := record.result()) is not None:
             result = in_words(outcome, network)
-    best = place_of(folder, network)
+    best = folder_of(folder, network)
     return Model(best, *read_best(best), dataset, result)
 
 
