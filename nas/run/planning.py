@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from nas.records.observer import Observer
 
 # With 45,000 images the winner trains for about six epochs, or more if there is time; with a quarter of them for
-# twice as many, which see half as many images. A full training of the search has a fourteenth of that.
-EPOCHS, OF_IMAGES, SHORTER = 6.0, 45_000, 14.0
+# twice as many, which see half as many images. A full training of the search has a tenth of that.
+EPOCHS, OF_IMAGES, SHORTER = 6.0, 45_000, 10.0
 # What time is left when the dearest networks can train for so long is given to longer trainings, as long as there
 # are CANDIDATES in the search, and to more candidates when the winner's training has so many times the epochs.
 CANDIDATES, LONG, LONGER = 36, 3.0, 6.0
 BESIDE = 8.0  # times the epochs of the search: long enough for two finalists side by side
 FASTER = 1.2  # a training that has the machine alone is faster by so much that it pays
 DEAR = 0.8  # the share of the candidates that are cheaper than the winner, as is supposed
-LEAST_SHARE = 0.2  # of the time for the search, if one training of that length takes nearly all of the time
+LEAST_SHARE = 0.28  # of the time for the search, if one training of that length takes nearly all of the time
 SLOW = 2e10  # operations a second of a slow core: a search that needs less than WORTH_IT so is not calibrated
 WORTH_IT = 20.0  # seconds; mnist-5k with its usual 40 candidates needs 31 of them, and in truth 148
 COMPARED_SHARE = 0.05  # of the time or the work for a comparison of ways to change the training images
@@ -220,7 +220,7 @@ def _fitted(
     # Otherwise one may be dearer, and still have the time for another one beside it.
     length = selection.LONGEST if pace.alone >= FASTER else BESIDE
     enough = max(min(wanted, possible, SHORTER * epochs), min(length * epochs, LONG * wanted))
-    # For a training of SHORTER times that of the search, if it leaves enough time for the search.
+    # For a training of ten times that of the search, if it leaves enough time for the search.
     needed = dear * work(resolved, SHORTER * epochs) / selection.SAFETY
     share = min(time_limit.SEARCH_SHARE, max(LEAST_SHARE, 1 - needed / min(1.0, faster) / left))
     changed = resolved.experiment.model_copy(update={"epochs": epochs})
