@@ -17,7 +17,10 @@ from nas.records.record import read
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: install Debian's chromium")
+pytestmark = [
+    pytest.mark.faults,  # slow: a browser and a server for a minute
+    pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: install Debian's chromium"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -372,6 +372,7 @@ def test_the_real_command_says_it_in_one_line_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.mnist
+@pytest.mark.faults  # slow
 def test_the_lecture_s_network_on_the_full_mnist(tmp_path: Path) -> None:
     done = nas("train", "lecture", "--dataset", "mnist", "--epochs", "0.2", "--recipe", "lecture",
                "--mlflow", "off", "--json", cwd=tmp_path)  # fmt: skip
