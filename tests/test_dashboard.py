@@ -63,7 +63,7 @@ def picture(page: Page, name: str) -> int:
 def test_the_searches_are_a_list_and_a_search_opens_into_its_trials(page: Page, search: Any) -> None:
     page.get_by_role("link", name=SEARCH).first.wait_for()
     assert page.get_by_role("link", name=TRIAL).count() == 0  # folded
-    for column in ("winner/test_accuracy", "validation_loss", "epochs", "parameters"):
+    for column in ("winner/test_accuracy", "dataset", "epochs", "parameters"):
         page.get_by_role("columnheader", name=column).first.wait_for()
     unfold(page)
     page.get_by_text(TRIAL).first.wait_for()

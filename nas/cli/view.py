@@ -80,12 +80,13 @@ class View(Observer):
 
     def planned(self, plan: str) -> None:
         """Print the plan."""
-        self.console.print(f"plan: {plain(plan)}")
+        self.console.print(f"plan: {plain(plan)}", soft_wrap=not self.console.is_terminal)
 
     def started(self, header: Header) -> None:
         """Print the strategy, the data and the folder."""
         self.close()  # of the reading
-        self.header, self.doing = header, "waiting for the first training"
+        self.header, self.doing = header, "starting workers"
+        self.phase_begun = time.monotonic()
         config, data = header.config, header.dataset
         for line in header.note.splitlines():
             self.console.print(f"note: {plain(line)}", style="yellow", soft_wrap=True)
@@ -106,8 +107,8 @@ class View(Observer):
         """Print how much of the search is done; these trainings are not shown again."""
         self.begun -= seconds
         self.shown |= set(trained)
-        done = f"{told} candidates and {len(trained)} trainings are finished, after {clock(seconds)}"
-        self.console.print(f"resuming: {done}", soft_wrap=True)
+        done = f"{several(told, 'candidate')} and {several(len(trained), 'training')}"
+        self.console.print(f"resuming: {done} finished, after {clock(seconds)}", soft_wrap=True)
 
     def asked(self, count: int, candidates: Sequence[Candidate]) -> None:
         """Begin to count the trainings of a batch."""
@@ -118,6 +119,9 @@ class View(Observer):
     def training(self, jobs: Sequence[Job]) -> None:
         """Show what a worker trains."""
         self.doing = ""
+        if self.phase == "selecting":
+            for job in jobs:
+                self.again.setdefault(name_of(Trial(job)), [])
         self.running |= {job.key: (job, time.monotonic()) for job in jobs}
 
     def trained(self, trial: Trial) -> None:
@@ -126,10 +130,12 @@ class View(Observer):
         self.running.pop(trial.job.key, None)
         self.in_rungs[self._rung(trial.job.epochs)] += 1
         if self.phase == "selecting":
-            self.again.setdefault(trial.id, []).append(trial)
+            self.again.setdefault(name_of(trial), []).append(trial)
         if self.live is None:
             self.shown.add(trial.job.key)
-            self.console.print(f"{self.clock:>6}  {self.phase}: {describe(trial)}", soft_wrap=True)
+            count = f" {self.told_count}{self._of_all()} done" if self.phase == "searching" else ""
+            failed = f", {self.failed_count} failed" * bool(count and self.failed_count)
+            self.console.print(f"{self.clock:>6}  {self.phase}{count}{failed}: {describe(trial)}", soft_wrap=True)
 
     def told(self, trial: Trial) -> None:
         """Count a finished candidate, and remember the best."""
@@ -207,14 +213,15 @@ class View(Observer):
         parts: list[Table | Text] = [self._progress(self.header)]
         parts += _lines("now" if self.doing else "training", [self.doing] if self.doing else [*self._running()])
         if self.phase == "selecting":  # the lecture's network among them
-            parts += _lines("retrained", [_finalist(group) for group in list(self.again.values())])
+            parts += _lines("retrained", [_finalist(*one) for one in list(self.again.items())])
         metric = self.header.objectives[0].metric
         parts += _lines("best", [_columns(trial, metric) for trial in self.best])
         if self.front:
             parts += _lines("front", [several(len(self.front), "network")])
         if self.curve:
             first, last = (f"{abs(score):,.4g}" for score in (self.curve[0], self.curve[-1]))
-            text = f"best {metric.removeprefix('validation_'):<9.9}  {sparkline(self.curve, CURVE)}"
+            curve = [self.header.objectives[0].sign * score for score in self.curve]
+            text = f"best {metric.removeprefix('validation_'):<9.9}  {sparkline(curve, CURVE)}"
             parts.append(Text(f"{text}  {first} → {last}", style="cyan", no_wrap=True, overflow="ellipsis"))
         return Group(*parts)
 
@@ -245,6 +252,11 @@ class View(Observer):
             yield f"{_name(job)}  {duration(job.epochs)}{rung}, for {clock(time.monotonic() - since)}"
         if len(every) > RUNNING:
             yield f"and {len(every) - RUNNING} more"
+
+    def _of_all(self) -> str:
+        """The number of all candidates, if it is known: ``/40``."""
+        total = self.header.config.get("trials") if self.header else None
+        return f"/{total}" if total else ""
 
     def _rungs(self) -> str:
         """How many trainings of the rung that is in work have ended, of this batch."""
@@ -324,8 +336,8 @@ def _columns(trial: Trial, metric: str) -> str:
     )
 
 
-def _finalist(group: Sequence[Trial]) -> str:
+def _finalist(name: str, group: Sequence[Trial]) -> str:
     """A finalist, as far as it is trained."""
     good = [trial.metrics["validation_accuracy"] for trial in group if trial.failure is None]
-    score = mean_and_deviation(good, percentage=True) if good else "failed"
-    return f"{name_of(group[0]):<12} {several(len(good), 'seed'):<8} {score}"
+    score = mean_and_deviation(good, percentage=True) if good else "failed" if group else "in training"
+    return f"{name:<12} {several(len(good), 'seed'):<8} {score}"

@@ -131,6 +131,7 @@ def candidate_tags(header: Header, number: int, trial: Trial) -> dict[str, str]:
         "origin": candidate.origin,
         "parents": ",".join(candidate.parents),
         "epochs": f"{trial.job.epochs:g}",
+        "dataset": str(header.dataset["name"]),
         **constants(trial),
         "rung": _rung(header, trial),
         "status": "failed" if failure else "finished",

@@ -39,8 +39,7 @@ EXPERIMENTS = ("nas", "nas-searches")  # the second where somebody else has an e
 OURS = "nas.experiment"  # the tag of an experiment that this program made
 # What `nas ui` opens: a shared view of MLflow's, with the columns that tell searches and candidates apart.
 VIEW = "nas"
-COLUMNS = ("metrics.`winner/test_accuracy`", "metrics.`validation_loss`", "tags.`epochs`", "tags.`parameters`",
-           "tags.`dataset`", "tags.`failure`")  # fmt: skip
+COLUMNS = ("metrics.`winner/test_accuracy`", "tags.`dataset`", "tags.`parameters`", "tags.`epochs`")
 NAME = "attributes.`Run Name`"
 WIDTH = 330  # pixels, for "99.30 % · 34.8k · trial-and-error · 17:18"; MLflow's own 190 show half of it
 VIEW_STATE = {"selectedColumns": COLUMNS, "columnOrder": [NAME], "columnWidths": {NAME: WIDTH}}

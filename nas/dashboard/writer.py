@@ -172,7 +172,8 @@ class Writer:
         else:
             self._failed += 1
         if number > self._plotted:
-            curves = {"failed_trials": self._failed, **{f"best_{name}": best for name, best in self._best.items()}}
+            # MLflow opens the comparison of two searches with the first of them.
+            curves = {**{f"best_{name}": best for name, best in self._best.items()}, "failed_trials": self._failed}
             axes = objectives if len(objectives) > 1 else PLOTTED
             if self._header.kind != "train":  # of one network it says nothing
                 curves["hypervolume"] = hypervolume(self._trials.values(), axes, self._header.limits)

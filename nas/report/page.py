@@ -17,8 +17,8 @@ from nas.records.record import Record
 from nas.report.classes import LISTED, TABULATED, arrow, confusions, scores, times
 from nas.report.drawing import network_svg
 from nas.report.figures import CAPTIONS, OF_CLASSES, address, figures, image_of, pointable
-from nas.report.summary import Summary, command_for, finalists, layer_rows, leaders
-from nas.report.words import effort, percent
+from nas.report.summary import Summary, command_for, finalists, layer_rows, leaders, training_of
+from nas.report.words import duration, effort, percent
 from nas.trial import Trial
 
 LEADERS = 20
@@ -40,7 +40,7 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
 
     loader = PackageLoader("nas.report", "")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["percent"] = percent
+    environment.filters |= {"percent": percent, "duration": duration}
     header, outcome = record.header, record.result()
     trials = [scored(told.trial, header.objectives) for told in record.told]
     best = leaders(trial for trial in trials if trial.failure is None)
@@ -71,6 +71,7 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
         network=_network(record, shown) if shown else None,
         finalists=finalists(outcome) if outcome else None,
         smaller=command_for(outcome) if outcome else "",
+        again=training_of(outcome, outcome.winner) if outcome else "",
         classes=_classes(outcome) if outcome else None,
         pictures=[figure for figure in drawn if figure[0] in OF_CLASSES],
         figures=[figure for figure in drawn if figure[0] not in OF_CLASSES],

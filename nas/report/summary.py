@@ -59,6 +59,7 @@ class Summary:
     reasons: tuple[str, ...] = ()  # sentences: why this network, would a smaller one do, what mattered
     cost: tuple[str, ...] = ()  # sentences: what the search has cost, and what the network costs
     commands: tuple[str, ...] = ()  # what to do with the network
+    smaller: str = ""  # the command for a smaller network that is nearly as good; the last reason names it
 
     @classmethod
     def of(cls, outcome: Outcome) -> Summary:
@@ -70,7 +71,7 @@ class Summary:
         header = outcome.header
         if header.kind == "train":
             epochs = outcome.winner.job.epochs
-            sentence = f"{header.config['network']} on {header.dataset['name']}, trained for {epochs:g} epochs,"
+            sentence = f"{header.config['network']} on {header.dataset['name']}, trained for {duration(epochs)},"
         else:
             sentence = f"{header.kind} on {header.dataset['name']} found the network {outcome.winner.id} with "
             sentence += f"{outcome.parameters:,} parameters. It"
@@ -82,13 +83,14 @@ class Summary:
         classes = sentences(predictions) if predictions else ()
         return cls(
             f"{sentence} classifies {right} correctly.", tuple(_rows(outcome)), comparisons, trials, classes,
-            tuple(reasons(outcome)), tuple(costs(outcome)), tuple(commands(outcome)),
+            tuple(reasons(outcome)), tuple(costs(outcome)), tuple(commands(outcome)), command_for(outcome),
         )  # fmt: skip
 
     def markdown(self) -> str:
         """Why this network, the rows as a table, then the comparisons, the classes and the cost."""
         rows = [(row.label, f"**{row.value}**" if row.is_main else row.value, row.note) for row in self.rows]
         reasons, classes = (list(map(unmarked, some)) for some in (self.reasons, self.classes))
+        reasons += [f"`{self.smaller}`"] * bool(self.smaller)
         table = markdown_table(("score", "value", "note"), rows)
         return "\n\n".join([*reasons, table, *self.comparisons, *classes, *self.cost])
 
@@ -115,12 +117,13 @@ def _rows(outcome: Outcome) -> Iterable[Row]:
     accuracies = [trial.metrics["validation_accuracy"] for trial in outcome.retrained]
     trained = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
     if is_search := outcome.header.kind != "train":
-        trained = f"from scratch; {trained}"
+        trained = f"from scratch for {duration(outcome.retrained[0].job.epochs)}; {trained}"
     low, high = outcome.test_interval
     opened = "opened once" if outcome.opened == 1 else f"opened {outcome.opened} times"
     if is_search:
         searched = percent(outcome.winner.metrics["validation_accuracy"])
-        yield Row("validation accuracy, search", searched, "the best of many, so partly luck")
+        note = f"after {duration(outcome.winner.job.epochs)}; the best of many, so partly luck"
+        yield Row("validation accuracy, search", searched, note)
     validation = mean_and_deviation(accuracies, percentage=True)
     yield Row(f"validation accuracy{', retrained' * is_search}", validation, trained, is_main=True)
     yield Row("test accuracy", percent(outcome.test_accuracy), f"{outcome.test_images:,} images, {opened}", True)
@@ -133,7 +136,9 @@ def _rows(outcome: Outcome) -> Iterable[Row]:
         yield Row(
             "search score minus test score",
             f"{100 * outcome.selection_bias:+.2f} points",
-            "above 0: partly the luck of choosing",
+            "above 0: partly the luck of choosing"
+            if outcome.winner.job.epochs >= outcome.retrained[0].job.epochs
+            else "after trainings of unequal length",
         )
     lecture = lecture_parameters(outcome.header.limits)
     note = f"the lecture's network: {lecture:,}" if lecture else ""
@@ -224,6 +229,7 @@ def reasons(outcome: Outcome) -> Iterator[str]:
             f"{metric.replace('_', ' ')}: {scores_of(groups[0], metric)}, {short(apart)}{unit} better than "
             f"{name_of(groups[1][0])}{certain}."
         )
+    yield from _mattered(outcome)
     if (other := outcome.smaller) is not None:
         times = outcome.winner.metrics["parameters"] / max(1.0, other.metrics["parameters"])
         found = [percent(trial.metrics["validation_accuracy"]) for trial in (other, outcome.winner)]
@@ -231,7 +237,6 @@ def reasons(outcome: Outcome) -> Iterator[str]:
             f"Nearly as good with {times:.1f} × fewer parameters: {name_of(other)}, which is within one standard "
             f"error of the winner's validation accuracy in the search ({found[0]}, the winner {found[1]})."
         )
-    yield from _mattered(outcome)
 
 
 def _mattered(outcome: Outcome) -> Iterator[str]:
@@ -256,13 +261,21 @@ def commands(outcome: Outcome) -> Iterator[str]:
 
 def command_for(outcome: Outcome) -> str:
     """The command that takes the smaller network, or trains it as long as the finalists; empty without one."""
-    if outcome.smaller is not None and outcome.smaller.id in {other.trial.id for other in outcome.of_front}:
-        return f"nas export {plain(shlex.quote(place(outcome.header.folder)))} --network {outcome.smaller.id}"
-    data = str(outcome.header.config.get("dataset", ""))
-    if outcome.smaller is None or data.startswith(GIVEN):  # an object of Python has no name there
+    if outcome.smaller is None:
         return ""
-    given = f" --dataset {shlex.quote(data)}" * bool(data)
-    return plain(f"nas train {outcome.smaller.id}{given} --epochs {outcome.retrained[0].job.epochs:g}")
+    if outcome.smaller.id in {other.trial.id for other in outcome.of_front}:
+        return f"nas export {plain(shlex.quote(place(outcome.header.folder)))} --network {outcome.smaller.id}"
+    if str(outcome.header.config.get("dataset", "")).startswith(GIVEN):  # an object of Python has no name there
+        return ""
+    return training_of(outcome, outcome.smaller)
+
+
+def training_of(outcome: Outcome, trial: Trial) -> str:
+    """The command that trains a network on the data of a search, as long as its finalists."""
+    config = outcome.header.config
+    data, network = str(config.get("dataset", "")), config.get("network", trial.id)
+    given = f" --dataset {shlex.quote(data)}" * bool(data and not data.startswith(GIVEN))
+    return plain(f"nas train {shlex.quote(str(network))}{given} --epochs {outcome.retrained[0].job.epochs:g}")
 
 
 def costs(outcome: Outcome) -> Iterator[str]:

@@ -294,7 +294,7 @@ def _unlearned(resolved: Resolved, candidates: int | None) -> str:
     with suppress(Exception):  # the search itself says what is wrong
         after = resolved.make_strategy().learns_after
         if candidates is not None and candidates <= after:
-            return f"this is over before {resolved.kind} learns, which follows from its first {after} candidates"
+            return f"it ends before {resolved.kind} learns: its first {after} candidates are drawn at random"
     return ""
 
 

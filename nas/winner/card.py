@@ -5,8 +5,10 @@ from __future__ import annotations
 from nas.architecture.layers import show
 from nas.files import write_whole
 from nas.records.outcome import Outcome
+from nas.records.predictions import predictions_of
+from nas.report.classes import TABULATED, confusions, scores
 from nas.report.summary import Summary, layer_rows
-from nas.report.words import markdown_table
+from nas.report.words import duration, markdown_table, percent, unmarked
 
 USE = """\
 The network takes raw images, 0 to 255; normalisation is its first step:
@@ -30,12 +32,27 @@ def write_card(outcome: Outcome) -> None:
         f"{header.name} ({summary.effort}).\n{summary.sentence}",
         header.note,
         summary.markdown(),
+        _classes(outcome),
         markdown_table(("layer", "output", "parameters"), layers),
-        f"Trained for {outcome.retrained[0].job.epochs:g} epochs with the recipe `{header.recipe}`"
+        f"Trained for {duration(outcome.retrained[0].job.epochs)} with the recipe `{header.recipe}`"
         f"{_changes(outcome)}; data fingerprint {header.dataset['fingerprint']}.",
         USE,
     ]
     write_whole(outcome.weights.parent / "README.md", "\n\n".join(part for part in parts if part) + "\n")
+
+
+def _classes(outcome: Outcome) -> str:
+    """The recall and the precision of each class on the test images, of those with the lowest recall if many."""
+    predictions = predictions_of(outcome)
+    if predictions is None:
+        return ""
+    test = confusions(predictions)[0]
+    columns = ("class", "test images", "recall", "precision")
+    rows = []
+    for name, images, recall, precision, *_ in scores(predictions, test.shown(TABULATED)):
+        shares = ("–" if share is None else percent(share) for share in (recall, precision))
+        rows.append((unmarked(name), f"{images:,}", *shares))
+    return markdown_table(columns, rows)
 
 
 def _changes(outcome: Outcome) -> str:

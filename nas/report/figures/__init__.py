@@ -111,7 +111,7 @@ def pointable(figure: Figure) -> str:
         return ""
 
     def titled(match: re.Match[str]) -> str:
-        return f"<g><title>{html.escape(unquote(match[1]))}</title>{match[2]}</g>"
+        return f'<g pointer-events="all"><title>{html.escape(unquote(match[1]))}</title>{match[2]}</g>'
 
     text = re.sub(rf'<a xlink:href="{POINT}([^"]*)"[^>]*>(.*?)</a>', titled, text, flags=re.DOTALL)
     return text[text.index("<svg") :].replace("<svg", '<svg role="img"', 1)

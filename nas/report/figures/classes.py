@@ -80,15 +80,15 @@ def most_wrong(scene: Scene) -> Figure | None:
     columns = min(COLUMNS, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     height = 1.25 * min(2.0, pictures.shape[1] / pictures.shape[2]) + 0.6
-    subject = "the most wrong test images: class → answer, and its probability"
+    subject = "the most wrong test images: the class, what was said instead, and its probability"
     figure = style.canvas(scene, subject, 8.0, 0.8 + height * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axes, picture, position in zip(panels, pictures, found.wrong, strict=False):
         _show(axes, picture)
         label, answer = (found.classes[part[position]] for part in (test.labels, test.answers))
         chance = 100 * test.chances[position, 0]
-        names = [_name(label, 16), f"→ {_name(answer, 16)}"]
-        pair = (" " if sum(map(len, names)) < 16 else "\n").join(names)  # 16 letters are as wide as an image
+        names = [f"true {_name(label, 11)}", f"said {_name(answer, 11)}"]
+        pair = (", " if sum(map(len, names)) < 15 else "\n").join(names)  # 16 letters are as wide as an image
         title = f"{pair}\n{chance:.0f} %"
         axes.set_title(title, fontsize=7.5, color=style.INK)
     for axes in panels[len(pictures) :]:
