@@ -133,9 +133,9 @@ class View(Observer):
             self.again.setdefault(name_of(trial), []).append(trial)
         if self.live is None:
             self.shown.add(trial.job.key)
-            count = f" {self.told_count}{self._of_all()} done" if self.phase == "searching" else ""
+            count = f" · {self.told_count}{self._of_all()} done" if self.phase == "searching" else ""
             failed = f", {self.failed_count} failed" * bool(count and self.failed_count)
-            self.console.print(f"{self.clock:>6}  {self.phase}{count}{failed}: {describe(trial)}", soft_wrap=True)
+            self.console.print(f"{self.clock:>6}  {self.phase}: {describe(trial)}{count}{failed}", soft_wrap=True)
 
     def told(self, trial: Trial) -> None:
         """Count a finished candidate, and remember the best."""
