@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 from nas.cli.main import cli
 
 ROOT = Path(__file__).parent.parent
-PAGES = [
+PAGES: list[Any] = [
     "docs/write-a-strategy.md",
     "docs/write-a-space.md",
     "docs/write-a-dataset.md",

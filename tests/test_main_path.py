@@ -38,7 +38,8 @@ def result(place: Path) -> dict[str, object]:
 
 def test_the_result_is_one_object(result: dict[str, object]) -> None:
     assert set(result) == {
-        "search", "strategy", "dataset", "trials", "failed", "seconds", "front", "winner", "compared",
+        "search", "strategy", "dataset", "trials", "failed", "failures", "seconds", "front", "mattered", "winner",
+        "compared",
     }  # fmt: skip
     assert (result["strategy"], result["dataset"], result["trials"], result["failed"]) == (
         "evolve",

@@ -64,7 +64,7 @@ def test_a_search_of_failures_says_why_there_is_no_winner() -> None:
 def test_the_plan_fits_the_time_that_is_left() -> None:
     best = [trial(net, 1, 0.1, seconds=20.0) for net in NETS[:3]]
     rich, poor, poorest = (plan(best, Limits(), 1.0, 2, seconds) for seconds in (350.0, 100.0, 5.0))
-    assert rich == Plan(3, 2, 5.5)
+    assert rich == Plan(3, 2, 5.25)
     assert (poor.finalists, poor.seeds) == (2, 1)
     assert (poorest.finalists, poorest.seeds) == (1, 1)
     for chosen, seconds in ((rich, 350.0), (poor, 100.0), (poorest, 5.0)):
@@ -80,11 +80,11 @@ def test_the_plan_follows_the_pace_of_the_moment() -> None:
         return plan(best[:count], Limits(), 1.0, 2, 400.0, enough=10.0, now=now).epochs
 
     assert plan(best, Limits(), 1.0, 2, 400.0, enough=10.0).trainings == 2
-    assert epochs(2) == 19.0  # in 95 % of the time
-    assert epochs(2, Now(slower=1.5)) == 12.5
+    assert epochs(2) == 18.5  # in 93 % of the time
+    assert epochs(2, Now(slower=1.5)) == 12.25
     alone = plan(best, Limits(), 1.0, 2, 400.0, enough=20.0, now=Now(alone=1.5))
     assert (alone.trainings, alone.epochs) == (1, 24.0)
-    assert plan(best, Limits(), 1.0, 2, 400.0, enough=20.0).epochs == 19.0
+    assert plan(best, Limits(), 1.0, 2, 400.0, enough=20.0).epochs == 18.5
 
 
 def test_few_trainings_share_the_cores() -> None:
