@@ -249,7 +249,7 @@ class View(Observer):
         every = sorted(self.running.values(), key=lambda one: one[1])
         for job, since in every[:RUNNING]:
             rung = "" if self.phase != "searching" or self._count() < 2 else f", rung {self._rung(job.epochs)}"
-            yield f"{_name(job)}  {duration(job.epochs)}{rung}, for {clock(time.monotonic() - since)}"
+            yield f"{_name(job):<12} {duration(job.epochs)}{rung}, for {clock(time.monotonic() - since)}"
         if len(every) > RUNNING:
             yield f"and {len(every) - RUNNING} more"
 
