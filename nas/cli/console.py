@@ -13,7 +13,7 @@ from nas.errors import unprintable
 from nas.files import shown
 from nas.objectives import FRACTIONS
 from nas.records.outcome import Outcome
-from nas.report.summary import Summary, command_for, finalists, layer_rows
+from nas.report.summary import Summary, finalists, layer_rows
 from nas.report.words import duration, effort, name_of, percent, several
 from nas.trial import Trial
 
@@ -86,8 +86,8 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
             console.print(command, soft_wrap=True)
     for reason in summary.reasons:
         console.print(reason)
-    if command := command_for(outcome):
-        console.print(command, soft_wrap=True)  # to be copied
+    if summary.smaller:
+        console.print(summary.smaller, soft_wrap=True)  # to be copied
     if summary.reasons:
         console.print()
     scores = Table.grid(padding=(0, 2))

@@ -17,7 +17,7 @@ from nas.records.record import Record
 from nas.report.classes import LISTED, TABULATED, arrow, confusions, scores, times
 from nas.report.drawing import network_svg
 from nas.report.figures import CAPTIONS, OF_CLASSES, address, figures, image_of, pointable
-from nas.report.summary import Summary, command_for, finalists, layer_rows, leaders, training_of
+from nas.report.summary import Summary, finalists, layer_rows, leaders, training_of
 from nas.report.words import duration, effort, percent
 from nas.trial import Trial
 
@@ -70,7 +70,6 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
         leaders=best[:LEADERS],
         network=_network(record, shown) if shown else None,
         finalists=finalists(outcome) if outcome else None,
-        smaller=command_for(outcome) if outcome else "",
         again=training_of(outcome, outcome.winner) if outcome else "",
         classes=_classes(outcome) if outcome else None,
         pictures=[figure for figure in drawn if figure[0] in OF_CLASSES],

@@ -98,11 +98,11 @@ class Summary:
 def in_words(outcome: Outcome, network: str | None = None) -> str:
     """How good a network is and how it was trained, for somebody who has nothing but the network.
 
-    ``network``: the id of another one of the Pareto front, or its first digits; None for the winner.
+    ``network``: the id of another one of the Pareto front; None for the winner.
     """
     accuracy, trained = outcome.test_accuracy, outcome.handed_over
     for other in outcome.of_front:
-        if network and other.trial.id.startswith(network):
+        if other.trial.id == network:
             accuracy, trained = other.accuracy, other.trial
     low, high = interval(accuracy, outcome.test_images)
     return (
@@ -152,9 +152,7 @@ class Finalists(NamedTuple):
     """The networks that the final selection has trained again, as text; the winner in the first row."""
 
     columns: tuple[str, ...]
-    rows: tuple[
-        tuple[str, ...], ...
-    ]  # in each, the network and its scores: mean ± standard deviation over the seeds
+    rows: tuple[tuple[str, ...], ...]  # the network, then the mean ± standard deviation of its seeds
     seeds: tuple[str, ...]  # of each network
     commands: tuple[str, ...] = ()  # with several objectives: how to take each of the networks
 

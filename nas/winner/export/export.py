@@ -80,13 +80,12 @@ def load_model(folder: Path, network: str | None = None) -> Model:
         elif "strategy" in config:
             advice = searches.resume_command(folder, config)
         raise NasError(f"{folder.name} has no winner yet ({state.status}): {advice}")
-    dataset, result = "images", ""
+    best, dataset, result = folder_of(folder, network), "images", ""
     with suppress(NasError, LookupError, TypeError, ValueError, ArithmeticError):  # the record may be a stranger's
         record = read(folder / FILE)[0]
         dataset = str(record.about["dataset"]["name"])
         if (outcome := record.result()) is not None:
-            result = in_words(outcome, network)
-    best = folder_of(folder, network)
+            result = in_words(outcome, network and best.name)
     return Model(best, *read_best(best), dataset, result)
 
 
