@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
 from nas.data.idx import File, Idx
+from nas.data.plugin import GREY, Fields
 
 # Left and right shoes look alike. Batches as large as those of `PHOTOGRAPHS`.
-CLOTHES: Mapping[str, str | int | float] = {"base": "default", "optimiser": "muon", "flip": 0.5, "batch_size": 128}
+CLOTHES: Fields = {**GREY, "flip": 0.5, "batch_size": 128}
 
 
 class FashionMnist(Idx):

@@ -29,9 +29,9 @@ FRAMINGS = ("stretch", "crop", "pad", "centred", "whole")  # "whole" is an earli
 Fields = Mapping[str, str | int | float]
 PHOTOGRAPHS: Fields = {"base": "photographs", "optimiser": "muon", "batch_size": 128, "parts": 2}
 SMALL_PHOTOGRAPHS: Fields = {**PHOTOGRAPHS, "shift": 2}
-GREY: Fields = {"base": "default", "optimiser": "muon"}
+GREY: Fields = {"base": "default", "optimiser": "muon", "parts": 2}
 FEW_GREY: Fields = {**GREY, "brightness": 0.3, "erasing": 0.3}
-FEW_PHOTOGRAPHS: Fields = {**FEW_GREY, "base": "photographs", "colour": 0.3, "mixup": 0.2, "parts": 2}
+FEW_PHOTOGRAPHS: Fields = {**FEW_GREY, "base": "photographs", "colour": 0.3, "mixup": 0.2}
 MANY = 20_000  # images
 SMALL = 48  # pixels: many images of smaller sides are moved by less (0014-idle-cores.md)
 
