@@ -98,7 +98,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
     from nas.records import comparisons, searches
     from nas.records.journal import is_running
 
-    facts = {"comparison": str(folder), "bytes": searches.size(folder)}
+    facts = {"comparison": str(folder), "bytes": searches.size(folder), "begun": None}
     try:
         state, comparison = State.read(folder), Comparison.read(folder / comparisons.TOML, trusting=True)
     except NasError as error:
@@ -106,6 +106,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
     own = [searches.State.of(member) for member in comparisons.members(folder)]
     return {
         **facts,
+        "begun": min((one.record.sessions[0].at for one in own if one.record.sessions), default=None),
         "state": "finished" if state.result else "running" if is_running(folder) else "interrupted",
         "words": "",
         "searches": len(comparison.searches()),

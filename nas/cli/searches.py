@@ -13,7 +13,7 @@ import click
 from nas.cli.compare import facts_of, show_comparison
 from nas.cli.options import FILE, json_option, plugins_option, print_json, print_out
 from nas.errors import NasError, masked, plain
-from nas.files import write_whole
+from nas.files import shown, write_whole
 
 if TYPE_CHECKING:
     from nas.records.searches import State
@@ -50,12 +50,22 @@ def list_(as_json: bool) -> None:
             _list(state, known)
     for one in compared:
         _say(f"{Path(one['comparison']).name:38} {one['state']:12} {_megabytes(one['bytes']):>12}")
-        _say("    " + (one["words"] or f"{one['decided']} of {one['searches']} searches have decided"))
+        _say(f"    {one['words'] or _progress(one)}")
     if any(is_training.values()):
         _say("\ntrainings of one network:")
     for state, known in both:
         if is_training[state.folder]:
             _list(state, known)
+
+
+def _progress(facts: Mapping[str, Any]) -> str:
+    """The date of a comparison, and how many of its searches have decided."""
+    decided = f"{facts['decided']} of {facts['searches']} searches have decided"
+    return f"{_date(facts['begun'])} · {decided}" if facts["begun"] else decided
+
+
+def _date(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M}"
 
 
 def _list(state: State, known: Mapping[str, Any]) -> None:
@@ -198,13 +208,13 @@ def rm(names: tuple[str, ...], yes: bool, keep_mlflow: bool) -> None:
     alone = [name for name, folder in found.items() if folder is None]
     for folder in compared:
         comparisons.removable(folder).release()
-        _say(f"{folder}: a comparison, {_megabytes(searches.size(folder))}")
+        _say(f"{shown(folder)}: a comparison, {_megabytes(searches.size(folder))}")
     states = [searches.State.of(folder) for folder in dict.fromkeys(map(searches.named, alone))]
     for state in states:
         searches.removable(state.folder).release()
         unknown = state.status in ("damaged", "unreadable") and not keep_mlflow
         stays = f"; what MLflow has of it stays, because {state.detail}" if unknown else ""
-        _say(f"{state.folder}: {state.status}, {_megabytes(searches.size(state.folder))}{stays}")
+        _say(f"{shown(state.folder)}: {state.status}, {_megabytes(searches.size(state.folder))}{stays}")
     if not yes:
         also = "" if keep_mlflow else " and what MLflow has of it"
         one = len(states) + len(compared) == 1
@@ -343,12 +353,11 @@ def _winner(state: State, best: Sequence[Trial]) -> dict[str, Any]:
 
 def _summary(state: State, facts: Mapping[str, Any]) -> str:
     """The date, the task, the number of trials and the scores in one line."""
-    begun = datetime.fromtimestamp(facts["begun"]).astimezone() if facts["begun"] else None
     total = None if state.status == "finished" else state.record.about.get("config", {}).get("trials")
     failed = f", {facts['failed']} failed" if facts["failed"] else ""
     noun = "candidate" if (total or facts["trials"]) == 1 else "candidates"
     parts = [
-        f"{begun:%Y-%m-%d %H:%M}" if begun else "",
+        _date(facts["begun"]) if facts["begun"] else "",
         f"{facts['strategy']} on {facts['dataset']}",
         f"{facts['trials']}{f'/{total}' if total else ''} {noun}{failed}",
     ]

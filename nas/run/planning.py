@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.report.words import several
 from nas.run import changing, selection, time_limit
 from nas.run.pace import Pace, by_flops, calibrated, flops_of, work
 from nas.run.resolve import FLOPS_OPTION, Resolved, is_free, usual_flops
@@ -216,9 +217,9 @@ def _fitted(
         all_of_it = CANDIDATES * mean * _searched(resolved, 1.0) + both / selection.SAFETY
         longer = min(left / all_of_it, LONGER * wanted / selection.LONGEST)
         epochs = max(0.05, round(max(min(wanted, possible) / SHORTER, longer), 2))
-    # Where a training is faster alone, a second finalist is not worth what one gains from all of the time: two for 9
-    # epochs had 92.1 % on Fashion-MNIST, one for 18 epochs 92.7 %. Otherwise one may be dearer, and still have the
-    # time for another one beside it.
+    # Where a training is faster alone, one finalist gets all of the time until a second one would no longer cost it
+    # much: a network for Fashion-MNIST had 92.1 % after 9 epochs, and 92.7 % after 18. Otherwise one may be dearer,
+    # and still have the time for another one beside it.
     longest = LONG * wanted if pace.alone >= FASTER else min(BESIDE * epochs, LONG * wanted)
     enough = max(min(wanted, possible, SHORTER * epochs), longest)
     # For a training of ten times that of the search, if it leaves enough time for the search.
@@ -271,18 +272,17 @@ def _course(
 def _words(resolved: Resolved, course: Course, seconds: float) -> str:
     experiment, last, workers = resolved.experiment, course.last, resolved.workers
     where = f"{workers} core{'s' * (workers > 1)}" if resolved.device == "cpu" else resolved.device
-    candidates = f"{'about ' * (experiment.trials is None)}{course.candidates:,} candidates"
+    candidates = f"{'about ' * (experiment.trials is None)}{several(course.candidates, 'candidate')}"
     if (
         most := resolved.make_space().limits.max_flops
     ) and resolved.kind != "reference":  # it has networks of its own
         candidates += f" of up to {most:,} operations an image"
     rungs = reversed(range(experiment.rungs))
     epochs = " or ".join(_epochs(resolved.epochs / REDUCTION**rung) for rung in rungs)
-    again = f"{last.trainings} training{'s' * (last.trainings > 1)} of about {_epochs(last.epochs)} epochs"
+    again = f"{several(last.trainings, 'training')} of about {_epochs(last.epochs)} epochs"
     return (
         f"about {_time(seconds)} on {where}: {candidates}, each trained for {epochs} epochs of "
-        f"{len(resolved.data.train):,} images; then {again}, of {last.finalists} "
-        f"finalist{'s' * (last.finalists > 1)}"
+        f"{len(resolved.data.train):,} images; then {again}, of {several(last.finalists, 'finalist')}"
     )
 
 
