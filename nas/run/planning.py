@@ -217,9 +217,9 @@ def _fitted(
         all_of_it = CANDIDATES * mean * _searched(resolved, 1.0) + both / selection.SAFETY
         longer = min(left / all_of_it, LONGER * wanted / selection.LONGEST)
         epochs = max(0.05, round(max(min(wanted, possible) / SHORTER, longer), 2))
-    # Where a training is faster alone, one finalist gets all of the time until a second one would no longer cost it
-    # much: a network for Fashion-MNIST had 92.1 % after 9 epochs, and 92.7 % after 18. Otherwise one may be dearer,
-    # and still have the time for another one beside it.
+    # Where a training is faster alone, one finalist gets all of the time until a second one hardly costs it
+    # anything: a network for Fashion-MNIST had 92.1 % after 9 epochs, 92.7 % after 18. Otherwise one may be
+    # dearer, and still have the time for another one beside it.
     longest = LONG * wanted if pace.alone >= FASTER else min(BESIDE * epochs, LONG * wanted)
     enough = max(min(wanted, possible, SHORTER * epochs), longest)
     # For a training of ten times that of the search, if it leaves enough time for the search.
