@@ -97,6 +97,14 @@ def test_few_trainings_share_the_cores() -> None:
     assert [Now(alone=2.2, cores=4).faster(count) for count in (1, 2, 4, 8)] == pytest.approx([1.0, 1.4, 2.2, 2.2])
 
 
+def test_cores_that_one_training_does_not_use_train_a_second_finalist() -> None:
+    best = [trial(net, 1, 0.1, seconds=20.0) for net in NETS[:2]]
+    now = Now(alone=1.5, cores=2)
+    two, four = (plan(best, Limits(), 1.0, workers, 400.0, enough=1e3, now=now) for workers in (2, 4))
+    assert (two.trainings, four.trainings) == (1, 2)
+    assert two.epochs == four.epochs
+
+
 @pytest.mark.parametrize(
     ("trials", "expected"),
     [

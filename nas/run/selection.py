@@ -122,7 +122,9 @@ def plan(
             affordable = pace * SAFETY * seconds / max(1e-6, *loads)  # made-up results take no time
             share = FIRST if seconds < LONG else SAFETY
             most = pace * share * seconds / max(1e-6, first)
-        if affordable >= times * epochs and min(affordable, most) >= enough:
+        # Cores that one training does not use have room for others, which cost it nothing.
+        has_room = now.cores > 1 and chosen.trainings <= workers // now.cores
+        if affordable >= times * epochs and (has_room or min(affordable, most) >= enough):
             break
     # Where a plan has said what is enough, more time means longer trainings, too.
     affordable = min((2 if enough else 1) * LONGEST * epochs, affordable, most)
