@@ -222,8 +222,8 @@ def _fitted(
     # dearer, and still have the time for another one beside it.
     longest = LONG * wanted if pace.alone >= FASTER else min(BESIDE * epochs, LONG * wanted)
     enough = max(min(wanted, possible, SHORTER * epochs), longest)
-    # For a training that is long enough, if it leaves enough time for the search.
-    needed = dear * work(resolved, max(SHORTER * epochs, longest)) / selection.SAFETY
+    # For a training of ten times that of the search, if it leaves enough time for the search.
+    needed = dear * work(resolved, SHORTER * epochs) / selection.SAFETY
     share = min(time_limit.SEARCH_SHARE, max(LEAST_SHARE, 1 - needed / min(1.0, faster) / left))
     changed = resolved.experiment.model_copy(update={"epochs": epochs})
     decided = {"search_share": round(share, 3), "enough": round(enough, 2), "alone": round(pace.alone, 2)}
