@@ -129,7 +129,9 @@ def pace_now(resolved: Resolved, best: Sequence[Trial], seconds: float) -> Now |
         for at in range(count):
             trial = best[at % len(best)]
             enough = WARMING * batch if wanted is None else max(LEAST_PROBED * batch, wanted / then[trial.id])
-            epochs = min(1.0, enough // batch * batch / images)  # whole batches
+            # Whole batches, and several epochs of few images: of 244, one epoch is two steps more than the short
+            # training, and the pace from so few was too fast by far.
+            epochs = min(enough, MOST_PROBED) // batch * batch / images
             made.append(Job(trial.job.candidate, epochs, job_seed(number + at, trial.id)))
         return made
 
