@@ -78,6 +78,17 @@ def test_the_pace_is_that_of_the_moment(resolved: Resolved) -> None:
     assert len({one.seed for call in paced.calls for one in call}) == 6
 
 
+def test_the_pace_of_few_images_is_measured_over_several_epochs(tmp_path: Path) -> None:
+    path = arrays(tmp_path, images=200, side=8)
+    few = resolve(Experiment.of(dataset=str(path), workers=2, device="cpu", mlflow="off"))
+    now, paced = measured(few, 1.5, 1.2)
+    assert now is not None
+    assert now.alone == pytest.approx(1.2)
+    *_, short, alone = paced.calls
+    steps = (alone[0].epochs - short[0].epochs) * len(few.data.train) / few.recipe.batch_size
+    assert steps >= 6  # or the time of a single step decides
+
+
 def test_a_moment_that_cannot_last_is_not_believed(resolved: Resolved) -> None:
     (low, high), cores = LIKELY, resolved.cores_alone
     for slower, alone, expected in (
