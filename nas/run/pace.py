@@ -27,9 +27,11 @@ FASTEST = 1.3
 # The two networks are too similar for a line through both: by chance it said once that no network of more than 5
 # million operations could be trained in time. What does not depend on operations is at most so much of the time.
 MOST_FIXED = 0.2
-# The share of the time for the final selection that each of two short trainings takes, and that all may take. The
-# steps before them, because the first ones of a network in a process are slow; the fewest steps; the most images.
-PROBED, MOST_SHARE, WARMING, LEAST_PROBED, MOST_PROBED = 0.01, 0.1, 2, 8, 8_192
+# The share of the time for the final selection that a short training takes, the one alone, and that all may take:
+# of a network of 191 million operations, 2 s alone said 153 to 207 images a second, 6 s or more 139 to 144, and
+# the whole training had 147. The steps before them, because the first ones of a network in a process are slow; the
+# fewest steps; the most images.
+PROBED, PROBED_ALONE, MOST_SHARE, WARMING, LEAST_PROBED, MOST_PROBED = 0.01, 0.03, 0.15, 2, 8, 8_192
 LIKELY = (0.7, 2.0)  # a pause of another program is not taken for the whole of the final selection
 # Of the time for a training image, for which a step costs three forward passes. Where a CPU trains in bfloat16,
 # the last validation is slower, in float32.
@@ -115,7 +117,7 @@ def pace_now(resolved: Resolved, best: Sequence[Trial], seconds: float) -> Now |
         seconds: the time left for the final selection, of which this takes a few hundredths.
 
     Returns:
-        The pace; None if nothing could be measured in a tenth of the time.
+        The pace; None if nothing could be measured in `MOST_SHARE` of the time.
     """
     workers, small = resolved.side_by_side, _small(resolved, MOST_PROBED)
     then = {trial.id: trial.metrics.get("train_seconds", 0.0) / work(resolved, trial.epochs) for trial in best}
@@ -141,7 +143,7 @@ def pace_now(resolved: Resolved, best: Sequence[Trial], seconds: float) -> Now |
         together = _measured(small, evaluator, jobs(PROBED * seconds, workers))
         # The beginning of a training, a twentieth of so short a one, is in both and not in their difference.
         number = 2 * workers
-        both = (jobs(None, number, 1), jobs(PROBED * seconds, number + 1, 1)) if workers > 1 else ()
+        both = (jobs(None, number, 1), jobs(PROBED_ALONE * seconds, number + 1, 1)) if workers > 1 else ()
         alone = [one for some in both for one in _measured(small, evaluator, some)]
     beside: dict[str, list[float]] = {}
     for one in together:
