@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -138,6 +138,14 @@ class Trial:
             return cls.failed(job, "invalid", str(error))
         kind: Kind = "oom" if is_out_of_memory(error) else "crash"
         return cls.failed(job, kind, f"{type(error).__name__}: {error}")
+
+
+def trial_numbers(trials: Iterable[Trial]) -> dict[str, int]:
+    """The number of each candidate's first trial in a search, from 1, by the candidate's id."""
+    found: dict[str, int] = {}
+    for number, trial in enumerate(trials, 1):
+        found.setdefault(trial.id, number)
+    return found
 
 
 def is_out_of_memory(error: Exception) -> bool:

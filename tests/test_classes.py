@@ -12,6 +12,7 @@ import pytest
 import torch
 from command import error_line, inline
 from matplotlib import colormaps
+from PIL import Image
 from test_figures import texts
 from test_mlflow import CONFIG, make_outcome, make_trial
 from test_report import HOSTILE, Page
@@ -27,6 +28,7 @@ from nas.report.figures import OF_CLASSES, figures
 from nas.report.page import report
 from nas.report.summary import Summary
 from nas.training.recipe import Recipe
+from nas.winner.card import write_card
 from nas.winner.pictures import SIDE, examples, pictures
 
 LONG = "Fruit and vegetables/Apples of the north/Golden"
@@ -158,6 +160,23 @@ def test_the_names_of_classes_stay_texts_everywhere(tmp_path: Path) -> None:
     assert "\\*bold\\* \\| \\`a\\`" in text
     assert named(" \n ") == "(no name)"
     assert len(named("x" * 99)) == 24
+
+
+def test_the_card_has_the_confusion_matrix_and_the_worst_mistakes(tmp_path: Path) -> None:
+    record = searched(tmp_path, HOSTILE, "b")
+    outcome = record.result()
+    assert outcome
+    outcome.weights.parent.mkdir(exist_ok=True)
+    write_card(outcome)
+    card = (outcome.weights.parent / "README.md").read_text()
+    predictions = predictions_of(outcome)
+    assert predictions
+    both = [((predictions.test.labels == 1) & (predictions.test.answers == answer)).sum() for answer in (0, 1)]
+    assert f"| **b** | {both[0]:,} | {both[1]:,} |" in card
+    assert "<script>" not in card.replace("\\<script\\>", "")
+    assert card.count("said b (") + card.count("true b, said") == 12
+    with Image.open(outcome.weights.parent / "most-wrong.png") as picture:
+        assert picture.size == (12 * 56 + 11 * 4, 56)  # each of 28 pixels, twice as large
 
 
 def test_the_terminal_says_it_in_a_few_short_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

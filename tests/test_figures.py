@@ -20,9 +20,9 @@ from test_mlflow import ACCURACY, Shown, make_outcome, make_trial
 from nas.architecture.architecture import Architecture
 from nas.architecture.known import LECTURE, LENET5
 from nas.architecture.layers import Conv2d, Dense, Flatten
-from nas.objectives import Objective
+from nas.objectives import Objective, front, scored
 from nas.records.record import Record
-from nas.report.figures import CAPTIONS, draw, figures
+from nas.report.figures import CAPTIONS, OF_CLASSES, draw, figures, pointable
 from nas.trial import Job, Trial
 
 TWO = (*ACCURACY, Objective("parameters", -1))
@@ -115,7 +115,7 @@ def test_every_figure_can_be_read(
         if name != "family_tree":
             words = [figure.get_supylabel(), *(axes.get_ylabel() for axes in figure.axes)]
             assert any("(" in label for label in words), f"{name} has no unit"
-            assert all(axes.get_xlabel() for axes in figure.axes if axes.get_visible() and axes.lines), name
+            assert all(axes.get_xlabel() for axes in figure.axes if axes.lines and axes.xaxis.get_visible()), name
         assert figure.legends or any(axes.get_legend() for axes in figure.axes), name
         seen = list(texts(figure))
         assert len(seen) > (2 if name == "family_tree" else 8), name
@@ -136,12 +136,33 @@ def test_the_winner_and_the_lecture_are_marked(tmp_path: Path) -> None:
     assert "lecture" in words
 
 
+def test_the_progress_is_that_of_the_first_objective_and_of_the_front(tmp_path: Path) -> None:
+    record = searched(tmp_path, 40, TWO)
+    shown = front(scored(told.trial, record.header.objectives) for told in record.told if not told.trial.failure)
+    figure = dict(figures(record))["best_over_trials"]
+    title = figure.get_suptitle().replace("\n", " ")
+    assert f"the best {TWO[0].metric.replace('_', ' ')} over" in title
+    assert f"Pareto front ({len(shown)})" in [text for text, _ in texts(figure)]
+
+
+def test_every_mark_says_which_trial_it_is(tmp_path: Path) -> None:
+    record = searched(tmp_path, 40)
+    good = [number for number, told in enumerate(record.told, 1) if told.trial.failure is None]
+    of_trials = {"best_over_trials", "best_over_seconds", "accuracy_and_parameters"}
+    for name, figure in figures(record):
+        said = pointable(figure)
+        if name in of_trials:
+            assert all(f"<title>trial {number}: " in said for number in good), name
+        elif name not in OF_CLASSES and name != "importance":
+            assert "<title>" in said, name
+
+
 def test_colours_can_be_seen_in_grey(tmp_path: Path) -> None:
     """The two colours that there is most of can be seen on white paper."""
     folder = tmp_path / "figures"
     folder.mkdir()
-    files = draw(searched(tmp_path, 40), folder)
-    image = Image.open(files["best_over_trials"]).convert("RGB")
+    draw(searched(tmp_path, 40), folder)
+    image = Image.open(folder / "best_over_trials.png").convert("RGB")
     counts: dict[Any, int] = {colour: count for count, colour in image.getcolors(2**20) or []}
     strong = sorted((colour for colour in counts if max(colour) - min(colour) > 60), key=counts.__getitem__)[-2:]
     greys = [0.299 * red + 0.587 * green + 0.114 * blue for red, green, blue in strong]

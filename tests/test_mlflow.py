@@ -231,8 +231,11 @@ def test_search_keeps_the_winner(record: Record) -> None:
 
 def test_leaderboard_has_each_network_once(record: Record) -> None:
     table = json.loads(record.text(record.search, "leaderboard.json"))
-    assert table["columns"][:4] == ["rank", "id", "parameters", "validation_accuracy"]
-    assert [row[:4] for row in table["data"]] == [[1, LENET5.id, 61_706, 0.99], [2, LECTURE.id, 34_826, 0.95]]
+    assert table["columns"][:5] == ["rank", "id", "trial", "parameters", "validation_accuracy"]
+    assert [row[:5] for row in table["data"]] == [
+        [1, LENET5.id, 2, 61_706, 0.99],
+        [2, LECTURE.id, 1, 34_826, 0.95],
+    ]
 
 
 def test_each_candidate_is_a_nested_run(record: Record) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from rich.console import Console
@@ -13,8 +13,8 @@ from nas.errors import unprintable
 from nas.files import shown
 from nas.objectives import FRACTIONS
 from nas.records.outcome import Outcome
-from nas.report.summary import Summary, finalists, layer_rows
-from nas.report.words import duration, effort, name_of, percent, several
+from nas.report.summary import Summary, effort_of, finalists, layer_rows
+from nas.report.words import duration, name_of, percent, several
 from nas.trial import Trial
 
 LONGEST_ID = 23  # characters of a candidate's id, with the mark of the winner
@@ -60,12 +60,15 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
     if outcome.is_front:
         metrics = dict.fromkeys([*(o.metric for o in header.objectives), "validation_accuracy", "parameters"])
         networks = [
-            (name_of(trial) + " *" * (trial.id == outcome.winner.id), *_values(trial, metrics))
+            (
+                name_of(trial) + " *" * (trial.id == outcome.winner.id),
+                str(outcome.numbers.get(trial.id, "–")),
+                *_values(trial, metrics),
+            )
             for trial in outcome.front
         ]
-        front = table(
-            f"The Pareto front of the search: {several(len(networks), 'network')}", ("network", *metrics), networks
-        )
+        size = several(len(networks), "network")
+        front = table(f"The Pareto front of the search: {size}", ("network", "trial", *metrics), networks)
         front.caption, front.caption_justify = (
             "* the winner: the best by the first objective after retraining",
             "left",
@@ -101,9 +104,7 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
     if summary.classes:
         console.print("\n" + "\n".join(summary.classes))
     console.print("\n" + "\n".join(summary.cost))
-    took = outcome.seconds if seconds is None else seconds
-    taken = effort(outcome.trials, outcome.failed, took, outcome.failures)
-    console.print(f"{taken}. The network: {shown(outcome.weights.parent)}", soft_wrap=True)
+    console.print(f"{effort_of(outcome, seconds)}. The network: {shown(outcome.weights.parent)}", soft_wrap=True)
     console.print("\nNext:")
     for command in summary.commands:
         console.print(command, soft_wrap=True)
@@ -111,12 +112,16 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
         console.print("nas ui", soft_wrap=True)
 
 
-def show_leaders(trials: Sequence[Trial]) -> None:
-    """Print the best networks of a search so far."""
+def show_leaders(trials: Sequence[Trial], numbers: Mapping[str, int]) -> None:
+    """Print the best networks of a search so far; ``numbers``: those of their trials."""
     metrics = ("parameters", "validation_accuracy", "validation_loss")
-    rows = [(name_of(trial), *_values(trial, metrics), f"{trial.job.epochs:g}") for trial in trials]
+    rows = [
+        (name_of(one), str(numbers.get(one.id, "–")), *_values(one, metrics), f"{one.job.epochs:g}")
+        for one in trials
+    ]
     if rows:
-        QuietConsole(highlight=False).print(table("The best of the search", ("network", *metrics, "epochs"), rows))
+        shown = table("The best of the search", ("network", "trial", *metrics, "epochs"), rows)
+        QuietConsole(highlight=False).print(shown)
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:

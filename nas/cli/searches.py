@@ -130,10 +130,12 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
     if state.status not in ("finished", "running") and "strategy" in config:
         _say(searches.go_on(state.folder, config))
     from nas.cli import console
+    from nas.trial import trial_numbers
 
     if (outcome := state.record.result()) is not None:
         console.show_result(outcome)
-    console.show_leaders(_best(state)[:SHOWN])
+    if "strategy" in config:
+        console.show_leaders(_best(state)[:SHOWN], trial_numbers(told.trial for told in state.record.told))
 
 
 @click.command()
@@ -353,12 +355,14 @@ def _winner(state: State, best: Sequence[Trial]) -> dict[str, Any]:
 
 def _summary(state: State, facts: Mapping[str, Any]) -> str:
     """The date, the task, the number of trials and the scores in one line."""
-    total = None if state.status == "finished" else state.record.about.get("config", {}).get("trials")
+    config = state.record.about.get("config", {})
+    is_search = "strategy" in config
+    total = None if state.status == "finished" else config.get("trials" if is_search else "seeds")
     failed = f", {facts['failed']} failed" if facts["failed"] else ""
-    noun = "candidate" if (total or facts["trials"]) == 1 else "candidates"
+    noun = ("candidate" if is_search else "seed") + "s" * ((total or facts["trials"]) != 1)
     parts = [
         _date(facts["begun"]) if facts["begun"] else "",
-        f"{facts['strategy']} on {facts['dataset']}",
+        f"{facts['strategy'] if is_search else config.get('network')} on {facts['dataset']}",
         f"{facts['trials']}{f'/{total}' if total else ''} {noun}{failed}",
     ]
     scores = ("validation", facts["validation_accuracy"]), ("test", facts["test_accuracy"])

@@ -137,7 +137,7 @@ def candidate_tags(header: Header, number: int, trial: Trial) -> dict[str, str]:
         "status": "failed" if failure else "finished",
         "failure": failure.kind if failure else "",
         "failure_message": failure.message if failure else "",
-        "mlflow.note.content": _description(header, trial),
+        "mlflow.note.content": f"Trial {number}, the network {trial.id}: {_description(header, trial)}",
     }
 
 
@@ -158,7 +158,7 @@ def _description(header: Header, trial: Trial) -> str:
     """The result of a candidate and its layers, in Markdown."""
     if trial.failure:
         message = trial.failure.message.replace("`", "'")
-        result = f"It failed ({trial.failure.kind}): `{message}`"
+        result = f"it failed ({trial.failure.kind}): `{message}`"
     else:
         accuracy = percent(trial.metrics["validation_accuracy"])
         result = f"**{accuracy}** of the validation images after {duration(trial.job.epochs)}"

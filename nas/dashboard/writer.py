@@ -25,7 +25,7 @@ from nas.report.classes import Score, scores
 from nas.report.figures import draw
 from nas.report.page import report
 from nas.report.summary import leaderboard
-from nas.trial import Trial
+from nas.trial import Trial, trial_numbers
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -264,11 +264,16 @@ class Writer:
     def _log_tables(self, front: Sequence[Trial] = ()) -> None:
         """Log the best networks; with several objectives, the Pareto front, too."""
         if self._trials:
-            self._log_table("leaderboard.json", leaderboard(self._trials.values()))
+            self._log_table("leaderboard.json", leaderboard(self._trials.values(), self._numbers()))
         if front and len(self._header.objectives) > 1:
             metrics = [objective.metric for objective in self._header.objectives]
             columns = {metric: [trial.metrics[metric] for trial in front] for metric in metrics}
-            self._log_table("pareto_front.json", {"id": [trial.id for trial in front], **columns})
+            numbers = [self._numbers().get(trial.id) for trial in front]
+            self._log_table("pareto_front.json", {"id": [one.id for one in front], "trial": numbers, **columns})
+
+    def _numbers(self) -> dict[str, int]:
+        """The numbers of the candidates' trials."""
+        return trial_numbers(told.trial for told in self._record.told)
 
     def _log_table(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Log a table as MLflow shows it. (MLflow's own ``log_table`` would append to an existing table.)"""

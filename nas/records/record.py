@@ -38,7 +38,7 @@ from nas.objectives import Objective, scored
 from nas.records.cost import Cost, smaller
 from nas.records.outcome import COMPARED_WITH, Comparison, Header, Importance, Outcome
 from nas.spaces.space import Candidate
-from nas.trial import Trial
+from nas.trial import Trial, trial_numbers
 
 RUNS = Path("runs")
 VERSION = 2
@@ -160,6 +160,7 @@ class Record:
                     header.dataset["validation"],
                     header.objectives[0].metric,
                 ),
+                numbers=trial_numbers(entry.trial for entry in self.told),
                 weights=self.path.parent / "best" / "weights.safetensors",
                 **{name: outcome[name] for name in SCORES},
                 **later,

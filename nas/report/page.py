@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 from nas import __version__
@@ -16,21 +15,20 @@ from nas.records.predictions import predictions_of
 from nas.records.record import Record
 from nas.report.classes import LISTED, TABULATED, arrow, confusions, scores, times
 from nas.report.drawing import network_svg
-from nas.report.figures import CAPTIONS, OF_CLASSES, address, figures, image_of, pointable
-from nas.report.summary import Summary, finalists, layer_rows, leaders, training_of
+from nas.report.figures import CAPTIONS, OF_CLASSES, Picture, address, drawn
+from nas.report.summary import Summary, effort_of, finalists, layer_rows, leaders, training_of
 from nas.report.words import duration, effort, percent
-from nas.trial import Trial
+from nas.trial import Trial, trial_numbers
 
 LEADERS = 20
-POINTED = ("best_over_trials", "best_over_seconds", "accuracy_and_parameters", "pareto_front")
 
 
-def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
+def report(record: Record, pictures: Iterable[Picture] | None = None) -> str:
     """The page as HTML, with every figure for which the record has data.
 
     Args:
         record: of the search.
-        pictures: the figures as PNG files by their names; None draws them, as SVG.
+        pictures: the figures; None draws them, as SVG.
 
     Raises:
         JournalError: the record does not say what was searched, or its outcome names a training that it lacks.
@@ -54,7 +52,7 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
         toml = plain(read_small(header.folder / "search.toml"))
     except (NasError, OSError):
         toml = ""
-    drawn = [(name, CAPTIONS[name], *images) for name, *images in _images(record, pictures)]
+    shown_pictures = list(drawn(record) if pictures is None else pictures)
     return environment.get_template("page.html").render(
         header=header,
         is_search=header.kind != "train",
@@ -64,16 +62,18 @@ def report(record: Record, pictures: Mapping[str, Path] | None = None) -> str:
         outcome=outcome,
         summary=Summary.of(outcome) if outcome else None,
         status="" if outcome else _status(record),
-        effort=effort(len(trials), failures.total(), seconds),
+        effort=effort_of(outcome) if outcome else effort(len(trials), failures.total(), seconds),
         trials=len(trials),
         failures=failures.most_common(10),
         leaders=best[:LEADERS],
+        numbers=trial_numbers(trials),
         network=_network(record, shown) if shown else None,
         finalists=finalists(outcome) if outcome else None,
         again=training_of(outcome, outcome.winner) if outcome else "",
         classes=_classes(outcome) if outcome else None,
-        pictures=[figure for figure in drawn if figure[0] in OF_CLASSES],
-        figures=[figure for figure in drawn if figure[0] not in OF_CLASSES],
+        captions=CAPTIONS,
+        pictures=[one for one in shown_pictures if one.name in OF_CLASSES],
+        figures=[one for one in shown_pictures if one.name not in OF_CLASSES],
         toml=toml,
         versions={**record.about.get("versions", {}), "nas that wrote this page": __version__},
     )
@@ -111,15 +111,3 @@ def _classes(outcome: Outcome) -> dict[str, Any] | None:
     pairs = [f"{arrow(pair, predictions.classes)}: {times(pair.times)}" for pair in test.pairs(LISTED)]
     rows = list(scores(predictions, test.shown(TABULATED)))
     return {"pairs": pairs, "rows": rows, "count": len(predictions.classes)}
-
-
-def _images(record: Record, pictures: Mapping[str, Path] | None) -> Iterator[tuple[str, str, str]]:
-    """Every figure as an address that holds the whole image, or as SVG whose dots can be pointed at.
-
-    Letters are outlines, so that no font is needed.
-    """
-    for name, path in (pictures or {}).items():
-        yield name, address("png", path.read_bytes()), ""
-    for name, figure in figures(record) if pictures is None else ():
-        svg = pointable(figure) if name in POINTED else ""
-        yield name, "" if svg else image_of(figure), svg

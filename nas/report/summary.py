@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -73,17 +73,18 @@ class Summary:
             epochs = outcome.winner.job.epochs
             sentence = f"{header.config['network']} on {header.dataset['name']}, trained for {duration(epochs)},"
         else:
-            sentence = f"{header.kind} on {header.dataset['name']} found the network {outcome.winner.id} with "
+            found = numbered(outcome, outcome.winner.id)
+            sentence = f"{header.kind} on {header.dataset['name']} found the network {found} with "
             sentence += f"{outcome.parameters:,} parameters. It"
         right = f"{percent(outcome.test_accuracy)} of the {outcome.test_images:,} test images"
-        trials = effort(outcome.trials, outcome.failed, outcome.seconds, outcome.failures)
         compared = [other for other in outcome.compared if other not in outcome.of_front]  # these are in a table
         comparisons = (*map(_compared, compared), *_beside_the_largest(outcome))
         predictions = predictions_of(outcome)
         classes = sentences(predictions) if predictions else ()
         return cls(
-            f"{sentence} classifies {right} correctly.", tuple(_rows(outcome)), comparisons, trials, classes,
-            tuple(reasons(outcome)), tuple(costs(outcome)), tuple(commands(outcome)), command_for(outcome),
+            f"{sentence} classifies {right} correctly.", tuple(_rows(outcome)), comparisons, effort_of(outcome),
+            classes, tuple(reasons(outcome)), tuple(costs(outcome)), tuple(commands(outcome)),
+            command_for(outcome),
         )  # fmt: skip
 
     def markdown(self) -> str:
@@ -93,6 +94,19 @@ class Summary:
         reasons += [f"`{self.smaller}`"] * bool(self.smaller)
         table = markdown_table(("score", "value", "note"), rows)
         return "\n\n".join([*reasons, table, *self.comparisons, *classes, *self.cost])
+
+
+def numbered(outcome: Outcome, network: str) -> str:
+    """A network of a search by its id and, as in MLflow and in the figures, by the number of its trial."""
+    number = outcome.numbers.get(network)
+    return f"{network} (trial {number})" if number else network
+
+
+def effort_of(outcome: Outcome, seconds: float | None = None) -> str:
+    """The number of candidates and the time of a search; of a training, the number of seeds."""
+    noun = "seed" if outcome.header.kind == "train" else "candidate"
+    taken = outcome.seconds if seconds is None else seconds
+    return effort(outcome.trials, outcome.failed, taken, outcome.failures, noun)
 
 
 def in_words(outcome: Outcome, network: str | None = None) -> str:
@@ -152,7 +166,7 @@ class Finalists(NamedTuple):
     """The networks that the final selection has trained again, as text; the winner in the first row."""
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]  # the network, then the mean ± standard deviation of its seeds
+    rows: tuple[tuple[str, ...], ...]  # network, number of its trial, then mean ± standard deviation of its seeds
     seeds: tuple[str, ...]  # of each network
     commands: tuple[str, ...] = ()  # with several objectives: how to take each of the networks
 
@@ -167,14 +181,15 @@ def finalists(outcome: Outcome) -> Finalists:
     metrics = dict.fromkeys([*objectives, "validation_accuracy", "parameters", "latency_ms"])
     rows = []
     for group in outcome.finalists:
-        row = [name_of(group[0]), *(scores_of(group, metric) for metric in metrics)]
+        number = outcome.numbers.get(group[0].id)
+        row = [name_of(group[0]), str(number or "–"), *(scores_of(group, metric) for metric in metrics)]
         row += [percent(tested[group[0].id]) if group[0].id in tested else "–"] if tested else []
         rows.append(tuple(row))
     names = [TITLES.get(metric, metric.replace("_", " ")) for metric in metrics]
     search = plain(shlex.quote(place(outcome.header.folder)))
     commands = [f"nas export {search} --network {one[0].id}" for one in outcome.finalists if one[0].id in tested]
     return Finalists(
-        ("network", *names, *["test accuracy"] * bool(tested)),
+        ("network", "trial", *names, *["test accuracy"] * bool(tested)),
         tuple(rows),
         tuple(str(len(group)) for group in outcome.finalists),
         tuple(commands),
@@ -232,8 +247,9 @@ def reasons(outcome: Outcome) -> Iterator[str]:
         times = outcome.winner.metrics["parameters"] / max(1.0, other.metrics["parameters"])
         found = [percent(trial.metrics["validation_accuracy"]) for trial in (other, outcome.winner)]
         yield (
-            f"Nearly as good with {times:.1f} × fewer parameters: {name_of(other)}, which is within one standard "
-            f"error of the winner's validation accuracy in the search ({found[0]}, the winner {found[1]})."
+            f"Nearly as good with {times:.1f} × fewer parameters: {numbered(outcome, other.id)}, which is within "
+            f"one standard error of the winner's validation accuracy in the search ({found[0]}, the winner "
+            f"{found[1]})."
         )
 
 
@@ -373,13 +389,14 @@ def leaders(trials: Iterable[Trial]) -> list[Trial]:
     return list(best.values())
 
 
-def leaderboard(trials: Iterable[Trial]) -> dict[str, Sequence[Any]]:
-    """A table of the best networks, column by column: see `leaders`."""
+def leaderboard(trials: Iterable[Trial], numbers: Mapping[str, int]) -> dict[str, Sequence[Any]]:
+    """A table of the best networks with their numbers, column by column: see `leaders`."""
     best = leaders(trials)[:LEADERS]
     metrics = ("parameters", "validation_accuracy", "validation_loss")
     return {
         "rank": range(1, len(best) + 1),
         "id": [trial.id for trial in best],
+        "trial": [numbers.get(trial.id) for trial in best],
         **{metric: [trial.metrics.get(metric) for trial in best] for metric in metrics},
         "epochs": [trial.job.epochs for trial in best],
         "origin": [trial.job.candidate.origin for trial in best],

@@ -46,11 +46,13 @@ def mean_and_deviation(values: Sequence[float], *, percentage: bool = False) -> 
     return f"{factor * mean(values):.{digits}f}{deviates}{unit}"
 
 
-def effort(trials: int, failed: int, seconds: float, failures: Mapping[str, int] | None = None) -> str:
+def effort(
+    trials: int, failed: int, seconds: float, failures: Mapping[str, int] | None = None, noun: str = "candidate"
+) -> str:
     """The number of trials and the time of a search, finished or not; ``failures``: how many, by their kinds."""
     kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in sorted((failures or {}).items()))
     why = f" ({kinds})" if kinds else ""
-    return f"{several(trials, 'candidate')}, {failed:,} failed{why}, {several(round(seconds), 'second')}"
+    return f"{several(trials, noun)}, {failed:,} failed{why}, {several(round(seconds), 'second')}"
 
 
 def name_of(trial: Trial) -> str:

@@ -22,7 +22,7 @@ from nas.records.predictions import Answers, Predictions
 from nas.report.classes import PICTURED, Confusion
 from nas.report.forest import importances_of
 from nas.run.recording import Run
-from nas.trial import Job, Trial
+from nas.trial import Job, Trial, trial_numbers
 from nas.winner.best import BEST, DESCRIPTION, write_best
 from nas.winner.card import write_card
 from nas.winner.sealed import Opened, open_test
@@ -148,6 +148,7 @@ def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outc
         smaller=smaller(
             winner, history, finalists, len(run.resolved.data.validation), run.header.objectives[0].metric
         ),
+        numbers=trial_numbers(history),
         weights=run.header.folder / BEST / "weights.safetensors",
     )
     write_card(outcome)

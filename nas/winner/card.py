@@ -1,15 +1,19 @@
-"""The model card, README.md in best/: the network, its search, its scores."""
+"""The model card, README.md in best/: the network, its search, its scores, and its worst mistakes."""
 
 from __future__ import annotations
 
 from nas.architecture.layers import show
 from nas.files import write_whole
 from nas.records.outcome import Outcome
-from nas.records.predictions import predictions_of
-from nas.report.classes import TABULATED, confusions, scores
+from nas.records.predictions import Predictions, predictions_of
+from nas.report.classes import TABULATED, confusions, named, scores
 from nas.report.summary import Summary, layer_rows
 from nas.report.words import duration, markdown_table, percent, unmarked
+from nas.winner.pictures import strip
 
+MISTAKES = "most-wrong.png"
+PICTURED = 12  # images in it
+CROSSED = 12  # classes up to which there is a confusion matrix: more columns do not fit a page
 USE = """\
 The network takes raw images, 0 to 255; normalisation is its first step:
 
@@ -26,13 +30,14 @@ def write_card(outcome: Outcome) -> None:
     """Write the model card beside the weights."""
     header, limits, summary = outcome.header, outcome.header.limits, Summary.of(outcome)
     layers = [row[:3] for row in layer_rows(outcome.architecture, limits)]
+    predictions = predictions_of(outcome)
     parts = [
         f"# {outcome.winner.id}",
         f"A network for images of {show(limits.input_shape)} and {limits.classes} classes, from the run "
         f"{header.name} ({summary.effort}).\n{summary.sentence}",
         header.note,
         summary.markdown(),
-        _classes(outcome),
+        *([_classes(predictions), _matrix(predictions), _mistakes(outcome, predictions)] if predictions else ()),
         markdown_table(("layer", "output", "parameters"), layers),
         f"Trained for {duration(outcome.retrained[0].job.epochs)} with the recipe `{header.recipe}`"
         f"{_changes(outcome)}; data fingerprint {header.dataset['fingerprint']}.",
@@ -41,11 +46,8 @@ def write_card(outcome: Outcome) -> None:
     write_whole(outcome.weights.parent / "README.md", "\n\n".join(part for part in parts if part) + "\n")
 
 
-def _classes(outcome: Outcome) -> str:
+def _classes(predictions: Predictions) -> str:
     """The recall and the precision of each class on the test images, of those with the lowest recall if many."""
-    predictions = predictions_of(outcome)
-    if predictions is None:
-        return ""
     test = confusions(predictions)[0]
     columns = ("class", "test images", "recall", "precision")
     rows = []
@@ -53,6 +55,32 @@ def _classes(outcome: Outcome) -> str:
         shares = ("–" if share is None else percent(share) for share in (recall, precision))
         rows.append((unmarked(name), f"{images:,}", *shares))
     return markdown_table(columns, rows)
+
+
+def _matrix(predictions: Predictions) -> str:
+    """The confusion matrix of the test images; empty if there are too many classes."""
+    if len(predictions.classes) > CROSSED:
+        return ""
+    names = [unmarked(named(name)) for name in predictions.classes]
+    matrix = confusions(predictions)[0].matrix(range(len(names)))[:, :-1]
+    rows = [(f"**{name}**", *(f"{number:,}" for number in row)) for name, row in zip(names, matrix, strict=True)]
+    return "Test images by their class (rows) and the answer (columns):\n\n" + markdown_table(("", *names), rows)
+
+
+def _mistakes(outcome: Outcome, predictions: Predictions) -> str:
+    """The test images that the network got most wrong, as a picture beside the card, and what it said of each."""
+    pictures, places = predictions.wrong_pictures[:PICTURED], predictions.wrong[:PICTURED]
+    if not pictures.size:
+        return ""
+    write_whole(outcome.weights.parent / MISTAKES, strip(pictures))
+    test, said = predictions.test, []
+    for place in places:
+        true, answer = (unmarked(named(predictions.classes[part[place]])) for part in (test.labels, test.answers))
+        said.append(f"true {true}, said {answer} ({100 * test.chances[place, 0]:.0f} %)")
+    return (
+        "The test images that it got most wrong, the worst first:\n\n"
+        f"![the most wrong test images]({MISTAKES})\n\n{'; '.join(said)}."
+    )
 
 
 def _changes(outcome: Outcome) -> str:

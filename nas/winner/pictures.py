@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from nas.training.augmentation import augmented
 from nas.training.batches import draw_epochs
+from nas.winner.images import png
 
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 SIDE = 96  # pixels of a picture's longer side at most: it takes 0.7 inches of a figure
 NARROWEST = 4  # pixels; what is narrower is a recording, not an image
 EXAMPLES = 4  # of a class
+SMALLEST, GAP = 48, 4  # pixels of the longer side of a picture in a strip, at least, and between two
 
 
 def pictures(images: Tensor) -> Array:
@@ -37,6 +40,14 @@ def pictures(images: Tensor) -> Array:
         size = [max(1, round(side * SIDE / max(height, width))) for side in (height, width)]
         small = functional.interpolate(small, size, mode="bilinear", antialias=True)
     return small.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def strip(shown: Array) -> bytes:
+    """Pictures (N, h, w, 1 or 3) uint8 beside one another, as the content of a PNG file."""
+    larger = max(1, -(-SMALLEST // max(shown.shape[1:3])))
+    wide = [np.repeat(np.repeat(picture, larger, 0), larger, 1) for picture in shown]
+    gap = np.full((wide[0].shape[0], GAP, shown.shape[-1]), 255, np.uint8)
+    return png(np.concatenate([part for picture in wide for part in (picture, gap)][:-1], axis=1))
 
 
 def examples(data: Dataset, recipe: Recipe, classes: Sequence[int], seed: int) -> Array:

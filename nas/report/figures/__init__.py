@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from nas.records.record import Record
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 130
+# Those that can be pointed at in MLflow's copy of the report, too: as SVG, each of all figures costs it 0.2 s.
+FIRST_POINTED = ("best_over_trials", "accuracy_and_parameters", "pareto_front")
 MOST_SVG = 400_000  # bytes; a figure of thousands of points is smaller as pixels
 OF_CLASSES = ("confusion_test", "most_wrong", "examples", "confusion_validation")  # what went wrong, and with what
 CAPTIONS = {  # in the order in which the figures are drawn
@@ -30,8 +32,8 @@ CAPTIONS = {  # in the order in which the figures are drawn
     "examples": "Training images of the classes as the network sees them: in the size and the colours that it "
     "gets and, on the right, changed at random as in training. Images of more than 96 pixels are shown smaller.",
     "confusion_validation": "The validation images by their class and the answer of the network.",
-    "best_over_trials": "The validation loss of every trial, and the best one so far, over the trials.",
-    "best_over_seconds": "The validation loss of every trial, and the best one so far, over the search's time.",
+    "best_over_trials": "The first objective of every trial, and the best one so far, over the trials.",
+    "best_over_seconds": "The first objective of every trial, and the best one so far, over the search's time.",
     "accuracy_and_parameters": "The validation accuracy of every trial over its number of parameters.",
     "pareto_front": "The objectives of the search against one another, with the Pareto front.",
     "importance": "How much each choice of the space mattered: the permutation importance of a random forest that "
@@ -74,17 +76,30 @@ def warm_up() -> None:
     from nas.report.figures import choices, classes, importance, parallel, progress, timeline, tradeoff, tree  # noqa: F401
 
 
-def draw(record: Record, folder: Path) -> dict[str, Path]:
-    """Write every figure for which a record has data into a folder, as PNG.
+class Picture(NamedTuple):
+    """A figure in a page."""
 
-    Returns:
-        The files by the names of the figures, in the order of `CAPTIONS`.
-    """
-    files = {}
+    name: str  # a key of `CAPTIONS`
+    image: str  # an address that holds the whole image; empty if there is an SVG
+    svg: str = ""  # what can be pointed at
+
+
+def draw(record: Record, folder: Path) -> list[Picture]:
+    """Write every figure for which a record has data into a folder, as PNG; and return all for a page."""
+    pictures = []
     for name, figure in figures(record):
-        files[name] = folder / f"{name}.png"
-        figure.savefig(files[name], dpi=DPI)
-    return files
+        file = folder / f"{name}.png"
+        figure.savefig(file, dpi=DPI)
+        svg = pointable(figure) if name in FIRST_POINTED else ""
+        pictures.append(Picture(name, "" if svg else address("png", file.read_bytes()), svg))
+    return pictures
+
+
+def drawn(record: Record) -> Iterator[Picture]:
+    """Every figure for a page, as SVG; letters are outlines, so that no font is needed."""
+    for name, figure in figures(record):
+        svg = "" if name in OF_CLASSES else pointable(figure)
+        yield Picture(name, "" if svg else image_of(figure), svg)
 
 
 def image_of(figure: Figure) -> str:
@@ -98,9 +113,10 @@ def image_of(figure: Figure) -> str:
 
 
 def pointable(figure: Figure) -> str:
-    """A figure as SVG that can stand in a page, where each dot shows a text when it is pointed at; or empty.
+    """A figure as SVG that can stand in a page, where each mark shows a text when it is pointed at; or empty.
 
-    Matplotlib writes an address around a dot (`style.dots`); it becomes a title, which a browser shows by itself.
+    Matplotlib writes an address around a mark (`style.pointed`); it becomes a title, which a browser shows by
+    itself.
     """
     from nas.report.figures.style import POINT
 

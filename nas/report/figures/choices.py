@@ -35,6 +35,8 @@ def choices(scene: Scene) -> Figure | None:
     names = list(dict.fromkeys(name for entry in asked for name in entry.trial.job.candidate.choices))
     if not names:
         return None
+    answers = {name: {entry.trial.job.candidate.choices[name] for entry in _chosen(asked, name)} for name in names}
+    names = [name for name in names if len(answers[name]) > 1] or names  # the same answer of all says nothing
     title = "accuracy by choices"
     if len(names) > PANELS:
         which = "that mattered most" if scene.importances else "that come first"
@@ -47,9 +49,9 @@ def choices(scene: Scene) -> Figure | None:
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
     errors = style.values(scene, ACCURACY, asked)
     many = len(scene.good) >= 100
-    hollow: style.Look = {"markerfacecolor": "none", "markeredgecolor": style.PALE, "markersize": 3 if many else 4}
-    full: style.Look = {"color": style.BLUE, "alpha": 0.45 if many else 0.8, "markersize": 3 if many else 5}
-    looks = [(scene.short, hollow), (scene.full, {**full, "markeredgewidth": 0})]
+    hollow: style.Look = {"facecolors": "none", "edgecolors": style.PALE, "s": 9 if many else 16}
+    full: style.Look = {"color": style.BLUE, "alpha": 0.45 if many else 0.8, "s": 9 if many else 25}
+    looks = [(scene.short, hollow), (scene.full, {**full, "linewidths": 0})]
     is_summed_up = False
     for position, (name, axes) in enumerate(zip(names, panels.flat, strict=False)):
         style.frame(axes)
@@ -57,7 +59,8 @@ def choices(scene: Scene) -> Figure | None:
         for entries, look in looks:
             chosen = _chosen(entries, name)
             x = [place_of(entry, name, labels) + (_jitter(entry) if labels else 0) for entry in chosen]
-            axes.plot(x, style.values(scene, ACCURACY, chosen), "o", zorder=3, **look)
+            drawn = axes.scatter(x, style.values(scene, ACCURACY, chosen), zorder=3, **look)
+            drawn.set_urls(list(map(style.pointed, chosen)))
         for group in [some for some in _groups(scene, name, labels) if len(some) >= FEWEST]:
             is_summed_up = True
             left, right, middle = group[0][0], group[-1][0], median(error for _, error in group)
@@ -80,7 +83,8 @@ def choices(scene: Scene) -> Figure | None:
     if is_summed_up:
         handles.append(Line2D([], [], color=style.RED, linewidth=2.5, label="median of these"))
     if scene.short:
-        handles.append(Line2D([], [], marker="o", linestyle="none", label="stopped earlier", **hollow))
+        look = {"markerfacecolor": "none", "markeredgecolor": style.PALE, "markersize": 4}
+        handles.append(Line2D([], [], marker="o", linestyle="none", label="stopped earlier", **look))
     style.legend(figure, handles)
     return figure
 

@@ -36,11 +36,13 @@ def parallel_coordinates(scene: Scene) -> Figure | None:
     lines = [list(enumerate(places)) for places in heights]
     count = max(1, round(BEST * len(entries)))
     best = sorted(range(len(entries)), key=lambda number: -accuracies[number])[:count]
-    others = [line for number, line in enumerate(lines) if number not in set(best)]
-    axes.add_collection(LineCollection(others, colors=style.PALE, linewidths=0.9, alpha=0.7))
-    axes.add_collection(
-        LineCollection([lines[number] for number in best], colors=style.RED, linewidths=1.8, zorder=3)
-    )
+    others = [number for number in range(len(lines)) if number not in set(best)]
+    pale: style.Look = {"colors": style.PALE, "linewidths": 0.9, "alpha": 0.7}
+    red: style.Look = {"colors": style.RED, "linewidths": 1.8, "zorder": 3}
+    for numbers, look in ((others, pale), (best, red)):
+        drawn = LineCollection([lines[number] for number in numbers], **look)
+        drawn.set_urls([style.pointed(entries[number]) for number in numbers])
+        axes.add_collection(drawn)
     for position, (_, marks) in enumerate(columns):
         axes.axvline(position, color=style.INK, linewidth=1)
         for height, text in marks:

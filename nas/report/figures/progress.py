@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from nas.objectives import front
 from nas.report.figures import style
 from nas.report.figures.scene import Entry, Scene
-from nas.report.figures.style import LOSS
+from nas.report.figures.style import ACCURACY, LOSS
 from nas.report.summary import leaders
 from nas.report.words import name_of, percent
 from nas.trial import Trial
@@ -24,9 +25,9 @@ MARKS = ("o", "s", "^", "D", "v")
 
 
 def best_over_trials(scene: Scene) -> Figure | None:
-    """The best validation loss so far, over the trials."""
+    """The best first objective so far, over the trials; with several objectives, the size of the front, too."""
     many = f"{len(scene.entries)} trial{'s' * (len(scene.entries) != 1)}"
-    figure = _best(scene, f"the best validation loss over {many}", lambda entry: float(entry.number))
+    figure = _best(scene, f"over {many}", lambda entry: float(entry.number))
     if figure:
         axes = figure.axes[0]
         axes.set_xlabel("trial (number)")
@@ -36,10 +37,10 @@ def best_over_trials(scene: Scene) -> Figure | None:
 
 
 def best_over_seconds(scene: Scene) -> Figure | None:
-    """The best validation loss so far, over the time of the search."""
+    """The best first objective so far, over the time of the search."""
     seconds = scene.entries[-1].seconds if scene.entries else 0.0
     size, unit = unit_of(seconds)
-    figure = _best(scene, "the best validation loss over time", lambda entry: entry.seconds / size)
+    figure = _best(scene, "over time", lambda entry: entry.seconds / size)
     if figure:
         axes = figure.axes[0]
         axes.set_xlabel(f"time of the search ({unit})")
@@ -54,15 +55,18 @@ def unit_of(seconds: float) -> tuple[float, str]:
     return hours if seconds >= 3 * 3600 else minutes if seconds >= 3 * 60 else plain
 
 
-def _best(scene: Scene, title: str, x: Callable[[Entry], float]) -> Figure | None:
+def _best(scene: Scene, over: str, x: Callable[[Entry], float]) -> Figure | None:
     if not scene.good:
         return None
-    figure = style.canvas(scene, title)
+    objective = scene.header.objectives[0]
+    metric = objective.metric
+    figure = style.canvas(scene, f"the best {metric.replace('_', ' ')} {over}")
     axes = style.frame(figure.subplots())
-    losses = style.values(scene, LOSS, scene.good)
-    style.scale(axes, "y", LOSS, losses)
-    handles = style.dots(scene, axes, lambda entries: [x(entry) for entry in entries], LOSS)
-    so_far = list(accumulate(losses, min))
+    values = style.values(scene, metric, scene.good)
+    style.scale(axes, "y", metric, values, scene.least_error)
+    handles = style.dots(scene, axes, lambda entries: [x(entry) for entry in entries], metric)
+    # The axis of an accuracy is that of its error.
+    so_far = list(accumulate(values, max if objective.sign > 0 and metric != ACCURACY else min))
     places = [x(entry) for entry in (*scene.good, scene.entries[-1])]
     look: style.Look = {"color": style.RED, "linewidth": 2, "drawstyle": "steps-post", "zorder": 4}
     handles += axes.plot(places, [*so_far, so_far[-1]], label="best so far", **look)
@@ -71,11 +75,31 @@ def _best(scene: Scene, title: str, x: Callable[[Entry], float]) -> Figure | Non
             [x(entry) for entry in scene.failed], [0.985] * len(scene.failed), "x", color=style.INK, markersize=6,
             transform=axes.get_xaxis_transform(), label=f"failed ({len(scene.failed)}), at the upper edge",
         )  # fmt: skip
-    if scene.leader:
-        loss = style.place(scene, LOSS, scene.leader.trial.metrics[LOSS])
-        handles += style.star(axes, f"{scene.leader_name}: trial {scene.leader.number}", x(scene.leader), loss)
+    if leader := scene.leader:
+        value = style.place(scene, metric, leader.trial.metrics[metric])
+        handles += style.star(axes, f"{scene.leader_name}: trial {leader.number}", x(leader), value, leader)
+    if len(scene.header.objectives) > 1:
+        handles += _front(scene, axes, x)
     style.legend(figure, handles)
     return figure
+
+
+def _front(scene: Scene, axes: Axes, x: Callable[[Entry], float]) -> list[Line2D]:
+    """The number of networks on the Pareto front so far, on an axis of its own."""
+    other = axes.twinx()
+    best: list[Trial] = []
+    sizes = []
+    for entry in scene.good:
+        best = front([*best, entry.trial])
+        sizes.append(len(best))
+    other.set_ylabel("Pareto front (networks)")
+    other.set_ylim(0, 1.25 * max(sizes))
+    other.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    other.spines[["top"]].set_visible(False)
+    other.tick_params(labelsize=style.SMALL, colors=style.INK)
+    look: style.Look = {"color": style.GREEN, "linewidth": 1.6, "linestyle": "--", "drawstyle": "steps-post"}
+    places = [x(entry) for entry in (*scene.good, scene.entries[-1])]
+    return other.plot(places, [*sizes, sizes[-1]], label=f"Pareto front ({sizes[-1]})", **look)
 
 
 def learning_curves(scene: Scene) -> Figure | None:
@@ -123,6 +147,7 @@ def _plot_trials(scene: Scene, axes: Axes, chosen: Sequence[Entry], *, is_search
             label += f" ({scene.leader_name})" * is_search
             look |= {"color": style.RED, "linestyle": "-", "marker": "*", "markerfacecolor": style.RED}
             look |= {"markersize": 11, "linewidth": 2.6, "zorder": 5}
+        look["url"] = style.pointed(entry)
         seldom = max(1, len(points) // 8)
         handles += axes.plot(*zip(*points, strict=True), markevery=seldom, label=label, **look)
     return handles
@@ -145,6 +170,7 @@ def _plot_retrained(axes: Axes, trials: Sequence[Trial], winner: str) -> list[Li
             }
             look["linestyle"] = LINES[1 + place % (len(LINES) - 1)]
         mark = "." if len(trial.curve) == 1 else ""
+        look["url"] = style.pointed_training("trained again", trial)
         handles += axes.plot(*zip(*_curve(trial), strict=True), marker=mark, **look)
     return handles
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from nas.errors import plain
 from nas.objectives import METRICS
 from nas.report.figures.scene import Entry, Scene
 from nas.report.words import compact, duration, percent
+from nas.trial import Trial
 
 # Okabe and Ito's palette, made for the colour-blind; as greys they are 35, 50 and 60 % bright.
 BLUE, RED, GREEN, SKY, ORANGE, PURPLE = "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#e69f00", "#cc79a7"
@@ -156,21 +157,37 @@ def dots(scene: Scene, axes: Axes, x: Callable[[list[Entry]], list[float]], y: s
     ):
         if entries:
             drawn = axes.scatter(x(entries), values(scene, y, entries), label=label, **common, **look)
-            drawn.set_urls([POINT + quote(_about(entry)) for entry in entries])
+            drawn.set_urls(list(map(pointed, entries)))
             handles.append(drawn)
     return handles[::-1]
 
 
-def _about(entry: Entry) -> str:
-    """A trial in some lines: its number, its score, its choices."""
-    metrics, candidate = entry.trial.metrics, entry.trial.job.candidate
-    first = f"trial {entry.number}: {percent(metrics[ACCURACY])}, loss {metrics[LOSS]:.4f}"
-    second = f"{metrics[PARAMETERS]:,.0f} parameters, {duration(entry.trial.job.epochs)}, {entry.trial.id}"
-    choices = [f"{name}: {value}" for name, value in list(candidate.choices.items())[:MOST_CHOICES]]
-    return "\n".join(plain(str(line))[:80] for line in (first, second, *choices))
+def pointed(entry: Entry) -> str:
+    """The address of a mark that stands for a trial: its number, its score and its choices, in some lines."""
+    name = f"trial {entry.number}"
+    return POINT + quote("\n".join([*_about(name, entry.trial), *_choices(entry.trial)]))
 
 
-def star(axes: Axes, label: str, x: float, y: float) -> list[Line2D]:
+def pointed_training(name: str, trial: Trial) -> str:
+    """The address of a mark that stands for a training, which is no trial of the search or may have failed."""
+    return POINT + quote("\n".join(_about(name, trial)))
+
+
+def _about(name: str, trial: Trial) -> Iterator[str]:
+    metrics = trial.metrics
+    if trial.failure is not None:
+        yield plain(f"{name} failed ({trial.failure.kind}): {trial.failure.message}")[:80]
+    else:
+        yield f"{name}: {percent(metrics[ACCURACY])}, loss {metrics[LOSS]:.4f}"
+        yield f"{metrics[PARAMETERS]:,.0f} parameters, {duration(trial.job.epochs)}, {trial.id}"
+
+
+def _choices(trial: Trial) -> Iterator[str]:
+    for name, value in list(trial.job.candidate.choices.items())[:MOST_CHOICES]:
+        yield plain(f"{name}: {value}")[:80]
+
+
+def star(axes: Axes, label: str, x: float, y: float, entry: Entry) -> list[Line2D]:
     """The winner as a star."""
-    look: Look = {"markerfacecolor": RED, "markeredgecolor": INK}
+    look: Look = {"markerfacecolor": RED, "markeredgecolor": INK, "url": pointed(entry)}
     return axes.plot([x], [y], "*", markersize=17, zorder=6, label=label, **look)

@@ -12,6 +12,7 @@ from nas.records.record import Record
 from nas.report.figures import style
 from nas.report.figures.progress import unit_of
 from nas.report.figures.scene import Scene
+from nas.trial import Trial
 
 MOST = 32  # rows; more could not be told apart
 COLOURS = {"search": style.BLUE, "final selection": style.ORANGE, "failed": style.INK}
@@ -25,6 +26,7 @@ class Bar(NamedTuple):
     end: float
     kind: str  # a key of COLOURS
     busy: float  # seconds of one core, those of idle cores that have helped included
+    trial: Trial
 
 
 def timeline(scene: Scene) -> Figure | None:
@@ -48,7 +50,8 @@ def timeline(scene: Scene) -> Figure | None:
             look: style.Look = {"facecolor": colour, "edgecolor": "white", "linewidth": 0.6}
             if kind == "failed":
                 look |= {"facecolor": "white", "edgecolor": colour, "hatch": "xxx"}
-            axes.broken_barh(spans, (row - 0.36, 0.72), **look)
+            drawn = axes.broken_barh(spans, (row - 0.36, 0.72), **look)
+            drawn.set_urls([style.pointed_training(bar.kind, bar.trial) for bar in here])
     axes.set_yticks(range(rows), [str(row + 1) for row in range(rows)], fontsize=style.SMALL)
     axes.set(
         xlim=(0, 1.02 * end / size or 1.0),
@@ -79,11 +82,11 @@ def _bars(record: Record) -> list[Bar]:
         trial = record.trials[key]
         kind = "failed" if trial.failure else "final selection" if key in last else "search"
         busy = max(trial.seconds, trial.metrics.get("train_seconds", 0.0))
-        spans.append((max(0.0, end - trial.seconds), end, kind, busy))
+        spans.append((max(0.0, end - trial.seconds), end, kind, busy, key))
     free: list[float] = []
     bars = []
-    for begin, end, kind, busy in sorted(spans):
+    for begin, end, kind, busy, key in sorted(spans):
         row = next((row for row, until in enumerate(free) if until <= begin + 0.05), len(free))
         free[row : row + 1] = [end]
-        bars.append(Bar(row, begin, end, kind, busy))
+        bars.append(Bar(row, begin, end, kind, busy, record.trials[key]))
     return bars

@@ -36,14 +36,15 @@ def accuracy_and_parameters(scene: Scene) -> Figure | None:
     for (name, entry), mark in zip(scene.references().items(), MARKS, strict=False):
         label = "the lecture's network" if name == "lecture" else style.short(name)
         point = _point(scene, entry.trial)
-        handles += _marked(axes, point, mark, 9, style.ORANGE, f"{label}: trial {entry.number}")
+        about = f"{label}: trial {entry.number}", style.pointed(entry)
+        handles += _marked(axes, point, mark, 9, style.ORANGE, *about)
     points = [_point(scene, entry.trial) for entry in scene.good]
-    for mark, size, label, point in _retrained(scene):
-        handles += _marked(axes, point, mark, size, "white", label)
+    for mark, size, label, point, trial in _retrained(scene):
+        handles += _marked(axes, point, mark, size, "white", label, style.pointed_training(label, trial))
         points.append(point)
     sizes = [x for x, _ in points] + _lecture_line(scene, axes, handles)
     if scene.leader:
-        handles += style.star(axes, _leader(scene), *_point(scene, scene.leader.trial))
+        handles += style.star(axes, _leader(scene), *_point(scene, scene.leader.trial), scene.leader)
     style.scale(axes, "x", PARAMETERS, sizes)
     style.scale(axes, "y", ACCURACY, [y for _, y in points], scene.least_error)
     style.legend(figure, handles, 2)
@@ -59,23 +60,26 @@ def _point(scene: Scene, trial: Trial) -> tuple[float, float]:
     return x, y
 
 
-def _marked(axes: Axes, point: tuple[float, float], mark: str, size: int, fill: str, label: str) -> list[Line2D]:
+def _marked(
+    axes: Axes, point: tuple[float, float], mark: str, size: int, fill: str, label: str, url: str
+) -> list[Line2D]:
     look: style.Look = {"markersize": size, "markerfacecolor": fill, "markeredgecolor": style.INK, "zorder": 5}
+    look["url"] = url
     return axes.plot(*([value] for value in point), mark, label=label, **look)
 
 
-def _retrained(scene: Scene) -> list[tuple[str, int, str, tuple[float, float]]]:
-    """The winner and the lecture's network after the final selection: mark, size, label, point of each."""
+def _retrained(scene: Scene) -> list[tuple[str, int, str, tuple[float, float], Trial]]:
+    """The winner and the lecture's network after the final selection: mark, size, label, point, a training."""
     if scene.outcome is None:
         return []
     retrained = scene.outcome.retrained
     length = duration(retrained[0].job.epochs)
     accuracy = style.place(scene, ACCURACY, mean([trial.metrics[ACCURACY] for trial in retrained]))
     winner = _point(scene, retrained[0])[0], accuracy
-    marked = [("*", 15, f"the winner, trained again for {length}", winner)]
+    marked = [("*", 15, f"the winner, trained again for {length}", winner, scene.outcome.handed_over)]
     lecture = [other.trial for other in scene.outcome.compared if other.trial.id == LECTURE.id][:1]
     label = f"the lecture's network, trained for {length}"
-    return marked + [("D", 8, label, _point(scene, trial)) for trial in lecture]
+    return marked + [("D", 8, label, _point(scene, trial), trial) for trial in lecture]
 
 
 def _lecture_line(scene: Scene, axes: Axes, handles: list[Line2D]) -> list[float]:
@@ -112,7 +116,7 @@ def pareto_front(scene: Scene) -> Figure | None:
         )  # fmt: skip
         if scene.leader:
             x, y = (style.values(scene, metric, [scene.leader])[0] for metric in (other, first))
-            handles += style.star(axes, _leader(scene), x, y)
+            handles += style.star(axes, _leader(scene), x, y, scene.leader)
         found = style.values(scene, other, scene.good)
         if other == PARAMETERS:
             found += _lecture_line(scene, axes, handles)

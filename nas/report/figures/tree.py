@@ -69,17 +69,20 @@ def family_tree(scene: Scene) -> Figure | None:
         if entry.trial.job.candidate.origin == "mutation" and len(parents[number]) == 1:
             changed = _changed(entry, scene.entries[parents[number][0] - 1])
             label += f"\n{changed}" * bool(changed)
-        axes.text(
-            *places[number, 0, 0], label, ha="center", va="center", fontsize=style.SMALL, color=style.INK,
+        box = axes.text(
+            *places[number, 0, 0], label, url=style.pointed(entry),
+            ha="center", va="center", fontsize=style.SMALL, color=style.INK,
             linespacing=1.25, zorder=4, weight="bold" if is_leader else "normal",
             bbox={"boxstyle": "round,pad=0.4", "facecolor": "#fbe3d4" if is_leader else "white",
                   "edgecolor": style.RED if is_leader else style.INK, "linewidth": 2.2 if is_leader else 1.0},
-        )  # fmt: skip
+        ).get_bbox_patch()  # fmt: skip
+        if box is not None:
+            box.set_url(style.pointed(entry))
     lines = [(name, *LINES[name]) for name in LINES if name in used]
     handles = [Line2D([], [], linestyle=line, color=colour, label=f"by {name}") for name, line, colour in lines]
-    box = Line2D([], [], color=style.INK, marker="s", markerfacecolor="white", markersize=9, linestyle="none")
-    box.set_label("trial, validation accuracy, parameters")
-    handles.append(box)
+    sign = Line2D([], [], color=style.INK, marker="s", markerfacecolor="white", markersize=9, linestyle="none")
+    sign.set_label("trial, validation accuracy, parameters")
+    handles.append(sign)
     style.legend(figure, handles)
     return figure
 
