@@ -9,6 +9,7 @@ from __future__ import annotations
 import _signal as signal  # type: ignore[import-not-found]  # `signal` itself takes 8 ms
 import _thread
 import codecs
+import gc
 import os
 import sys
 import time
@@ -44,6 +45,9 @@ def main() -> None:
         os.environ.update({**SETTINGS, **os.environ})
         cli(prog_name="nas", obj=lambda: _on_signals(_interrupt))
     finally:
+        # Python looks for garbage when it exits, through all that PyTorch and MLflow have made: seconds, for which
+        # the result has been printed and the prompt does not come.
+        gc.freeze()
         _on_signals(signal.SIG_IGN)  # Python removes its handlers when it exits; the exit code must stay ours
         for stream in (sys.stdout, sys.stderr):
             try:
