@@ -141,11 +141,13 @@ class Trial:
 
 
 def trial_numbers(trials: Iterable[Trial]) -> dict[str, int]:
-    """The number of each candidate's first trial in a search, from 1, by the candidate's id."""
-    found: dict[str, int] = {}
+    """The number of each candidate's longest training in a search, from 1, by the candidate's id."""
+    found: dict[str, tuple[float, int]] = {}
     for number, trial in enumerate(trials, 1):
-        found.setdefault(trial.id, number)
-    return found
+        epochs = 0.0 if trial.failure else trial.job.epochs
+        if trial.id not in found or epochs > found[trial.id][0]:
+            found[trial.id] = epochs, number
+    return {name: number for name, (_, number) in found.items()}
 
 
 def is_out_of_memory(error: Exception) -> bool:

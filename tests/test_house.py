@@ -52,7 +52,7 @@ ONLY = {
     "matplotlib": {"report/figures", "comparison/figures.py"},
     "jinja2": {"report/page.py", "comparison/page.py"},
     "mlflow": {"dashboard"},
-    "PIL": {"data/decoder.py", "winner/images.py"},
+    "PIL": {"data/decoder.py", "winner/images.py", "winner/pictures.py"},
     "onnxruntime": {"winner/export/fresh.py"},
     "sklearn": {"baselines", "report/forest.py"},
     "IPython": {"notebook.py"},

@@ -13,7 +13,7 @@ from nas.errors import unprintable
 from nas.files import shown
 from nas.objectives import FRACTIONS
 from nas.records.outcome import Outcome
-from nas.report.summary import Summary, effort_of, finalists, layer_rows
+from nas.report.summary import Summary, effort_of, finalists, layer_rows, number_of, numbered
 from nas.report.words import duration, name_of, percent, several
 from nas.trial import Trial
 
@@ -53,7 +53,9 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
     kind = "network" if header.kind == "train" else "winner"
     console.print(f"{summary.sentence}\n", style="bold")
     layer_texts = [row[:3] for row in layer_rows(outcome.architecture, header.limits)]
-    layers = table(f"The {kind}, {name_of(outcome.winner)}", ("layer", "output", "parameters"), layer_texts[:-1])
+    layers = table(
+        f"The {kind}, {numbered(outcome, outcome.winner)}", ("layer", "output", "parameters"), layer_texts[:-1]
+    )
     layers.add_section()
     layers.add_row(*layer_texts[-1], style="bold")
     console.print(layers)
@@ -62,7 +64,7 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
         networks = [
             (
                 name_of(trial) + " *" * (trial.id == outcome.winner.id),
-                str(outcome.numbers.get(trial.id, "–")),
+                number_of(trial, outcome.numbers),
                 *_values(trial, metrics),
             )
             for trial in outcome.front
@@ -116,12 +118,13 @@ def show_leaders(trials: Sequence[Trial], numbers: Mapping[str, int]) -> None:
     """Print the best networks of a search so far; ``numbers``: those of their trials."""
     metrics = ("parameters", "validation_accuracy", "validation_loss")
     rows = [
-        (name_of(one), str(numbers.get(one.id, "–")), *_values(one, metrics), f"{one.job.epochs:g}")
-        for one in trials
+        (name_of(one), number_of(one, numbers), *_values(one, metrics), f"{one.job.epochs:g}") for one in trials
     ]
     if rows:
-        shown = table("The best of the search", ("network", "trial", *metrics, "epochs"), rows)
-        QuietConsole(highlight=False).print(shown)
+        # Longer names of columns would be cut where ids are long, in a terminal of 80 columns.
+        columns = ("network", "trial", "parameters", "accuracy", "loss", "epochs")
+        best = table("The best of the search, by its validation images", columns, rows)
+        QuietConsole(highlight=False).print(best)
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:

@@ -14,6 +14,7 @@ from nas.cli.compare import facts_of, show_comparison
 from nas.cli.options import FILE, json_option, plugins_option, print_json, print_out
 from nas.errors import NasError, masked, plain
 from nas.files import shown, write_whole
+from nas.report.words import several
 
 if TYPE_CHECKING:
     from nas.records.searches import State
@@ -93,6 +94,7 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
     training of a single network, if there is one.
     """
     from nas.records import comparisons, searches
+    from nas.trial import trial_numbers
 
     if (folder := comparisons.named(search)) is not None:
         show_comparison(folder, report, as_json=as_json)
@@ -110,10 +112,12 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
         click.echo(f"{report} has the report of {state.folder.name}", err=True)
         if not as_json:
             return
+    numbers = trial_numbers(told.trial for told in state.record.told)
     if as_json:
         best = [
             {
                 "id": trial.id,
+                "trial": numbers.get(trial.id),
                 "recipe": trial.job.candidate.recipe,
                 "epochs": trial.job.epochs,
                 "origin": trial.job.candidate.origin,
@@ -130,12 +134,11 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
     if state.status not in ("finished", "running") and "strategy" in config:
         _say(searches.go_on(state.folder, config))
     from nas.cli import console
-    from nas.trial import trial_numbers
 
     if (outcome := state.record.result()) is not None:
         console.show_result(outcome)
     if "strategy" in config:
-        console.show_leaders(_best(state)[:SHOWN], trial_numbers(told.trial for told in state.record.told))
+        console.show_leaders(_best(state)[:SHOWN], numbers)
 
 
 @click.command()
@@ -165,7 +168,7 @@ def sync(search: str | None, store: str | None) -> None:
         click.echo(f"nas: warning: {caution}", err=True)
     with journal.locked(state.record.path):  # two processes would write everything twice
         written = write(state.record, uri, log_model_of(state.record.header))
-    new = f"{written} of {len(state.record.told)} candidates were new"
+    new = f"{written} of {several(len(state.record.told), state.record.header.noun)} were new"
     _say(f"{masked(uri)} has all of {state.folder.name} now: {new}")
 
 
@@ -359,11 +362,11 @@ def _summary(state: State, facts: Mapping[str, Any]) -> str:
     is_search = "strategy" in config
     total = None if state.status == "finished" else config.get("trials" if is_search else "seeds")
     failed = f", {facts['failed']} failed" if facts["failed"] else ""
-    noun = ("candidate" if is_search else "seed") + "s" * ((total or facts["trials"]) != 1)
+    counted = several(total or facts["trials"], "candidate" if is_search else "seed")
     parts = [
         _date(facts["begun"]) if facts["begun"] else "",
         f"{facts['strategy'] if is_search else config.get('network')} on {facts['dataset']}",
-        f"{facts['trials']}{f'/{total}' if total else ''} {noun}{failed}",
+        f"{facts['trials']}/{counted}{failed}" if total else f"{counted}{failed}",
     ]
     scores = ("validation", facts["validation_accuracy"]), ("test", facts["test_accuracy"])
     parts += [f"{label} {100 * fraction:.2f} %" for label, fraction in scores if fraction is not None]

@@ -45,8 +45,8 @@ def main() -> None:
         os.environ.update({**SETTINGS, **os.environ})
         cli(prog_name="nas", obj=lambda: _on_signals(_interrupt))
     finally:
-        # Python looks for garbage when it exits, through all that PyTorch and MLflow have made: seconds, for which
-        # the result has been printed and the prompt does not come.
+        # Python looks for garbage when it exits, through all that PyTorch and MLflow have made: 1 to 4 seconds
+        # between the result and the prompt.
         gc.freeze()
         _on_signals(signal.SIG_IGN)  # Python removes its handlers when it exits; the exit code must stay ours
         for stream in (sys.stdout, sys.stderr):

@@ -107,7 +107,8 @@ class View(Observer):
         """Print how much of the search is done; these trainings are not shown again."""
         self.begun -= seconds
         self.shown |= set(trained)
-        done = f"{several(told, 'candidate')} and {several(len(trained), 'training')}"
+        noun = self.header.noun if self.header else "candidate"
+        done = f"{several(told, noun)} and {several(len(trained), 'training')}"
         self.console.print(f"resuming: {done} finished, after {clock(seconds)}", soft_wrap=True)
 
     def asked(self, count: int, candidates: Sequence[Candidate]) -> None:

@@ -268,7 +268,8 @@ class Writer:
         if front and len(self._header.objectives) > 1:
             metrics = [objective.metric for objective in self._header.objectives]
             columns = {metric: [trial.metrics[metric] for trial in front] for metric in metrics}
-            numbers = [self._numbers().get(trial.id) for trial in front]
+            known = self._numbers()
+            numbers = [known.get(trial.id) for trial in front]
             self._log_table("pareto_front.json", {"id": [one.id for one in front], "trial": numbers, **columns})
 
     def _numbers(self) -> dict[str, int]:

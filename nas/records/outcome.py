@@ -65,6 +65,11 @@ class Header:
         return str(self.settings.get("strategy", "train"))
 
     @property
+    def noun(self) -> str:
+        """What is counted: the candidates of a search, or the seeds of a training."""
+        return "seed" if self.kind == "train" else "candidate"
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The configuration for people: a class that was given in Python stands there by its name alone."""
         return {k: v.removeprefix(GIVEN) if isinstance(v, str) else v for k, v in self.config.items()}

@@ -73,7 +73,7 @@ class Summary:
             epochs = outcome.winner.job.epochs
             sentence = f"{header.config['network']} on {header.dataset['name']}, trained for {duration(epochs)},"
         else:
-            found = numbered(outcome, outcome.winner.id)
+            found = numbered(outcome, outcome.winner, outcome.winner.id)
             sentence = f"{header.kind} on {header.dataset['name']} found the network {found} with "
             sentence += f"{outcome.parameters:,} parameters. It"
         right = f"{percent(outcome.test_accuracy)} of the {outcome.test_images:,} test images"
@@ -96,17 +96,16 @@ class Summary:
         return "\n\n".join([*reasons, table, *self.comparisons, *classes, *self.cost])
 
 
-def numbered(outcome: Outcome, network: str) -> str:
-    """A network of a search by its id and, as in MLflow and in the figures, by the number of its trial."""
-    number = outcome.numbers.get(network)
-    return f"{network} (trial {number})" if number else network
+def numbered(outcome: Outcome, trial: Trial, name: str = "") -> str:
+    """A network by its name or id and, as in MLflow and in the figures, by the number of its trial."""
+    number, shown = outcome.numbers.get(trial.id), name or name_of(trial)
+    return f"{shown} (trial {number})" if number and outcome.header.kind != "train" else shown
 
 
 def effort_of(outcome: Outcome, seconds: float | None = None) -> str:
     """The number of candidates and the time of a search; of a training, the number of seeds."""
-    noun = "seed" if outcome.header.kind == "train" else "candidate"
     taken = outcome.seconds if seconds is None else seconds
-    return effort(outcome.trials, outcome.failed, taken, outcome.failures, noun)
+    return effort(outcome.trials, outcome.failed, taken, outcome.failures, outcome.header.noun)
 
 
 def in_words(outcome: Outcome, network: str | None = None) -> str:
@@ -162,6 +161,11 @@ def _rows(outcome: Outcome) -> Iterable[Row]:
         yield Row(name.replace("_", " "), answer, "recipe, found by a search")
 
 
+def number_of(trial: Trial, numbers: Mapping[str, int]) -> str:
+    """The number of a network's trial in the cell of a table."""
+    return str(numbers.get(trial.id, "–"))
+
+
 class Finalists(NamedTuple):
     """The networks that the final selection has trained again, as text; the winner in the first row."""
 
@@ -181,8 +185,11 @@ def finalists(outcome: Outcome) -> Finalists:
     metrics = dict.fromkeys([*objectives, "validation_accuracy", "parameters", "latency_ms"])
     rows = []
     for group in outcome.finalists:
-        number = outcome.numbers.get(group[0].id)
-        row = [name_of(group[0]), str(number or "–"), *(scores_of(group, metric) for metric in metrics)]
+        row = [
+            name_of(group[0]),
+            number_of(group[0], outcome.numbers),
+            *(scores_of(group, metric) for metric in metrics),
+        ]
         row += [percent(tested[group[0].id]) if group[0].id in tested else "–"] if tested else []
         rows.append(tuple(row))
     names = [TITLES.get(metric, metric.replace("_", " ")) for metric in metrics]
@@ -240,14 +247,14 @@ def reasons(outcome: Outcome) -> Iterator[str]:
         yield (
             f"Of {len(groups)} networks that {which}were trained again from scratch, it has the best mean "
             f"{metric.replace('_', ' ')}: {scores_of(groups[0], metric)}, {short(apart)}{unit} better than "
-            f"{name_of(groups[1][0])}{certain}."
+            f"{numbered(outcome, groups[1][0])}{certain}."
         )
     yield from _mattered(outcome)
     if (other := outcome.smaller) is not None:
         times = outcome.winner.metrics["parameters"] / max(1.0, other.metrics["parameters"])
         found = [percent(trial.metrics["validation_accuracy"]) for trial in (other, outcome.winner)]
         yield (
-            f"Nearly as good with {times:.1f} × fewer parameters: {numbered(outcome, other.id)}, which is within "
+            f"Nearly as good with {times:.1f} × fewer parameters: {numbered(outcome, other)}, which is within "
             f"one standard error of the winner's validation accuracy in the search ({found[0]}, the winner "
             f"{found[1]})."
         )
@@ -389,14 +396,14 @@ def leaders(trials: Iterable[Trial]) -> list[Trial]:
     return list(best.values())
 
 
-def leaderboard(trials: Iterable[Trial], numbers: Mapping[str, int]) -> dict[str, Sequence[Any]]:
-    """A table of the best networks with their numbers, column by column: see `leaders`."""
+def leaderboard(trials: Iterable[Trial], numbers: Mapping[str, int] | None = None) -> dict[str, Sequence[Any]]:
+    """A table of the best networks, column by column: see `leaders`; ``numbers``: those of their trials."""
     best = leaders(trials)[:LEADERS]
     metrics = ("parameters", "validation_accuracy", "validation_loss")
     return {
         "rank": range(1, len(best) + 1),
         "id": [trial.id for trial in best],
-        "trial": [numbers.get(trial.id) for trial in best],
+        **({"trial": [numbers.get(trial.id) for trial in best]} if numbers else {}),
         **{metric: [trial.metrics.get(metric) for trial in best] for metric in metrics},
         "epochs": [trial.job.epochs for trial in best],
         "origin": [trial.job.candidate.origin for trial in best],

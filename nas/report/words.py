@@ -68,5 +68,7 @@ def unmarked(text: str) -> str:
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown; bars within cells are escaped."""
-    lines = [head, ["---"] * len(head), *([text.replace("|", "\\|") for text in row] for row in rows)]
+    cells = ([re.sub(r"(?<!\\)\|", r"\|", text) for text in row] for row in (head, *rows))
+    first, *others = cells
+    lines = [first, ["---"] * len(head), *others]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

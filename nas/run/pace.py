@@ -114,7 +114,7 @@ def pace_now(resolved: Resolved, best: Sequence[Trial], seconds: float) -> Now |
     Args:
         resolved: the configuration, of a search on CPUs.
         best: the best trials of the search.
-        seconds: the time left for the final selection, of which this takes a few hundredths.
+        seconds: the time left for the final selection, of which this takes some hundredths.
 
     Returns:
         The pace; None if nothing could be measured in `MOST_SHARE` of the time.
@@ -140,10 +140,11 @@ def pace_now(resolved: Resolved, best: Sequence[Trial], seconds: float) -> Now |
     made: Any = small.make_evaluator(None, time.monotonic() + MOST_SHARE * seconds, lambda line: None)
     with made if hasattr(made, "__exit__") else nullcontext(made) as evaluator:
         _measured(small, evaluator, jobs(None, 0))
-        together = _measured(small, evaluator, jobs(PROBED * seconds, workers))
+        together = _measured(small, evaluator, jobs((PROBED if workers > 1 else PROBED_ALONE) * seconds, workers))
         # The beginning of a training, a twentieth of so short a one, is in both and not in their difference.
         number = 2 * workers
-        both = (jobs(None, number, 1), jobs(PROBED_ALONE * seconds, number + 1, 1)) if workers > 1 else ()
+        wanted = PROBED_ALONE * seconds * resolved.cores_alone  # of one core
+        both = (jobs(None, number, 1), jobs(wanted, number + 1, 1)) if workers > 1 else ()
         alone = [one for some in both for one in _measured(small, evaluator, some)]
     beside: dict[str, list[float]] = {}
     for one in together:

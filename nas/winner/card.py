@@ -70,9 +70,11 @@ def _matrix(predictions: Predictions) -> str:
 def _mistakes(outcome: Outcome, predictions: Predictions) -> str:
     """The test images that the network got most wrong, as a picture beside the card, and what it said of each."""
     pictures, places = predictions.wrong_pictures[:PICTURED], predictions.wrong[:PICTURED]
+    picture = outcome.weights.parent / MISTAKES
     if not pictures.size:
+        picture.unlink(missing_ok=True)  # of an earlier winner
         return ""
-    write_whole(outcome.weights.parent / MISTAKES, strip(pictures))
+    write_whole(picture, strip(pictures))
     test, said = predictions.test, []
     for place in places:
         true, answer = (unmarked(named(predictions.classes[part[place]])) for part in (test.labels, test.answers))

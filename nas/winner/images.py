@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,10 +150,3 @@ def _placed(ink: Array, height: int, width: int) -> Array:
         slices.append(slice(start, start + length))
     placed[tuple(slices)] = small
     return placed
-
-
-def png(image: Array) -> bytes:
-    """An image (h, w, 1 or 3) uint8 as the content of a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
-    return file.getvalue()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from nas.training.augmentation import augmented
 from nas.training.batches import draw_epochs
-from nas.winner.images import png
 
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset
@@ -47,7 +48,10 @@ def strip(shown: Array) -> bytes:
     larger = max(1, -(-SMALLEST // max(shown.shape[1:3])))
     wide = [np.repeat(np.repeat(picture, larger, 0), larger, 1) for picture in shown]
     gap = np.full((wide[0].shape[0], GAP, shown.shape[-1]), 255, np.uint8)
-    return png(np.concatenate([part for picture in wide for part in (picture, gap)][:-1], axis=1))
+    row = np.concatenate([part for picture in wide for part in (picture, gap)][:-1], axis=1)
+    file = io.BytesIO()
+    Image.fromarray(row[..., 0] if row.shape[-1] == 1 else row).save(file, "PNG")
+    return file.getvalue()
 
 
 def examples(data: Dataset, recipe: Recipe, classes: Sequence[int], seed: int) -> Array:

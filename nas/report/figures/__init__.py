@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 130
-# Those that can be pointed at in MLflow's copy of the report, too: as SVG, each of all figures costs it 0.2 s.
+# Those that can be pointed at in MLflow's copy of the report, too: as SVG, a figure costs 0.2 s more.
 FIRST_POINTED = ("best_over_trials", "accuracy_and_parameters", "pareto_front")
 MOST_SVG = 400_000  # bytes; a figure of thousands of points is smaller as pixels
+ALL_OF_IT = ' pointer-events="all"'
 OF_CLASSES = ("confusion_test", "most_wrong", "examples", "confusion_validation")  # what went wrong, and with what
 CAPTIONS = {  # in the order in which the figures are drawn
     "confusion_test": "The test images by their class and the answer of the network.",
@@ -90,7 +91,7 @@ def draw(record: Record, folder: Path) -> list[Picture]:
     for name, figure in figures(record):
         file = folder / f"{name}.png"
         figure.savefig(file, dpi=DPI)
-        svg = pointable(figure) if name in FIRST_POINTED else ""
+        svg = pointable(svg_of(figure)) if name in FIRST_POINTED else ""
         pictures.append(Picture(name, "" if svg else address("png", file.read_bytes()), svg))
     return pictures
 
@@ -98,38 +99,44 @@ def draw(record: Record, folder: Path) -> list[Picture]:
 def drawn(record: Record) -> Iterator[Picture]:
     """Every figure for a page, as SVG; letters are outlines, so that no font is needed."""
     for name, figure in figures(record):
-        svg = "" if name in OF_CLASSES else pointable(figure)
-        yield Picture(name, "" if svg else image_of(figure), svg)
+        written = svg_of(figure)
+        svg = pointable(written)
+        yield Picture(name, "" if svg else image_of(figure, written), svg)
 
 
-def image_of(figure: Figure) -> str:
-    """A figure as an address that holds it, as SVG if that is not too large."""
-    svg, png = io.BytesIO(), io.BytesIO()
+def svg_of(figure: Figure) -> str:
+    """A figure as SVG; its marks have addresses that are texts (`nas.report.figures.style.pointed`)."""
+    svg = io.StringIO()
     figure.savefig(svg, format="svg", dpi=DPI, metadata={"Date": None})
-    if svg.tell() <= MOST_SVG:
-        return address("svg+xml", svg.getvalue())
+    return svg.getvalue()
+
+
+def image_of(figure: Figure, svg: str | None = None) -> str:
+    """A figure as an address that holds it, as SVG if that is not too large; ``svg``: if it is written already."""
+    written, png = svg_of(figure) if svg is None else svg, io.BytesIO()
+    if len(written) <= MOST_SVG:
+        return address("svg+xml", written.encode())
     figure.savefig(png, format="png", dpi=DPI)
     return address("png", png.getvalue())
 
 
-def pointable(figure: Figure) -> str:
-    """A figure as SVG that can stand in a page, where each mark shows a text when it is pointed at; or empty.
+def pointable(svg: str) -> str:
+    """The SVG of a figure as it can stand in a page, where each mark shows its text when it is pointed at.
 
-    Matplotlib writes an address around a mark (`style.pointed`); it becomes a title, which a browser shows by
-    itself.
+    The addresses that Matplotlib writes around the marks become titles, which a browser shows by itself. Empty if
+    there is no such mark, or if the result is too large.
     """
     from nas.report.figures.style import POINT
 
-    svg = io.StringIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
-    text = svg.getvalue()
-    if len(text) > MOST_SVG or f'"{POINT}' not in text:
-        return ""
-
     def titled(match: re.Match[str]) -> str:
-        return f'<g pointer-events="all"><title>{html.escape(unquote(match[1]))}</title>{match[2]}</g>'
+        title = f"<title>{html.escape(unquote(match[1]))}</title>"
+        # The inside of a hollow dot belongs to it, that of an open line does not.
+        is_line = any(not shape.rstrip().endswith("z") for shape in re.findall(r' d="([^"]*)"', match[2]))
+        return f"<g{'' if is_line else ALL_OF_IT}>{title}{match[2]}</g>"
 
-    text = re.sub(rf'<a xlink:href="{POINT}([^"]*)"[^>]*>(.*?)</a>', titled, text, flags=re.DOTALL)
+    text, marks = re.subn(rf'<a xlink:href="{POINT}([^"]*)"[^>]*>(.*?)</a>', titled, svg, flags=re.DOTALL)
+    if not marks or len(text) > MOST_SVG:
+        return ""
     return text[text.index("<svg") :].replace("<svg", '<svg role="img"', 1)
 
 

@@ -41,7 +41,7 @@ def parallel_coordinates(scene: Scene) -> Figure | None:
     red: style.Look = {"colors": style.RED, "linewidths": 1.8, "zorder": 3}
     for numbers, look in ((others, pale), (best, red)):
         drawn = LineCollection([lines[number] for number in numbers], **look)
-        drawn.set_urls([style.pointed(entries[number]) for number in numbers])
+        drawn.set_urls([style.pointed(entries[number], choices=False) for number in numbers])
         axes.add_collection(drawn)
     for position, (_, marks) in enumerate(columns):
         axes.axvline(position, color=style.INK, linewidth=1)

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from nas.objectives import front
 from nas.report.figures import style
 from nas.report.figures.scene import Entry, Scene
 from nas.report.figures.style import ACCURACY, LOSS
@@ -60,7 +59,7 @@ def _best(scene: Scene, over: str, x: Callable[[Entry], float]) -> Figure | None
         return None
     objective = scene.header.objectives[0]
     metric = objective.metric
-    figure = style.canvas(scene, f"the best {metric.replace('_', ' ')} {over}")
+    figure = style.canvas(scene, f"the best {style.UNITS[metric].partition(' (')[0]} {over}")
     axes = style.frame(figure.subplots())
     values = style.values(scene, metric, scene.good)
     style.scale(axes, "y", metric, values, scene.least_error)
@@ -71,12 +70,14 @@ def _best(scene: Scene, over: str, x: Callable[[Entry], float]) -> Figure | None
     look: style.Look = {"color": style.RED, "linewidth": 2, "drawstyle": "steps-post", "zorder": 4}
     handles += axes.plot(places, [*so_far, so_far[-1]], label="best so far", **look)
     if scene.failed:
-        handles += axes.plot(
-            [x(entry) for entry in scene.failed], [0.985] * len(scene.failed), "x", color=style.INK, markersize=6,
+        failed = axes.scatter(
+            [x(entry) for entry in scene.failed], [0.985] * len(scene.failed), 36, style.INK, marker="x",
             transform=axes.get_xaxis_transform(), label=f"failed ({len(scene.failed)}), at the upper edge",
         )  # fmt: skip
+        failed.set_urls(list(map(style.pointed, scene.failed)))
+        handles.append(failed)
     if leader := scene.leader:
-        value = style.place(scene, metric, leader.trial.metrics[metric])
+        [value] = style.values(scene, metric, [leader])
         handles += style.star(axes, f"{scene.leader_name}: trial {leader.number}", x(leader), value, leader)
     if len(scene.header.objectives) > 1:
         handles += _front(scene, axes, x)
@@ -86,12 +87,7 @@ def _best(scene: Scene, over: str, x: Callable[[Entry], float]) -> Figure | None
 
 def _front(scene: Scene, axes: Axes, x: Callable[[Entry], float]) -> list[Line2D]:
     """The number of networks on the Pareto front so far, on an axis of its own."""
-    other = axes.twinx()
-    best: list[Trial] = []
-    sizes = []
-    for entry in scene.good:
-        best = front([*best, entry.trial])
-        sizes.append(len(best))
+    other, sizes = axes.twinx(), scene.front_sizes
     other.set_ylabel("Pareto front (networks)")
     other.set_ylim(0, 1.25 * max(sizes))
     other.yaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -120,7 +116,7 @@ def learning_curves(scene: Scene) -> Figure | None:
     handles = _plot_trials(scene, panels[0], chosen, is_search=is_search)
     if retrained:
         panels[0].set_title("during the search", fontsize=10)
-        handles += _plot_retrained(panels[1], retrained, groups[0][0].id)
+        handles += _plot_retrained(scene, panels[1], retrained, groups[0][0].id)
     losses = [loss for trial in (*(entry.trial for entry in chosen), *retrained) for _, loss in _curve(trial)]
     for axes in panels:
         style.frame(axes)
@@ -147,30 +143,36 @@ def _plot_trials(scene: Scene, axes: Axes, chosen: Sequence[Entry], *, is_search
             label += f" ({scene.leader_name})" * is_search
             look |= {"color": style.RED, "linestyle": "-", "marker": "*", "markerfacecolor": style.RED}
             look |= {"markersize": 11, "linewidth": 2.6, "zorder": 5}
-        look["url"] = style.pointed(entry)
+        look["url"] = style.pointed(entry) if is_search else style.pointed_training(name, entry.trial)
         seldom = max(1, len(points) // 8)
         handles += axes.plot(*zip(*points, strict=True), markevery=seldom, label=label, **look)
     return handles
 
 
-def _plot_retrained(axes: Axes, trials: Sequence[Trial], winner: str) -> list[Line2D]:
+def _named(scene: Scene, trial: Trial) -> str:
+    """A network of the final selection by its name or id, and the number of its trial in the search."""
+    number = scene.outcome.numbers.get(trial.id) if scene.outcome else None
+    return style.short(name_of(trial), 14) + f" ({number})" * bool(number)
+
+
+def _plot_retrained(scene: Scene, axes: Axes, trials: Sequence[Trial], winner: str) -> list[Line2D]:
     handles: list[Line2D] = []
     axes.set_title("in the final selection, trained again", fontsize=10)
     others = [name for name in dict.fromkeys(trial.id for trial in trials) if name != winner]
     for trial in reversed(trials):
         if trial.id == winner:
-            name = f"{style.short(name_of(trial), 14)}, the winner, by seed"
+            name = f"{_named(scene, trial)}, the winner, by seed"
             look: style.Look = {"color": style.RED, "linewidth": 1.6, "zorder": 4, "label": name}
         else:
             place = others.index(trial.id)
             look = {
                 "color": COLOURS[place % len(COLOURS)],
                 "linewidth": 1.2,
-                "label": f"{style.short(name_of(trial), 14)}, by seed",
+                "label": f"{_named(scene, trial)}, by seed",
             }
             look["linestyle"] = LINES[1 + place % (len(LINES) - 1)]
         mark = "." if len(trial.curve) == 1 else ""
-        look["url"] = style.pointed_training("trained again", trial)
+        look["url"] = style.pointed_training(f"{_named(scene, trial)}, trained again", trial)
         handles += axes.plot(*zip(*_curve(trial), strict=True), marker=mark, **look)
     return handles
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from nas.architecture.known import KNOWN, LECTURE
 from nas.errors import JournalError
-from nas.objectives import rank, scored
+from nas.objectives import front, rank, scored
 from nas.records.outcome import Importance
 from nas.records.predictions import predictions_of
 from nas.records.record import Record
@@ -63,6 +63,16 @@ class Scene:
     def importances(self) -> list[Importance]:
         """How much each choice mattered, the most important one first."""
         return importances_of((entry.trial for entry in self.good), self.images)
+
+    @cached_property
+    def front_sizes(self) -> list[int]:
+        """The number of networks on the Pareto front after each trial that did not fail."""
+        best: list[Trial] = []
+        sizes = []
+        for entry in self.good:
+            best = front([*best, entry.trial])
+            sizes.append(len(best))
+        return sizes
 
     def error(self, entry: Entry) -> float:
         """The share of the validation images that a network classifies wrongly, above 0."""

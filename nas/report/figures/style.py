@@ -37,7 +37,7 @@ UNITS = {
     LOSS: "validation loss (nats)",
     PARAMETERS: "parameters (number)",
     "flops": "operations of one forward pass (FLOP an image)",
-    "train_seconds": "training (seconds)",
+    "train_seconds": "training (seconds an epoch)",
     "images_per_second": "training speed (images a second)",
     "latency_ms": "latency of one image (ms)",
 }
@@ -85,7 +85,13 @@ def _letters() -> frozenset[int]:
 
 def values(scene: Scene, metric: str, entries: Iterable[Entry]) -> list[float]:
     """The positions of trials on the axis of a metric."""
-    return [place(scene, metric, entry.trial.metrics[metric]) for entry in entries]
+    return [place(scene, metric, _value(entry.trial, metric)) for entry in entries]
+
+
+def _value(trial: Trial, metric: str) -> float:
+    """The value of a metric; the seconds of a training for each epoch, as `Objective.score` has them."""
+    value = trial.metrics[metric]
+    return value / trial.epochs if metric == "train_seconds" else value
 
 
 def place(scene: Scene, metric: str, value: float) -> float:
@@ -162,14 +168,14 @@ def dots(scene: Scene, axes: Axes, x: Callable[[list[Entry]], list[float]], y: s
     return handles[::-1]
 
 
-def pointed(entry: Entry) -> str:
+def pointed(entry: Entry, *, choices: bool = True) -> str:
     """The address of a mark that stands for a trial: its number, its score and its choices, in some lines."""
-    name = f"trial {entry.number}"
-    return POINT + quote("\n".join([*_about(name, entry.trial), *_choices(entry.trial)]))
+    about = _about(f"trial {entry.number}", entry.trial)
+    return POINT + quote("\n".join([*about, *(_choices(entry.trial) if choices else ())]))
 
 
 def pointed_training(name: str, trial: Trial) -> str:
-    """The address of a mark that stands for a training, which is no trial of the search or may have failed."""
+    """The address of a mark that stands for a training that is no trial of the search."""
     return POINT + quote("\n".join(_about(name, trial)))
 
 
@@ -177,6 +183,7 @@ def _about(name: str, trial: Trial) -> Iterator[str]:
     metrics = trial.metrics
     if trial.failure is not None:
         yield plain(f"{name} failed ({trial.failure.kind}): {trial.failure.message}")[:80]
+        yield trial.id
     else:
         yield f"{name}: {percent(metrics[ACCURACY])}, loss {metrics[LOSS]:.4f}"
         yield f"{metrics[PARAMETERS]:,.0f} parameters, {duration(trial.job.epochs)}, {trial.id}"

@@ -8,11 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from nas.records.record import Record
+from nas.objectives import scored
 from nas.report.figures import style
 from nas.report.figures.progress import unit_of
 from nas.report.figures.scene import Scene
-from nas.trial import Trial
 
 MOST = 32  # rows; more could not be told apart
 COLOURS = {"search": style.BLUE, "final selection": style.ORANGE, "failed": style.INK}
@@ -26,12 +25,12 @@ class Bar(NamedTuple):
     end: float
     kind: str  # a key of COLOURS
     busy: float  # seconds of one core, those of idle cores that have helped included
-    trial: Trial
+    about: str  # what is said when it is pointed at
 
 
 def timeline(scene: Scene) -> Figure | None:
     """A row for each worker, a bar for each training from its begin to its end."""
-    bars = _bars(scene.record)
+    bars = _bars(scene)
     workers = scene.header.config.get("workers")
     rows = max([bar.row + 1 for bar in bars], default=0)
     rows = max(rows, workers) if rows and isinstance(workers, int) else rows
@@ -51,7 +50,7 @@ def timeline(scene: Scene) -> Figure | None:
             if kind == "failed":
                 look |= {"facecolor": "white", "edgecolor": colour, "hatch": "xxx"}
             drawn = axes.broken_barh(spans, (row - 0.36, 0.72), **look)
-            drawn.set_urls([style.pointed_training(bar.kind, bar.trial) for bar in here])
+            drawn.set_urls([bar.about for bar in here])
     axes.set_yticks(range(rows), [str(row + 1) for row in range(rows)], fontsize=style.SMALL)
     axes.set(
         xlim=(0, 1.02 * end / size or 1.0),
@@ -73,20 +72,22 @@ def timeline(scene: Scene) -> Figure | None:
     return figure
 
 
-def _bars(record: Record) -> list[Bar]:
+def _bars(scene: Scene) -> list[Bar]:
     """The trainings of a record; which worker did which is not recorded, so that each gets the first free row."""
+    record, told = scene.record, {entry.trial.job.key: entry for entry in scene.entries}
     last = {key for group in (record.outcome or {}).get("finalists", ()) for key in group}
     last |= {one["trial"] for one in (record.outcome or {}).get("compared", ())}
     spans = []
     for key, end in tuple(record.finished.items()):
-        trial = record.trials[key]
+        trial = scored(record.trials[key], scene.header.objectives)
         kind = "failed" if trial.failure else "final selection" if key in last else "search"
         busy = max(trial.seconds, trial.metrics.get("train_seconds", 0.0))
-        spans.append((max(0.0, end - trial.seconds), end, kind, busy, key))
+        about = style.pointed(told[key]) if key in told else style.pointed_training(kind, trial)
+        spans.append((max(0.0, end - trial.seconds), end, kind, busy, about))
     free: list[float] = []
     bars = []
-    for begin, end, kind, busy, key in sorted(spans):
+    for begin, end, kind, busy, about in sorted(spans):
         row = next((row for row, until in enumerate(free) if until <= begin + 0.05), len(free))
         free[row : row + 1] = [end]
-        bars.append(Bar(row, begin, end, kind, busy, record.trials[key]))
+        bars.append(Bar(row, begin, end, kind, busy, about))
     return bars

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -9,7 +11,7 @@ from matplotlib.lines import Line2D
 from nas.architecture.known import LECTURE, lecture_parameters
 from nas.objectives import MORE_IS_BETTER, front
 from nas.report.figures import style
-from nas.report.figures.scene import Entry, Scene
+from nas.report.figures.scene import Scene
 from nas.report.figures.style import ACCURACY, PARAMETERS
 from nas.report.words import compact, duration
 from nas.statistics import mean
@@ -76,7 +78,7 @@ def _retrained(scene: Scene) -> list[tuple[str, int, str, tuple[float, float], T
     length = duration(retrained[0].job.epochs)
     accuracy = style.place(scene, ACCURACY, mean([trial.metrics[ACCURACY] for trial in retrained]))
     winner = _point(scene, retrained[0])[0], accuracy
-    marked = [("*", 15, f"the winner, trained again for {length}", winner, scene.outcome.handed_over)]
+    marked = [("*", 15, f"the winner, trained again for {length}", winner, retrained[0])]
     lecture = [other.trial for other in scene.outcome.compared if other.trial.id == LECTURE.id][:1]
     label = f"the lecture's network, trained for {length}"
     return marked + [("D", 8, label, _point(scene, trial), trial) for trial in lecture]
@@ -98,25 +100,26 @@ def pareto_front(scene: Scene) -> Figure | None:
     if not scene.good or len(metrics) < 2:
         return None
     first, *others = metrics
-    best = [Entry(0, 0.0, trial) for trial in front(entry.trial for entry in scene.good)]
+    chosen = {trial.job.key for trial in front(entry.trial for entry in scene.good)}
+    best = list({entry.trial.job.key: entry for entry in scene.good if entry.trial.job.key in chosen}.values())
     rows, columns = -(-len(others) // 2), min(2, len(others))
     figure = style.canvas(scene, "the objectives of the networks", 4 + 4.5 * columns, 1.3 + 4.0 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-    handles: list[Line2D] = []
+    handles: list[Any] = []
     for axes, other in zip(panels, others, strict=False):
         style.frame(axes)
         handles += style.dots(scene, axes, lambda some, metric=other: style.values(scene, metric, some), first)  # type: ignore[misc]
-        points = zip(style.values(scene, other, best), style.values(scene, first, best), strict=True)
-        falling = other in MORE_IS_BETTER and other != ACCURACY
-        handles += axes.plot(
-            *zip(*sorted(points, reverse=falling), strict=True), color=style.RED, drawstyle="steps-post",
-            # With more than two objectives, the projection of the front is no line.
-            linestyle="-" if len(others) == 1 else "none", marker="s", markersize=6, zorder=4,
-            label=f"Pareto front ({len(best)})",
-        )  # fmt: skip
+        x, y = style.values(scene, other, best), style.values(scene, first, best)
+        if len(others) == 1:  # with more than two objectives, the projection of the front is no line
+            falling = other in MORE_IS_BETTER and other != ACCURACY
+            points = sorted(zip(x, y, strict=True), reverse=falling)
+            axes.plot(*zip(*points, strict=True), color=style.RED, drawstyle="steps-post", zorder=4)
+        squares = axes.scatter(x, y, 36, style.RED, marker="s", zorder=4, label=f"Pareto front ({len(best)})")
+        squares.set_urls(list(map(style.pointed, best)))
+        handles.append(squares)
         if scene.leader:
-            x, y = (style.values(scene, metric, [scene.leader])[0] for metric in (other, first))
-            handles += style.star(axes, _leader(scene), x, y, scene.leader)
+            [x_of_it], [y_of_it] = (style.values(scene, metric, [scene.leader]) for metric in (other, first))
+            handles += style.star(axes, _leader(scene), x_of_it, y_of_it, scene.leader)
         found = style.values(scene, other, scene.good)
         if other == PARAMETERS:
             found += _lecture_line(scene, axes, handles)
