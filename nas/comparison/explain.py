@@ -122,20 +122,28 @@ class _Models:
         resolved = self._resolved
         if name in self._baselines:
             return models.fitted(self._baselines[name], data, resolved.experiment.seed, resolved.workers)
-        architecture = self._networks[name]
+        weights = self._trained(data, recipe)[name]
+        return answers_of(restored(self._networks[name], data.input_shape, len(data.classes), weights))
+
+    def _trained(self, data: Dataset, recipe: Recipe) -> dict[str, Path]:
+        """The weights of every network after a training on ``data``; those that lack it train side by side."""
+        resolved = self._resolved
         epochs = round(EPOCHS * max(1.0, math.sqrt(OF_IMAGES / len(data.train))))
         changes = table_of(replace(recipe, precision="float32"))  # the same on every machine
-        seed = job_seed(resolved.experiment.seed, f"{architecture.id}/{data.fingerprint}/{changes}")
-        job = Job(Candidate(architecture, origin=name), epochs, seed)
-        weights = self._folder / f"{job.key}.safetensors"
-        if not weights.is_file():
+        jobs = {}
+        for name, architecture in self._networks.items():
+            seed = job_seed(resolved.experiment.seed, f"{architecture.id}/{data.fingerprint}/{changes}")
+            jobs[name] = Job(Candidate(architecture, origin=name), epochs, seed)
+        weights = {name: self._folder / f"{job.key}.safetensors" for name, job in jobs.items()}
+        if missing := [job for name, job in jobs.items() if not weights[name].is_file()]:
             self._folder.mkdir(parents=True, exist_ok=True)
             own = replace(resolved, data=data, recipe=recipe)
             with own.make_evaluator(self._folder, None, lambda line: None) as evaluator:
-                (trial,) = evaluator.evaluate([job])
-            if trial.failure is not None:
-                raise NasError(f"{name} cannot be trained: {trial.failure.message}")
-        return answers_of(restored(architecture, data.input_shape, len(data.classes), weights))
+                for trial in evaluator.evaluate(missing):
+                    if trial.failure is not None:
+                        origin = trial.job.candidate.origin
+                        raise NasError(f"{origin} cannot be trained: {trial.failure.message}")
+        return weights
 
 
 def answers_of(network: Network) -> Answerer:

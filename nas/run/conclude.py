@@ -25,7 +25,6 @@ from nas.run.recording import Run
 from nas.trial import Job, Trial, trial_numbers
 from nas.winner.best import BEST, DESCRIPTION, write_best
 from nas.winner.card import write_card
-from nas.winner.pictures import examples
 from nas.winner.sealed import Opened, open_test
 from nas.winner.weights import restored
 
@@ -160,6 +159,7 @@ def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outc
 def _predictions(run: Run, job: Job, network: Network, opened: Opened) -> Predictions:
     """What the winner answers, and pictures of the classes: of all, or of those with the lowest recall."""
     from nas.training.network import answers_and_loss
+    from nas.winner.pictures import examples
 
     data, tested = run.resolved.data, opened.results[0]
     answers, _, both = answers_and_loss(network, data.validation.images, data.validation.labels)

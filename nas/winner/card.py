@@ -9,7 +9,6 @@ from nas.records.predictions import Predictions, predictions_of
 from nas.report.classes import TABULATED, confusions, named, scores
 from nas.report.summary import Summary, layer_rows
 from nas.report.words import duration, markdown_table, percent, unmarked
-from nas.winner.pictures import strip
 
 MISTAKES = "most-wrong.png"
 PICTURED = 12  # images in it
@@ -74,6 +73,8 @@ def _mistakes(outcome: Outcome, predictions: Predictions) -> str:
     if not pictures.size:
         picture.unlink(missing_ok=True)  # of an earlier winner
         return ""
+    from nas.winner.pictures import strip  # imports PyTorch
+
     write_whole(picture, strip(pictures))
     test, said = predictions.test, []
     for place in places:
