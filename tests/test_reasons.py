@@ -142,6 +142,14 @@ def test_the_cost_of_a_search_is_that_of_all_its_trainings(tmp_path: Path) -> No
     assert "Cost: 1 training, 1 epoch, 8 core-seconds." in " ".join(Summary.of(one).cost)
 
 
+def test_on_a_gpu_a_second_in_which_several_networks_train_is_one_second() -> None:
+    trials = [make_trial(LENET5, 0.9, seed=seed) for seed in (1, 2, 3)]  # of two seconds each
+    ends = dict(zip((trial.job.key for trial in trials), (10.0, 11.0, 20.0), strict=True))
+    found = Cost.of(trials, trials[2:], ends, "cuda:0")
+    assert (found.seconds, found.last_seconds) == (3.0 + 2.0, 2.0)
+    assert Cost.of(trials, trials[2:], ends, "cpu").seconds == 6.0
+
+
 def test_the_finalists_fit_into_80_columns(
     outcome: Outcome, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nas.objectives import BALANCED
@@ -18,16 +18,32 @@ class Cost:
 
     trainings: int
     epochs: float
-    seconds: float  # of all trainings, one after another: on a CPU, of one core
+    seconds: float  # on a CPU, of one core for all trainings; on a GPU, those in which something trained
     last: int  # trainings of the final selection
     last_seconds: float
 
     @classmethod
-    def of(cls, trainings: Iterable[Trial], last: Iterable[Trial]) -> Cost:
-        """The cost of all trainings of a search, of which ``last`` are those of the final selection."""
+    def of(
+        cls, trainings: Iterable[Trial], last: Iterable[Trial], finished: Mapping[str, float], device: str
+    ) -> Cost:
+        """The cost of all trainings of a search.
+
+        Args:
+            trainings: all of them.
+            last: those of the final selection.
+            finished: the second of the search when each training ended, by the key of its job.
+            device: where they ran. On a GPU networks train together, so that a second is counted once.
+        """
         every, again = list(trainings), list({trial.job.key: trial for trial in last}.values())
         epochs = sum(trial.epochs for trial in every)
-        return cls(len(every), epochs, _seconds(every), len(again), _seconds(again))
+
+        def seconds(some: Sequence[Trial]) -> float:
+            if device == "cpu":
+                return sum(trial.metrics.get("train_seconds", 0.0) for trial in some)
+            ends = ((finished[trial.job.key], trial.seconds) for trial in some if trial.job.key in finished)
+            return _covered((end - duration, end) for end, duration in ends)
+
+        return cls(len(every), epochs, seconds(every), len(again), seconds(again))
 
 
 def smaller(
@@ -66,5 +82,10 @@ def smaller(
     return min(good, key=lambda trial: (trial.metrics["parameters"], trial.id), default=None)
 
 
-def _seconds(trainings: Iterable[Trial]) -> float:
-    return sum(trial.metrics.get("train_seconds", 0.0) for trial in trainings)
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """The length of what spans (begin, end) cover together."""
+    length = until = 0.0
+    for begin, end in sorted(spans):
+        length += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return length

@@ -65,6 +65,11 @@ class Header:
         return str(self.settings.get("strategy", "train"))
 
     @property
+    def device(self) -> str:
+        """Where the networks train: ``cpu``, ``cuda:0``, …"""
+        return str(self.config.get("device", "cpu"))
+
+    @property
     def noun(self) -> str:
         """What is counted: the candidates of a search, or the seeds of a training."""
         return "seed" if self.kind == "train" else "candidate"

@@ -152,7 +152,7 @@ class Record:
                 mattered=_importances(outcome.get("mattered")),
                 opened=self.outcomes,
                 compared=compared,
-                cost=Cost.of(self.trials.values(), last),
+                cost=Cost.of(self.trials.values(), last, self.finished, header.device),
                 smaller=smaller(
                     told[outcome["winner"]],
                     told.values(),

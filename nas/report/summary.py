@@ -303,15 +303,13 @@ def costs(outcome: Outcome) -> Iterator[str]:
     """What the search has cost, and what the network costs."""
     cost, metrics = outcome.cost, outcome.retrained[0].metrics
     if cost is not None:
-        device = str(outcome.header.config.get("device", "cpu"))
-        unit = "core-seconds" if device == "cpu" else "seconds of training"
+        unit = "core-seconds" if outcome.header.device == "cpu" else "GPU-seconds"
         taken = f", {cost.seconds:,.0f} {unit}" * bool(cost.seconds)
         last = ""
         if cost.last:
             seconds = f" and {cost.last_seconds:,.0f} {unit}" * bool(cost.seconds)
             last = f"; of that {several(cost.last, 'training')}{seconds} in the final selection"
-        together = " (networks train together)" * device.startswith("cuda")
-        yield f"Cost: {several(cost.trainings, 'training')}, {duration(cost.epochs)}{taken}{last}{together}."
+        yield f"Cost: {several(cost.trainings, 'training')}, {duration(cost.epochs)}{taken}{last}."
     parts = [f"{metrics['latency_ms']:.3g} ms an image in one thread"] if "latency_ms" in metrics else []
     parts += [f"{metrics['flops']:,.0f} operations an image"] if "flops" in metrics else []
     with suppress(OSError):

@@ -144,7 +144,12 @@ def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outc
         compared=tuple(
             tested.compared_with(result, one.what, one.trial) for one, result in zip(others, rest, strict=True)
         ),
-        cost=Cost.of(run.record.trials.values(), [*chain(*finalists), *(one.trial for one in others)]),
+        cost=Cost.of(
+            run.record.trials.values(),
+            [*chain(*finalists), *(one.trial for one in others)],
+            run.record.finished,
+            run.header.device,
+        ),
         smaller=smaller(
             winner, history, finalists, len(run.resolved.data.validation), run.header.objectives[0].metric
         ),
