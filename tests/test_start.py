@@ -37,6 +37,38 @@ def test_ctrl_c_during_an_import_is_one_line(module: str, tmp_path: Path) -> Non
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "nas: interrupted\n")
 
 
+LAST = """
+import atexit
+import nas.cli.main
+
+def cli(**_):
+    atexit.register(print, "last words")
+    raise {error}
+
+nas.cli.main.cli = cli
+from nas.cli.start import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        ("SystemExit(0)", 0, ""),
+        ("SystemExit(3)", 3, ""),
+        ("SystemExit('no')", 1, "no"),
+        ("KeyError(7)", 1, "KeyError"),
+    ],
+)
+def test_the_quick_end_keeps_the_exit_code_and_what_others_do_at_the_end(
+    error: str, code: int, words: str
+) -> None:
+    script = LAST.format(error=error)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "last words\n")
+    assert words in done.stderr
+
+
 ASCII = [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
 
 

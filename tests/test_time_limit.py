@@ -95,8 +95,8 @@ def test_a_busy_strategy_ends_with_its_search_and_is_asked_again_with_more_time(
 
 def test_a_limit_that_is_too_short_is_refused_before_anything_slow(tmp_path: Path) -> None:
     script = (
-        "import sys; from nas.cli.start import main\n"
-        "try: main()\nfinally: assert not {'torch', 'mlflow'} & sys.modules.keys()"
+        "import sys; from nas.cli.start import run\n"
+        "try: run()\nfinally: assert not {'torch', 'mlflow'} & sys.modules.keys()"
     )
     words = ["search", "--dataset", "mnist-5k", "--time-limit", "3s"]
     done = subprocess.run(

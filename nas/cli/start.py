@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import _signal as signal  # type: ignore[import-not-found]  # `signal` itself takes 8 ms
 import _thread
+import atexit
 import codecs
-import gc
 import os
 import sys
 import time
@@ -25,11 +25,30 @@ SHOW_CURSOR = b"\x1b[?25h"  # the live view hides it
 PATIENCE_SECONDS = 1.0  # for the end of an import
 TEMPORARY_FILES = -100  # their priority among the finalizers of multiprocessing
 _waiting_until = 0.0
+_code = 1  # of an exception that nobody has answered
 # For a terminal or a file whose encoding lacks them (the C locale, Windows); other characters become "?".
 ASCII: dict[int, Any] = {**str.maketrans("·→×–…│▁▂▃▄▅▆▇█", "->x-~|..::++##"), ord("±"): "+-"}
 
 
 def main() -> None:
+    """Run the command, and end this process."""
+    global _code
+    atexit.register(_end)  # the first one to be registered is the last one to be called
+    try:
+        run()
+        _code = 0
+    except SystemExit as ended:
+        _code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        raise
+
+
+def _end() -> None:
+    """End without unloading PyTorch and MLflow, which takes Python 1 to 4 seconds after the result is printed."""
+    _flush()
+    os._exit(_code)
+
+
+def run() -> None:
     """Run the command."""
     nas.cli.begun = time.monotonic()  # from here on a time limit counts
     _on_signals(_leave)
@@ -45,15 +64,16 @@ def main() -> None:
         os.environ.update({**SETTINGS, **os.environ})
         cli(prog_name="nas", obj=lambda: _on_signals(_interrupt))
     finally:
-        # Python looks for garbage when it exits, through all that PyTorch and MLflow have made: 1 to 4 seconds
-        # between the result and the prompt.
-        gc.freeze()
         _on_signals(signal.SIG_IGN)  # Python removes its handlers when it exits; the exit code must stay ours
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except OSError:  # the reader has gone (`nas search | head`): Python would complain when it exits
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _flush()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # the reader has gone (`nas search | head`): Python would complain when it exits
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _interrupt(number: Any, frame: FrameType | None) -> None:
