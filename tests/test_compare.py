@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -268,10 +269,27 @@ def test_mlflow_has_the_searches_within_the_comparison_and_loses_all_of_it_with_
     assert "test_accuracy.evolve" in parent.data.metrics
     files = Path(parent.info.artifact_uri.removeprefix("file://"))
     assert (files / "strategies.json").is_file()
+    assert f"has the comparison {folder.name} now" in nas("sync", folder.name, cwd=tmp_path).stdout  # again
+    assert len(client.search_runs([experiment])) == len(runs)
     nas("rm", folder.name, "--yes", "--plugins", str(PLUGINS), cwd=tmp_path)
     assert not folder.exists()
     assert not files.exists()
     assert not client.search_runs([experiment], run_view_type=ViewType.ALL)
+
+
+@pytest.mark.faults
+def test_a_comparison_without_mlflow_is_written_to_it_later(tmp_path: Path, finished: Compared) -> None:
+    shutil.copytree(finished.folder, tmp_path / "runs" / "later")
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    said = nas("sync", "later", cwd=tmp_path, MLFLOW_TRACKING_URI=store).stdout
+    assert "has the comparison later now" in said
+    client = client_of(store)
+    [experiment] = [one.experiment_id for one in client.search_experiments() if one.name == "nas"]
+    runs = client.search_runs([experiment])
+    [parent] = [run for run in runs if "nas.comparison" in run.data.tags]
+    assert parent.info.status == "FINISHED"
+    nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {run.data.tags["nas.search"] for run in nested} == {path.name for path in members(finished.folder)}
 
 
 @pytest.mark.faults

@@ -12,7 +12,7 @@ import click
 
 from nas.cli.compare import facts_of, show_comparison
 from nas.cli.options import FILE, json_option, plugins_option, print_json, print_out
-from nas.errors import NasError, masked, plain
+from nas.errors import NasError, UsageError, masked, plain
 from nas.files import shown, write_whole
 from nas.report.words import several
 
@@ -146,13 +146,26 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
 @click.option("--store", metavar="URI", help="Address of the MLflow store. Default: the store of the search.")
 @plugins_option()
 def sync(search: str | None, store: str | None) -> None:
-    """Write everything of a search to MLflow that is missing there.
+    """Write everything of a search to MLflow that is missing there, or of a comparison with its searches.
 
-    SEARCH is the folder of a search or its name under runs/. Default: the latest search.
+    SEARCH is the folder of a search or of a comparison, or its name under runs/. Default: the latest one.
     """
-    from nas.records import searches
+    from nas.records import comparisons, searches
 
-    state = searches.State.of(searches.named(search))
+    if (folder := comparisons.named(search)) is None:
+        _sync(searches.State.of(searches.named(search)), store)
+        return
+    if store:
+        raise UsageError(f"{folder.name} is a comparison, which has one store: leave out --store")
+    for member in comparisons.members(folder):
+        _sync(searches.State.of(member), None)
+    from nas.comparison.comparison import sync as write
+
+    _say(f"{masked(write(folder))} has the comparison {folder.name} now")
+
+
+def _sync(state: State, store: str | None) -> None:
+    """Write everything of a search to MLflow that is missing there; ``store``: None for its own."""
     if state.status == "running":
         raise NasError(f"{state.folder.name} is running ({state.detail}) and writes its record itself")
     if state.status in ("damaged", "unreadable"):

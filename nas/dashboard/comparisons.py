@@ -60,6 +60,20 @@ def begin(uri: str, name: str, identity: str, settings: dict[str, Any]) -> str:
         return str(run.info.run_id)
 
 
+def nest(uri: str, run_id: str, searches: Iterable[str]) -> None:
+    """Put the runs of searches into that of their comparison; ``searches``: their ids.
+
+    Raises:
+        Exception: any exception of MLflow.
+    """
+    with _client(uri) as client:
+        experiment = client.get_run(run_id).info.experiment_id
+        for name in searches:
+            for run in client.search_runs([experiment], f"tags.`nas.id` = '{name}'"):
+                if "nas.trial" not in run.data.tags and "mlflow.parentRunId" not in run.data.tags:
+                    client.set_tag(run.info.run_id, "mlflow.parentRunId", run_id)
+
+
 def stop(uri: str, run_id: str, *, killed: bool) -> None:
     """Close the run of a comparison that is not finished.
 
@@ -119,9 +133,9 @@ def remove(folder: Path) -> None:
     """
     run = json.loads((folder / FILE).read_bytes()).get("run")
     chosen = read_table(folder / TOML, read_small(folder / TOML)).get("mlflow", "auto")
-    uri = store_of(folder, chosen) if chosen != "off" else ""
+    uri = store_of(folder, "auto" if chosen == "off" else chosen)  # as `nas sync` does
     file = sqlite_file(uri)
-    if not run or not uri or (file and not file.exists()):
+    if not run or (file and not file.exists()):
         return
     try:
         with _client(uri) as client:
