@@ -69,7 +69,8 @@ def nest(uri: str, run_id: str, searches: Iterable[str]) -> None:
     with _client(uri) as client:
         experiment = client.get_run(run_id).info.experiment_id
         for name in searches:
-            for run in client.search_runs([experiment], f"tags.`nas.id` = '{name}'"):
+            of_it, first = f"tags.`nas.id` = '{name}'", ["attributes.start_time ASC"]  # its candidates come later
+            for run in client.search_runs([experiment], of_it, max_results=1, order_by=first):
                 if "nas.trial" not in run.data.tags and "mlflow.parentRunId" not in run.data.tags:
                     client.set_tag(run.info.run_id, "mlflow.parentRunId", run_id)
 
