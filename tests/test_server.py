@@ -143,7 +143,7 @@ def test_a_search_over_a_server_with_a_login_and_a_certificate(
     stranger = address.replace(SECRETS[0], "s3cret-of-nobody")
     assert "it asks for a user and a password" in sync("./later", "--store", stranger, code=1)
     said = sync("./later", "--store", address)
-    assert f"https://***@{host} has all of later now: 1 of 1 candidates were new" in said
+    assert f"https://***@{host} has all of later now: 1 of 1 seeds were new" in said
 
     # A search that is killed, and goes on with the login from the environment.
     command = [*NAS, "search", *QUICK, "--trials", "10", "--workers", "2", "--mlflow", address, "--out", "killed"]

@@ -181,7 +181,7 @@ def _sync(state: State, store: str | None) -> None:
         click.echo(f"nas: warning: {caution}", err=True)
     with journal.locked(state.record.path):  # two processes would write everything twice
         written = write(state.record, uri, log_model_of(state.record.header))
-    new = f"{written} of {several(len(state.record.told), state.record.header.noun)} were new"
+    new = f"{written} of {len(state.record.told)} {state.record.header.noun}s were new"
     _say(f"{masked(uri)} has all of {state.folder.name} now: {new}")
 
 
