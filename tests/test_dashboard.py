@@ -34,6 +34,7 @@ def page(address: str) -> Iterator[Page]:
     """The page that ``nas ui`` opens."""
     with browser() as page:
         page.goto(address)
+        page.get_by_role("link", name=SEARCH).first.wait_for()  # it sends the browser on from page to page until then
         yield page
 
 
@@ -61,7 +62,6 @@ def picture(page: Page, name: str) -> int:
 
 
 def test_the_searches_are_a_list_and_a_search_opens_into_its_trials(page: Page, search: Any) -> None:
-    page.get_by_role("link", name=SEARCH).first.wait_for()
     assert page.get_by_role("link", name=TRIAL).count() == 0  # folded
     for column in ("winner/test_accuracy", "dataset", "epochs", "parameters"):
         page.get_by_role("columnheader", name=column).first.wait_for()
