@@ -34,7 +34,8 @@ def page(address: str) -> Iterator[Page]:
     """The page that ``nas ui`` opens."""
     with browser() as page:
         page.goto(address)
-        page.get_by_role("link", name=SEARCH).first.wait_for()  # it sends the browser on from page to page until then
+        # It sends the browser on from page to page until the list is there, and goes nowhere else meanwhile.
+        page.get_by_role("link", name=SEARCH).first.wait_for()
         yield page
 
 

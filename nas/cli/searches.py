@@ -159,7 +159,7 @@ def sync(search: str | None, store: str | None) -> None:
         raise UsageError(f"{folder.name} is a comparison, which has one store: leave out --store")
     for member in comparisons.members(folder):
         _sync(searches.State.of(member), None)
-    from nas.comparison.comparison import sync as write
+    from nas.comparison.in_mlflow import sync as write
 
     _say(f"{masked(write(folder))} has the comparison {folder.name} now")
 

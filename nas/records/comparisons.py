@@ -1,13 +1,15 @@
-"""The folders of comparisons: finding them."""
+"""The folders of comparisons: finding, locking and removing them."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nas.errors import UsageError, quoted
+from nas.errors import StorageError, UsageError, quoted
 from nas.records import searches
 from nas.records.journal import FILE as JOURNAL
 from nas.records.record import RUNS
@@ -41,6 +43,24 @@ def named(name: str | None) -> Path | None:
 def members(folder: Path) -> list[Path]:
     """The folders of the searches of a comparison that have begun, by name."""
     return sorted(path.parent for path in folder.glob(f"*/{JOURNAL}"))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a comparison, whose folder is made.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=1.0).acquire()
+    except Timeout:
+        raise UsageError(f"{folder} is being compared by another process: wait for it, or end it") from None
+    except OSError as error:
+        raise StorageError.of(folder, error) from None
+    with lock:
+        yield
 
 
 def removable(folder: Path) -> FileLock:
