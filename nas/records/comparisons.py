@@ -34,8 +34,7 @@ def named(name: str | None) -> Path | None:
         ]
         return found[0].absolute() if found else None
     known = [(_latest(folder), folder) for folder in every()]
-    every_search = [folder for folder in searches.every() if (folder / searches.TOML).exists()]
-    others = [(folder / JOURNAL).stat().st_mtime for folder in every_search]
+    others = [(folder / JOURNAL).stat().st_mtime for folder in searches.every(with_=searches.TOML)]
     time, latest = max(known, default=(0.0, None))
     return latest if latest is not None and time > max(others, default=0.0) else None
 

@@ -84,7 +84,7 @@ def named(search: str | None, *, needs: str | Path = FILE) -> Path:
         UsageError: there is no such search.
     """
     if search is None:
-        known = [folder for folder in every() if (folder / needs).exists()]
+        known = every(with_=needs)
         if not known:
             kind = "search with a winner" if needs == WINNER else "search"
             raise UsageError(f"there is no {kind} in {RUNS.absolute()}: run `nas search`, or name a folder")
@@ -156,7 +156,7 @@ def latest() -> Path:
     Raises:
         UsageError: there is neither.
     """
-    known = [folder for folder in every() if (folder / TOML).exists()]
+    known = every(with_=TOML)
     return named(None, needs=TOML if known else FILE)
 
 
@@ -168,9 +168,10 @@ def with_winner(search: str | None) -> Path:
     return folder
 
 
-def every() -> list[Path]:
-    """The folders of all searches under runs/, by name."""
-    return sorted(path.parent.absolute() for path in RUNS.glob(f"*/{FILE}"))
+def every(*, with_: str | Path = FILE) -> list[Path]:
+    """The folders of all runs under runs/ that have a file, by name; of trainings, too, unless it is `TOML`."""
+    folders = sorted(path.parent.absolute() for path in RUNS.glob(f"*/{FILE}"))
+    return [folder for folder in folders if (folder / with_).exists()]
 
 
 def size(folder: Path) -> int:

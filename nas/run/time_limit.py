@@ -73,7 +73,7 @@ def check(experiment: Experiment, spent: float = 0.0, *, trained: bool = False) 
 
 def _latest() -> list[Path]:
     """The folders of the latest searches, the last one first."""
-    times = {folder: (folder / FILE).stat().st_mtime for folder in searches.every() if (folder / FILE).exists()}
+    times = {folder: (folder / FILE).stat().st_mtime for folder in searches.every()}
     return sorted(times, key=times.__getitem__, reverse=True)[:MOST]
 
 
