@@ -148,6 +148,7 @@ class Experiment(BaseModel):
     max_parameters: Count | None = None
     max_flops: Count | None = None  # of one forward pass over one image; None: the limit of the space
     batch: Annotated[int, Field(ge=1, le=10_000)] = 8  # candidates that are proposed, and compete, at a time
+    ahead: Annotated[int, Field(ge=1, le=1_024)] = 1  # batches that are in training at a time
     rungs: Annotated[int, Field(ge=1, le=4)] = 2  # of successive halving; 1: every training is a full one
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None  # of a full training during the search
     # The name of a recipe; or a table of its fields, in which "base" names the recipe that they change. "auto" is

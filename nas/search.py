@@ -1,19 +1,25 @@
-"""The search loop: a strategy proposes candidates, an evaluator trains them, the strategy gets the trials."""
+"""The search loop: a strategy proposes candidates, an evaluator trains them, the strategy gets the trials.
+
+With ``ahead`` = 1 a batch of candidates is asked for when the one before it has been told. With more, batch k is
+asked for when those up to k - ahead have been told, in their order, whichever training ends first: the result
+depends on ahead and never on the number of workers.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 
 from nas.architecture.architecture import Limits
 from nas.errors import ArchitectureError
+from nas.evaluation.batches import Batches
 from nas.evaluation.evaluator import Evaluator
 from nas.evaluation.halving import in_order
 from nas.objectives import since_better
 from nas.records.observer import Observer
-from nas.spaces.space import SearchSpace
+from nas.spaces.space import Candidate, SearchSpace
 from nas.strategies.checked import CheckedStrategy
 from nas.strategies.strategy import Strategy
 from nas.trial import Job, Trial, job_seed
@@ -34,10 +40,10 @@ class Budget:
     target: float | None = None  # the validation accuracy that is enough; None for no limit
     patience: int | None = None  # candidates in a row that bring nothing better; None for no limit
     batch: int = 8  # candidates
+    ahead: int = 1  # batches in training at a time
     known: Mapping[int, int] = field(default_factory=dict)  # of a resumed search: the sizes of earlier batches
-    _batches: int = field(default=0, init=False)
-    _asked: float = field(default=0.0, init=False)
-    _longest: float = field(default=0.0, init=False)
+    _asked: list[float] = field(default_factory=list, init=False)  # when each batch was asked for
+    _longest: float = field(default=0.0, init=False)  # seconds of a batch
 
     @property
     def deadline(self) -> float | None:
@@ -47,25 +53,24 @@ class Budget:
     @property
     def is_replaying(self) -> bool:
         """Whether an earlier process has gone on after the present batch."""
-        return self._batches <= max(self.known, default=-1)
+        return len(self._asked) <= max(self.known, default=-1)
 
     @property
     def _is_known(self) -> bool:
-        return self._batches <= max(self.known, default=-1) + 1
+        return len(self._asked) <= max(self.known, default=-1) + 1
 
-    def next(self, done: int) -> int:
-        """The size of the next batch after ``done`` candidates; zero when the search is over."""
-        number, self._batches = self._batches, self._batches + 1
+    def next(self, asked: int) -> int:
+        """The size of the next batch after ``asked`` candidates; zero when no more are asked for."""
+        number, now = len(self._asked), time.monotonic()
+        self._asked.append(now)
         if self._is_known:  # this was decided by a clock, which would now decide differently
             return self.known.get(number, self.batch)
-        now = time.monotonic()
-        if self._asked:
-            self._longest = max(self._longest, now - self._asked)
-        self._asked = now
+        if number - self.ahead > max(self.known, default=-1):  # that batch is over, and not from the journal
+            self._longest = max(self._longest, now - self._asked[number - self.ahead])
         # An unfinished batch is lost; its time is worth more in the final selection.
         if self.until is not None and now + 0.8 * self._longest >= self.until:
             return 0
-        return self.batch if self.trials is None else max(0, min(self.batch, self.trials - done))
+        return self.batch if self.trials is None else max(0, min(self.batch, self.trials - asked))
 
 
 @dataclass
@@ -79,8 +84,9 @@ class Search:
         epochs: the length of a full training; successive halving shortens it for most candidates.
         seed: decides, together with a candidate's id, the seed of its training.
         limits: a candidate beyond these limits is not trained.
-        space: the space of the candidates, which is checked, and each candidate with it; None for no check.
         observer: receives each batch of candidates, and each trial (see `Observers` for several).
+        space: the space of the candidates, which is checked, and each candidate with it; None for no check.
+        rungs: of successive halving; with one rung, every candidate is trained in full.
     """
 
     strategy: Strategy
@@ -91,56 +97,64 @@ class Search:
     limits: Limits = field(default_factory=Limits)
     observer: Observer = field(default_factory=Observer)
     space: SearchSpace | None = None
+    rungs: int = 1
 
     def run(self) -> list[Trial]:
         """Search until the budget is spent or nothing is left to propose; every candidate's trial, in order."""
+        batches = Batches(self.evaluator, rungs=self.rungs)
+        try:
+            return self._run(batches)
+        finally:
+            batches.cancel()
+
+    def _run(self, batches: Batches) -> list[Trial]:
         strategy = CheckedStrategy(self.strategy, self.space, self.observer.warned)
         history: list[Trial] = []
+        flying: deque[list[Job]] = deque()  # the batches in training, the oldest first
         seen: set[str] = set()
         stale = 0  # batches in a row without a new candidate that fits
-        while count := self.budget.next(len(history)):
-            candidates = strategy.ask(count, self.budget.deadline)
-            if candidates is None:  # this is not in the journal: with more time, the strategy is asked again
-                break
-            self.observer.asked(count, candidates)
-            if not candidates:
-                break
-            ids = {new.id for new in candidates if self.limits.allow(new.architecture)}
-            stale = 0 if ids - seen else stale + 1
-            seen |= ids
-            jobs = [Job(c, self.epochs, job_seed(self.seed, c.id)) for c in candidates]
-            trials = self._evaluate(jobs)
+        is_asking = True
+        while True:
+            while is_asking and len(flying) < self.budget.ahead:
+                jobs = self._ask(strategy, len(history), _candidates(flying))
+                if not jobs:
+                    is_asking = False
+                    break
+                ids = {job.candidate.id for job in jobs if self.limits.allow(job.candidate.architecture)}
+                stale = 0 if ids - seen else stale + 1
+                seen |= ids
+                is_asking = stale < MAX_STALE
+                self._train(batches, jobs)
+                flying.append(jobs)
+            if not flying:
+                return history
+            jobs = flying.popleft()
+            trials = self._oldest(batches, jobs)
             history += trials
-            if len(trials) < len(jobs):
-                break  # time is up
-            strategy.tell(trials, self.budget.deadline)
-            if stale >= MAX_STALE:
+            if len(trials) < len(jobs):  # time is up, for the younger batches, too
+                return history + [trial for younger in flying for trial in self._oldest(batches, younger)]
+            strategy.tell(trials, _candidates(flying), self.budget.deadline)
+            if stale >= MAX_STALE and not flying:
                 self.observer.warned(
                     f"the strategy {strategy.name} has proposed nothing new that fits in {MAX_STALE} batches: "
                     f"the search ends after {len(history)} candidates"
                 )
-                break
-            if not self.budget.is_replaying and (reason := self._is_enough(history, trials)):
+                return history
+            if not self.budget.is_replaying and (reason := self._is_enough(batches, history, trials)):
                 self.observer.ended(f"{reason}: the search ends after {len(history)} candidates")
-                break
-        return history
+                return history
 
-    def _is_enough(self, history: Sequence[Trial], batch: Sequence[Trial]) -> str:
-        """Why the search should end after a batch; empty if it should not. It follows from the trials alone."""
-        target, patience = self.budget.target, self.budget.patience
-        full = [trial for trial in batch if trial.failure is None and trial.job.epochs == self.epochs]
-        best = max(full, key=_accuracy, default=None)
-        if target is not None and best is not None and _accuracy(best) >= target:  # which may be luck
-            again = replace(best.job, seed=job_seed(self.seed, best.id, AGAIN))
-            for trial in self.evaluator.evaluate([again]):
-                if trial.failure is None and _accuracy(trial) >= target:
-                    return f"{best.id} has the target of {target:g}, also with another seed"
-        if patience is not None and since_better(history) >= patience:
-            return f"{patience} candidates in a row have brought nothing better"
-        return ""
+    def _ask(self, strategy: CheckedStrategy, told: int, in_training: Sequence[Candidate]) -> list[Job]:
+        """The jobs of the next batch; none if the budget is spent, or nothing is left to propose."""
+        count = self.budget.next(told + len(in_training))
+        candidates = strategy.ask(count, in_training, self.budget.deadline) if count else None
+        if candidates is None:  # too late. It is not in the journal: with more time, the strategy is asked again
+            return []
+        self.observer.asked(count, candidates)
+        return [Job(c, self.epochs, job_seed(self.seed, c.id)) for c in candidates]
 
-    def _evaluate(self, jobs: Sequence[Job]) -> list[Trial]:
-        """Train the jobs within the limits; returns the trials of all jobs, in their order."""
+    def _train(self, batches: Batches, jobs: Sequence[Job]) -> None:
+        """Begin to train a batch, of which only the jobs within the limits are trained."""
         invalid, fitting = [], []
         for job in jobs:
             try:
@@ -148,11 +162,32 @@ class Search:
                 fitting.append(job)
             except ArchitectureError as error:
                 invalid.append(Trial.failed(job, "invalid", str(error)))
+        batches.submit(fitting, invalid)
+
+    def _oldest(self, batches: Batches, jobs: Sequence[Job]) -> list[Trial]:
+        """Wait for the trials of the oldest batch, which has these jobs; in their order."""
         trials = []
-        for trial in chain(invalid, self.evaluator.evaluate(fitting)):
+        for trial in batches.oldest():
             trials.append(trial)
             self.observer.told(trial)
         return in_order(jobs, trials)
+
+    def _is_enough(self, batches: Batches, history: Sequence[Trial], batch: Sequence[Trial]) -> str:
+        """Why the search should end after a batch; empty if it should not. It follows from the trials alone."""
+        target, patience = self.budget.target, self.budget.patience
+        full = [trial for trial in batch if trial.failure is None and trial.job.epochs == self.epochs]
+        best = max(full, key=_accuracy, default=None)
+        if target is not None and best is not None and _accuracy(best) >= target:  # which may be luck
+            again = batches.first(replace(best.job, seed=job_seed(self.seed, best.id, AGAIN)))
+            if again is not None and again.failure is None and _accuracy(again) >= target:
+                return f"{best.id} has the target of {target:g}, also with another seed"
+        if patience is not None and since_better(history) >= patience:
+            return f"{patience} candidates in a row have brought nothing better"
+        return ""
+
+
+def _candidates(batches: Iterable[Sequence[Job]]) -> list[Candidate]:
+    return [job.candidate for jobs in batches for job in jobs]
 
 
 def _accuracy(trial: Trial) -> float:

@@ -34,7 +34,6 @@ class LocalSearch(Strategy):
         if start < 1:
             raise UsageError(f"start must be 1 or more, not {start}")
         self.start = start
-        self.seen: set[str] = set()
         self.climb = 0  # its number, which is also in the origin of the candidates that begin it
         self.begun = 0  # the number of finished trials among these
         self.top: Trial | None = None  # the best trial of this climb
@@ -42,7 +41,6 @@ class LocalSearch(Strategy):
     def tell(self, trials: Sequence[Trial]) -> None:
         """Note where a new climb begins, and the best trial of the climb."""
         for trial in trials:
-            self.seen.add(trial.id)
             origin, _, number = trial.job.candidate.origin.partition(" ")
             if origin == "climb":
                 if int(number) != self.climb:
@@ -62,13 +60,14 @@ class LocalSearch(Strategy):
         """The new neighbours, in an order that follows from the trial, so that it is the same in every batch."""
         rng = Random(f"{self.seed}/{trial.id}")
         neighbours = {other.id: other for other in self.space.neighbours(trial.job.candidate, rng)}
-        new = [other for key, other in neighbours.items() if key not in self.seen]
+        taken = self.taken
+        new = [other for key, other in neighbours.items() if key not in taken]
         rng.shuffle(new)
         return new
 
     def _begin(self, climb: int, count: int) -> list[Candidate]:
         """New random networks, which begin a climb."""
-        seen, found = set(self.seen), []
+        seen, found = self.taken, []
         near = [trial.job.candidate for trial in reversed(self.history)]
         for _ in range(count):
             candidate = self.unseen(lambda: self.space.sample(self.rng), seen, near)

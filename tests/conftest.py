@@ -17,6 +17,8 @@ from nas import plugins
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Conv2d, GlobalAveragePool
 from nas.data.dataset import Dataset, Split
+from nas.evaluation.batches import Batches
+from nas.evaluation.evaluator import Evaluator
 from nas.objectives import Objective, scored
 from nas.spaces.space import Candidate, Choose, SearchSpace
 from nas.trial import Job, Trial
@@ -91,6 +93,13 @@ def finished(job: Job, loss: float | None = None) -> Trial:
         "latency_ms": 0.1,
     }
     return Trial(job, metrics, (point,))
+
+
+def halved(evaluator: Evaluator, jobs: Sequence[Job], rungs: int = 2, reduction: int = 4) -> list[Trial]:
+    """The trials of one batch."""
+    batches = Batches(evaluator, rungs=rungs, reduction=reduction)
+    batches.submit(jobs)
+    return list(batches.oldest())
 
 
 def job(architecture: Architecture, epochs: float = 1.0, seed: int = 1) -> Job:

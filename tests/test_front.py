@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from conftest import finished, job
+from conftest import finished, halved, job
 
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import Conv2d, GlobalAveragePool
-from nas.evaluation.halving import SuccessiveHalving
 from nas.objectives import Objective, best_first, corners, front, hypervolume, scored
 from nas.run.selection import best_trials, plan
 from nas.trial import Job, Trial
@@ -74,5 +73,5 @@ def test_successive_halving_promotes_what_stands_for_the_front() -> None:
         def evaluate(self, jobs: list[Job], /) -> list[Trial]:
             return [replace(by_id[one.candidate.architecture.id], job=one) for one in jobs]
 
-    done = list(SuccessiveHalving(Known(), reduction=2).evaluate([one.job for one in short]))  # type: ignore[arg-type]
+    done = halved(Known(), [one.job for one in short], reduction=2)  # type: ignore[arg-type]
     assert {one.id for one in done if one.job.epochs == 1.0} == {GOOD.id, BETWEEN.id}

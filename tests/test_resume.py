@@ -21,7 +21,6 @@ from nas.architecture.architecture import Limits
 from nas.architecture.known import LECTURE, LENET5
 from nas.errors import JournalError
 from nas.evaluation.cached import CachedEvaluator
-from nas.evaluation.halving import SuccessiveHalving
 from nas.records.journal import FILE, Journal, is_running, repair
 from nas.records.record import VERSION, entry_of, line_of, lines, read
 from nas.records.searches import State, differences
@@ -60,18 +59,20 @@ def run(
     trials: int,
     lives: int = 10**9,
     enough: Mapping[str, Any] = MappingProxyType({}),
+    ahead: int = 1,
     **how: bool,
 ) -> tuple[list[Trial], int]:
     """A search over a journal, with other settings of its budget; its trials, and how many trainings were done."""
     evaluator = Instant()
     with Mortal(path, begun=0.0) as journal:
-        journal.begin({"config": {"trials": trials}}, **how)
+        journal.begin({"config": {"trials": trials, "ahead": ahead}}, **how)
         journal.lives = lives
-        wrapped = SuccessiveHalving(CachedEvaluator(evaluator, journal, LOSS))
+        cached = CachedEvaluator(evaluator, journal, LOSS)
         known = dict(journal.record.asked)
-        budget = Budget(trials, known={number: one.wanted for number, one in known.items()}, **enough)
-        strategy = ReplayedStrategy(make, known, trusting=how.get("forced", False))
-        history = Search(strategy, wrapped, budget, epochs=1.0, observer=journal).run()
+        sizes = {number: one.wanted for number, one in known.items()}
+        budget = Budget(trials, ahead=ahead, known=sizes, **enough)
+        strategy = ReplayedStrategy(make, known, ahead=ahead, trusting=how.get("forced", False))
+        history = Search(strategy, cached, budget, epochs=1.0, observer=journal, rungs=2).run()
         assert [one.trial.id for one in journal.record.told] == [one.id for one in told_order(history, journal)]
         return history, len(evaluator.jobs)
 
@@ -84,26 +85,29 @@ def told_order(history: Sequence[Trial], journal: Journal) -> list[Trial]:
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "ahead"),
     [
-        lambda: Evolve(SPACE, objectives=LOSS, seed=1),
-        lambda: TrialAndError(SPACE, objectives=LOSS, seed=1, startup=8),
-        lambda: Evolve(Tiny(), objectives=LOSS, seed=1),  # ends before the budget
+        (lambda: Evolve(SPACE, objectives=LOSS, seed=1), 1),
+        (lambda: TrialAndError(SPACE, objectives=LOSS, seed=1, startup=8), 1),
+        (lambda: Evolve(Tiny(), objectives=LOSS, seed=1), 1),  # ends before the budget
+        (lambda: Evolve(SPACE, objectives=LOSS, seed=1), 3),
+        (lambda: TrialAndError(SPACE, objectives=LOSS, seed=1, startup=8), 3),
+        (lambda: Evolve(Tiny(), objectives=LOSS, seed=1), 3),
     ],
-    ids=["evolve", "trial-and-error", "small space"],
+    ids=["evolve", "trial-and-error", "small space"] * 2,
 )
 def test_a_search_killed_after_any_line_ends_as_if_it_had_not_been(
-    tmp_path: Path, make: Callable[[], Strategy]
+    tmp_path: Path, make: Callable[[], Strategy], ahead: int
 ) -> None:
-    whole, trainings = run(tmp_path / "whole" / FILE if mkdir(tmp_path / "whole") else tmp_path, make, 44)
+    whole, trainings = run(mkdir(tmp_path / "whole") / FILE, make, 44, ahead=ahead)
     total = len(list(lines(tmp_path / "whole" / FILE)))
     for lives in range(1, total - 1, 12):
         mkdir(tmp_path / str(lives))
         path = tmp_path / str(lives) / FILE
         with pytest.raises(Killed):
-            run(path, make, 44, lives)
+            run(path, make, 44, lives, ahead=ahead)
         before = len(read(path)[0].trials)
-        again, rest = run(path, make, 44)
+        again, rest = run(path, make, 44, ahead=ahead)
         assert again == whole
         assert before + rest == trainings
 
@@ -147,12 +151,13 @@ def test_a_search_killed_after_every_few_lines_comes_to_the_same_end(tmp_path: P
     assert again == whole
 
 
-def test_a_finished_search_that_is_given_more_is_what_it_would_have_been(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_a_finished_search_that_is_given_more_is_what_it_would_have_been(tmp_path: Path, ahead: int) -> None:
     make = partial(Evolve, SPACE, objectives=LOSS, seed=3)
-    whole, trainings = run(mkdir(tmp_path / "whole") / FILE, make, 48)
+    whole, trainings = run(mkdir(tmp_path / "whole") / FILE, make, 48, ahead=ahead)
     path = mkdir(tmp_path / "more") / FILE
-    _, first = run(path, make, 24)
-    again, rest = run(path, make, 48, more=True)
+    _, first = run(path, make, 24, ahead=ahead)
+    again, rest = run(path, make, 48, ahead=ahead, more=True)
     assert again == whole
     assert first + rest == trainings
 
@@ -181,12 +186,13 @@ class Queue(Strategy):
         return [self.queue.pop() for _ in range(count)]
 
 
-def test_a_strategy_that_keeps_more_than_its_history_goes_on_all_the_same(tmp_path: Path) -> None:
-    whole, _ = run(mkdir(tmp_path / "whole") / FILE, Queue, 40)
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_a_strategy_that_keeps_more_than_its_history_goes_on_all_the_same(tmp_path: Path, ahead: int) -> None:
+    whole, _ = run(mkdir(tmp_path / "whole") / FILE, Queue, 40, ahead=ahead)
     path = mkdir(tmp_path / "killed") / FILE
     with pytest.raises(Killed):
-        run(path, Queue, 40, lives=50)
-    assert run(path, Queue, 40)[0] == whole
+        run(path, Queue, 40, lives=50, ahead=ahead)
+    assert run(path, Queue, 40, ahead=ahead)[0] == whole
 
 
 class Slow(Instant):
@@ -201,15 +207,17 @@ def test_a_batch_that_a_clock_cut_is_cut_again(tmp_path: Path) -> None:
     """What a clock decided is read from the journal: whoever goes on does not train the rest of the batch."""
     path = tmp_path / FILE
     with Journal(path) as journal:
-        evaluator = SuccessiveHalving(CachedEvaluator(Slow(), journal, LOSS, until=math.inf))
-        first = Search(Evolve(SPACE, objectives=LOSS), evaluator, Budget(), epochs=1.0, observer=journal).run()
+        evaluator = CachedEvaluator(Slow(), journal, LOSS, until=math.inf)
+        strategy = Evolve(SPACE, objectives=LOSS)
+        first = Search(strategy, evaluator, Budget(), epochs=1.0, observer=journal, rungs=2).run()
         journal.searched({"finalists": 1, "seeds": 1, "epochs": 1.0, "lecture": False})
     assert len(first) == 3
     with Journal(path) as journal:
         unused = Instant()
-        evaluator = SuccessiveHalving(CachedEvaluator(unused, journal, LOSS, until=0.0))
+        evaluator = CachedEvaluator(unused, journal, LOSS, until=0.0)
         budget = Budget(until=0.0, known={0: journal.record.asked[0].wanted})
-        again = Search(Evolve(SPACE, objectives=LOSS), evaluator, budget, epochs=1.0, observer=journal).run()
+        strategy = Evolve(SPACE, objectives=LOSS)
+        again = Search(strategy, evaluator, budget, epochs=1.0, observer=journal, rungs=2).run()
         assert again == first
         assert unused.jobs == []
 

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LOSS, Instant, Tiny, finished, job
+from conftest import LOSS, Instant, Tiny, finished, halved, job
 
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.known import LECTURE
 from nas.architecture.layers import Dense, Flatten
 from nas.errors import JournalError, PluginError, StorageError, UsageError
 from nas.evaluation.cached import CachedEvaluator
-from nas.evaluation.halving import SuccessiveHalving
 from nas.objectives import Objective, scored, since_better
 from nas.records.journal import Journal
 from nas.records.observer import Observer
@@ -211,7 +210,7 @@ def test_a_search_that_is_cut_keeps_what_was_trained() -> None:
             return 8 if done == 0 else 0
 
     evaluator = Cut()
-    search_ = Search(Evolve(SMALL, objectives=LOSS), SuccessiveHalving(evaluator), Late(), epochs=1.0)
+    search_ = Search(Evolve(SMALL, objectives=LOSS), evaluator, Late(), epochs=1.0, rungs=2)
     trials = search_.run()
     assert len(trials) == len(set(ids(trials))) == 8
     assert sorted(trial.job.epochs for trial in trials) == [0.25] * 7 + [1.0]
@@ -317,7 +316,7 @@ def test_scores_are_higher_is_better() -> None:
 def test_halving_trains_all_for_a_quarter_and_the_best_quarter_for_all() -> None:
     evaluator = Instant()
     jobs = [job(Architecture((Flatten(), Dense(n)))) for n in range(1, 9)]
-    trials = list(SuccessiveHalving(evaluator).evaluate(jobs))
+    trials = halved(evaluator, jobs)
     assert sorted(ids(trials)) == sorted(one.candidate.architecture.id for one in jobs)
     full = [trial for trial in trials if trial.job.epochs == 1.0]
     short = [trial for trial in trials if trial.job.epochs == 0.25]
@@ -334,9 +333,7 @@ def test_halving_does_not_promote_failures() -> None:
             for i, one in enumerate(jobs):
                 yield scored(finished(one), LOSS) if i == 0 else Trial.failed(one, "crash", "")
 
-    trials = list(
-        SuccessiveHalving(OneGood()).evaluate([job(Architecture((Flatten(), Dense(n)))) for n in range(1, 9)])
-    )
+    trials = halved(OneGood(), [job(Architecture((Flatten(), Dense(n)))) for n in range(1, 9)])
     assert [trial.job.epochs for trial in trials if trial.failure is None] == [1.0]
     assert len(trials) == 8
 
@@ -344,7 +341,7 @@ def test_halving_does_not_promote_failures() -> None:
 def test_copies_of_the_best_are_one_competitor() -> None:
     nets = [Architecture((Flatten(), Dense(n))) for n in range(1, 7)]
     best = min(nets, key=lambda net: finished(job(net)).metrics["validation_loss"])
-    trials = list(SuccessiveHalving(Instant()).evaluate([job(net) for net in (best, best, *nets)]))
+    trials = halved(Instant(), [job(net) for net in (best, best, *nets)])
     full = [trial for trial in trials if trial.job.epochs == 1.0]
     assert len(trials) == 8
     assert ids(full).count(best.id) == 3
@@ -352,7 +349,7 @@ def test_copies_of_the_best_are_one_competitor() -> None:
 
 
 def test_one_rung_trains_everybody_in_full() -> None:
-    trials = SuccessiveHalving(Instant(), rungs=1).evaluate([job(LECTURE, 2.0, seed) for seed in (1, 2)])
+    trials = halved(Instant(), [job(LECTURE, 2.0, seed) for seed in (1, 2)], rungs=1)
     assert [trial.job.epochs for trial in trials] == [2.0, 2.0]
 
 
@@ -365,8 +362,8 @@ def test_a_search_run_again_over_its_journal_trains_nothing(tmp_path: Path) -> N
     for attempt in range(2):
         evaluator = Instant()
         with Journal(tmp_path / "journal.jsonl") as journal:
-            wrapped = SuccessiveHalving(CachedEvaluator(evaluator, journal, LOSS))
-            runs.append(search(Evolve(SMALL, objectives=LOSS), wrapped, trials=24))
+            strategy, cached = Evolve(SMALL, objectives=LOSS), CachedEvaluator(evaluator, journal, LOSS)
+            runs.append(Search(strategy, cached, Budget(24), epochs=1.0, rungs=2).run())
         assert len(evaluator.jobs) == (30 if attempt == 0 else 0)
     assert runs[0] == runs[1]
 

@@ -28,7 +28,6 @@ from typing import Any
 from nas import plugins
 from nas.architecture.architecture import Limits
 from nas.evaluation.cached import CachedEvaluator
-from nas.evaluation.halving import SuccessiveHalving
 from nas.objectives import Objective, scored
 from nas.records.journal import Journal
 from nas.search import Budget, Search
@@ -112,8 +111,8 @@ def on_cnn(words: str, seed: int) -> dict[str, Any]:
     journal = Path(f"sample_efficiency-{words.replace(':', '-').replace('=', '-')}-{seed}.jsonl")
     strategy = make(words, space, "-validation_loss", seed)
     with Journal(journal) as kept, LocalEvaluator(data, Recipe(), workers=2) as local:
-        evaluator = SuccessiveHalving(CachedEvaluator(local, kept, objectives))
-        history = Search(strategy, evaluator, Budget(72, batch=BATCH), epochs=4.0, seed=seed).run()
+        evaluator = CachedEvaluator(local, kept, objectives)
+        history = Search(strategy, evaluator, Budget(72, batch=BATCH), epochs=4.0, seed=seed, rungs=2).run()
     found = {}
     for count in (36, 72):
         full = [trial.scores[0] for trial in history[:count] if trial.scores and trial.job.epochs == 4]

@@ -25,7 +25,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 SECTIONS = {
     "Search": (
         "strategy", "space", "trials", "time_limit", "objectives", "target", "patience", "max_parameters",
-        "max_flops", "batch", "rungs",
+        "max_flops", "batch", "ahead", "rungs",
     ),
     "Training": ("seeds", "dataset", "data_dir", "size", "epochs", "recipe", "class_weights", "precision", "seed"),
     "Machine": ("evaluator", "workers", "device", "group"),
@@ -141,6 +141,10 @@ def search_options(command: Command) -> Command:
             "space, which is 5,000,000 for cnn and lecture."),
         click.option("--batch", metavar="N", callback=number, help=
             "Number of candidates that are proposed together and compete with one another. Default: 8."),
+        click.option("--ahead", metavar="N", callback=number, help=
+            "Number of batches in training at a time, so that many cores are busy: the next one is proposed "
+            "before the trials of the last N - 1 are known. The result depends on it, and never on the number of "
+            "workers. Default: 1."),
         click.option("--rungs", metavar="N", callback=number, help=
             "Number of rungs of successive halving, 1 to 4. Each rung trains the best quarter of the candidates"
             " of the rung before, for four times as long; with 1, all candidates are trained in full. Default: "

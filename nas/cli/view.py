@@ -115,7 +115,6 @@ class View(Observer):
         """Begin to count the trainings of a batch."""
         self.in_batch = len(candidates)
         self.in_rungs.clear()
-        self.running.clear()
 
     def training(self, jobs: Sequence[Job]) -> None:
         """Show what a worker trains."""
@@ -260,9 +259,10 @@ class View(Observer):
         return f"/{total}" if total else ""
 
     def _rungs(self) -> str:
-        """How many trainings of the rung that is in work have ended, of this batch."""
+        """How many trainings of the rung that is in work have ended, of this batch, if it is alone."""
         rungs = {self._rung(job.epochs) for job, _ in list(self.running.values())}
-        if self.phase != "searching" or self._count() < 2 or not rungs:
+        is_ahead = self.header is not None and self.header.config.get("ahead", 1) > 1
+        if self.phase != "searching" or self._count() < 2 or not rungs or is_ahead:
             return ""
         rung = max(rungs)
         total = self.in_batch

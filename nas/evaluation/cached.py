@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from nas import plugins
 from nas.errors import PluginError
-from nas.evaluation.evaluator import Evaluator
+from nas.evaluation.evaluator import AheadEvaluator, Evaluator, OneAfterTheOther
 from nas.objectives import Objective, scored
 from nas.records.journal import Journal
 from nas.trial import Job, Trial, checked
+
+Result = TypeVar("Result")
 
 
 class CachedEvaluator:
@@ -40,29 +43,80 @@ class CachedEvaluator:
         until: float | None = None,
         weights: Path | None = None,
     ) -> None:
-        self._inner, self._journal, self._objectives = inner, journal, tuple(objectives)
+        own = getattr(inner, "inner", inner)  # and not the one that borrows
+        self._name = f"the evaluator {type(own).__name__}"
+        self._inner = inner if isinstance(inner, AheadEvaluator) else OneAfterTheOther(inner)
+        self._journal, self._objectives = journal, tuple(objectives)
         self._on_trial, self._until, self._weights = on_trial, until, weights
+        self._ready: list[Trial] = []  # of known jobs
+        self._training: dict[str, list[Job]] = {}  # the same job several times, by its key
+        self._trained = set[str]()  # the keys of jobs that have their trial
         self._latency: dict[str, float] = {}  # by the id of the network
         for trial in journal:
             self._know(trial)
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
         """The known trials at once, then the others as they finish; all have scores."""
-        unknown: dict[str, list[Job]] = {}
+        try:
+            self.submit(jobs, 0)
+            while trials := self.finished():
+                yield from trials
+        finally:
+            self.cancel()
+
+    def submit(self, jobs: Sequence[Job], /, turn: int) -> None:
+        """Take jobs, of which those are trained that are not known."""
+        unknown = []
+        is_late = self._until is not None and time.monotonic() >= self._until
         for job in jobs:
             known = self._journal.find(job)
             if known is not None and (known.failure is not None or self._has_weights(job)):
-                yield scored(known, self._objectives)
-            else:
-                unknown.setdefault(job.key, []).append(job)
-        if not unknown or (self._until is not None and time.monotonic() >= self._until):
-            return
-        for trial in self._trained([same[0] for same in unknown.values()]):
+                self._ready.append(scored(known, self._objectives))
+            elif job.key in self._training:
+                self._training[job.key].append(job)
+            elif not is_late:
+                self._training[job.key] = [job]
+                unknown.append(job)
+        if unknown:
+            self._call(lambda: self._inner.submit(unknown, turn))
+
+    def finished(self) -> list[Trial]:
+        """The trials of known jobs at once, otherwise those of trainings that have ended."""
+        trials, self._ready = self._ready, []
+        if trials or not self._training:
+            return trials
+        for trial in self._call(lambda: list(self._inner.finished())):
+            jobs = self._jobs_of(trial)
             kept = scored(self._know(checked(trial)), self._objectives)
             self._journal.append(kept)
             self._on_trial(kept)
-            for job in unknown[trial.job.key]:
-                yield replace(kept, job=job)
+            trials += [replace(kept, job=job) for job in jobs]
+        if not trials:
+            if self._until is None:
+                missing = len(self._training)
+                raise PluginError(f"{self._name} returned fewer trials than it was given jobs: {missing} missing")
+            self._training.clear()
+        return trials
+
+    def cancel(self) -> None:
+        """Give up all jobs that have no trial yet."""
+        self._ready, self._training = [], {}
+        self._call(self._inner.cancel)
+
+    def _call(self, action: Callable[[], Result]) -> Result:
+        """What the inner evaluator, which may be a plugin, does; its exceptions become one-line errors."""
+        return plugins.guarded(action, f"{self._name} failed")
+
+    def _jobs_of(self, trial: object) -> list[Job]:
+        """The jobs of a trial that the inner evaluator has returned."""
+        if isinstance(trial, Trial) and trial.job.key in self._training:
+            self._trained.add(trial.job.key)
+            return self._training.pop(trial.job.key)
+        if isinstance(trial, Trial) and trial.job.key in self._trained:
+            raise PluginError(
+                f"{self._name} returned two trials of one job, {trial.job.key}: it must return one each"
+            )
+        raise PluginError(f"{self._name} returned {trial!r:.80}, which is not a trial of a job that it was given")
 
     def _know(self, trial: Trial) -> Trial:
         """The trial with the latency of its network."""
@@ -74,24 +128,3 @@ class CachedEvaluator:
 
     def _has_weights(self, job: Job) -> bool:
         return self._weights is None or (self._weights / f"{job.key}.safetensors").is_file()
-
-    def _trained(self, jobs: Sequence[Job]) -> Iterator[Trial]:
-        """The trials of the inner evaluator, which may be a plugin: its exceptions become one-line errors."""
-        waiting, done = {job.key for job in jobs}, set[str]()
-        own = getattr(self._inner, "inner", self._inner)  # and not the one that borrows
-        name = f"the evaluator {type(own).__name__}"
-        trials = plugins.guarded(lambda: iter(self._inner.evaluate(jobs)), f"{name} failed")
-        while (trial := plugins.guarded(lambda: next(trials, None), f"{name} failed")) is not None:
-            if isinstance(trial, Trial) and trial.job.key in done:
-                raise PluginError(
-                    f"{name} returned two trials of one job, {trial.job.key}: it must return one each"
-                )
-            if not isinstance(trial, Trial) or trial.job.key not in waiting:
-                raise PluginError(
-                    f"{name} returned {trial!r:.80}, which is not a trial of a job that it was given"
-                )
-            waiting.remove(trial.job.key)
-            done.add(trial.job.key)
-            yield trial
-        if waiting and self._until is None:
-            raise PluginError(f"{name} returned no trial for {len(waiting)} of {len(jobs)} jobs")

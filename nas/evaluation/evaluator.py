@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from nas.trial import Job, Trial
 
@@ -31,3 +31,51 @@ class Evaluator(Protocol):
         A job that fails gives a trial with a `Failure`; a problem of all jobs, such as a full disk, is raised as a
         `NasError`. Closing the iterator early cancels unfinished jobs.
         """
+
+
+@runtime_checkable
+class AheadEvaluator(Protocol):
+    """Takes more jobs while it trains, as a search with ``--ahead`` has them.
+
+    A plugin need not have these methods: without them it is given one group of jobs after the other.
+    """
+
+    def submit(self, jobs: Sequence[Job], /, turn: int) -> None:
+        """Take jobs, and return at once. Of all that wait, those with the lowest turn begin first."""
+
+    def finished(self) -> list[Trial]:
+        """Wait until a job has ended; the trials since the last call. None if there is no job, or time is up."""
+
+    def cancel(self) -> None:
+        """Give up all jobs that have no trial yet."""
+
+
+class OneAfterTheOther:
+    """An `AheadEvaluator` around an evaluator that has ``evaluate`` alone."""
+
+    def __init__(self, inner: Evaluator) -> None:
+        self._inner = inner
+        self._waiting: list[tuple[int, Sequence[Job]]] = []  # turn, jobs
+        self._running: Any = None  # what `evaluate` has returned
+
+    def submit(self, jobs: Sequence[Job], /, turn: int) -> None:
+        """Take jobs."""
+        self._waiting.append((turn, jobs))
+
+    def finished(self) -> list[Trial]:
+        """The next trial of the jobs with the lowest turn; those that were submitted together go together."""
+        while self._running is not None or self._waiting:
+            if self._running is None:
+                first = min(range(len(self._waiting)), key=lambda place: self._waiting[place][0])
+                self._running = iter(self._inner.evaluate(self._waiting.pop(first)[1]))
+            trial = next(self._running, None)
+            if trial is not None:
+                return [trial]
+            self._running = None
+        return []
+
+    def cancel(self) -> None:
+        """Close the iterator, and forget what waits."""
+        running, self._running, self._waiting = self._running, None, []
+        if hasattr(running, "close"):
+            running.close()

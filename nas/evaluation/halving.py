@@ -3,48 +3,71 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from nas.evaluation.evaluator import Evaluator
 from nas.objectives import best_first
 from nas.trial import REDUCTION, Job, Trial
 
 
 class SuccessiveHalving:
-    """Trains all jobs of a batch for a fraction of their epochs, and only the best for all epochs.
+    """A batch of jobs: all are trained for a fraction of their epochs, and only the best for all epochs.
 
     Jamieson and Talwalkar, 2016. Each rung trains from scratch, with a complete learning rate schedule, so that
     networks are compared at the end of a schedule and a trial is a function of its job.
 
     Args:
-        inner: the evaluator that trains.
+        jobs: of the batch. Equal jobs are trained once.
         reduction: 1/reduction of the jobs reach the next rung, which trains reduction times as long.
         rungs: the number of rungs; with one rung, all jobs are trained in full.
     """
 
-    def __init__(self, inner: Evaluator, *, reduction: int = REDUCTION, rungs: int = 2) -> None:
-        self._inner, self._reduction, self._rungs = inner, reduction, rungs
+    def __init__(self, jobs: Sequence[Job], *, reduction: int = REDUCTION, rungs: int = 1) -> None:
+        self._jobs, self._reduction, self._rung = jobs, reduction, rungs
+        self._running = list({(job.candidate.id, job.seed): job for job in jobs}.values())
+        self._short: list[Job] = []  # the jobs of this rung
+        self._trials: list[Trial] = []  # of this rung
+        self._shorter: dict[str, Trial] = {}  # the trials of the promoted jobs in the rung below
+        self.done: deque[Trial] = deque()  # one trial for each job, from the highest rung that it reached
 
-    def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
-        """One trial for each job, from the highest rung that it reached. Equal jobs are trained once."""
-        running = list({(job.candidate.id, job.seed): job for job in jobs}.values())
-        shorter: dict[str, Trial] = {}  # the trials of the promoted jobs in the rung below
-        for rung in reversed(range(self._rungs)):
-            short = [replace(job, epochs=job.epochs / self._reduction**rung) for job in running]
-            trials = in_order(short, self._inner.evaluate(short))
-            in_time = len(trials) == len(short)
-            keep = math.ceil(len(short) / self._reduction) if rung and in_time else 0
-            promoted = {trial.id: trial for trial in best_first(trials, keep)}
-            done = [trial for trial in trials if trial.id not in promoted]
-            ids = {trial.id for trial in trials}
-            done += [trial for name, trial in shorter.items() if name not in ids]  # no time for this rung
-            for trial in done:
-                yield from in_order([job for job in jobs if job.candidate.id == trial.id], [trial])
-            if not in_time:
-                return
-            shorter = promoted
-            running = [job for job in running if job.candidate.id in promoted]
+    @property
+    def is_over(self) -> bool:
+        """Whether all jobs have left the rungs."""
+        return not self._running
+
+    def next(self) -> list[Job]:
+        """The jobs of the next rung; none if the last one is over."""
+        self._rung -= 1
+        fraction = self._reduction**self._rung
+        self._short = [replace(job, epochs=job.epochs / fraction) for job in self._running]
+        self._trials = []
+        return self._short
+
+    def take(self, trial: Trial) -> list[Job]:
+        """Take the trial of a job of this rung; when the rung is complete, these are the jobs of the next one."""
+        self._trials.append(trial)
+        if len(self._trials) < len(self._short):
+            return []
+        self._leave(math.ceil(len(self._short) / self._reduction) if self._rung else 0)
+        return self.next() if self._running else []
+
+    def close(self) -> None:
+        """There is no time for the rest of this rung: every job keeps the trial that it has, if it has one."""
+        if not self.is_over:
+            self._leave(0)
+
+    def _leave(self, keep: int) -> None:
+        """The end of a rung, of which so many jobs are promoted."""
+        trials = in_order(self._short, self._trials)
+        promoted = {trial.id: trial for trial in best_first(trials, keep)}
+        ids = {trial.id for trial in trials}
+        left = [trial for trial in trials if trial.id not in promoted]
+        left += [trial for name, trial in self._shorter.items() if name not in ids]  # no time for this rung
+        for trial in left:
+            self.done += in_order([job for job in self._jobs if job.candidate.id == trial.id], [trial])
+        self._shorter = promoted
+        self._running = [job for job in self._running if job.candidate.id in promoted]
 
 
 def in_order(jobs: Sequence[Job], trials: Iterable[Trial]) -> list[Trial]:

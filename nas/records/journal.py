@@ -67,7 +67,8 @@ class Journal(Observer):
             self._file = self.path.open("ab", buffering=0)
             self._file.truncate(self._whole)
             batches = [len(batch.candidates) for batch in self.record.asked.values()]
-            self._settled = sum(batches[:-1])  # candidates that cannot change: a clock cuts the last batch only
+            ahead = int(self.record.about.get("config", {}).get("ahead", 1))
+            self._settled = sum(batches[:-ahead])  # candidates that cannot change: a clock cuts the last batches
             self.is_new = not self._whole
             if self._whole:
                 self.begun -= self.record.seconds

@@ -45,6 +45,8 @@ FREE = frozenset(
     | {"mlflow", "mlflow_experiment", "mlflow_parent"}
 )
 
+ABSENT = {"ahead": 1}  # settings that older journals lack, and what they were
+
 
 def new_folder(out: Path | None, kind: str) -> Path:
     """Make a new folder for a run, or take an empty one; None: a new one in runs/."""
@@ -321,7 +323,7 @@ def differences(
         now: the header that this process would write.
         unused: parts that have changed no result: the layers that none of its networks has.
     """
-    then, own = before.get("config", {}), now.get("config", {})
+    then, own = {**ABSENT, **before.get("config", {})}, now.get("config", {})
     changes = [
         f"{name} was {then.get(name)!r:.60}, and is {own.get(name)!r:.60}"
         for name in sorted({*then, *own} - FREE)

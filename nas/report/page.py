@@ -82,7 +82,7 @@ def report(record: Record, pictures: Iterable[Picture] | None = None) -> str:
 
 SETTINGS = (
     "strategy", "space", "network", "dataset", "objectives", "trials", "time_limit", "epochs", "rungs", "batch",
-    "max_parameters", "max_flops", "recipe", "precision", "seed", "seeds", "device", "workers", "group",
+    "ahead", "max_parameters", "max_flops", "recipe", "precision", "seed", "seeds", "device", "workers", "group",
 )  # fmt: skip
 
 

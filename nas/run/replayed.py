@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 
 from nas.errors import JournalError
 from nas.records.record import Asked
@@ -21,13 +23,14 @@ class ReplayedStrategy(Strategy):
     Args:
         make: makes the strategy.
         known: the batches in the journal, by their number.
+        ahead: the number of batches in training at a time.
         trusting: go on even if the answers differ, because the user changed the strategy on purpose.
     """
 
     def __init__(
-        self, make: Callable[[], Strategy], known: Mapping[int, Asked], *, trusting: bool = False
+        self, make: Callable[[], Strategy], known: Mapping[int, Asked], *, ahead: int = 1, trusting: bool = False
     ) -> None:
-        self._make, self._known, self._trusting = make, dict(known), trusting
+        self._make, self._known, self._ahead, self._trusting = make, dict(known), ahead, trusting
         self._inner = make()
         self.label = type(self._inner).__name__  # the name in error messages
         self._batch = 0
@@ -36,6 +39,7 @@ class ReplayedStrategy(Strategy):
         """The candidates of this batch: those in the journal if it has them."""
         number, self._batch = self._batch, self._batch + 1
         known = self._known.get(number)
+        self._inner.in_training = self.in_training
         if known is None:
             return self._inner.ask(count)
         if number == max(self._known) and _ids(self._inner.ask(count)[:count]) != _ids(known.candidates):
@@ -46,15 +50,23 @@ class ReplayedStrategy(Strategy):
                     raise
                 self._inner = self._make()
                 self._inner.tell(self.history)
+                self._inner.in_training = self.in_training
         return list(known.candidates)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Tell the wrapped strategy."""
+        self._inner.in_training = self.in_training
         self._inner.tell(trials)
 
     def _ask_everything_again(self, last: int) -> None:
         self._inner, left = self._make(), list(self.history)
+        waiting: deque[tuple[Candidate, ...]] = deque()  # the batches that are not told yet
         for number in range(last + 1):
+            if len(waiting) == self._ahead:
+                count = len(waiting.popleft())
+                self._inner.in_training = tuple(chain(*waiting))
+                self._inner.tell(left[:count])
+                left = left[count:]
             known = self._known.get(number)
             if known is None or _ids(self._inner.ask(known.wanted)[: known.wanted]) != _ids(known.candidates):
                 raise JournalError(
@@ -62,10 +74,8 @@ class ReplayedStrategy(Strategy):
                     "candidates than before. Either it or the space has changed, or it depends on more than the "
                     "history and the seed; --force goes on with it"
                 )
-            if number < last:
-                count = len(known.candidates)
-                self._inner.tell(left[:count])
-                left = left[count:]
+            waiting.append(known.candidates)
+            self._inner.in_training = tuple(chain(*waiting))
 
 
 def _ids(candidates: Iterable[Candidate]) -> list[str]:

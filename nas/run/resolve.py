@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # The settings that only a search has, and the prefixes of the options that a training of one network may have.
 SEARCH_ONLY = frozenset(
     {"strategy", "space", "trials", "time_limit", "objectives", "target", "patience"}
-    | {"max_parameters", "max_flops", "batch", "rungs"}
+    | {"max_parameters", "max_flops", "batch", "ahead", "rungs"}
 )
 TRAINING_OPTIONS = ("dataset.", "evaluator.")
 # What a search gives to each kind of plugin; all other arguments are options of a user.

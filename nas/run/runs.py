@@ -13,7 +13,7 @@ from typing import Any
 from nas import plugins
 from nas.architecture.architecture import Architecture
 from nas.errors import UsageError, quoted
-from nas.evaluation.halving import SuccessiveHalving, in_order
+from nas.evaluation.halving import in_order
 from nas.evaluation.local import machine
 from nas.experiment import Experiment
 from nas.records import searches
@@ -116,16 +116,23 @@ def _explore(run: Run) -> list[Trial]:
     sizes = {number: batch.wanted for number, batch in record.asked.items()}
     with run.evaluator(until=until) as evaluator:
         return Search(
-            ReplayedStrategy(resolved.make_strategy, record.asked, trusting=record.forced),
-            SuccessiveHalving(evaluator, rungs=experiment.rungs),
+            ReplayedStrategy(resolved.make_strategy, record.asked, ahead=experiment.ahead, trusting=record.forced),
+            evaluator,
             Budget(
-                experiment.trials, until, experiment.target, experiment.patience, experiment.batch, known=sizes
+                experiment.trials,
+                until,
+                experiment.target,
+                experiment.patience,
+                experiment.batch,
+                experiment.ahead,
+                known=sizes,
             ),
             resolved.epochs,
             experiment.seed,
             resolved.limits,
             run.observer,
             None if record.forced else resolved.make_space(),  # the space may have changed since the first batches
+            experiment.rungs,
         ).run()
 
 

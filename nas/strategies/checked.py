@@ -42,14 +42,20 @@ class CheckedStrategy:
         self._questions: dict[str, Question] | None = None  # of the space, so far
         self.name = str(getattr(strategy, "label", type(strategy).__name__))  # in messages
 
-    def ask(self, count: int, until: float | None) -> list[Candidate] | None:
+    def ask(self, count: int, in_training: Sequence[Candidate], until: float | None) -> list[Candidate] | None:
         """The next candidates; None if there is no answer in time.
+
+        Args:
+            count: so many, at most.
+            in_training: the candidates that were proposed and are not told yet, the oldest first.
+            until: the moment.
 
         Raises:
             PluginError: the strategy fails, or its answer is not a list of candidates of the space.
             SpaceError: the space has two questions of one name, or a wrong question about the recipe.
         """
         self._check_space()
+        self._strategy.in_training = tuple(in_training)
         try:
             proposed = self._call("ask", partial(self._strategy.ask, count), until)
         except TooLateError:
@@ -63,12 +69,13 @@ class CheckedStrategy:
         self._check_space(proposed[:count])
         return proposed[:count]
 
-    def tell(self, trials: Sequence[Trial], until: float | None) -> None:
+    def tell(self, trials: Sequence[Trial], in_training: Sequence[Candidate], until: float | None) -> None:
         """Tell the strategy. If it takes too long, the time is over, and it is not asked again.
 
         Raises:
             PluginError: the strategy fails.
         """
+        self._strategy.in_training = tuple(in_training)
         with suppress(TooLateError):
             self._call("tell", partial(self._strategy.tell, trials), until)
 

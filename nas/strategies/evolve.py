@@ -104,12 +104,13 @@ class Evolve(Strategy):
     def ask(self, count: int) -> list[Candidate]:
         """New candidates: known or random ones at the start, then children."""
         rng = self.rng
-        seen = {trial.id for trial in self.history}
+        seen, waiting = self.taken, len(self.in_training)
         candidates = [known for known in self._known() if known.id not in seen][:count]
         seen |= {candidate.id for candidate in candidates}
         near = [individual.candidate for individual in reversed(self.alive)]
         while len(candidates) < count:
-            young = len(self.alive) + len(candidates) < self.initial and len(self.history) < 4 * self.initial
+            first = len(self.alive) + waiting + len(candidates) < self.initial
+            young = first and len(self.history) + waiting < 4 * self.initial
             make = self._child if self.alive and not young else lambda: self.space.sample(rng)
             candidate = self.unseen(make, seen, near)
             if candidate is None:

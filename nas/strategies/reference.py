@@ -60,8 +60,8 @@ class Reference(Strategy):
 
     def ask(self, count: int) -> list[Candidate]:
         """The next ``count`` networks."""
-        seen = {trial.id for trial in self.history}
-        return [known for known in self.candidates if known.id not in seen][:count]
+        taken = self.taken
+        return [known for known in self.candidates if known.id not in taken][:count]
 
 
 def _named(kind: str, text: str, every: Iterable[str], known: Iterable[str]) -> list[str]:

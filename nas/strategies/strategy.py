@@ -21,16 +21,19 @@ class Strategy(ABC):
     """Proposes candidates. A strategy is a function of its history: (space, options, seed, trials) → candidates.
 
     Draw random numbers from `rng` and decide from `history`. Then an interrupted search can be resumed: it is run
-    again, and known trials come from the journal.
+    again, and known trials come from the journal. With ``--ahead`` a strategy is asked again before it is told the
+    last candidates, which are in `in_training` meanwhile.
 
     Args:
         space: the space of the candidates.
         objectives: define ``Trial.scores``, in the same order.
-        seed: decides every random choice, together with the number of trials in the history.
+        seed: decides every random choice, together with the number of candidates so far.
     """
 
     # How many candidates are drawn at random before it learns from their trials; a search with fewer says so.
     learns_after: int = 0
+    # Candidates that were proposed and are not told yet, the oldest first; the search keeps them.
+    in_training: tuple[Candidate, ...] = ()
 
     # Class attributes, so that they exist even if a plugin's __init__ does not call this one.
     _history: tuple[Trial, ...] = ()
@@ -58,9 +61,14 @@ class Strategy(ABC):
             raise AttributeError("Strategy keeps the history: keep other trials under another name")
 
     @property
+    def taken(self) -> set[str]:
+        """The ids of all candidates so far: those of the history, and those in training."""
+        return {one.id for one in (*self._history, *self.in_training)}
+
+    @property
     def rng(self) -> Random:
-        """Random numbers, seeded anew from (seed, number of trials) whenever the history grows."""
-        count = len(self._history)
+        """Random numbers, seeded anew from (seed, number of candidates so far) whenever that grows."""
+        count = len(self._history) + len(self.in_training)
         if self._rng is None or self._rng[0] != count:
             self._rng = (count, Random(f"{self.seed}/{count}"))
         return self._rng[1]

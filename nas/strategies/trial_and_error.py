@@ -36,10 +36,10 @@ BEST, LATEST = 24, 40  # trials from which the sampler learns: with 1,000 trials
 class TrialAndError(Strategy):
     """Samples with Optuna, by default with the tree-structured Parzen estimator (Bergstra et al., 2011).
 
-    The Optuna study is in memory. For "tpe", the other candidates of a batch count as bad ones, so that the batch
-    spreads out. A trial that successive halving stopped early counts as pruned if there is one objective, and
-    otherwise with its scores at that time. No candidate is proposed twice while new ones can be found: a similar
-    candidate replaces a proposal that is not new or does not fit.
+    The Optuna study is in memory. For "tpe", the other candidates of a batch, and those in training, count as bad
+    ones, so that it spreads out. A trial that successive halving stopped early counts as pruned if there is one
+    objective, and otherwise with its scores at that time. No candidate is proposed twice while new ones can be
+    found: a similar candidate replaces a proposal that is not new or does not fit.
 
     Args:
         sampler: "tpe"; "random"; "grid" (every network of the space once, in random order); "cmaes" (learns from
@@ -76,7 +76,7 @@ class TrialAndError(Strategy):
         # A study for this call only, because the trials asked here get their results later, by `tell`.
         study = copy.deepcopy(self._replayed) if self.sampler in STATEFUL else self._study(self._shown())
         study.sampler = self._new_sampler(self.rng.getrandbits(32))
-        seen = {trial.id for trial in self.history}
+        seen = self.taken
         candidates: list[Candidate] = []
         while len(candidates) < count:
             candidate = self._propose(study, seen) or self._other(seen)
@@ -89,15 +89,18 @@ class TrialAndError(Strategy):
     def tell(self, trials: Sequence[Trial]) -> None:
         """Keep the possible answers (Optuna's distributions) of each trial."""
         for trial in trials:
-            fixed = FixedTrial(dict(trial.job.candidate.choices))
-            try:
-                self._build(fixed)
-            except (ArchitectureError, ValueError):
-                self._distributions.append(None)  # not from this space, so the sampler cannot learn from it
-                continue
-            self._distributions.append(fixed.distributions)
-            if self.sampler in STATEFUL:
+            self._distributions.append(self._distributions_of(trial.job.candidate))
+            if self.sampler in STATEFUL and self._distributions[-1] is not None:
                 self._replay(trial)
+
+    def _distributions_of(self, candidate: Candidate) -> dict[str, BaseDistribution] | None:
+        """The possible answers; None if it is not from this space, so that the sampler cannot learn from it."""
+        fixed = FixedTrial(dict(candidate.choices))
+        try:
+            self._build(fixed)
+        except (ArchitectureError, ValueError):
+            return None
+        return fixed.distributions
 
     def _propose(self, study: Study, seen: set[str]) -> Candidate | None:
         """The sampler's proposal, or a similar candidate."""
@@ -157,6 +160,8 @@ class TrialAndError(Strategy):
             _frozen(trial, distributions, early=trial.job.epochs < longest)
             for trial in chosen
             if (distributions := known[id(trial)]) is not None
+        ] + [
+            _running(one, found) for one in self.in_training if (found := self._distributions_of(one)) is not None
         ]
 
     def _replay(self, trial: Trial) -> None:
@@ -201,6 +206,12 @@ class TrialAndError(Strategy):
 
 def _is_finite(trial: Trial) -> bool:
     return trial.failure is None and all(math.isfinite(score) for score in trial.scores)
+
+
+def _running(candidate: Candidate, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
+    """A candidate in training as Optuna's own type."""
+    choices = dict(candidate.choices)
+    return create_trial(state=TrialState.RUNNING, params=choices, distributions=distributions)
 
 
 def _frozen(trial: Trial, distributions: dict[str, BaseDistribution], *, early: bool) -> FrozenTrial:

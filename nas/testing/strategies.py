@@ -130,6 +130,21 @@ class StrategyContract(Contract):
         new = len({trial.id for trial in trials})
         require(new > 1 or len(trials) == 1, f"in {len(trials)} batches of one it proposes the same network")
 
+    def test_ahead(self) -> None:
+        """Is asked again before it is told the last candidates, as with `--ahead`, and depends on them alone."""
+        runs = []
+        for _ in range(2):
+            strategy = self.make()
+            trials = self._play(strategy, [8])
+            waiting: list[Candidate] = []
+            for _ in range(3):
+                strategy.in_training = tuple(waiting)
+                waiting += self._ask(strategy, 8, len(trials))
+            runs.append(waiting)
+        check_same(
+            runs[0], runs[1], "asked ahead with the same trials it proposes other candidates the second time"
+        )
+
     def test_end(self) -> None:
         """Ends if nothing new is left, as in a space with a single network."""
         for networks in (1, 3):

@@ -45,21 +45,19 @@ class Annealing(Strategy):
         self.temperature = temperature
         self.cooling = cooling
         self.here: Trial | None = None
-        self.seen: set[str] = set()
         self.steps = 0
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Walk to each better network, and now and then to a worse one."""
         for trial in trials:
             self.steps += 1
-            self.seen.add(trial.id)
             if trial.failure is None and self._takes(trial):
                 self.here = trial
 
     def ask(self, count: int) -> list[Candidate]:
         """New networks, each as few mutations away from the place of the walk as possible."""
         found: list[Candidate] = []
-        seen = set(self.seen)
+        seen = self.taken
         near = [trial.job.candidate for trial in reversed(self.history)]
         for _ in range(count):
             candidate = self.unseen(partial(next, self._steps()), seen, near)

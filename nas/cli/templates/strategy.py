@@ -25,7 +25,7 @@ class MyPlugin(Strategy):
         # higher is better for every metric; a failed trial has no scores.
         done = [trial for trial in self.history if trial.failure is None]
         parents = sorted(done, key=lambda trial: trial.scores[0], reverse=True)[: self.best]
-        seen = {trial.id for trial in self.history}
+        seen = self.taken  # the ids of all candidates so far
         candidates: list[Candidate] = []
         while len(candidates) < count:
             # `unseen` calls _new until it returns a network that is not in `seen`.

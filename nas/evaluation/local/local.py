@@ -7,9 +7,11 @@ their cores (`nas.training.cores`).
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import count
 from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
@@ -45,6 +47,16 @@ def _enough(memory: float) -> float:
         needs = f"a worker needs {machine.SMALLEST:g} GiB even for a small network"
         raise UsageError(f"evaluator.memory={memory:g} is too little: {needs}; 2 or more are recommended")
     return memory
+
+
+@dataclass(order=True)
+class _Group:
+    """Jobs that a worker trains together; the lowest begins first."""
+
+    turn: int
+    number: int
+    jobs: list[Job] = field(compare=False)
+    is_second: bool = field(default=False, compare=False)  # a job that is tried once more
 
 
 class LocalEvaluator:
@@ -103,7 +115,14 @@ class LocalEvaluator:
         self._group = most if device.startswith("cuda") else 1  # jobs that a worker gets at a time
         self._workers = [Worker(task, limit) for _ in range(workers)]
         self._cores = cores or workers
+        self._numbers = count()
+        self._waiting: list[_Group] = []  # a heap
+        self._again: list[_Group] = []  # of jobs that are tried once more
+        self._doing: dict[Worker, tuple[str, _Group]] = {}  # what busy workers do
+        self._dropped: list[Trial] = []  # of jobs that are not trained
         self._measured: dict[str, Trial] = {}  # by the id of the network: its latency, or its failure
+        self._remeasured = set[str]()  # networks whose measurement ended from outside
+        self._is_alone = False  # whether a network is measured while nothing is trained
 
     def __enter__(self) -> Self:
         """The evaluator."""
@@ -117,74 +136,145 @@ class LocalEvaluator:
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
         """One trial for each job, as they finish; the longest job begins first.
 
-        Before that, the latency of each network is measured while nothing is trained, so that it does not depend
-        on the number of workers. A network that fails there is not trained.
-
         Raises:
             StorageError: the weights cannot be written.
             NasError: no worker process can be started.
         """
         try:
-            measured = [(job, trial) for job in jobs if (trial := self._latency(job))]
-            yield from (replace(trial, job=job) for job, trial in measured if trial.failure)
-            for trial in self._train([job for job, trial in measured if not trial.failure]):
-                latency = self._measured[trial.job.candidate.architecture.id].metrics
-                yield trial if trial.failure else replace(trial, metrics={**trial.metrics, **latency})
+            self.submit(jobs, 0)
+            while trials := self.finished():
+                yield from trials
         finally:
-            _end([worker for worker in self._workers if worker.jobs])
+            self.cancel()
 
-    def _latency(self, job: Job) -> Trial | None:
-        """The trial of a measurement, which is done once for each network; None if the time is over."""
-        name = job.candidate.architecture.id
-        if name not in self._measured:
-            endings = list(self._run(self.measure, [[job]]))
-            if endings and endings[0].retry:
-                endings = list(self._run(self.measure, [[job]]))
-            self._measured.update((name, ending.trial) for ending in endings)
-        return self._measured.get(name)
-
-    def _train(self, jobs: Sequence[Job]) -> Iterator[Trial]:
-        retries: list[Job] = []
+    def submit(self, jobs: Sequence[Job], /, turn: int) -> None:
+        """Take jobs; those with the lowest turn begin first, and of these the longest."""
         longest = sorted(jobs, key=lambda job: (self._work_of(job), job.candidate.id), reverse=True)
         size = min(self._group, -(-len(jobs) // len(self._workers)) or 1)
-        groups = [longest[at : at + size] for at in range(0, len(jobs), size)]
-        for ending in self._run(self.work, groups):
-            if ending.retry:
-                retries.append(ending.trial.job)
-            else:
-                yield ending.trial
-        for ending in self._run(self.work, [[job] for job in retries]):  # at the end, when most memory is free
-            trial, failure = ending.trial, ending.trial.failure
-            again = failure and Trial.failed(trial.job, failure.kind, f"{failure.message} (tried twice)")
-            yield again or trial
+        for at in range(0, len(jobs), size):
+            heapq.heappush(self._waiting, _Group(turn, next(self._numbers), longest[at : at + size]))
+        self._drop()
+
+    def finished(self) -> list[Trial]:
+        """Wait until a job has ended; the trials since the last call.
+
+        The latency of a network is measured before its first training. Where nothing is in training at that time,
+        as in a search that is not ahead, all networks of a turn are measured first, each alone, so that their
+        latencies do not depend on the number of workers. A network that fails there is not trained.
+
+        Raises:
+            StorageError: the weights cannot be written.
+            NasError: no worker process can be started.
+        """
+        trials, self._dropped = self._dropped, []
+        while not trials and (self._until is None or time.monotonic() < self._until):
+            self._start()
+            if not self._doing:
+                break
+            self._wait(list(self._doing))
+            for worker, (work, group) in list(self._doing.items()):
+                for ending in worker.endings():
+                    for line in ending.warnings:
+                        self._warn(line)
+                    if work == self.work:
+                        trials += self._trained(group, ending)
+                    else:
+                        self._note(group, ending)
+                if not worker.jobs:
+                    del self._doing[worker]
+            trials += self._dropped
+            self._dropped = []
+        return trials
+
+    def cancel(self) -> None:
+        """End the workers that have jobs, and forget all jobs."""
+        _end(list(self._doing))
+        self._waiting, self._again, self._doing, self._dropped = [], [], {}, []
+
+    def _start(self) -> None:
+        """Let idle workers begin what comes next."""
+        busy = len(self._waiting) + len(self._again) + len(self._doing)
+        self._shared.share(max(1, self._cores // max(1, min(busy, len(self._workers)))))  # idle ones are lent
+        if not self._doing:
+            first = sorted(group for group in self._waiting if group.turn == self._waiting[0].turn)
+            group = next(filter(self._unmeasured, first), None)
+            self._is_alone = group is not None
+            if group is not None:
+                self._waiting.remove(group)
+                heapq.heapify(self._waiting)
+                self._give(self._workers[0], group)
+        if self._is_alone:
+            return
+        for worker in self._workers:
+            if worker not in self._doing and (group := self._next()) is not None:
+                self._give(worker, group)
+
+    def _next(self) -> _Group | None:
+        """What begins next. A job is tried again when the others of its turn are through: most memory is free."""
+        others = [group.turn for _, group in self._doing.values() if not group.is_second]
+        others += [group.turn for group in self._waiting[:1]]
+        for group in self._again:
+            if all(group.turn < turn for turn in others):
+                self._again.remove(group)
+                return group
+        return heapq.heappop(self._waiting) if self._waiting else None
+
+    def _give(self, worker: Worker, group: _Group) -> None:
+        """Let a worker measure the first network of a group that is not measured yet, or train the group."""
+        job = self._unmeasured(group)
+        self._doing[worker] = (self.work if job is None else self.measure), group
+        if job is not None:
+            worker.start(self.measure, [job], self.seconds_allowed(job))
+            return
+        more = sum(map(self._work_of, group.jobs[1:])) / SLOWEST_FLOPS  # the first is the longest
+        worker.start(self.work, group.jobs, max(map(self.seconds_allowed, group.jobs)) + more)
+        self._begun(group.jobs)
+
+    def _unmeasured(self, group: _Group) -> Job | None:
+        return next((job for job in group.jobs if job.candidate.architecture.id not in self._measured), None)
+
+    def _note(self, group: _Group, ending: Ending) -> None:
+        """Keep a measurement, which is tried twice; then its group goes on."""
+        name = ending.trial.job.candidate.architecture.id
+        heapq.heappush(self._waiting, group)
+        if ending.retry and name not in self._remeasured:
+            self._remeasured.add(name)
+            return
+        self._measured[name] = ending.trial
+        if ending.trial.failure:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Jobs whose network has failed while it was measured are not trained."""
+        failed = {name: trial for name, trial in self._measured.items() if trial.failure}
+        if not failed:
+            return
+        for group in self._waiting:
+            for job in [job for job in group.jobs if job.candidate.architecture.id in failed]:
+                group.jobs.remove(job)
+                self._dropped.append(replace(failed[job.candidate.architecture.id], job=job))
+        self._waiting = [group for group in self._waiting if group.jobs]
+        heapq.heapify(self._waiting)
+
+    def _trained(self, group: _Group, ending: Ending) -> list[Trial]:
+        """The trial of a job, unless it is tried once more."""
+        trial, failure = ending.trial, ending.trial.failure
+        if ending.retry and not group.is_second:
+            self._again.append(_Group(group.turn, next(self._numbers), [trial.job], is_second=True))
+            return []
+        if failure is None:
+            latency = self._measured[trial.job.candidate.architecture.id].metrics
+            return [replace(trial, metrics={**trial.metrics, **latency})]
+        return (
+            [Trial.failed(trial.job, failure.kind, f"{failure.message} (tried twice)")]
+            if group.is_second
+            else [trial]
+        )
 
     def seconds_allowed(self, job: Job) -> float:
         """The seconds after which a job counts as hanging."""
         downloads = any(layer.weights for layer in job.candidate.architecture.backbones)
         return GRACE_SECONDS + downloads * WEIGHTS_SECONDS + self._work_of(job) / SLOWEST_FLOPS
-
-    def _run(self, work: str, groups: Sequence[list[Job]]) -> Iterator[Ending]:
-        """Do ``work`` for groups of jobs, which begin in this order; yields the end of each job."""
-        waiting = list(reversed(groups))
-        while self._until is None or time.monotonic() < self._until:
-            busy = len(waiting) + sum(bool(worker.jobs) for worker in self._workers)
-            self._shared.share(max(1, self._cores // max(1, min(busy, len(self._workers)))))  # idle ones are lent
-            for worker in self._workers:
-                if waiting and not worker.jobs:
-                    group = waiting.pop()
-                    more = sum(map(self._work_of, group[1:])) / SLOWEST_FLOPS  # the first is the longest
-                    worker.start(work, group, max(map(self.seconds_allowed, group)) + more)
-                    if work == self.work:
-                        self._begun(group)
-            running = [worker for worker in self._workers if worker.jobs]
-            if not running:
-                return
-            self._wait(running)
-            for worker in running:
-                for ending in worker.endings():
-                    for line in ending.warnings:
-                        self._warn(line)
-                    yield ending
 
     def _wait(self, running: Sequence[Worker]) -> None:
         """Wait until a job may have ended, or until it is time to check the memory."""
