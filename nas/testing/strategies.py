@@ -141,9 +141,7 @@ class StrategyContract(Contract):
                 strategy.in_training = tuple(waiting)
                 waiting += self._ask(strategy, 8, len(trials))
             runs.append(waiting)
-        check_same(
-            runs[0], runs[1], "asked ahead with the same trials it proposes other candidates the second time"
-        )
+        check_same(runs[0], runs[1], "asked ahead, it proposes other candidates the second time")
 
     def test_end(self) -> None:
         """Ends if nothing new is left, as in a space with a single network."""
