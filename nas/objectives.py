@@ -23,8 +23,9 @@ METRICS = {
     "flops": "floating-point operations of one forward pass over one image",
     "train_seconds": "seconds of training, validation included; on a CPU, of one core",
     "images_per_second": "training images per second, validation left out",
-    "latency_ms": "milliseconds for one image in one thread, median, while nothing trains",
+    "latency_ms": "milliseconds for one image in one thread, median, while nothing trains (but with --ahead)",
 }
+TIMES = frozenset({"latency_ms", "train_seconds", "images_per_second"})  # other trainings beside it change them
 BALANCED = frozenset({"balanced_accuracy", "macro_f1"})  # in these each class counts as much as any other
 FRACTIONS = BALANCED | {"validation_accuracy"}  # of 1
 MORE_IS_BETTER = FRACTIONS | {"images_per_second"}

@@ -8,8 +8,7 @@ depends on ahead and never on the number of workers.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nas.architecture.architecture import Limits
@@ -42,6 +41,7 @@ class Budget:
     batch: int = 8  # candidates
     ahead: int = 1  # batches in training at a time
     known: Mapping[int, int] = field(default_factory=dict)  # of a resumed search: the sizes of earlier batches
+    told: int = 0  # of a resumed search: the candidates that its strategy was told before
     _asked: list[float] = field(default_factory=list, init=False)  # when each batch was asked for
     _longest: float = field(default=0.0, init=False)  # seconds of a batch
 
@@ -50,10 +50,9 @@ class Budget:
         """The time until which the strategy may think about the present batch; None if the batch is known."""
         return None if self._is_known else self.until
 
-    @property
-    def is_replaying(self) -> bool:
-        """Whether an earlier process has gone on after the present batch."""
-        return len(self._asked) <= max(self.known, default=-1)
+    def is_replaying(self, told: int) -> bool:
+        """Whether an earlier process has gone on after so many candidates."""
+        return len(self._asked) <= max(self.known, default=-1) or told < self.told
 
     @property
     def _is_known(self) -> bool:
@@ -110,67 +109,70 @@ class Search:
     def _run(self, batches: Batches) -> list[Trial]:
         strategy = CheckedStrategy(self.strategy, self.space, self.observer.warned)
         history: list[Trial] = []
-        flying: deque[list[Job]] = deque()  # the batches in training, the oldest first
         seen: set[str] = set()
         stale = 0  # batches in a row without a new candidate that fits
         is_asking = True
         while True:
-            while is_asking and len(flying) < self.budget.ahead:
-                jobs = self._ask(strategy, len(history), _candidates(flying))
-                if not jobs:
-                    is_asking = False
+            while is_asking and len(batches) < self.budget.ahead:
+                candidates = self._ask(strategy, len(history), batches.candidates)
+                if not candidates:  # with more trials, it may have another idea
+                    is_asking = candidates is not None and len(batches) > 0
                     break
-                ids = {job.candidate.id for job in jobs if self.limits.allow(job.candidate.architecture)}
+                ids = {new.id for new in candidates if self.limits.allow(new.architecture)}
                 stale = 0 if ids - seen else stale + 1
                 seen |= ids
                 is_asking = stale < MAX_STALE
-                self._train(batches, jobs)
-                flying.append(jobs)
-            if not flying:
+                self._train(batches, candidates)
+            if not batches:
                 return history
-            jobs = flying.popleft()
-            trials = self._oldest(batches, jobs)
+            trials, is_complete = self._oldest(batches)
             history += trials
-            if len(trials) < len(jobs):  # time is up, for the younger batches, too
-                return history + [trial for younger in flying for trial in self._oldest(batches, younger)]
-            strategy.tell(trials, _candidates(flying), self.budget.deadline)
-            if stale >= MAX_STALE and not flying:
+            if not is_complete:  # time is up, for the other batches, too
+                while batches:
+                    history += self._oldest(batches)[0]
+                return history
+            if is_asking:
+                strategy.tell(trials, batches.candidates, self.budget.deadline)
+            elif stale >= MAX_STALE and not batches:
                 self.observer.warned(
                     f"the strategy {strategy.name} has proposed nothing new that fits in {MAX_STALE} batches: "
                     f"the search ends after {len(history)} candidates"
                 )
                 return history
-            if not self.budget.is_replaying and (reason := self._is_enough(batches, history, trials)):
+            if self.budget.is_replaying(len(history)):
+                continue
+            if reason := self._is_enough(batches, history, trials):
                 self.observer.ended(f"{reason}: the search ends after {len(history)} candidates")
                 return history
 
-    def _ask(self, strategy: CheckedStrategy, told: int, in_training: Sequence[Candidate]) -> list[Job]:
-        """The jobs of the next batch; none if the budget is spent, or nothing is left to propose."""
+    def _ask(
+        self, strategy: CheckedStrategy, told: int, in_training: Sequence[Candidate]
+    ) -> list[Candidate] | None:
+        """The next batch; None if the budget is spent, or the strategy is late."""
         count = self.budget.next(told + len(in_training))
         candidates = strategy.ask(count, in_training, self.budget.deadline) if count else None
-        if candidates is None:  # too late. It is not in the journal: with more time, the strategy is asked again
-            return []
-        self.observer.asked(count, candidates)
-        return [Job(c, self.epochs, job_seed(self.seed, c.id)) for c in candidates]
+        if candidates is not None:  # the journal has no late answer: with more time, the strategy is asked again
+            self.observer.asked(count, candidates)
+        return candidates
 
-    def _train(self, batches: Batches, jobs: Sequence[Job]) -> None:
-        """Begin to train a batch, of which only the jobs within the limits are trained."""
-        invalid, fitting = [], []
+    def _train(self, batches: Batches, candidates: Sequence[Candidate]) -> None:
+        """Begin to train a batch, of which only the candidates within the limits are trained."""
+        jobs = [Job(new, self.epochs, job_seed(self.seed, new.id)) for new in candidates]
+        failed = []
         for job in jobs:
             try:
                 self.limits.check(job.candidate.architecture)
-                fitting.append(job)
             except ArchitectureError as error:
-                invalid.append(Trial.failed(job, "invalid", str(error)))
-        batches.submit(fitting, invalid)
+                failed.append(Trial.failed(job, "invalid", str(error)))
+        batches.submit(jobs, failed)
 
-    def _oldest(self, batches: Batches, jobs: Sequence[Job]) -> list[Trial]:
-        """Wait for the trials of the oldest batch, which has these jobs; in their order."""
-        trials = []
+    def _oldest(self, batches: Batches) -> tuple[list[Trial], bool]:
+        """Wait for the oldest batch: its trials, in the order of the candidates, and whether there are all."""
+        jobs, trials = batches.jobs, []
         for trial in batches.oldest():
             trials.append(trial)
             self.observer.told(trial)
-        return in_order(jobs, trials)
+        return in_order(jobs, trials), len(trials) == len(jobs)
 
     def _is_enough(self, batches: Batches, history: Sequence[Trial], batch: Sequence[Trial]) -> str:
         """Why the search should end after a batch; empty if it should not. It follows from the trials alone."""
@@ -184,10 +186,6 @@ class Search:
         if patience is not None and since_better(history) >= patience:
             return f"{patience} candidates in a row have brought nothing better"
         return ""
-
-
-def _candidates(batches: Iterable[Sequence[Job]]) -> list[Candidate]:
-    return [job.candidate for jobs in batches for job in jobs]
 
 
 def _accuracy(trial: Trial) -> float:

@@ -41,20 +41,25 @@ class LocalSearch(Strategy):
     def tell(self, trials: Sequence[Trial]) -> None:
         """Note where a new climb begins, and the best trial of the climb."""
         for trial in trials:
-            origin, _, number = trial.job.candidate.origin.partition(" ")
-            if origin == "climb":
-                if int(number) != self.climb:
-                    self.climb, self.begun, self.top = int(number), 0, None
+            if _begins(trial.job.candidate):
+                number = int(trial.job.candidate.origin.split()[1])
+                if number != self.climb:
+                    self.climb, self.begun, self.top = number, 0, None
                 self.begun += 1
             if trial.failure is None and (self.top is None or trial.scores[0] > self.top.scores[0]):
                 self.top = trial
 
     def ask(self, count: int) -> list[Candidate]:
         """The networks that begin a climb, or neighbours of the best network, in random order."""
-        if self.begun < self.start:
-            return self._begin(self.climb, min(count, self.start - self.begun))
-        found = self._around(self.top)[:count] if self.top else []
-        return found or self._begin(self.climb + 1, min(count, self.start))
+        climbs = [self.climb, *(int(one.origin.split()[1]) for one in self.in_training if _begins(one))]
+        climb = max(climbs)
+        begun = climbs.count(climb) - 1 + self.begun if climb == self.climb else climbs.count(climb)
+        if begun < self.start:
+            return self._begin(climb, min(count, self.start - begun))
+        found = self._around(self.top)[:count] if self.top and climb == self.climb else []
+        if found or self.in_training:  # what is in training may be better than all others
+            return found
+        return self._begin(climb + 1, min(count, self.start))
 
     def _around(self, trial: Trial) -> list[Candidate]:
         """The new neighbours, in an order that follows from the trial, so that it is the same in every batch."""
@@ -76,3 +81,8 @@ class LocalSearch(Strategy):
             seen.add(candidate.id)
             found.append(replace(candidate, parents=(), origin=f"climb {climb}"))
         return found
+
+
+def _begins(candidate: Candidate) -> bool:
+    """Whether a network is one of those with which a climb begins."""
+    return candidate.origin.startswith("climb ")

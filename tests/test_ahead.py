@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -12,8 +14,10 @@ import pytest
 from conftest import LOSS, Instant, finished, job
 from virtual import Virtual
 
+import nas
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import Dense, Flatten
+from nas.errors import UsageError
 from nas.evaluation.batches import Batches
 from nas.evaluation.cached import CachedEvaluator
 from nas.objectives import scored
@@ -146,12 +150,22 @@ def test_patience_ends_a_search_with_the_batches_that_it_was_told(ahead: int) ->
 
 def test_a_target_is_tried_again_before_all_else() -> None:
     """While others are in training, too."""
+    begun: list[Job] = []
+
+    def noted(one: Job) -> Trial:
+        begun.append(one)
+        return made_up(one)
+
     results = [
-        searched(Evolve(SPACE, objectives=LOSS), Virtual(made_up, workers), 4, 400, target=0.93)
-        for workers in (1, 64)
+        searched(Evolve(SPACE, objectives=LOSS), Virtual(noted, workers), 4, 400, target=0.93)
+        for workers in (64, 1)
     ]
     assert results[0] == results[1]
-    assert "also with another seed" in results[0][1][-1]
+    history, events = results[0]
+    assert "also with another seed" in events[-1]
+    first, full = begun[-2:]  # of the one worker: nothing was trained between the two rungs of the second seed
+    assert first.candidate == full.candidate
+    assert full.seed == first.seed != next(one.job.seed for one in history if one.id == full.candidate.id)
 
 
 def test_when_time_is_up_every_batch_keeps_what_it_has() -> None:
@@ -168,6 +182,85 @@ def test_when_time_is_up_every_batch_keeps_what_it_has() -> None:
     assert 16 <= len(history) < 32
     assert events.count("told") == len(history)
     assert len({trial.id for trial in history}) == len(history)
+
+
+def test_a_strategy_that_waits_for_its_trials_is_asked_again() -> None:
+    class Careful(Strategy):
+        """Proposes a pair of networks, and waits for it."""
+
+        def ask(self, count: int) -> list[Candidate]:
+            return [] if self.in_training else [self.space.sample(self.rng) for _ in range(count)]
+
+    history, _ = searched(Careful(SPACE), Virtual(made_up, 3), 4, 8)
+    assert len(history) == 8
+
+
+def test_only_batches_that_no_clock_can_have_cut_are_settled(tmp_path: Path) -> None:
+    """Time was up with three batches in training; with more time they are trained to their ends."""
+
+    class Short(Virtual):
+        left = 3
+
+        def finished(self) -> list[Trial]:
+            self.left -= 1
+            return super().finished() if self.left >= 0 else []
+
+    class Late(Budget):
+        def next(self, asked: int) -> int:
+            return super().next(asked) if getattr(evaluator, "left", 1) > 0 else 0
+
+    def run() -> list[Trial]:
+        with Journal(tmp_path / FILE) as journal:
+            journal.begin({"config": {"ahead": 3}})
+            cached = CachedEvaluator(evaluator, journal, LOSS, until=math.inf)
+            sizes = {number: one.wanted for number, one in journal.record.asked.items()}
+            budget = Late(8, batch=2, ahead=3, known=sizes, told=len(journal.record.told))
+            strategy = Evolve(SPACE, objectives=LOSS)
+            return Search(strategy, cached, budget, epochs=1.0, observer=journal, rungs=2).run()
+
+    evaluator: Virtual = Short(made_up, 64, 1)
+    cut = run()
+    assert 0 < len(cut) < 6
+    evaluator = Virtual(made_up, 64)
+    whole = run()
+    assert len(whole) == 8
+    assert {trial.id for trial in cut} <= {trial.id for trial in whole}
+    assert [trial.id for trial in whole] == [
+        trial.id for trial in searched(Evolve(SPACE, objectives=LOSS), Virtual(made_up, 1), 3, 8)[0]
+    ]
+
+
+def test_a_class_that_changes_evaluate_alone_is_asked_by_it() -> None:
+    class Changed(Virtual):
+        def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+            for trial in super().evaluate(jobs):
+                yield Trial.failed(trial.job, "crash", "changed")
+
+    history, _ = searched(Evolve(SPACE, objectives=LOSS), Changed(made_up, 1), 2, 8)
+    assert {trial.failure.message for trial in history if trial.failure} == {"changed"}
+    assert len(history) == 8
+
+
+def test_no_group_begins_when_time_is_up(tmp_path: Path) -> None:
+    """Several batches were submitted in time, to an evaluator that knows no limit."""
+    until = time.monotonic() + 0.3
+
+    class Slow(Instant):
+        def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+            time.sleep(0.4)
+            yield from super().evaluate(jobs)
+
+    evaluator = Slow()
+    with Journal(tmp_path / FILE) as journal:
+        history, _ = searched(
+            Evolve(SPACE, objectives=LOSS), CachedEvaluator(evaluator, journal, LOSS, until=until), 4, 64
+        )
+    assert len(evaluator.jobs) == len(history) == 2
+
+
+def test_a_time_is_no_objective_beside_other_trainings() -> None:
+    with pytest.raises(UsageError, match="an objective of time needs ahead = 1"):
+        nas.search(ahead=2, objectives=("-validation_loss", "-latency_ms"), mlflow="off")
 
 
 def test_the_oldest_batch_begins_first() -> None:

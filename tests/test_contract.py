@@ -394,4 +394,4 @@ def test_the_example_of_a_package_is_installed_and_found(tmp_path: Path) -> None
         return done.stdout
 
     assert "nas-annealing 1.0.0, nas_annealing:Annealing" in run("list")
-    assert "all 11 requirements hold" in run("check", "annealing")
+    assert "all 12 requirements hold" in run("check", "annealing")

@@ -432,3 +432,65 @@ def _workers_of(pid: int) -> list[psutil.Process]:
     children = psutil.Process(pid).children(recursive=True)
     living = [one for one in children if one.status() != psutil.STATUS_ZOMBIE]
     return [one for one in living if one.ppid() != pid or "spawn_main" in " ".join(one.cmdline())]
+
+
+# --- jobs that are submitted while others are in work
+
+
+def through(evaluator: LocalEvaluator, jobs: int) -> list[Trial]:
+    trials: list[Trial] = []
+    while len(trials) < jobs:
+        trials += (some := evaluator.finished())
+        assert some
+    return trials
+
+
+def test_jobs_of_the_lowest_turn_begin_first_and_the_longest_of_them(blobs: Dataset) -> None:
+    begun: list[int] = []
+    with Slow(blobs, RECIPE, workers=1, begun=lambda jobs: begun.extend(one.seed for one in jobs)) as evaluator:
+        evaluator.submit([job(DENSE, 0.1, 20), job(DENSE, 0.2, 21)], 2)
+        evaluator.submit([job(DENSE, 0.1, 30)], 3)
+        trials = through(evaluator, 1)
+        evaluator.submit([job(DENSE, 0.1, 10), job(DENSE, 0.2, 11)], 1)
+        trials += through(evaluator, 4)
+        assert evaluator.finished() == []
+    assert begun[0] == 21
+    assert begun.index(11) < begun.index(10) < begun.index(20) < begun.index(30)
+    assert sorted(trial.job.seed for trial in trials) == [10, 11, 20, 21, 30]
+    assert all("latency_ms" in trial.metrics for trial in trials)
+
+
+def test_a_network_is_measured_beside_trainings_of_other_turns(blobs: Dataset) -> None:
+    """A worker that is free need not wait until nothing is trained."""
+    other = Architecture((Flatten(), Dense(5)))
+    with Slow(blobs, RECIPE, workers=2) as evaluator:
+        evaluator.submit([job(DENSE, 300.0, 1)], 1)
+        evaluator.submit([job(other, 0.1, 2)], 2)
+        [trial] = through(evaluator, 1)
+        assert (trial.job.seed, trial.failure) == (2, None)
+        evaluator.cancel()
+        assert evaluator.finished() == []
+        evaluator.submit([job(DENSE, 0.1, 3)], 3)
+        assert [one.job.seed for one in through(evaluator, 1)] == [3]
+
+
+def test_killed_workers_cost_time_only_while_others_are_submitted(blobs: Dataset, tmp_path: Path) -> None:
+    jobs = [job(Architecture((Conv2d(n, 3), GlobalAveragePool())), 1, seed=n) for n in (1, 2, 3, 4)]
+    undisturbed = evaluate(blobs, jobs)
+    with KilledOnce(blobs, RECIPE, workers=2, weights=tmp_path) as evaluator:
+        for turn, one in enumerate(jobs):
+            evaluator.submit([one], turn)
+        killed = {trial.job.seed: trial for trial in through(evaluator, 4)}
+    assert all(trial.failure is None for trial in killed.values())
+    assert _losses(killed) == _losses(undisturbed)
+
+
+def test_what_fails_while_it_is_measured_is_trained_in_no_turn(blobs: Dataset) -> None:
+    large = Architecture((Conv2d(2, 99), Flatten()))
+    with LocalEvaluator(blobs, RECIPE, workers=2) as evaluator:
+        for turn in (1, 2, 3):
+            evaluator.submit([job(large, 1, turn), job(DENSE, 1, 10 + turn)], turn)
+        trials = {trial.job.seed: trial for trial in through(evaluator, 6)}
+        evaluator.submit([job(large, 1, 4)], 4)
+        trials |= {trial.job.seed: trial for trial in through(evaluator, 1)}
+    assert {seed for seed, trial in trials.items() if trial.failure} == {1, 2, 3, 4}

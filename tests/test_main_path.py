@@ -96,6 +96,17 @@ def test_one_worker_in_python_finds_the_same_bit_for_bit(place: Path, result: di
     assert not (place / "one worker" / "mlflow.db").exists()
 
 
+@pytest.mark.faults  # slow
+def test_the_number_of_workers_does_not_change_a_search_that_is_ahead(place: Path) -> None:
+    found = []
+    for workers in (1, 3):
+        folder = place / f"ahead with {workers}"
+        settings = {"trials": 12, "batch": 3, "ahead": 3, "epochs": 0.4, "workers": workers}
+        Experiment.of(dataset="mnist-5k", mlflow="off", **settings).run(folder)
+        found.append(results(folder))
+    assert found[0] == found[1]
+
+
 def test_the_dashboard_has_the_search_its_trials_and_the_model(place: Path, result: dict[str, object]) -> None:
     import mlflow
 

@@ -128,7 +128,7 @@ def test_the_check_says_what_is_broken(empty: Path) -> None:
     assert "  BROKEN  Returns a list of candidates, as many as were asked for or fewer\n" in told
     assert "          asked for 1 candidates, it returned 2\n" in told
     assert "  ok      Can be made, with its options\n" in told
-    assert "of 11 requirements are broken" in told
+    assert "of 12 requirements are broken" in told
 
 
 def test_the_check_shows_what_does_not_apply(empty: Path) -> None:

@@ -15,7 +15,7 @@ from nas.errors import NasError, StorageError
 from nas.evaluation.borrowing import Lending
 from nas.evaluation.local import machine
 from nas.experiment import Experiment
-from nas.objectives import Objective
+from nas.objectives import TIMES, Objective
 from nas.records import searches
 from nas.records.journal import FILE, Journal
 from nas.run.conclude import Selected, contestants
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 # Of the usual batch of eight candidates two are trained for long, so that more workers wait for one another.
 WORKERS = 2
 LONGEST_REASON = 900  # characters of a failure, in the record
-TIMES = {"latency_ms", "train_seconds", "images_per_second"}  # other trainings at the same time change them
 
 
 class Decided(NamedTuple):

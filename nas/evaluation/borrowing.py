@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nas.errors import NasError
-from nas.evaluation.evaluator import Evaluator
+from nas.evaluation.evaluator import Evaluator, ahead_of
 from nas.files import write_whole
 from nas.records.journal import FILE
 from nas.records.record import read
@@ -62,12 +62,19 @@ class BorrowingEvaluator:
         lending: of the comparison.
         own: the folder of this search.
         weights: the folder into which ``inner`` writes weights; None if it discards them.
+        until: see `nas.evaluation.evaluator.OneAfterTheOther`.
     """
 
-    def __init__(self, inner: Evaluator, lending: Lending, own: Path, weights: Path | None) -> None:
+    def __init__(
+        self, inner: Evaluator, lending: Lending, own: Path, weights: Path | None, until: float | None = None
+    ) -> None:
         self.inner, self._lending, self._own, self._weights = inner, lending, own, weights
+        self._trainer = ahead_of(inner, until)
         self._known: dict[Path, tuple[int, Mapping[str, Trial]]] = {}  # size of a journal, its trainings
+        self._waiting: list[tuple[int, Job]] = []  # turn, job
         self._taken = dict[str, Job]()  # by their keys
+        self._given: list[str] = []  # the keys of the trials that `finished` has returned
+        self._ready: list[Trial] = []  # of other searches
 
     def __enter__(self) -> Self:
         """The evaluator."""
@@ -79,31 +86,59 @@ class BorrowingEvaluator:
 
     def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
         """The trainings of other searches at once, then the others as they finish; last, what others train now."""
-        waiting = list(jobs)
-        while waiting:
-            # Taken before the journals are read: what another search has released is in its journal.
-            taken = self._lending.take(waiting)
-            if not taken:
-                self._lending.wait()
-                continue
-            self._taken = {job.key: job for job in taken}
-            waiting = [job for job in waiting if job.key not in self._taken]
-            for trial in self._trained(taken):
-                yield trial
-                self._release([trial.job.key])  # the trial is in the journal now
-            self._release(list(self._taken))  # what was not trained, because the time was over
+        try:
+            self.submit(jobs, 0)
+            while trials := self.finished():
+                yield from trials
+        finally:
+            self.cancel()
 
-    def _trained(self, jobs: Sequence[Job]) -> Iterator[Trial]:
-        """The trials of jobs that no other search trains now."""
-        lenders, unknown = self._lenders(), []
-        for job in jobs:
+    def submit(self, jobs: Sequence[Job], /, turn: int) -> None:
+        """Take jobs, and begin to train those that no other search has trained or trains now."""
+        self._waiting += [(turn, job) for job in jobs]
+        self._begin()
+
+    def finished(self) -> list[Trial]:
+        """The trainings of other searches at once; otherwise wait for one of this search, or of another one."""
+        self._release(self._given)  # these trials are in the journal now
+        while True:
+            self._begin()
+            trials, self._ready = self._ready, []
+            if not trials and self._taken:
+                trials = self._trainer.finished()
+                if not trials:  # time is up
+                    self._release(list(self._taken))
+                    return []
+            if trials or not self._waiting:
+                self._given = [trial.job.key for trial in trials]
+                return trials
+            self._lending.wait()
+
+    def cancel(self) -> None:
+        """Give up all jobs that have no trial yet."""
+        self._waiting, self._ready = [], []
+        self._trainer.cancel()
+        self._release(list(self._taken))
+
+    def _begin(self) -> None:
+        """Answer or train what no other search trains now."""
+        # Taken before the journals are read: what another search has released is in its journal.
+        taken = {job.key for job in self._lending.take([job for _, job in self._waiting])}
+        if not taken:
+            return
+        lenders, unknown = self._lenders(), dict[int, list[Job]]()
+        for turn, job in self._waiting:
+            if job.key not in taken:
+                continue
+            self._taken[job.key] = job
             trial = next((trials[job.key] for trials in lenders.values() if job.key in trials), None)
             if trial is not None and trial.failure is None and self._has_weights(job, lenders):
-                yield replace(trial, job=job)
+                self._ready.append(replace(trial, job=job))
             else:
-                unknown.append(job)
-        if unknown:
-            yield from self.inner.evaluate(unknown)
+                unknown.setdefault(turn, []).append(job)
+        self._waiting = [(turn, job) for turn, job in self._waiting if job.key not in taken]
+        for turn, jobs in unknown.items():
+            self._trainer.submit(jobs, turn)
 
     def _release(self, keys: Sequence[str]) -> None:
         self._lending.release([self._taken.pop(key) for key in keys if key in self._taken])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from nas import plugins
 from nas.errors import PluginError
-from nas.evaluation.evaluator import AheadEvaluator, Evaluator, OneAfterTheOther
+from nas.evaluation.evaluator import Evaluator, ahead_of
 from nas.objectives import Objective, scored
 from nas.records.journal import Journal
 from nas.trial import Job, Trial, checked
@@ -45,7 +46,7 @@ class CachedEvaluator:
     ) -> None:
         own = getattr(inner, "inner", inner)  # and not the one that borrows
         self._name = f"the evaluator {type(own).__name__}"
-        self._inner = inner if isinstance(inner, AheadEvaluator) else OneAfterTheOther(inner)
+        self._inner = ahead_of(inner, until)
         self._journal, self._objectives = journal, tuple(objectives)
         self._on_trial, self._until, self._weights = on_trial, until, weights
         self._ready: list[Trial] = []  # of known jobs
@@ -83,7 +84,7 @@ class CachedEvaluator:
     def finished(self) -> list[Trial]:
         """The trials of known jobs at once, otherwise those of trainings that have ended."""
         trials, self._ready = self._ready, []
-        if trials or not self._training:
+        if trials:
             return trials
         for trial in self._call(lambda: list(self._inner.finished())):
             jobs = self._jobs_of(trial)
@@ -91,7 +92,7 @@ class CachedEvaluator:
             self._journal.append(kept)
             self._on_trial(kept)
             trials += [replace(kept, job=job) for job in jobs]
-        if not trials:
+        if not trials and self._training:
             if self._until is None:
                 missing = len(self._training)
                 raise PluginError(f"{self._name} returned fewer trials than it was given jobs: {missing} missing")
@@ -101,7 +102,8 @@ class CachedEvaluator:
     def cancel(self) -> None:
         """Give up all jobs that have no trial yet."""
         self._ready, self._training = [], {}
-        self._call(self._inner.cancel)
+        with suppress(Exception):  # of a plugin that is ended; why it is ended is more important
+            self._inner.cancel()
 
     def _call(self, action: Callable[[], Result]) -> Result:
         """What the inner evaluator, which may be a plugin, does; its exceptions become one-line errors."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+import time
+from collections.abc import Generator, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 from nas.trial import Job, Trial
 
@@ -44,19 +45,25 @@ class AheadEvaluator(Protocol):
         """Take jobs, and return at once. Of all that wait, those with the lowest turn begin first."""
 
     def finished(self) -> list[Trial]:
-        """Wait until a job has ended; the trials since the last call. None if there is no job, or time is up."""
+        """Wait until a job has ended; the trials since the last call. No trial: no job is left, or time is up."""
 
     def cancel(self) -> None:
         """Give up all jobs that have no trial yet."""
 
 
 class OneAfterTheOther:
-    """An `AheadEvaluator` around an evaluator that has ``evaluate`` alone."""
+    """An `AheadEvaluator` around an evaluator that has ``evaluate`` alone.
 
-    def __init__(self, inner: Evaluator) -> None:
-        self._inner = inner
+    Args:
+        inner: trains.
+        until: the time (``time.monotonic``) after which no group of jobs begins; None for no limit.
+    """
+
+    def __init__(self, inner: Evaluator, until: float | None = None) -> None:
+        self._inner, self._until = inner, until
         self._waiting: list[tuple[int, Sequence[Job]]] = []  # turn, jobs
-        self._running: Any = None  # what `evaluate` has returned
+        self._running: Iterator[Trial] | None = None  # what `evaluate` has returned
+        self._left = 0  # trials that it has still to give
 
     def submit(self, jobs: Sequence[Job], /, turn: int) -> None:
         """Take jobs."""
@@ -66,16 +73,37 @@ class OneAfterTheOther:
         """The next trial of the jobs with the lowest turn; those that were submitted together go together."""
         while self._running is not None or self._waiting:
             if self._running is None:
-                first = min(range(len(self._waiting)), key=lambda place: self._waiting[place][0])
-                self._running = iter(self._inner.evaluate(self._waiting.pop(first)[1]))
+                if self._until is not None and time.monotonic() >= self._until:
+                    break
+                self._waiting.sort(key=lambda pair: pair[0])
+                jobs = self._waiting.pop(0)[1]
+                self._running, self._left = iter(self._inner.evaluate(jobs)), len(jobs)
             trial = next(self._running, None)
             if trial is not None:
+                self._left -= 1
                 return [trial]
             self._running = None
         return []
 
     def cancel(self) -> None:
-        """Close the iterator, and forget what waits."""
+        """Close what is in work, and forget what waits."""
         running, self._running, self._waiting = self._running, None, []
-        if hasattr(running, "close"):
+        if self._left <= 0:  # all trials are there: it comes to its end
+            for _ in running or ():
+                pass
+        elif isinstance(running, Generator):
             running.close()
+
+
+def ahead_of(evaluator: Evaluator, until: float | None = None) -> AheadEvaluator:
+    """An evaluator that takes jobs while it trains; ``until``: see `OneAfterTheOther`.
+
+    A class that changes ``evaluate`` alone, of one that has all methods, is asked by ``evaluate``.
+    """
+    if isinstance(evaluator, AheadEvaluator):
+        for kind in type(evaluator).__mro__:  # the most special class first
+            if "submit" in vars(kind):
+                return evaluator
+            if "evaluate" in vars(kind):
+                break
+    return OneAfterTheOther(evaluator, until)

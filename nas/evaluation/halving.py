@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -19,22 +18,39 @@ class SuccessiveHalving:
 
     Args:
         jobs: of the batch. Equal jobs are trained once.
+        failed: the trials of those of the jobs that cannot be trained.
+        turn: the number of the batch.
         reduction: 1/reduction of the jobs reach the next rung, which trains reduction times as long.
         rungs: the number of rungs; with one rung, all jobs are trained in full.
     """
 
-    def __init__(self, jobs: Sequence[Job], *, reduction: int = REDUCTION, rungs: int = 1) -> None:
-        self._jobs, self._reduction, self._rung = jobs, reduction, rungs
-        self._running = list({(job.candidate.id, job.seed): job for job in jobs}.values())
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        failed: Sequence[Trial] = (),
+        *,
+        turn: int = 0,
+        reduction: int = REDUCTION,
+        rungs: int = 1,
+    ) -> None:
+        self.jobs, self.turn, self._reduction, self._rung = jobs, turn, reduction, rungs
+        useless = {trial.job.key for trial in failed}
+        able = (job for job in jobs if job.key not in useless)
+        self._running = list({(job.candidate.id, job.seed): job for job in able}.values())
         self._short: list[Job] = []  # the jobs of this rung
         self._trials: list[Trial] = []  # of this rung
         self._shorter: dict[str, Trial] = {}  # the trials of the promoted jobs in the rung below
-        self.done: deque[Trial] = deque()  # one trial for each job, from the highest rung that it reached
+        self._left = list(failed)
 
     @property
     def is_over(self) -> bool:
         """Whether all jobs have left the rungs."""
         return not self._running
+
+    def left(self) -> list[Trial]:
+        """The trials of jobs that have left the rungs since the last call, each from the highest it reached."""
+        left, self._left = self._left, []
+        return left
 
     def next(self) -> list[Job]:
         """The jobs of the next rung; none if the last one is over."""
@@ -65,7 +81,7 @@ class SuccessiveHalving:
         left = [trial for trial in trials if trial.id not in promoted]
         left += [trial for name, trial in self._shorter.items() if name not in ids]  # no time for this rung
         for trial in left:
-            self.done += in_order([job for job in self._jobs if job.candidate.id == trial.id], [trial])
+            self._left += in_order([job for job in self.jobs if job.candidate.id == trial.id], [trial])
         self._shorter = promoted
         self._running = [job for job in self._running if job.candidate.id in promoted]
 

@@ -323,7 +323,8 @@ def differences(
         now: the header that this process would write.
         unused: parts that have changed no result: the layers that none of its networks has.
     """
-    then, own = {**ABSENT, **before.get("config", {})}, now.get("config", {})
+    own = now.get("config", {})
+    then = {name: value for name, value in ABSENT.items() if name in own} | before.get("config", {})
     changes = [
         f"{name} was {then.get(name)!r:.60}, and is {own.get(name)!r:.60}"
         for name in sorted({*then, *own} - FREE)

@@ -140,8 +140,9 @@ def _rungs(resolved: Resolved, epochs: float) -> Iterator[tuple[float, float]]:
 def _searched(resolved: Resolved, epochs: float) -> float:
     """The images that a worker trains until there is one more candidate; ``epochs``: of a full training."""
     batch, workers = resolved.experiment.batch, resolved.side_by_side
+    least = 1.0 / resolved.experiment.ahead  # a batch is as long as one training of each rung, at least
     return sum(
-        max(1.0, batch * share / workers) * work(resolved, part) for part, share in _rungs(resolved, epochs)
+        max(least, batch * share / workers) * work(resolved, part) for part, share in _rungs(resolved, epochs)
     ) / batch  # fmt: skip
 
 
@@ -293,7 +294,9 @@ def _joined(*texts: str) -> str:
 def _unlearned(resolved: Resolved, candidates: int | None) -> str:
     """What a search is that ends before its strategy has learned from a trial; empty for any other."""
     with suppress(Exception):  # the search itself says what is wrong
+        # What is asked for ahead is asked for before the first trial is told.
         after = resolved.make_strategy().learns_after
+        after = max(after, resolved.experiment.ahead * resolved.experiment.batch) if after else 0
         if candidates is not None and candidates <= after:
             return f"it ends before {resolved.kind} learns: its first {after} candidates are drawn at random"
     return ""

@@ -74,7 +74,7 @@ class Run:
             if self.comparison is None:
                 yield CachedEvaluator(inner, self.journal, objectives, trained, until=until, weights=weights)
                 return
-            with BorrowingEvaluator(inner, self.comparison, self.journal.path.parent, weights) as borrowing:
+            with BorrowingEvaluator(inner, self.comparison, self.journal.path.parent, weights, until) as borrowing:
                 yield CachedEvaluator(borrowing, self.journal, objectives, trained, until=until, weights=weights)
 
 

@@ -61,8 +61,9 @@ class ReplayedStrategy(Strategy):
     def _ask_everything_again(self, last: int) -> None:
         self._inner, left = self._make(), list(self.history)
         waiting: deque[tuple[Candidate, ...]] = deque()  # the batches that are not told yet
+        is_waiting = False  # whether the strategy has proposed nothing until it is told more
         for number in range(last + 1):
-            if len(waiting) == self._ahead:
+            if len(waiting) == self._ahead or is_waiting:
                 count = len(waiting.popleft())
                 self._inner.in_training = tuple(chain(*waiting))
                 self._inner.tell(left[:count])
@@ -74,7 +75,8 @@ class ReplayedStrategy(Strategy):
                     "candidates than before. Either it or the space has changed, or it depends on more than the "
                     "history and the seed; --force goes on with it"
                 )
-            waiting.append(known.candidates)
+            if not (is_waiting := not known.candidates):
+                waiting.append(known.candidates)
             self._inner.in_training = tuple(chain(*waiting))
 
 

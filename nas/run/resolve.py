@@ -27,7 +27,7 @@ from nas.data.plugin import FRAMINGS
 from nas.errors import OptionError, PluginError, UsageError, quoted
 from nas.evaluation.local import machine, spawn
 from nas.experiment import Experiment
-from nas.objectives import BALANCED, Objective
+from nas.objectives import BALANCED, TIMES, Objective
 from nas.records.outcome import GIVEN
 from nas.spaces.fit import MNIST_FLOPS
 from nas.spaces.space import SearchSpace
@@ -169,6 +169,11 @@ def resolve(
     """
     plugins.offer(experiment.plugins)
     objectives = tuple(Objective.parse(text) for text in experiment.objectives)
+    if experiment.ahead > 1 and (times := [one.metric for one in objectives if one.metric in TIMES]):
+        raise UsageError(
+            f"ahead = {experiment.ahead} measures {times[0]} beside the trainings of other batches: "
+            "an objective of time needs ahead = 1"
+        )
     parts = {} if training else {kind: experiment.part(kind) for kind in ("strategy", "space")}
     if parts:
         _make_strategy(experiment, parts, Limits(), objectives)  # checks the options of both

@@ -119,20 +119,22 @@ def _explore(run: Run) -> list[Trial]:
             ReplayedStrategy(resolved.make_strategy, record.asked, ahead=experiment.ahead, trusting=record.forced),
             evaluator,
             Budget(
-                experiment.trials,
-                until,
-                experiment.target,
-                experiment.patience,
-                experiment.batch,
-                experiment.ahead,
+                trials=experiment.trials,
+                until=until,
+                target=experiment.target,
+                patience=experiment.patience,
+                batch=experiment.batch,
+                ahead=experiment.ahead,
                 known=sizes,
+                told=len(record.told),
             ),
-            resolved.epochs,
-            experiment.seed,
-            resolved.limits,
-            run.observer,
-            None if record.forced else resolved.make_space(),  # the space may have changed since the first batches
-            experiment.rungs,
+            epochs=resolved.epochs,
+            seed=experiment.seed,
+            limits=resolved.limits,
+            observer=run.observer,
+            # The space may have changed since the first batches.
+            space=None if record.forced else resolved.make_space(),
+            rungs=experiment.rungs,
         ).run()
 
 

@@ -63,7 +63,7 @@ class Strategy(ABC):
     @property
     def taken(self) -> set[str]:
         """The ids of all candidates so far: those of the history, and those in training."""
-        return {one.id for one in (*self._history, *self.in_training)}
+        return {trial.id for trial in self._history} | {candidate.id for candidate in self.in_training}
 
     @property
     def rng(self) -> Random:

@@ -156,13 +156,15 @@ class TrialAndError(Strategy):
             chosen = [trial for trial in self.history if id(trial) in kept]
         longest = max((trial.job.epochs for trial in self.history), default=0.0)
         known = {id(trial): answers for trial, answers in zip(self.history, self._distributions, strict=True)}
-        return [
+        shown = [
             _frozen(trial, distributions, early=trial.job.epochs < longest)
             for trial in chosen
             if (distributions := known[id(trial)]) is not None
-        ] + [
-            _running(one, found) for one in self.in_training if (found := self._distributions_of(one)) is not None
         ]
+        # Optuna counts them as known ones: not before it learns.
+        waiting = self.in_training[-LATEST:] if len(self.history) >= self.startup else ()
+        running = ((candidate, self._distributions_of(candidate)) for candidate in waiting)
+        return shown + [_running(candidate, found) for candidate, found in running if found is not None]
 
     def _replay(self, trial: Trial) -> None:
         """Ask the study for this very trial, so that the sampler sets its attributes, and tell its scores."""

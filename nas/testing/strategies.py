@@ -131,17 +131,20 @@ class StrategyContract(Contract):
         require(new > 1 or len(trials) == 1, f"in {len(trials)} batches of one it proposes the same network")
 
     def test_ahead(self) -> None:
-        """Is asked again before it is told the last candidates, as with `--ahead`, and depends on them alone."""
-        runs = []
-        for _ in range(2):
-            strategy = self.make()
-            trials = self._play(strategy, [8])
-            waiting: list[Candidate] = []
-            for _ in range(3):
-                strategy.in_training = tuple(waiting)
-                waiting += self._ask(strategy, 8, len(trials))
-            runs.append(waiting)
-        check_same(runs[0], runs[1], "asked ahead, it proposes other candidates the second time")
+        """Asked again before it is told the last candidates (`--ahead`), depends on nothing but these."""
+        asked = self.make()
+        trials = self._play(asked, [8])
+        waiting: list[Candidate] = []
+        for _ in range(3):
+            asked.in_training = tuple(waiting)
+            waiting += (expected := self._ask(asked, 8, len(trials)))
+        fresh = self.make()
+        self._tell(fresh, trials)
+        fresh.in_training = asked.in_training
+        message = (
+            "a new one that is told the same trials, with the same candidates in training, proposes others next"
+        )
+        check_same(expected, self._ask(fresh, 8, len(trials)), message)
 
     def test_end(self) -> None:
         """Ends if nothing new is left, as in a space with a single network."""

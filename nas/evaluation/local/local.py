@@ -154,6 +154,8 @@ class LocalEvaluator:
         for at in range(0, len(jobs), size):
             heapq.heappush(self._waiting, _Group(turn, next(self._numbers), longest[at : at + size]))
         self._drop()
+        if self._until is None or time.monotonic() < self._until:
+            self._start()  # the strategy may take its time until it is waited for
 
     def finished(self) -> list[Trial]:
         """Wait until a job has ended; the trials since the last call.
@@ -210,7 +212,7 @@ class LocalEvaluator:
                 self._give(worker, group)
 
     def _next(self) -> _Group | None:
-        """What begins next. A job is tried again when the others of its turn are through: most memory is free."""
+        """What begins next; a job is tried again when all others of its turn and of older ones are through."""
         others = [group.turn for _, group in self._doing.values() if not group.is_second]
         others += [group.turn for group in self._waiting[:1]]
         for group in self._again:
@@ -231,6 +233,7 @@ class LocalEvaluator:
         self._begun(group.jobs)
 
     def _unmeasured(self, group: _Group) -> Job | None:
+        """The first of a group's jobs whose network has no latency yet."""
         return next((job for job in group.jobs if job.candidate.architecture.id not in self._measured), None)
 
     def _note(self, group: _Group, ending: Ending) -> None:
@@ -240,9 +243,8 @@ class LocalEvaluator:
         if ending.retry and name not in self._remeasured:
             self._remeasured.add(name)
             return
-        self._measured[name] = ending.trial
-        if ending.trial.failure:
-            self._drop()
+        self._measured.setdefault(name, ending.trial)  # another worker may have measured it meanwhile
+        self._drop()
 
     def _drop(self) -> None:
         """Jobs whose network has failed while it was measured are not trained."""
