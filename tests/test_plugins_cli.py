@@ -98,7 +98,7 @@ def test_the_test_of_a_new_plugin_passes() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "elsewhere/test_my_own_one.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "11 passed" in done.stdout
+    assert "12 passed" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_the_check_shows_what_does_not_apply(empty: Path) -> None:
     shown = nas("check", "single", "--plugins", str(empty)).stdout
     assert "  skipped Works with two objectives, or refuses them when it is made\n" in shown
     assert "          it refuses two objectives: one objective, please\n" in shown
-    assert "all 10 requirements hold, 1 skipped" in shown
+    assert "all 11 requirements hold, 1 skipped" in shown
 
 
 @pytest.mark.parametrize(

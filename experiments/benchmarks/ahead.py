@@ -52,7 +52,7 @@ def busy() -> None:
         for seed in range(REPEATS):
             evaluator = Virtual(made_up, workers, seed)
             strategy = Evolve(Cnn().within(Limits()), objectives=LOSS, seed=seed)
-            budget = Budget(50 * BATCH * ahead, batch=BATCH, ahead=ahead)
+            budget = Budget(12 * BATCH * ahead, batch=BATCH, ahead=ahead)
             Search(strategy, evaluator, budget, epochs=1.0, seed=seed, rungs=2).run()
             shares.append(100 * evaluator.busy / evaluator.now / workers)
         print(f"| {workers} | {ahead} | {statistics.median(shares):.0f} ({min(shares):.0f}–{max(shares):.0f}) |")
