@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from random import Random
 from typing import Any, Protocol, Self
 
@@ -50,7 +51,7 @@ class Candidate:
         """The answers to the questions about the recipe, by field; empty if it is trained as the search says."""
         return {name.removeprefix(RECIPE): v for name, v in self.choices.items() if name.startswith(RECIPE)}
 
-    @property
+    @cached_property  # asked for a thousand times a batch where a thousand candidates are known
     def id(self) -> str:
         """The id of the architecture; after it, for a recipe of its own, a dash and eight digits of that."""
         if not (recipe := self.recipe):
