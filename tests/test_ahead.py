@@ -17,12 +17,13 @@ from virtual import Virtual
 import nas
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layers import Dense, Flatten
-from nas.errors import UsageError
+from nas.errors import JournalError, UsageError
 from nas.evaluation.batches import Batches
 from nas.evaluation.cached import CachedEvaluator
 from nas.objectives import scored
 from nas.records.journal import FILE, Journal
 from nas.records.observer import Observer
+from nas.records.record import line_of
 from nas.search import Budget, Search
 from nas.spaces.cnn import Cnn
 from nas.spaces.space import Candidate
@@ -280,3 +281,15 @@ def test_the_oldest_batch_begins_first() -> None:
         assert {trial.id for trial in batches.oldest()} == ids
         assert {key.partition("-")[0] for key in begun[:5]} == ids
         del begun[:5]
+
+
+@pytest.mark.parametrize("ahead", [None, "4", -1, 1.5])
+def test_a_journal_with_a_wrong_number_is_no_traceback(tmp_path: Path, ahead: object) -> None:
+    with Journal(tmp_path / FILE) as journal:
+        journal.begin({"config": {}})
+    with (tmp_path / FILE).open("ab") as file:
+        changes = {"config": {"ahead": ahead}}
+        session = {"process": 1, "host": "here", "changes": changes, "more": False, "forced": False}
+        file.write(line_of({"session": session}))
+    with pytest.raises(JournalError, match="this is no entry of a journal"):
+        Journal(tmp_path / FILE)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from random import Random
 
-from nas.evaluation.evaluator import Evaluator
+from nas.evaluation.evaluator import AheadEvaluator
 from nas.trial import Job, Trial
 
 
-class Virtual(Evaluator):
+class Virtual(AheadEvaluator):
     """Takes jobs while others are in work. A job takes its epochs, times a lognormal number with a mean of 1.
 
     Args:
@@ -54,9 +54,3 @@ class Virtual(Evaluator):
     def cancel(self) -> None:
         """Forget all jobs."""
         self._waiting, self._running = [], []
-
-    def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
-        """The trials of these jobs."""
-        self.submit(jobs, 0)
-        while trials := self.finished():
-            yield from trials

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from nas.errors import NasError
-from nas.evaluation.evaluator import Evaluator, ahead_of
+from nas.evaluation.evaluator import AheadEvaluator, Evaluator, ahead_of
 from nas.files import write_whole
 from nas.records.journal import FILE
 from nas.records.record import read
@@ -51,7 +51,7 @@ class Lending:
             self._changed.wait(LOOK_SECONDS)
 
 
-class BorrowingEvaluator:
+class BorrowingEvaluator(AheadEvaluator):
     """Answers a job that another search of the comparison has trained, and trains the others.
 
     A training follows from its job alone, so that the answer is the same; its seconds are those that it would have
@@ -83,15 +83,6 @@ class BorrowingEvaluator:
     def __exit__(self, *_: object) -> None:
         """Release all jobs, so that no other search waits for one that failed in the middle of a batch."""
         self._release(list(self._taken))
-
-    def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
-        """The trainings of other searches at once, then the others as they finish; last, what others train now."""
-        try:
-            self.submit(jobs, 0)
-            while trials := self.finished():
-                yield from trials
-        finally:
-            self.cancel()
 
     def submit(self, jobs: Sequence[Job], /, turn: int) -> None:
         """Take jobs, and begin to train those that no other search has trained or trains now."""

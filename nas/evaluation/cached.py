@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from nas import plugins
 from nas.errors import PluginError
-from nas.evaluation.evaluator import Evaluator, ahead_of
+from nas.evaluation.evaluator import AheadEvaluator, Evaluator, ahead_of
 from nas.objectives import Objective, scored
 from nas.records.journal import Journal
 from nas.trial import Job, Trial, checked
@@ -19,7 +19,7 @@ from nas.trial import Job, Trial, checked
 Result = TypeVar("Result")
 
 
-class CachedEvaluator:
+class CachedEvaluator(AheadEvaluator):
     """Trains only the jobs that are not in the journal; a new trial is scored and written before it is returned.
 
     Therefore a search is resumed by running it again, and a repeated candidate costs no time. Equal networks have
@@ -55,15 +55,6 @@ class CachedEvaluator:
         self._latency: dict[str, float] = {}  # by the id of the network
         for trial in journal:
             self._know(trial)
-
-    def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
-        """The known trials at once, then the others as they finish; all have scores."""
-        try:
-            self.submit(jobs, 0)
-            while trials := self.finished():
-                yield from trials
-        finally:
-            self.cancel()
 
     def submit(self, jobs: Sequence[Job], /, turn: int) -> None:
         """Take jobs, of which those are trained that are not known."""

@@ -50,8 +50,17 @@ class AheadEvaluator(Protocol):
     def cancel(self) -> None:
         """Give up all jobs that have no trial yet."""
 
+    def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+        """The trials of these jobs alone, as they finish; see `Evaluator`."""
+        try:
+            self.submit(jobs, 0)
+            while trials := self.finished():
+                yield from trials
+        finally:
+            self.cancel()
 
-class OneAfterTheOther:
+
+class OneAfterTheOther(AheadEvaluator):
     """An `AheadEvaluator` around an evaluator that has ``evaluate`` alone.
 
     Args:

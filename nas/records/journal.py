@@ -19,7 +19,6 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from nas import checks
 from nas.errors import JournalError, NasError, StorageError
 from nas.files import write_whole
 from nas.records.observer import Observer
@@ -68,7 +67,7 @@ class Journal(Observer):
             self._file = self.path.open("ab", buffering=0)
             self._file.truncate(self._whole)
             batches = [len(batch.candidates) for batch in self.record.asked.values()]
-            ahead = checks.whole(self.record.about.get("config", {}).get("ahead", 1), "ahead", 10_000) or 1
+            ahead = max(1, self.record.about.get("config", {}).get("ahead", 1))
             self._settled = sum(batches[:-ahead])  # candidates that cannot change: a clock cuts the last batches
             self.is_new = not self._whole
             if self._whole:

@@ -265,6 +265,7 @@ def _sections(content: Any) -> dict[str, Any]:
     sections = checks.named(content, "header")
     for name in SECTIONS & sections.keys():
         checks.named(sections[name], name)
+    checks.whole(sections.get("config", {}).get("ahead", 1), "ahead", 1_024)
     return sections
 
 

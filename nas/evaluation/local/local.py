@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from multiprocessing import connection
@@ -21,6 +21,7 @@ from pydantic import AfterValidator, Field
 from nas import plugins
 from nas.data.download import WEIGHTS_SECONDS
 from nas.errors import ArchitectureError, UsageError
+from nas.evaluation.evaluator import AheadEvaluator
 from nas.evaluation.local import machine
 from nas.evaluation.local.machine import GIB
 from nas.evaluation.local.shared import SharedDataset
@@ -59,7 +60,7 @@ class _Group:
     is_second: bool = field(default=False, compare=False)  # a job that is tried once more
 
 
-class LocalEvaluator:
+class LocalEvaluator(AheadEvaluator):
     """Trains jobs in worker processes. A crash, a hang or too much memory costs one job only.
 
     A job whose worker was killed or ran out of memory is tried once more, because the cause may be outside of it.
@@ -132,20 +133,6 @@ class LocalEvaluator:
         """End all workers."""
         _end(self._workers)
         self._shared.remove()
-
-    def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
-        """One trial for each job, as they finish; the longest job begins first.
-
-        Raises:
-            StorageError: the weights cannot be written.
-            NasError: no worker process can be started.
-        """
-        try:
-            self.submit(jobs, 0)
-            while trials := self.finished():
-                yield from trials
-        finally:
-            self.cancel()
 
     def submit(self, jobs: Sequence[Job], /, turn: int) -> None:
         """Take jobs; those with the lowest turn begin first, and of these the longest."""
