@@ -113,10 +113,14 @@ class Dataset:
 
     def describe(self, folder: Path) -> None:
         """Write the file that makes a folder with the other files one that `load` reads."""
-        content = {
+        (folder / "dataset.json").write_text(json.dumps(self.content), encoding="utf-8")
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """All but the images and labels, for the file dataset.json."""
+        return {
             "name": self.name, "classes": self.classes, "fingerprint": self.fingerprint, "moments": self.moments,
         }  # fmt: skip
-        (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Dataset:
@@ -191,12 +195,17 @@ def write_splits(
 
 
 def new_images(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[Any]]:
-    """A new .npy file of black images (N, C, H, W) uint8, mapped into memory.
+    """A new .npy file of black images (N, C, H, W) uint8, mapped into memory; see `new_array`."""
+    return new_array(path, shape, "u1")
+
+
+def new_array(path: Path, shape: tuple[int, ...], kind: str) -> np.memmap[Any, np.dtype[Any]]:
+    """A new .npy file of zeros of a type, as NumPy names it, mapped into memory.
 
     Raises:
         OSError: the disk has no space for it. Without the space, a later write into the memory would be a SIGBUS.
     """
-    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(kind), shape=shape)
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             try:

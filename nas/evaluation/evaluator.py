@@ -8,6 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from nas.trial import Job, Trial
 
+BUILT_IN = ("local", "ray")  # they train every network, at a pace that can be measured
+
 
 @runtime_checkable
 class Evaluator(Protocol):
@@ -19,6 +21,10 @@ class Evaluator(Protocol):
     time, as in ``time.monotonic``, at which training stops, or None), ``warn`` (shows the user a line) and
     ``begun`` (is told which jobs a worker begins to train). If the plugin is a context manager, the session leaves
     it after its last job.
+
+    A class that trains on other machines than this one says so in two attributes: a class method ``hardware`` gets
+    the options of the user and returns a `nas.evaluation.hardware.Hardware`; ``measures_alone = False`` says that
+    the latency of a network is measured beside other trainings, which excludes objectives of time.
 
     The job of a candidate is trained with ``recipe.changed(job.candidate.recipe)``.
     """

@@ -25,7 +25,8 @@ from nas.data import open_source, search_folders
 from nas.data.dataset import Dataset
 from nas.data.plugin import FRAMINGS
 from nas.errors import OptionError, PluginError, UsageError, quoted
-from nas.evaluation.local import machine, spawn
+from nas.evaluation.hardware import Hardware, ThisMachine
+from nas.evaluation.local import spawn
 from nas.experiment import Experiment
 from nas.objectives import BALANCED, TIMES, Objective
 from nas.records.outcome import GIVEN
@@ -74,6 +75,7 @@ class Resolved:
     epochs: float  # of a full training
     device: str
     workers: int
+    versions: Mapping[str, str]  # of what the last digits of a result depend on
     training: Mapping[str, str | int]  # the network and the number of seeds of a training; empty for a search
     plan: Mapping[str, Any] | None = None  # see `nas.run.planning`
 
@@ -120,7 +122,7 @@ class Resolved:
 
     def about(self) -> dict[str, Any]:
         """The header of the journal, section by section."""
-        config = {**self.experiment.model_dump(mode="json"), **self.training}
+        config = {**self.experiment.kept(), **self.training}
         if self.training:
             config = {name: value for name, value in config.items() if name not in SEARCH_ONLY}
         splits = {"train": self.data.train, "validation": self.data.validation}
@@ -139,7 +141,7 @@ class Resolved:
                 for path in plugins.files()
                 for name in plugins.describe(path).layers
             },
-            "versions": {package: version(package) for package in ("nas", "torch")},
+            "versions": dict(self.versions),
             **({"plan": dict(self.plan)} if self.plan else {}),  # a resumed search keeps its first one
         }
 
@@ -169,7 +171,8 @@ def resolve(
     """
     plugins.offer(experiment.plugins)
     objectives = tuple(Objective.parse(text) for text in experiment.objectives)
-    if experiment.ahead > 1 and (times := [one.metric for one in objectives if one.metric in TIMES]):
+    times = [one.metric for one in objectives if one.metric in TIMES]
+    if times and experiment.ahead > 1:
         raise UsageError(
             f"ahead = {experiment.ahead} measures {times[0]} beside the trainings of other batches: "
             "an objective of time needs ahead = 1"
@@ -177,11 +180,14 @@ def resolve(
     parts = {} if training else {kind: experiment.part(kind) for kind in ("strategy", "space")}
     if parts:
         _make_strategy(experiment, parts, Limits(), objectives)  # checks the options of both
-    spawn.warm_up()
     parts["evaluator"] = experiment.part("evaluator")
-    with _placed(experiment, "evaluator"):
-        plugins.check_options(parts["evaluator"], experiment.options_of("evaluator"), GIVES["evaluator"])
-    device = available_device(experiment.device)
+    if times and not getattr(parts["evaluator"], "measures_alone", True):
+        raise UsageError(
+            f"the evaluator {experiment.evaluator} measures {times[0]} beside other trainings, on several "
+            "machines: an objective of time needs --evaluator local"
+        )
+    hardware = _hardware(experiment, parts["evaluator"])
+    device = available_device(experiment.device, hardware)
     source = _source(experiment, device)
     source.progress = reading
     parts["dataset"] = type(source)
@@ -196,7 +202,7 @@ def resolve(
     if not training:
         limits = replace(limits, max_parameters=experiment.max_parameters, max_flops=experiment.max_flops)
     recipe = replace(
-        recipe_of(experiment.recipe, source.recipe), precision=_precision(experiment.precision, device)
+        recipe_of(experiment.recipe, source.recipe), precision=_precision(experiment.precision, device, hardware)
     )
     if recipe.class_weights == "auto":
         is_balanced = not training and objectives[0].metric in BALANCED
@@ -212,12 +218,10 @@ def resolve(
         if most != MNIST_FLOPS:  # which is the space's own
             decided["options"][FLOPS_OPTION] = most
     decided["options"] = experiment.options | decided["options"]
-    # In a container with little memory, as many workers as there are cores would be ended by the system.
-    fitting = int(machine.MEMORY_SHARE * machine.memory() / (machine.SMALLEST * machine.GIB))
-    automatic = max(1, min(machine.cores(), fitting)) if device == "cpu" else 1
     return Resolved(
         experiment.model_copy(update=decided), parts, source, data, limits, objectives, recipe, epochs, device,
-        automatic if experiment.workers == "auto" else experiment.workers, training,
+        hardware.workers(device) if experiment.workers == "auto" else experiment.workers,
+        {**{package: version(package) for package in ("nas", "torch")}, **hardware.versions()}, training,
     )  # fmt: skip
 
 
@@ -293,14 +297,25 @@ def _placed(experiment: Experiment, kind: str) -> Iterator[None]:
         raise UsageError(f"{experiment.place(name)}{error}") from None
 
 
-def available_device(name: str) -> str:
-    """The device that trains; ``auto`` is CUDA if it is there, or else mps, the GPU of a Mac."""
-    import torch
+def _hardware(experiment: Experiment, evaluator: Any) -> Hardware:
+    """What the evaluator trains on, see `nas.evaluation.evaluator.Evaluator`; its options are checked."""
+    with _placed(experiment, "evaluator"):
+        options = plugins.check_options(evaluator, experiment.options_of("evaluator"), GIVES["evaluator"])
+    if says := getattr(evaluator, "hardware", None):
+        found: Hardware = plugins.guarded(lambda: says(options), f"{evaluator.__name__} has no machines")
+        return found
+    spawn.warm_up()  # while the data are read
+    return ThisMachine()
 
-    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0  # the driver may be too old
-    counts = {"cpu": 1, "cuda": cuda, "mps": int(torch.backends.mps.is_available())}
+
+def available_device(name: str, hardware: Hardware | None = None) -> str:
+    """The device that trains, of this machine if no other is given.
+
+    ``auto`` is CUDA if it is there, or else mps, the GPU of a Mac.
+    """
+    counts = (hardware or ThisMachine()).devices()
     if name == "auto":
-        return next(kind for kind in ("cuda", "mps", "cpu") if counts[kind])
+        return next(kind for kind in ("cuda", "mps", "cpu") if counts.get(kind))
     kind, _, index = name.partition(":")
     if not (index or "0").isdecimal() or int(index or 0) >= counts.get(kind, 0):
         known = ", ".join(device for device, count in counts.items() if count)
@@ -308,17 +323,10 @@ def available_device(name: str) -> str:
     return name if kind != "cpu" else "cpu"
 
 
-def _precision(name: str, device: str) -> Precision:
+def _precision(name: str, device: str, hardware: Hardware) -> Precision:
     """The precision of training; ``auto`` is bfloat16 on a device with units for it (see docs/decisions/0010)."""
-    import torch
-
     if name == "auto":
-        if device.startswith("cuda"):
-            with torch.cuda.device(device):
-                has_units = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            has_units = device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-        return "bfloat16" if has_units else "float32"
+        return "bfloat16" if hardware.has_bfloat16(device) else "float32"
     if name == "tf32" and not device.startswith("cuda"):
         raise UsageError(f"precision tf32 is for CUDA devices, and this is {device}; take float32 or bfloat16")
     return cast("Precision", name)

@@ -14,20 +14,21 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field
 
 from nas import plugins
 from nas.data.download import WEIGHTS_SECONDS
-from nas.errors import ArchitectureError, UsageError
+from nas.errors import UsageError
 from nas.evaluation.evaluator import AheadEvaluator
 from nas.evaluation.local import machine
 from nas.evaluation.local.machine import GIB
 from nas.evaluation.local.shared import SharedDataset
 from nas.evaluation.local.worker import Task
 from nas.evaluation.local.worker_process import Ending, Worker
-from nas.training.gpu.lanes import MOST
+from nas.evaluation.work import operations
+from nas.training.gpu import MOST
 from nas.trial import Job, Trial
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ LOOK_SECONDS = 0.25  # between two checks of the workers' memory; in this time o
 LEAST_MEMORY = 2 * GIB
 
 
-def _enough(memory: float) -> float:
+def enough(memory: float) -> float:
     """Refuse a limit with which every candidate would fail."""
     if not memory >= machine.SMALLEST:
         needs = f"a worker needs {machine.SMALLEST:g} GiB even for a small network"
@@ -99,21 +100,21 @@ class LocalEvaluator(AheadEvaluator):
         device: str = "cpu",
         weights: Path | None = None,
         until: float | None = None,
-        memory: Annotated[float, AfterValidator(_enough)] | None = None,
+        memory: Annotated[float, AfterValidator(enough)] | None = None,
         group: int | str = 1,
         warn: Callable[[str], None] = lambda line: None,
         begun: Callable[[Sequence[Job]], None] = lambda jobs: None,
         cores: Annotated[int, Field(ge=1)] | None = None,
     ) -> None:
         share = max(LEAST_MEMORY, machine.MEMORY_SHARE * machine.memory() / workers)
-        limit = share if memory is None else _enough(memory) * GIB
+        limit = share if memory is None else enough(memory) * GIB
         self._dataset, self._until, self._warn, self._begun = dataset, until, warn, begun
         self._shared = SharedDataset(dataset)
         folder = str(weights.resolve()) if weights else ""
         plugin_folders = tuple(map(str, plugins.folders()))
         task = Task(str(self._shared.folder), recipe, device, folder, group, plugin_folders)
         most = group if isinstance(group, int) else MOST
-        self._group = most if device.startswith("cuda") else 1  # jobs that a worker gets at a time
+        self.group = most if device.startswith("cuda") else 1  # jobs that a worker gets at a time
         self._workers = [Worker(task, limit) for _ in range(workers)]
         self._cores = cores or workers
         self._numbers = count()
@@ -136,8 +137,8 @@ class LocalEvaluator(AheadEvaluator):
 
     def submit(self, jobs: Sequence[Job], /, turn: int) -> None:
         """Take jobs; those with the lowest turn begin first, and of these the longest."""
-        longest = sorted(jobs, key=lambda job: (self._work_of(job), job.candidate.id), reverse=True)
-        size = min(self._group, -(-len(jobs) // len(self._workers)) or 1)
+        longest = sorted(jobs, key=lambda job: (operations(job, self._dataset), job.candidate.id), reverse=True)
+        size = min(self.group, -(-len(jobs) // len(self._workers)) or 1)
         for at in range(0, len(jobs), size):
             heapq.heappush(self._waiting, _Group(turn, next(self._numbers), longest[at : at + size]))
         self._drop()
@@ -155,25 +156,39 @@ class LocalEvaluator(AheadEvaluator):
             StorageError: the weights cannot be written.
             NasError: no worker process can be started.
         """
+        while self._until is None or time.monotonic() < self._until:
+            trials = self.look()
+            if trials or not (self._doing or self._waiting or self._again):
+                return trials
+        dropped, self._dropped = self._dropped, []
+        return dropped
+
+    def look(self, also: Sequence[Any] = ()) -> list[Trial]:
+        """Wait for a short time until something happens: the trials of jobs that have ended meanwhile, maybe none.
+
+        Args:
+            also: sockets which end the waiting, too, when they become readable.
+
+        Raises:
+            NasError: see `finished`.
+        """
         trials, self._dropped = self._dropped, []
-        while not trials and (self._until is None or time.monotonic() < self._until):
-            self._start()
-            if not self._doing:
-                break
-            self._wait(list(self._doing))
-            for worker, (work, group) in list(self._doing.items()):
-                for ending in worker.endings():
-                    for line in ending.warnings:
-                        self._warn(line)
-                    if work == self.work:
-                        trials += self._trained(group, ending)
-                    else:
-                        self._note(group, ending)
-                if not worker.jobs:
-                    del self._doing[worker]
-            trials += self._dropped
-            self._dropped = []
-        return trials
+        self._start()
+        if trials or not (self._doing or also):
+            return trials
+        self._wait(list(self._doing), also)
+        for worker, (work, group) in list(self._doing.items()):
+            for ending in worker.endings():
+                for line in ending.warnings:
+                    self._warn(line)
+                if work == self.work:
+                    trials += self._trained(group, ending)
+                else:
+                    self._note(group, ending)
+            if not worker.jobs:
+                del self._doing[worker]
+        dropped, self._dropped = self._dropped, []
+        return trials + dropped
 
     def cancel(self) -> None:
         """End the workers that have jobs, and forget all jobs."""
@@ -215,7 +230,8 @@ class LocalEvaluator(AheadEvaluator):
         if job is not None:
             worker.start(self.measure, [job], self.seconds_allowed(job))
             return
-        more = sum(map(self._work_of, group.jobs[1:])) / SLOWEST_FLOPS  # the first is the longest
+        # The first is the longest.
+        more = sum(operations(job, self._dataset) for job in group.jobs[1:]) / SLOWEST_FLOPS
         worker.start(self.work, group.jobs, max(map(self.seconds_allowed, group.jobs)) + more)
         self._begun(group.jobs)
 
@@ -263,25 +279,16 @@ class LocalEvaluator(AheadEvaluator):
     def seconds_allowed(self, job: Job) -> float:
         """The seconds after which a job counts as hanging."""
         downloads = any(layer.weights for layer in job.candidate.architecture.backbones)
-        return GRACE_SECONDS + downloads * WEIGHTS_SECONDS + self._work_of(job) / SLOWEST_FLOPS
+        return GRACE_SECONDS + downloads * WEIGHTS_SECONDS + operations(job, self._dataset) / SLOWEST_FLOPS
 
-    def _wait(self, running: Sequence[Worker]) -> None:
+    def _wait(self, running: Sequence[Worker], also: Sequence[Any]) -> None:
         """Wait until a job may have ended, or until it is time to check the memory."""
         now = time.monotonic()
         limits = [now + LOOK_SECONDS, *(worker.deadline for worker in running)]
         if self._until is not None:
             limits.append(self._until)
         readable = [stream for worker in running for stream in worker.readable]
-        connection.wait(readable, timeout=max(0.0, min(limits) - now))
-
-    def _work_of(self, job: Job) -> float:
-        """The floating-point operations of a job's training; a step costs three forward passes."""
-        try:
-            rows = job.candidate.architecture.table(self._dataset.input_shape, len(self._dataset.classes))
-        except ArchitectureError:
-            return 0.0  # the worker reports the error
-        images = job.epochs * len(self._dataset.train) + len(self._dataset.validation)
-        return 3 * images * max(1e6, sum(row.flops for row in rows))
+        connection.wait([*readable, *also], timeout=max(0.0, min(limits) - now))
 
 
 def _end(workers: Sequence[Worker]) -> None:

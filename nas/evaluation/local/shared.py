@@ -40,7 +40,7 @@ class SharedDataset:
         try:
             where = Path(tempfile.gettempdir())
             _remove_abandoned(where)
-            self.folder, lock = _locked_folder(where)
+            self.folder, lock = locked_folder(where)
             self.remove = Finalize(self, _remove, (self.folder, lock), exitpriority=0)
             dataset.save(self.folder)
             (self.folder / CORES).write_bytes(bytes(1))
@@ -68,7 +68,7 @@ def cores_of(folder: Path) -> Callable[[], int]:
     return lambda: int(cores[0])
 
 
-def _locked_folder(where: Path) -> tuple[Path, IO[bytes]]:
+def locked_folder(where: Path) -> tuple[Path, IO[bytes]]:
     """A new folder. Only when it is locked does it get the name that `_remove_abandoned` searches."""
     folder = Path(tempfile.mkdtemp(prefix=NEW, dir=where))
     lock = (folder / LOCK).open("wb")

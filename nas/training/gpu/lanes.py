@@ -17,13 +17,13 @@ import torch
 
 from nas.errors import NasError
 from nas.training.batches import Resident
+from nas.training.gpu import MOST
 from nas.training.gpu.captured import Captured
 from nas.training.recipe import Recipe
 from nas.training.stepper import Stepper
 from nas.training.trainer import Trained, Training, build, initial_network
 from nas.trial import Job, is_out_of_memory
 
-MOST = 64  # lanes, if the user gives no number; PyTorch has 32 streams, so that more lanes share them
 KEPT = 8  # candidates whose captured steps a lane keeps for their next network
 WORTH = 1.1  # twice as many lanes must be faster by this factor to be worth their memory
 MEASURED_STEPS = 20  # steps of each lane in this measurement
