@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from operator import ge
 
 from nas import checks
 from nas.architecture.architecture import Limits
@@ -173,6 +174,17 @@ def hypervolume(trials: Iterable[Trial], objectives: Sequence[Objective], limits
     if not above:
         return 0.0
     return float(moocore.hypervolume(np.array(above), ref=np.zeros(len(objectives)), maximise=True))
+
+
+def undominated(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """The trials that decide the hypervolume: no other is as good in every objective. Of equal ones, the first."""
+    kept: list[tuple[tuple[float, ...], Trial]] = []
+    for trial in trials:
+        own = tuple(objective.score(trial) for objective in objectives)
+        if not any(all(map(ge, point, own)) for point, _ in kept):
+            kept = [(point, other) for point, other in kept if not all(map(ge, own, point))]
+            kept.append((own, trial))
+    return [trial for _, trial in kept]
 
 
 def _gains(trial: Trial, objectives: Sequence[Objective], limits: Limits) -> list[float]:

@@ -29,7 +29,7 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.known import LECTURE, LENET5
 from nas.architecture.layers import Conv2d
 from nas.cli.ui import ui
-from nas.dashboard import SETTINGS
+from nas.dashboard import SETTINGS, behind
 from nas.dashboard import thread as thread_module
 from nas.dashboard.store import LogModel, probe, sqlite_file, store_of, store_uri
 from nas.dashboard.thread import MlflowThread, sync
@@ -454,6 +454,45 @@ def test_what_was_told_anew_replaces_what_it_was(store: Path) -> None:
         view.close()
     record = Record(store, newest(store, "seven"))
     assert [run.data.tags["architecture_id"] for run in record.nested] == [LENET5.id, LECTURE.id]
+
+
+def test_candidates_that_come_too_fast_are_written_by_another_process(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Path] = []
+
+    def written(path: Path, uri: str) -> Iterator[int]:
+        started.append(path)
+        yield from original(path, uri)
+
+    original = behind.written
+    monkeypatch.setattr(behind, "written", written)
+    monkeypatch.setattr(thread_module, "BEHIND", 3)
+    shown = Shown(store, "fast")
+    trials = [make_trial(LENET5, number / 20, seed=number) for number in range(1, 13)]
+    shown.told(*trials)
+    until = time.monotonic() + 30
+    while not started and time.monotonic() < until:
+        time.sleep(0.02)
+    shown.close()
+    record = Record(store, shown.view.run_id)
+    assert started == [shown.path]
+    assert [run.data.tags["nas.job"] for run in record.nested] == [trial.job.key for trial in trials]
+    assert [run.info.status for run in record.nested] == ["FINISHED"] * 12
+    assert len(record.history(record.search, "search/best_validation_accuracy")) == 12
+    assert not [one for one in psutil.Process().children() if "nas.dashboard.behind" in one.cmdline()]
+
+
+def test_of_many_candidates_only_those_of_the_last_rung_have_runs(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.dashboard.writer.LARGE", 3)
+    shown = Shown(store, "large", epochs=3.0)
+    shown.told(*(make_trial(LENET5, n / 20, 3.0 if n % 4 == 0 else 0.75, n) for n in range(1, 13)))
+    shown.close()
+    record = Record(store, shown.view.run_id)
+    assert [run.data.tags["nas.trial"] for run in record.nested] == ["4", "8", "12"]
+    assert len(record.history(record.search, "search/best_validation_accuracy")) == 12
 
 
 def test_two_searches_may_make_the_store_at_once(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
     python experiments/benchmarks/dashboard.py write --trials 500    # a made-up search, by what its trials carry
     python experiments/benchmarks/dashboard.py look  --trials 500    # its pages in a real browser
     python experiments/benchmarks/dashboard.py share --seeds 0 1 2   # real searches with MLflow and without
+    python experiments/benchmarks/dashboard.py fast  --trials 12000  # hundreds of made-up trials a second
 
 `look` needs Chromium and the development packages.
 """
@@ -16,17 +17,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from nas.architecture.architecture import Limits
 from nas.dashboard.store import store_uri
-from nas.dashboard.thread import sync
+from nas.dashboard.thread import MlflowThread, sync
+from nas.evaluation.cached import CachedEvaluator
+from nas.objectives import Objective
 from nas.records.journal import FILE, Journal
+from nas.records.observer import Observer, Observers
 from nas.records.record import Record
+from nas.search import Budget, Search
 from nas.spaces.cnn import Cnn
+from nas.strategies.evolve import Evolve
 from nas.trial import Job, Trial, job_seed
 
 ROOT = Path(__file__).parents[2]
@@ -168,13 +174,76 @@ def share(seeds: list[int]) -> None:
     print(f"median {100 * statistics.median(pairs):+.1f} %")
 
 
+class Instant:
+    """Makes up metrics from the id of the architecture."""
+
+    def evaluate(self, jobs: Sequence[Job], /) -> Iterator[Trial]:
+        """One trial a job, at once."""
+        for job in jobs:
+            loss = (1 + int(job.candidate.architecture.id[:6], 16) / 0xFFFFFF) / (1 + job.epochs)
+            metrics = {"validation_loss": loss, "validation_accuracy": 1 - loss / 5, "train_seconds": 0.001}
+            yield Trial(job, {**metrics, "parameters": 1e4, "flops": 1e6, "latency_ms": 1.0})
+
+
+def fast(trials: int) -> None:
+    """Seconds of a search whose trainings take no time, with MLflow or not, and until the store is complete."""
+    from mlflow import MlflowClient
+
+    space, objectives = Cnn().within(Limits(max_parameters=34_826)), (Objective("validation_loss", -1),)
+    for _ in range(1):
+        seconds = {}
+        for name in ("without MLflow", "with MLflow"):
+            with tempfile.TemporaryDirectory() as place:
+                path = Path(place, "runs", "large")
+                path.mkdir(parents=True)
+                with Journal(path / FILE) as journal:
+                    config = {"strategy": "evolve", "space": "cnn", "objectives": ["-validation_loss"]}
+                    config |= {"epochs": 4.0, "rungs": 2}  # type: ignore[dict-item]
+                    data = {
+                        "name": "mnist-5k",
+                        "fingerprint": "0123456789abcdef",
+                        "train": 3500,
+                        "validation": 500,
+                    }
+                    limits = {"input_shape": [1, 28, 28], "classes": 10}
+                    journal.begin({"config": config, "dataset": data, "limits": limits, "note": ""})
+                    observers: list[Observer] = [journal]
+                    if name == "with MLflow":
+                        observers.append(MlflowThread(journal.record, print, store_uri(Path(place))))
+                    evaluator = CachedEvaluator(Instant(), journal, objectives)
+                    strategy = Evolve(space, objectives=objectives)
+                    told = Observers(observers)
+                    began = time.perf_counter()
+                    Search(
+                        strategy, evaluator, Budget(trials), epochs=4.0, observer=told, rungs=2, space=space
+                    ).run()
+                    seconds[name] = time.perf_counter() - began
+                    journal.stopped("failed", "")
+                    began = time.perf_counter()
+                    told.close()
+                    closing = time.perf_counter() - began
+                    print(
+                        f"{name}: {trials} trials in {seconds[name]:.1f} s, closed after {closing:.1f} s",
+                        flush=True,
+                    )
+                if name == "with MLflow":
+                    client = MlflowClient(store_uri(Path(place)))
+                    runs = client.search_runs(
+                        [one.experiment_id for one in client.search_experiments()], max_results=50_000
+                    )
+                    [search] = [run for run in runs if "nas.trial" not in run.data.tags]
+                    curve = client.get_metric_history(search.info.run_id, "search/best_validation_loss")
+                    print(f"{len(runs) - 1} runs of candidates, {len(curve)} points in the curve", flush=True)
+        print(f"slower by {100 * (seconds['with MLflow'] / seconds['without MLflow'] - 1):+.1f} %", flush=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["write", "look", "share"])
+    parser.add_argument("what", choices=["write", "look", "share", "fast"])
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
     if given.what == "share":
         share(given.seeds)
     else:
-        {"write": write, "look": look}[given.what](given.trials)
+        {"write": write, "look": look, "fast": fast}[given.what](given.trials)

@@ -245,6 +245,16 @@ def terminate(client: MlflowClient, run_id: str, status: str, at: float) -> None
     store.update_run_info(run_id, RunStatus.from_string(status), int(at * 1000), None)
 
 
+def log_files(client: MlflowClient, run_id: str, place: str, folder: str) -> None:
+    """Log a folder of files to a run whose artifacts are at ``place``, for which MLflow would ask the store."""
+    if place.startswith("file:"):
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        get_artifact_repository(place).log_artifacts(folder)  # type: ignore[no-untyped-call]
+    else:
+        client.log_artifacts(run_id, folder)
+
+
 def experiment_of(client: MlflowClient, tracking_uri: str, config: Mapping[str, Any]) -> str:
     """The id of the experiment that a configuration names, or of ours; makes it if it does not exist."""
     if parent := config.get("mlflow_parent"):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PATIENCE = 120.0  # seconds without progress after which `close` gives up; the export of the winner takes 20
 PROBES = 3  # that a server may leave without an answer, one after another: it may be busy with a large model
 SHORT_PATIENCE = 2.0  # the same, for a store that has already failed
+FIRST_PAUSE = 1.0  # seconds after the first candidate, in which it shows how fast they come
+BEHIND = 50  # candidates, from which on another process writes them
 PAUSES = (5.0, 10.0, 20.0, 40.0, 60.0)  # seconds after a failure until the next attempt
 
 
@@ -53,6 +55,7 @@ class MlflowThread(Observer):
         self.run_id: str | None = None  # the search's run, once it exists
         self._record, self._warn, self._log_model, self._warm_up = record, warn, log_model, warm_up
         self._left = 0  # trainings of the final selection
+        self._written = len(record.told)  # candidates that are in the store: of earlier processes, as a rule
         self._pauses = pauses
         self._news, self._closing = Event(), Event()
         self._steps = 0
@@ -108,12 +111,18 @@ class MlflowThread(Observer):
     def _run(self) -> None:
         writer = None
         failures = 0
+        self._closing.wait(FIRST_PAUSE)
         while True:
             last = self._closing.is_set()
             self._news.clear()
             try:
+                if not last and self._is_behind():
+                    writer = None
+                    self._catch_up()
+                    continue
                 goes_on = self._pauses and self._record.outcome is None and self._record.ended is None
                 writer = self._write(writer, ended=last and not goes_on)
+                self._written = writer.told
                 if self._left == 1 and not last:
                     self._warm_up()
                 self._trouble, failures = "", 0
@@ -127,6 +136,18 @@ class MlflowThread(Observer):
                 self._closing.wait(PAUSES[min(failures, len(PAUSES)) - 1])
             else:
                 self._news.wait()
+
+    def _is_behind(self) -> bool:
+        return len(self._record.told) - self._written > BEHIND
+
+    def _catch_up(self) -> None:
+        """Let another process write: this one is busy with many trials a second."""
+        from nas.dashboard.behind import written
+
+        probe(self.tracking_uri)
+        for count in written(self._record.path, self.tracking_uri):
+            self._written = count
+            self._step()
 
     def _write(self, writer: Writer | None, *, ended: bool) -> Writer:
         """Write the record to the store, with a new writer if there is none or the old one is stale."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from nas.dashboard import runs
 from nas.dashboard.runs import MOST_RUNS, Points, flat, key
-from nas.dashboard.store import LogModel, client_of, dataset_of, experiment_of, terminate
-from nas.objectives import Objective, hypervolume, scored
+from nas.dashboard.store import LogModel, client_of, dataset_of, experiment_of, log_files, terminate
+from nas.objectives import Objective, hypervolume, scored, undominated
 from nas.records.outcome import Outcome
 from nas.records.predictions import FILE, predictions_of
 from nas.records.record import Record, Told
@@ -28,9 +28,11 @@ from nas.report.summary import leaderboard
 from nas.trial import Trial, trial_numbers
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Run, RunInfo
 
-BATCH = 100  # metrics, parameters and tags of one call; MLflow takes at most 100 parameters
+BATCH = 100  # parameters and tags of one call, MLflow's limit
+POINTS = 900  # metrics of one call, of which MLflow takes 1,000
+LARGE = 1_000  # candidates of a search, above which only networks of the last rung get a run of their own
 LONGEST = 6_000  # characters; MLflow takes no longer parameter
 NONE: Mapping[Any, Any] = MappingProxyType({})
 Texts = Mapping[str, Any]  # values that MLflow stores as texts
@@ -64,9 +66,13 @@ class Writer:
         self._client = client_of(tracking_uri)
         self._experiment = experiment_of(self._client, tracking_uri, self._header.config)
         search, self._nested = self._existing()
-        self._told = self._failed = 0
+        self.told = self._failed = 0  # candidates that are through
         self._best: dict[str, float] = {}
         self._trials: dict[str, Trial] = {}  # the trials that did not fail, by the key of their job
+        self._front: list[Trial] = []  # those of them that decide the hypervolume
+        self._points: dict[
+            tuple[str, int], tuple[float, float]
+        ] = {}  # of the search's curves, not yet in the store
         self._generation = record.retold
         self._status = ""
         self._tags: dict[str, str] = dict(search.data.tags) if search else {}
@@ -74,7 +80,7 @@ class Writer:
             self.run_id = search.info.run_id
         else:
             name = runs.search_name(self._header, self._begun)
-            self.run_id = self._create(name, self._begun, runs.search_tags(self._header))
+            self.run_id = str(self._create(name, self._begun, runs.search_tags(self._header)).run_id)
             self._status = "RUNNING"
         self._log_configuration(search)
         self._plotted = 0  # the last candidate in the curves of the search; void steps are written again
@@ -87,21 +93,26 @@ class Writer:
         """Whether trials that were written have become void, so that a new writer is needed."""
         return self._generation != self._record.retold
 
-    def write(self, *, ended: bool, figures: bool = True) -> None:
+    def write(self, *, ended: bool, figures: bool = True, most: int | None = None) -> None:
         """Write the entries that the store lacks.
 
         Args:
             ended: whether the search adds no more entries.
             figures: whether to draw the figures of a search without a winner.
+            most: the number of candidates after which it is enough for now; None for all.
         """
-        if self._told == len(self._record.told) and not ended:
+        if self.told == len(self._record.told) and not ended:
             return
         if self._status != "RUNNING" and not (ended and self._tags.get("nas.outcome") == self._outcome_tag()):
             self._client.update_run(self.run_id, status="RUNNING")
             self._status = "RUNNING"
-        while self._told < len(self._record.told):
-            self._write_told(self._record.told[self._told])
+        last = len(self._record.told) if most is None else self.told + most
+        while self.told < min(last, len(self._record.told)):
+            self._write_told(self._record.told[self.told])
+            if len(self._points) >= POINTS:
+                self._log_points()
             self._on_progress()
+        self._log_points()
         if ended:
             self._end(figures=figures)
 
@@ -133,29 +144,31 @@ class Writer:
             self._client.log_inputs(self.run_id, data)
 
     def _write_told(self, told: Told) -> None:
-        number, trial = self._told + 1, scored(told.trial, self._header.objectives)
+        number, trial = self.told + 1, scored(told.trial, self._header.objectives)
         known = self._nested.pop(number, None)
         if known is not None and known.data.tags.get("nas.job") != trial.job.key:
             self._client.delete_run(known.info.run_id)  # the trial of this number has become void
             known = None
-        if known is None or known.info.status == "RUNNING":  # missing, or cut off by a kill
+        is_worth_it = len(self._record.told) <= LARGE or trial.job.epochs == self._header.config.get("epochs")
+        if is_worth_it if known is None else known.info.status == "RUNNING":  # missing, or cut off by a kill
             self._write_candidate(number, trial, told.at, known)
         self._plot(trial, number, told.at)
-        self._told = number
+        self.told = number
 
     def _write_candidate(self, number: int, trial: Trial, at: float, known: Run | None) -> None:
         candidate = trial.job.candidate
         start = at - trial.seconds
         if known:
-            run_id = known.info.run_id
+            info = known.info
         else:
             tags = {"mlflow.parentRunId": self.run_id, **runs.candidate_tags(self._header, number, trial)}
-            run_id = self._create(runs.candidate_name(number, trial), start, tags)
+            info = self._create(runs.candidate_name(number, trial), start, tags)
+        run_id, place = info.run_id, info.artifact_uri
         params = {**runs.constants(trial), **candidate.choices}  # numbers can be sorted and plotted there
         self._log(run_id, params=params, points=runs.candidate_points(trial, start))
         with tempfile.TemporaryDirectory() as folder:
             runs.write_candidate(Path(folder), candidate.architecture, self._header.limits)
-            self._client.log_artifacts(run_id, folder)
+            log_files(self._client, run_id, place, folder)
         terminate(self._client, run_id, "FAILED" if trial.failure else "FINISHED", at)
         self.written += 1
 
@@ -176,10 +189,14 @@ class Writer:
             curves = {**{f"best_{name}": best for name, best in self._best.items()}, "failed_trials": self._failed}
             axes = objectives if len(objectives) > 1 else PLOTTED
             if self._header.kind != "train":  # of one network it says nothing
-                curves["hypervolume"] = hypervolume(self._trials.values(), axes, self._header.limits)
-            self._log(
-                self.run_id, points={(f"search/{name}", number): (value, at) for name, value in curves.items()}
-            )
+                if trial.failure is None:
+                    self._front = undominated([*self._front, trial], axes)
+                curves["hypervolume"] = hypervolume(self._front, axes, self._header.limits)
+            self._points |= {(f"search/{name}", number): (value, at) for name, value in curves.items()}
+
+    def _log_points(self) -> None:
+        points, self._points = self._points, {}
+        self._log(self.run_id, points=points)
 
     def _end(self, *, figures: bool) -> None:
         """Write the winner, or the reason why there is none, and close the search's run."""
@@ -217,7 +234,7 @@ class Writer:
         if self._client.get_run(self.run_id).info.run_name.endswith((begun, self._header.name)):  # no user's name
             self._client.update_run(self.run_id, name=runs.search_name(self._header, self._begun, outcome))
         now = float((self._record.outcome or {})["at"])
-        points = {(name, self._told): (value, now) for name, value in runs.search_scores(outcome).items()}
+        points = {(name, self.told): (value, now) for name, value in runs.search_scores(outcome).items()}
         self._log(self.run_id, points=points, tags=tags)
         self._log_tables(outcome.front)
         if (predictions := predictions_of(outcome)) is not None:
@@ -285,11 +302,11 @@ class Writer:
             self._tags["mlflow.loggedArtifacts"] = json.dumps([*tables, entry])
             self._client.set_tag(self.run_id, "mlflow.loggedArtifacts", self._tags["mlflow.loggedArtifacts"])
 
-    def _create(self, name: str, start: float, tags: Mapping[str, Any]) -> str:
+    def _create(self, name: str, start: float, tags: Mapping[str, Any]) -> RunInfo:
         common = {"nas.id": self._record.id, "nas.search": self._header.name, "mlflow.source.name": "nas"}
         tags = {**common, "strategy": self._header.kind, **tags}
         filled = {key: str(value) for key, value in tags.items() if value != ""}
-        return str(self._client.create_run(self._experiment, int(start * 1000), filled, name).info.run_id)
+        return self._client.create_run(self._experiment, int(start * 1000), filled, name).info
 
     def _log(self, run_id: str, *, params: Texts = NONE, points: Points = NONE, tags: Texts = NONE) -> None:
         from mlflow.entities import Metric, Param, RunTag
@@ -298,9 +315,10 @@ class Writer:
         metrics = [Metric(key(name), value, int(at * 1000), i) for (name, i), (value, at) in finite.items()]
         texts = {key(name): str(value)[:LONGEST] for name, value in params.items()}
         entries, labels = [Param(*item) for item in texts.items()], [RunTag(*item) for item in tags.items()]
-        for start in range(0, max(len(metrics), len(entries), len(labels)), BATCH):
-            part = slice(start, start + BATCH)
-            self._client.log_batch(run_id, metrics[part], entries[part], labels[part])
+        calls = max(-(-len(metrics) // POINTS), -(-max(len(entries), len(labels)) // BATCH))
+        for call in range(calls):
+            of_points, of_texts = (slice(call * most, (call + 1) * most) for most in (POINTS, BATCH))
+            self._client.log_batch(run_id, metrics[of_points], entries[of_texts], labels[of_texts])
 
     def _close(self, status: str, at: float) -> None:
         configuration = self._header.folder / "search.toml"
