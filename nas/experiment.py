@@ -37,6 +37,7 @@ from nas.training.recipe import AUTO, Recipe, recipe_of, table_of
 # The parts of a search that are plugins. Each has a name, or is given in Python as a class; a space or a data set
 # may be given as an object, too. The setting is then the text "object:" and the name of the class.
 PARTS = ("strategy", "space", "dataset", "evaluator")
+HERE = ("evaluator.address",)  # options that are never written down, nor taken from a file
 PREFIXES = ("space.", "dataset.", "evaluator.")  # of options; those of the strategy have none
 
 Setting = None | bool | int | float | str
@@ -265,6 +266,13 @@ class Experiment(BaseModel):
             head, _, option = name.partition(".")
             changed = option in own if head == "options" else head in changes or name in own  # "recipe.shift"
             raise UsageError(str(error) if changed else f"{place_of(path, text, name)}: {error}") from None
+        for name in HERE:
+            if isinstance(options, dict) and name in options and name not in own:
+                where = place_of(path, text, f"options.{name}")
+                raise UsageError(
+                    f"{where}: {name} says where images and code are sent, which a file does not decide: give it "
+                    f"with --set {name}=…"
+                )
         for folder in cls.of(plugins=values.get("plugins", ())).plugins:
             if Path(os.path.realpath(folder)) not in trusted:  # resolve() raises for a loop of links
                 place, name = place_of(path, text, "plugins"), plain(str(folder))
@@ -313,9 +321,15 @@ class Experiment(BaseModel):
         """The experiment with other settings, which may be classes and objects; raises as the constructor does."""
         return self.of(**{name: getattr(self, name) for name in self.model_fields_set} | self._given | changes)
 
+    def kept(self) -> dict[str, Any]:
+        """The settings as plain data, without those that are of this process alone."""
+        values = self.model_dump(mode="json")
+        values["options"] = {name: value for name, value in values["options"].items() if name not in HERE}
+        return values
+
     def to_toml(self) -> str:
         """The text of a TOML file with all settings that are not empty; `read` reads it."""
-        values = {k: v for k, v in self.model_dump(mode="json").items() if v not in (None, [], {})}
+        values = {k: v for k, v in self.kept().items() if v not in (None, [], {})}
         again = "".join(f", {kind}={label(_class_name(part))}" for kind, part in self._given.items())
         lines = [f"# Python objects, which have to be given again: nas.resume(FOLDER{again})"] if again else []
         tables = {name: values.pop(name) for name in ("recipe", "options") if isinstance(values.get(name), dict)}

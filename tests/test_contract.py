@@ -45,6 +45,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # of layers without defaults
     "separable-conv2d": {"filters": 4},
 }
 EVERY = [(kind, name) for kind in plugins.KINDS for name in sorted(plugins.names(kind, [EXAMPLES]))]
+EVERY.remove(("evaluator", "ray"))  # needs a cluster: test_cluster.py
 
 
 def broken(findings: Iterator[Finding]) -> dict[str, str]:

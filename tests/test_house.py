@@ -56,6 +56,7 @@ ONLY = {
     "onnxruntime": {"winner/export/fresh.py"},
     "sklearn": {"baselines", "report/forest.py"},
     "IPython": {"notebook.py"},
+    "ray": {"evaluation/cluster"},
 }
 
 

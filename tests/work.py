@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from pathlib import Path
 
 import torch
@@ -64,6 +65,12 @@ class KilledOnce(LocalEvaluator):
     """Trains when a job is tried the second time, and is killed the first time."""
 
     work = "work:train_when_tried_again"
+
+
+class Deadly(LocalEvaluator):
+    """Job 3 ends the process of its evaluator."""
+
+    work, measure = "work:end_the_evaluator", "work:pretend"
 
 
 class FullDisk(LocalEvaluator):
@@ -121,6 +128,15 @@ def misbehave(job: Job, dataset: Dataset, task: Task) -> Trial:
             time.sleep(600)
         case "holds the lock of Python":
             collections.deque(itertools.repeat(None), maxlen=0)
+    return finished(job)
+
+
+@each
+def end_the_evaluator(job: Job, dataset: Dataset, task: Task) -> Trial:
+    parent = parent_process()
+    if job.seed == 3 and parent is not None and parent.pid is not None:
+        os.kill(parent.pid, signal.SIGKILL)
+        time.sleep(600)
     return finished(job)
 
 

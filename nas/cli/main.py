@@ -12,6 +12,7 @@ from click.exceptions import Exit, NoArgsIsHelpError
 
 from nas import __version__
 from nas.cli.baselines import baselines
+from nas.cli.cluster import cluster
 from nas.cli.compare import compare
 from nas.cli.data import data
 from nas.cli.export import export
@@ -83,6 +84,7 @@ def cli() -> None:
 
 for command in (
     search, resume, compare, baselines, list_, show, train, predict, export, ui, sync, repair, rm, plugins, data,
+    cluster,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -12,6 +12,7 @@ from nas.comparison.explain import Answerer, answers_of
 from nas.comparison.result import State
 from nas.comparison.watcher import Watcher
 from nas.errors import NasError
+from nas.evaluation.evaluator import BUILT_IN
 from nas.run.resolve import Resolved
 from nas.spaces.space import Candidate
 from nas.training.recipe import RECIPES
@@ -31,7 +32,7 @@ def fit(folder: Path, state: State, resolved: Resolved, watcher: Watcher) -> Non
             state.baselines[name] = models.tuned(name, resolved.data, resolved.experiment.seed, resolved.workers)
             state.write(folder)
             watcher.fitted(state.baselines[name])
-    is_local = resolved.experiment.evaluator == "local"  # another one may train only the networks that it knows
+    is_local = resolved.experiment.evaluator in BUILT_IN  # another one may train only the networks that it knows
     if LECTURE_NAME not in state.baselines and is_local and lecture_parameters(resolved.limits):
         watcher.fitting(LECTURE_NAME)
         try:

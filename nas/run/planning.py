@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.evaluation.evaluator import BUILT_IN
 from nas.report.words import several
 from nas.run import changing, selection, time_limit
 from nas.run.pace import Pace, by_flops, calibrated, flops_of, work
@@ -72,7 +73,7 @@ def planned(resolved: Resolved, experiment: Experiment, begun: float, observer: 
     limit, closing = experiment.time_limit, time_limit.closing(experiment)
     over = None if limit is None else begun + limit - closing
     pace, drawn = None, list[Candidate]()
-    if experiment.evaluator == "local":  # nobody knows the pace of another evaluator
+    if experiment.evaluator in BUILT_IN:  # nobody knows the pace of another one
         drawn = _drawn(resolved)
         seconds = _operations(resolved, drawn) / SLOW / resolved.side_by_side if drawn else 0.0
         if drawn and (seconds >= WORTH_IT if over is None else over - time.monotonic() >= LEAST_LEFT):

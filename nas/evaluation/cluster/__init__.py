@@ -1,0 +1,1 @@
+"""Many machines: a Ray cluster, on each node of which an agent trains with the local evaluator."""
