@@ -24,6 +24,7 @@ from work import Deadly, Misbehaving
 from nas import plugins
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Conv2d, Dense, Flatten, GlobalAveragePool
+from nas.comparison.settings import Comparison
 from nas.data.dataset import Dataset
 from nas.errors import NasError, UsageError
 from nas.evaluation.cluster import connection
@@ -263,7 +264,13 @@ def test_the_address_of_a_cluster_is_not_taken_from_a_file(tmp_path: Path) -> No
     file.write_text('evaluator = "ray"\n[options]\n"evaluator.address" = "localhost:1"\n')
     with pytest.raises(UsageError, match=r"mine.toml, line 3: evaluator.address says where"):
         Experiment.read(file)
+    file.write_text('strategies = "evolve"\n[options]\nevaluator.address = "localhost:1"\n')
+    with pytest.raises(UsageError, match="which a file does not decide"):
+        Comparison.read(file)
     here = {"evaluator.address": "localhost:1", "evaluator.mixed": "true"}
+    both = Comparison.of(strategies="evolve,reference", evaluator="ray", options=here)
+    assert "address" not in both.to_toml()
+    assert "mixed" in both.to_toml()
     file.write_text(Experiment.of(evaluator="ray", options=here).to_toml())
     assert Experiment.read(file).options == {"evaluator.mixed": "true"}
 

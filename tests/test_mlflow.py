@@ -437,6 +437,8 @@ def test_whoever_goes_on_writes_what_is_missing_and_nothing_twice(store: Path) -
     assert again.search.info.run_id == first.search.info.run_id
     assert again.history(again.search, "search/best_validation_accuracy") == [(1, 0.9), (2, 0.9), (3, 0.95)]
     assert again.history(again.nested[1], "train_loss") == first.history(first.nested[1], "train_loss")
+    volumes = [volume for _, volume in again.history(again.search, "search/hypervolume")]
+    assert volumes == sorted(volumes)  # what was found before is not forgotten
     journal.__exit__()
 
 

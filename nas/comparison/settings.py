@@ -10,7 +10,7 @@ from typing import Any
 
 from nas import plugins
 from nas.errors import UsageError, masked, quoted
-from nas.experiment import Experiment
+from nas.experiment import HERE, Experiment
 from nas.files import read_small
 from nas.run.runs import DEFAULT_TRIALS
 from nas.toml import read_table, written, written_key
@@ -89,6 +89,15 @@ class Comparison:
         options, changed = values.pop("options", {}), changes.pop("options", {})
         if not isinstance(options, Mapping):
             raise UsageError(f"{path}: options = {quoted(options)}: it should be a table")
+        strategies = values.get("strategies", {})
+        own_tables = strategies.values() if isinstance(strategies, Mapping) else ()
+        for table in (options, *(one.get("options") for one in own_tables if isinstance(one, Mapping))):
+            for name in HERE:
+                if isinstance(table, Mapping) and name in _flat(table):
+                    raise UsageError(
+                        f"{path}: {name} says where images and code are sent, which a file does not decide: give "
+                        f"it with --set {name}=…, or RAY_ADDRESS"
+                    )
         options = {**options, **changed}
         trusted = {Path(folder).resolve() for folder in plugins.folders(tuple(changes.get("plugins", ())))}
         for folder in Experiment.of(**own).plugins:
@@ -129,10 +138,19 @@ class Comparison:
     def to_toml(self) -> str:
         """The text of a TOML file with all settings but the credentials of an address; `read` reads it."""
         lines = [f"{name} = {written(getattr(self, name))}" for name in ("seeds", "baselines", "explain")]
-        lines += _lines("", self.shared)
+        lines += _lines("", _kept(self.shared))
         for label, own in self.entries.items():
-            lines += ["", f"[strategies.{written_key(label)}]", *_lines(f"strategies.{written_key(label)}.", own)]
+            place = f"strategies.{written_key(label)}"
+            lines += ["", f"[{place}]", *_lines(f"{place}.", _kept(own))]
         return "\n".join(lines) + "\n"
+
+
+def _kept(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings without those that are of this process alone."""
+    if "options" not in settings:
+        return settings
+    options = _flat(settings["options"])
+    return {**settings, "options": {name: value for name, value in options.items() if name not in HERE}}
 
 
 def _entries(strategies: object) -> dict[str, Mapping[str, Any]]:

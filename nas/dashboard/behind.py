@@ -26,7 +26,7 @@ from nas.records.record import Record, entry_of
 
 NICE = 10  # the search comes first
 FEW = 8  # candidates, with which the thread goes on by itself
-STEP = 100  # candidates between two lines
+STEP = 20  # candidates between two lines, which say that the store is slow and not dead
 
 
 def written(path: Path, uri: str) -> Iterator[int]:
@@ -35,11 +35,13 @@ def written(path: Path, uri: str) -> Iterator[int]:
     Raises:
         RuntimeError: it has failed; the message says why.
     """
-    command = [sys.executable, "-m", "nas.dashboard.behind"]
+    # -P: the folder in which the user is may have a file numpy.py.
+    command = [sys.executable, "-P", "-m", "nas.dashboard.behind"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     wanted = {"path": str(path), "uri": uri, "plugins": [str(folder) for folder in plugins.folders()]}
     with subprocess.Popen(  # noqa: S603
         command, text=True, start_new_session=True,  # Ctrl-C is for the search, with which it ends
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
     ) as process:  # fmt: skip
         assert process.stdout is not None  # noqa: S101
         print(json.dumps(wanted), file=process.stdin, flush=True)
@@ -58,6 +60,8 @@ def written(path: Path, uri: str) -> Iterator[int]:
 
 def main() -> None:
     """Write until nearly everything is written that the journal has."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # the plugin of a layer may print
     wanted = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(OSError, AttributeError):  # Windows
@@ -65,11 +69,11 @@ def main() -> None:
     plugins.offer(map(Path, wanted["plugins"]))
     try:
         for count in _write(Path(wanted["path"]), wanted["uri"]):
-            print(json.dumps({"written": count, "problem": ""}), flush=True)
+            print(json.dumps({"written": count, "problem": ""}), file=answers, flush=True)
     except Exception as error:  # noqa: BLE001  # any exception of MLflow is the other process's to report
         from nas.dashboard.store import reason_of
 
-        print(json.dumps({"problem": reason_of(error) or "unknown"}), flush=True)
+        print(json.dumps({"problem": reason_of(error) or "unknown"}), file=answers, flush=True)
 
 
 def _write(path: Path, uri: str) -> Iterator[int]:

@@ -145,6 +145,8 @@ class MlflowThread(Observer):
         from nas.dashboard.behind import written
 
         probe(self.tracking_uri)
+        self._trouble = ""  # the store answers: `close` may wait for it
+        self._step()
         for count in written(self._record.path, self.tracking_uri):
             self._written = count
             self._step()

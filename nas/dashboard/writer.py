@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 BATCH = 100  # parameters and tags of one call, MLflow's limit
 POINTS = 900  # metrics of one call, of which MLflow takes 1,000
+CURVES = 10  # of a search, at most
 LARGE = 1_000  # candidates of a search, above which only networks of the last rung get a run of their own
 LONGEST = 6_000  # characters; MLflow takes no longer parameter
 NONE: Mapping[Any, Any] = MappingProxyType({})
@@ -109,7 +110,7 @@ class Writer:
         last = len(self._record.told) if most is None else self.told + most
         while self.told < min(last, len(self._record.told)):
             self._write_told(self._record.told[self.told])
-            if len(self._points) >= POINTS:
+            if len(self._points) > POINTS - CURVES:  # all points of a candidate go in one call
                 self._log_points()
             self._on_progress()
         self._log_points()
@@ -175,8 +176,10 @@ class Writer:
     def _plot(self, trial: Trial, number: int, at: float) -> None:
         """Add a trial to the search's own curves."""
         objectives = self._header.objectives
+        axes = objectives if len(objectives) > 1 else PLOTTED
         if trial.failure is None:
             self._trials[trial.job.key] = trial
+            self._front = undominated([*self._front, trial], axes)
             signs = {"validation_accuracy": 1, "validation_loss": -1, objectives[0].metric: objectives[0].sign}
             for metric, sign in signs.items():
                 value = trial.metrics.get(metric, math.nan)
@@ -187,10 +190,7 @@ class Writer:
         if number > self._plotted:
             # MLflow opens the comparison of two searches with the first of them.
             curves = {**{f"best_{name}": best for name, best in self._best.items()}, "failed_trials": self._failed}
-            axes = objectives if len(objectives) > 1 else PLOTTED
             if self._header.kind != "train":  # of one network it says nothing
-                if trial.failure is None:
-                    self._front = undominated([*self._front, trial], axes)
                 curves["hypervolume"] = hypervolume(self._front, axes, self._header.limits)
             self._points |= {(f"search/{name}", number): (value, at) for name, value in curves.items()}
 

@@ -94,6 +94,9 @@ class Cluster:
         self.agents: list[Remote] = []
         self.first: Remote | None = None  # the agent that all others must be like
         self.alive = frozenset[str]()  # the ids of the nodes
+        self.names = {address}  # under which it was asked for
+        self.settled: list[Remote] = []  # the agents that a search was told of
+        self.told = set[str]()  # the ids of refused nodes of which the user knows
         self.is_warned = False  # whether the user knows that it has no authentication
         self._ended: Counter[str] = Counter()  # agents in a row that ended before they could train, by their node
         self._not_before: dict[tuple[str, int], float] = {}  # when an agent may start again
@@ -145,6 +148,7 @@ class Cluster:
     def drop(self, agent: Remote, *, has_trained: bool = False) -> None:
         """The agent is not used any more; another one may take its place."""
         agent.kill()
+        has_trained = has_trained or agent.session > 1  # it may have ended itself, since nobody needed it
         self._ended[agent.node.id] = 0 if has_trained else self._ended[agent.node.id] + 1
         if self._ended[agent.node.id] >= MOST_ENDED:
             self.refused[agent.node.id] = f"{MOST_ENDED} agents have ended there before they could train"
@@ -179,6 +183,7 @@ class Cluster:
             if known and first is None:
                 first = now
             if known and (len(known) == len(self.agents) or now - (first or now) > OTHERS_SECONDS):
+                self.settled = known
                 return known
             if now - begun > START_SECONDS or self.why_useless:
                 raise NasError(self._why_none())

@@ -55,7 +55,7 @@ def connected(address: str | None = None, *, may_start: bool = True) -> Cluster:
         raise NasError(f"the evaluator ray needs Ray, which is not installed: {INSTALL} has it") from None
     with _lock:
         if _cluster is not None and ray.is_initialized():
-            if address and _found(address) not in ("", _cluster.address):
+            if address and address not in _cluster.names and _found(address) != _cluster.address:
                 raise UsageError(
                     f"this process is connected to the Ray cluster {_cluster.address} already, not to {address}: "
                     "use another process, or call ray.shutdown() first"
@@ -65,6 +65,7 @@ def connected(address: str | None = None, *, may_start: bool = True) -> Cluster:
         if not ray.is_initialized():
             _connect(wanted, may_start=may_start)
         _cluster = Cluster(ray.get_runtime_context().gcs_address)
+        _cluster.names |= {wanted, address or wanted}
         atexit.register(leave)
         return _cluster
 

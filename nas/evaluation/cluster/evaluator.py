@@ -120,8 +120,8 @@ class RayEvaluator(AheadEvaluator):
         self._cluster = connected(address)
         self._dataset, self._weights, self._until, self._mixed = dataset, weights, until, mixed
         self._warn, self._begun = warn, begun
-        total = sum(agent.workers(device) for agent in self._cluster.agents if agent.facts)
-        self._most = workers if workers < total else None  # otherwise new nodes add theirs
+        total = sum(agent.workers(device) for agent in self._cluster.settled)
+        self._most = None if workers == total else workers  # of all that there were: new nodes add theirs
         data = packed(dataset, ray.put)
         self._work = Work(self.trainer, recipe, 0, device, group, memory, weights is not None, 1, data, _layers())
         self._agents: list[_Agent] = []
@@ -143,12 +143,14 @@ class RayEvaluator(AheadEvaluator):
         """
         cluster = connected(options.get("address"))
         agents = cluster.settle()
+        first = cluster.first = cluster.first or agents[0]
+        agents = [first, *(agent for agent in agents if agent is not first)]
         if not options.get("mixed") and (words := differences([(one.node.name, one.facts) for one in agents])):
             raise UsageError(
                 f"{words}: the result would depend on where a network is trained. Make them the same, or go on "
                 "with `--set evaluator.mixed=true`"
             )
-        return Nodes(agents)
+        return Nodes(cluster.settled)
 
     def __enter__(self) -> Self:
         """The evaluator."""
@@ -306,6 +308,9 @@ class RayEvaluator(AheadEvaluator):
                 self._cluster.drop(remote)
             elif remote.user is None and remote.started.done() and self._cluster.welcome(remote):
                 self._enlist(remote)
+        for name in self._cluster.refused.keys() - self._cluster.told:
+            self._cluster.told.add(name)
+            self._warn(f"the node {name[:6]} is not used: {self._cluster.refused[name]}")
         if why := self._cluster.why_useless:
             raise NasError(f"no node can train: {why}")
         is_empty = not self._agents and not self._cluster.agents
@@ -324,7 +329,6 @@ class RayEvaluator(AheadEvaluator):
         first = self._cluster.first = self._cluster.first or remote
         both = [(one.node.name, one.facts) for one in (first, remote)]
         if not self._mixed and (words := differences(both)):
-            self._warn(f"the node {remote.node.name} is not used, because {words}")
             self._cluster.refuse(remote.node, words)
             return
         if remote.layers not in (None, self._work.layers):  # other plugins: Python imports a module once
@@ -358,7 +362,6 @@ class RayEvaluator(AheadEvaluator):
         for agent in [agent for agent in self._agents if agent.remote.node == node]:
             self._lose(agent, counts=False)
         self._cluster.refuse(node, reason)
-        self._warn(f"the node {node.name} is not used any more: {reason}")
 
 
 def _layers() -> tuple[Mapping[str, str], ...]:
