@@ -249,8 +249,9 @@ class Scripted:
 def test_a_gpu_gets_its_whole_group_at_a_time(monkeypatch: pytest.MonkeyPatch, blobs: Dataset) -> None:
     agent = Scripted()
     cluster = SimpleNamespace(
-        agents=[agent], alive={"a"}, look=lambda: None, welcome=lambda one: True, why_useless="", first=None
-    )
+        agents=[agent], settled=[agent], alive={"a"}, refused={}, told=set(), first=None, why_useless="",
+        look=lambda: None, welcome=lambda one: True,
+    )  # fmt: skip
     monkeypatch.setattr("nas.evaluation.cluster.evaluator.connected", lambda address: cluster)
     monkeypatch.setattr("nas.evaluation.cluster.evaluator.packed", lambda data, put: None)
     evaluator = RayEvaluator(blobs, Recipe(), workers=1, device="cuda", until=time.monotonic() + 2)
