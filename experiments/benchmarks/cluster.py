@@ -190,10 +190,7 @@ def instantly(place: Path) -> None:
                     begun = time.perf_counter()
                     assert len(list(evaluator.evaluate(jobs))) == len(jobs)
                     spent.append(1000 * (time.perf_counter() - begun) / len(jobs))
-            print(
-                f"| {name} | {statistics.median(spent):.2f} ms | {min(spent):.2f} to {max(spent):.2f} |",
-                flush=True,
-            )
+            say(name, "ms a job", statistics.median(spent), min(spent), max(spent))
 
 
 def start(place: Path) -> None:
@@ -234,10 +231,7 @@ def lost(place: Path) -> None:
             until(lines, "was lost")
             noticed = time.monotonic() - begun
             until(lines, "searching: ")
-            print(
-                f"| {name}: noticed after | {noticed:.1f} s | a trial after {time.monotonic() - begun:.1f} s |",
-                flush=True,
-            )
+            say(f"{name}: noticed", noticed, "the next trial", time.monotonic() - begun)
             for one in victims if number == signal.SIGSTOP else ():
                 one.kill()
     processes: list[Any] = []

@@ -190,51 +190,48 @@ def fast(trials: int) -> None:
     from mlflow import MlflowClient
 
     space, objectives = Cnn().within(Limits(max_parameters=34_826)), (Objective("validation_loss", -1),)
-    for _ in range(1):
-        seconds = {}
-        for name in ("without MLflow", "with MLflow"):
-            with tempfile.TemporaryDirectory() as place:
-                path = Path(place, "runs", "large")
-                path.mkdir(parents=True)
-                with Journal(path / FILE) as journal:
-                    config = {"strategy": "evolve", "space": "cnn", "objectives": ["-validation_loss"]}
-                    config |= {"epochs": 4.0, "rungs": 2}  # type: ignore[dict-item]
-                    data = {
-                        "name": "mnist-5k",
-                        "fingerprint": "0123456789abcdef",
-                        "train": 3500,
-                        "validation": 500,
-                    }
-                    limits = {"input_shape": [1, 28, 28], "classes": 10}
-                    journal.begin({"config": config, "dataset": data, "limits": limits, "note": ""})
-                    observers: list[Observer] = [journal]
-                    if name == "with MLflow":
-                        observers.append(MlflowThread(journal.record, print, store_uri(Path(place))))
-                    evaluator = CachedEvaluator(Instant(), journal, objectives)
-                    strategy = Evolve(space, objectives=objectives)
-                    told = Observers(observers)
-                    began = time.perf_counter()
-                    Search(
-                        strategy, evaluator, Budget(trials), epochs=4.0, observer=told, rungs=2, space=space
-                    ).run()
-                    seconds[name] = time.perf_counter() - began
-                    journal.stopped("failed", "")
-                    began = time.perf_counter()
-                    told.close()
-                    closing = time.perf_counter() - began
-                    print(
-                        f"{name}: {trials} trials in {seconds[name]:.1f} s, closed after {closing:.1f} s",
-                        flush=True,
-                    )
+    seconds = {}
+    for name in ("without MLflow", "with MLflow"):
+        with tempfile.TemporaryDirectory() as place:
+            path = Path(place, "runs", "large")
+            path.mkdir(parents=True)
+            with Journal(path / FILE) as journal:
+                config = {"strategy": "evolve", "space": "cnn", "objectives": ["-validation_loss"]}
+                config |= {"epochs": 4.0, "rungs": 2}  # type: ignore[dict-item]
+                data = {
+                    "name": "mnist-5k",
+                    "fingerprint": "0123456789abcdef",
+                    "train": 3500,
+                    "validation": 500,
+                }
+                limits = {"input_shape": [1, 28, 28], "classes": 10}
+                journal.begin({"config": config, "dataset": data, "limits": limits, "note": ""})
+                observers: list[Observer] = [journal]
                 if name == "with MLflow":
-                    client = MlflowClient(store_uri(Path(place)))
-                    runs = client.search_runs(
-                        [one.experiment_id for one in client.search_experiments()], max_results=50_000
-                    )
-                    [search] = [run for run in runs if "nas.trial" not in run.data.tags]
-                    curve = client.get_metric_history(search.info.run_id, "search/best_validation_loss")
-                    print(f"{len(runs) - 1} runs of candidates, {len(curve)} points in the curve", flush=True)
-        print(f"slower by {100 * (seconds['with MLflow'] / seconds['without MLflow'] - 1):+.1f} %", flush=True)
+                    observers.append(MlflowThread(journal.record, print, store_uri(Path(place))))
+                evaluator = CachedEvaluator(Instant(), journal, objectives)
+                strategy = Evolve(space, objectives=objectives)
+                told = Observers(observers)
+                began = time.perf_counter()
+                Search(strategy, evaluator, Budget(trials), epochs=4.0, observer=told, rungs=2, space=space).run()
+                seconds[name] = time.perf_counter() - began
+                journal.stopped("failed", "")
+                began = time.perf_counter()
+                told.close()
+                closing = time.perf_counter() - began
+                print(
+                    f"{name}: {trials} trials in {seconds[name]:.1f} s, closed after {closing:.1f} s",
+                    flush=True,
+                )
+            if name == "with MLflow":
+                client = MlflowClient(store_uri(Path(place)))
+                runs = client.search_runs(
+                    [one.experiment_id for one in client.search_experiments()], max_results=50_000
+                )
+                [search] = [run for run in runs if "nas.trial" not in run.data.tags]
+                curve = client.get_metric_history(search.info.run_id, "search/best_validation_loss")
+                print(f"{len(runs) - 1} runs of candidates, {len(curve)} points in the curve", flush=True)
+    print(f"slower by {100 * (seconds['with MLflow'] / seconds['without MLflow'] - 1):+.1f} %", flush=True)
 
 
 if __name__ == "__main__":

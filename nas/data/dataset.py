@@ -21,7 +21,7 @@ import numpy as np
 from nas.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import torch
@@ -102,14 +102,18 @@ class Dataset:
     def save(self, folder: Path) -> None:
         """Write plain files for worker processes, which `load` them; files of `folder` are only linked."""
         folder.mkdir(parents=True, exist_ok=True)
-        for part, split in (("train", self.train), ("validation", self.validation)):
-            for kind, tensor in (("images", split.images), ("labels", split.labels)):
-                file = f"{part}_{kind}.npy"
-                if self.folder is None:
-                    np.save(folder / file, tensor.numpy())
-                else:
-                    _link(self.folder / file, folder / file)
+        for file, tensor in self.tensors():
+            if self.folder is None:
+                np.save(folder / file, tensor.numpy())
+            else:
+                _link(self.folder / file, folder / file)
         self.describe(folder)
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The images and labels of both splits, with the names of their files."""
+        for part, split in (("train", self.train), ("validation", self.validation)):
+            yield f"{part}_images.npy", split.images
+            yield f"{part}_labels.npy", split.labels
 
     def describe(self, folder: Path) -> None:
         """Write the file that makes a folder with the other files one that `load` reads."""

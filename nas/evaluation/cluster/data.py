@@ -1,10 +1,10 @@
-"""The data set on its way to the nodes: put into Ray's store once, and laid down in files on each node once."""
+"""The data set on its way to the nodes: put into Ray's store once, and laid down in files by each agent once."""
 
 from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,8 @@ def packed(dataset: Dataset, put: Callable[[Array], Any]) -> Packed:
     """Put a data set into the store, in pieces of at most 64 MiB, unless it is there already."""
     if dataset not in _packed:
         arrays = {}
-        for file, array in _arrays(dataset):
+        for file, tensor in dataset.tensors():
+            array = tensor.numpy()
             step = max(1, CHUNK // max(1, array[:1].nbytes))
             rows = [put(np.ascontiguousarray(array[at : at + step])) for at in range(0, len(array), step)]
             arrays[file] = array.dtype.str, array.shape, rows
@@ -56,15 +57,9 @@ def laid_down(packed: Packed, folder: Path, get: Callable[[Any], Array]) -> Data
     """
     content, last = packed.content, folder / "dataset.json"
     try:
-        folder.mkdir(exist_ok=True)
-        for file, (kind, shape, pieces) in packed.arrays.items() if not last.is_file() else ():
-            array, at = new_array(folder / file, shape, kind), 0
-            for piece in pieces:
-                rows = get(piece)
-                array[at : at + len(rows)] = rows
-                at += len(rows)
-            array.flush()
-        last.write_text(json.dumps(content), encoding="utf-8")
+        if not last.is_file():
+            _write(packed, folder, get)
+            last.write_text(json.dumps(content), encoding="utf-8")
     except OSError as error:
         raise StorageError(
             f"the data set cannot be copied to {folder.parent.parent} ({error.strerror or error}): "
@@ -78,7 +73,12 @@ def laid_down(packed: Packed, folder: Path, get: Callable[[Any], Array]) -> Data
     return Dataset(content["name"], train, validation, tuple(content["classes"]), fingerprint, moments, folder)
 
 
-def _arrays(dataset: Dataset) -> Iterator[tuple[str, Array]]:
-    for part, split in (("train", dataset.train), ("validation", dataset.validation)):
-        for kind, tensor in (("images", split.images), ("labels", split.labels)):
-            yield f"{part}_{kind}.npy", tensor.numpy()
+def _write(packed: Packed, folder: Path, get: Callable[[Any], Array]) -> None:
+    folder.mkdir(exist_ok=True)
+    for file, (kind, shape, pieces) in packed.arrays.items():
+        array, at = new_array(folder / file, shape, kind), 0
+        for piece in pieces:
+            rows = get(piece)
+            array[at : at + len(rows)] = rows
+            at += len(rows)
+        array.flush()
