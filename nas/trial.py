@@ -9,6 +9,7 @@ import hashlib
 import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from nas import checks
@@ -28,7 +29,7 @@ class Job:
     epochs: float
     seed: int
 
-    @property
+    @cached_property  # asked for fifteen times a trial
     def key(self) -> str:
         """The name of this job in a search, and of its files; only equal jobs have equal keys."""
         epochs = repr(float(self.epochs)).removesuffix(".0")  # every digit, and 1 as 1.0

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -119,32 +119,7 @@ class Architecture:
             ArchitectureError: a layer does not fit its input, or makes the network larger than `LARGEST`; the
                 message names its position, its input and the rule.
         """
-        rows: list[Row] = []
-        shapes = [input_shape]
-        totals = dict.fromkeys(LARGEST, 0)
-        last = (Dense(classes), (len(self.layers),))
-        for position, (layer, inputs) in enumerate((*zip(self.layers, self.inputs, strict=True), last), 1):
-            given = [shapes[i] for i in inputs]
-            try:
-                output = layer.output_shape(*given)
-                if not layer.is_built_in:
-                    _check_shape(output)
-                row = Row(layer, inputs, output, layer.parameters(*given), layer.flops(*given))
-                for name, size in zip(LARGEST, (row.parameters, row.flops, math.prod(output)), strict=True):
-                    totals[name] += size
-                    if totals[name] > LARGEST[name]:
-                        total = f"{totals[name]:,} {name}; {LARGEST[name]:,} are the most"
-                        raise ArchitectureError(f"up to here the network has {total}")  # noqa: TRY301
-            except Exception as error:
-                if layer.is_built_in and not isinstance(error, ArchitectureError):
-                    raise
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-                reason = str(error) if isinstance(error, ArchitectureError) else reason
-                where = " and ".join(map(show, given))
-                raise ArchitectureError(f"layer {position} ({layer}) on {where}: {reason}") from None
-            rows.append(row)
-            shapes.append(output)
-        return rows
+        return list(_table(self, input_shape, classes))
 
     def parameters(self, input_shape: Shape, classes: int) -> int:
         """The number of values that the network learns."""
@@ -226,6 +201,37 @@ def read_dict(path: Path) -> Any:
         raise ArchitectureError(str(error)) from None
     except ValueError as error:
         raise ArchitectureError(f"{path}: {error}") from None
+
+
+@lru_cache(maxsize=512)  # a search asks several times for the table of a candidate, and of the parents
+def _table(architecture: Architecture, input_shape: Shape, classes: int) -> tuple[Row, ...]:
+    rows: list[Row] = []
+    shapes = [input_shape]
+    totals = dict.fromkeys(LARGEST, 0)
+    last = (Dense(classes), (len(architecture.layers),))
+    nodes = (*zip(architecture.layers, architecture.inputs, strict=True), last)
+    for position, (layer, inputs) in enumerate(nodes, 1):
+        given = [shapes[i] for i in inputs]
+        try:
+            output = layer.output_shape(*given)
+            if not layer.is_built_in:
+                _check_shape(output)
+            row = Row(layer, inputs, output, layer.parameters(*given), layer.flops(*given))
+            for name, size in zip(LARGEST, (row.parameters, row.flops, math.prod(output)), strict=True):
+                totals[name] += size
+                if totals[name] > LARGEST[name]:
+                    total = f"{totals[name]:,} {name}; {LARGEST[name]:,} are the most"
+                    raise ArchitectureError(f"up to here the network has {total}")  # noqa: TRY301
+        except Exception as error:
+            if layer.is_built_in and not isinstance(error, ArchitectureError):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            reason = str(error) if isinstance(error, ArchitectureError) else reason
+            where = " and ".join(map(show, given))
+            raise ArchitectureError(f"layer {position} ({layer}) on {where}: {reason}") from None
+        rows.append(row)
+        shapes.append(output)
+    return tuple(rows)
 
 
 def distance(first: Architecture, second: Architecture) -> float:

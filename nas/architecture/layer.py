@@ -87,12 +87,24 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
-def _allows(known: Field[Any], value: Any) -> bool:
+@cache
+def _rules(kind: type[Layer]) -> list[tuple[str, str, type | None, Callable[[Any], bool]]]:
+    """For each setting its name, the words for its values, their type if it has a default, and their test."""
+    rules = []
+    for known in _fields(kind):
+        if "allows" not in known.metadata:
+            raise PluginError(f"{kind.__name__}: declare {known.name} with setting, count …")
+        expected = None if known.default is MISSING else type(known.default)
+        rules.append((known.name, known.metadata["words"], expected, known.metadata["allows"]))
+    return rules
+
+
+def _allows(allows: Callable[[Any], bool], expected: type | None, value: Any) -> bool:
     """Whether a setting may have a value: 5.0 is not 5, because equal layers must have equal ids."""
-    if known.default is not MISSING and type(value) is not type(known.default):
+    if expected is not None and type(value) is not expected:
         return False
     try:
-        return bool(known.metadata["allows"](value))
+        return bool(allows(value))
     except Exception:  # noqa: BLE001  # an author's test that compares a stranger's text with a number
         return False
 
@@ -121,14 +133,12 @@ class Layer(ABC):
 
     def __post_init__(self) -> None:
         """Refuse settings that are not allowed; lists, which come from JSON, become tuples."""
-        for known in _fields(type(self)):
-            value = getattr(self, known.name)
+        for name, words, expected, allows in _rules(type(self)):
+            value = getattr(self, name)
             if isinstance(value, list):
-                object.__setattr__(self, known.name, value := _frozen(value))
-            if "allows" not in known.metadata:
-                raise PluginError(f"{type(self).__name__}: declare {known.name} with setting, count …")
-            if not _allows(known, value):
-                rule = f"{known.name} must be {known.metadata['words']}, not {quoted(value)}"
+                object.__setattr__(self, name, value := _frozen(value))
+            if not _allows(allows, expected, value):
+                rule = f"{name} must be {words}, not {quoted(value)}"
                 raise ArchitectureError(f"{type(self).__name__}: {rule}")
 
     @classmethod
@@ -193,11 +203,12 @@ class Layer(ABC):
         Raises:
             ArchitectureError: an unknown setting, a missing one, or a value out of range.
         """
-        known = [*(f.name for f in cls.settings()), "inputs"]
+        names = [name for name, *_ in _rules(cls)]
         for name in values:
-            if name not in known:
+            if name not in names:
+                known = [*names[1:], names[0]]  # ``inputs`` last
                 raise ArchitectureError(unknown(f"{cls.__name__} setting", name, known))
-        missing = [f.name for f in cls.settings() if f.default is MISSING and f.name not in values]
+        missing = [name for name, _, expected, _ in _rules(cls) if expected is None and name not in values]
         if missing:
             raise ArchitectureError(f"{cls.__name__}: {missing[0]} is missing")
         return cls(**values)

@@ -77,12 +77,16 @@ class CachedEvaluator(AheadEvaluator):
         trials, self._ready = self._ready, []
         if trials:
             return trials
-        for trial in self._call(lambda: list(self._inner.finished())):
-            jobs = self._jobs_of(trial)
-            kept = scored(self._know(checked(trial)), self._objectives)
-            self._journal.append(kept)
+        new: list[Trial] = []
+        try:
+            for trial in self._call(lambda: list(self._inner.finished())):
+                jobs = self._jobs_of(trial)
+                new.append(scored(self._know(checked(trial)), self._objectives))
+                trials += [replace(new[-1], job=job) for job in jobs]
+        finally:  # at once: the disk takes 0.6 ms for one trial, and for many
+            self._journal.append(*new)
+        for kept in new:
             self._on_trial(kept)
-            trials += [replace(kept, job=job) for job in jobs]
         if not trials and self._training:
             if self._until is None:
                 missing = len(self._training)

@@ -36,7 +36,7 @@ from nas.records.record import (
     told_entry,
 )
 from nas.spaces.space import Candidate
-from nas.trial import Job, Trial
+from nas.trial import Job, Trial, checked
 
 FILE = "journal.jsonl"
 LOCK = ".lock"
@@ -108,16 +108,19 @@ class Journal(Observer):
         process = {"process": os.getpid(), "host": platform.node()}
         self._write({"session": {**process, "changes": changes, "more": more, "forced": forced}})
 
-    def append(self, trial: Trial) -> None:
-        """Keep a training; it is on the disk when this returns."""
-        self._write({"trial": trial.to_dict()})
+    def append(self, *trials: Trial) -> None:
+        """Keep trainings; they are on the disk when this returns."""
+        for trial in trials:
+            kept = replace(checked(trial), scores=())
+            self._write({"trial": kept.to_dict()}, made=kept, sync=trial is trials[-1])
 
     def asked(self, count: int, candidates: Sequence[Candidate]) -> None:
         """Keep the candidates that the strategy proposed, unless they are known."""
         number, self._asked = self._asked, self._asked + 1
         if number not in self.record.asked:
             proposed = [candidate.to_dict() for candidate in candidates]
-            self._write({"asked": {"batch": number, "count": count, "candidates": proposed}}, sync=False)
+            entry = {"asked": {"batch": number, "count": count, "candidates": proposed}}
+            self._write(entry, made=tuple(candidates), sync=False)
 
     def told(self, trial: Trial) -> None:
         """Keep the trial of a finished candidate, unless it is known; refuse another candidate in its place."""
@@ -157,7 +160,7 @@ class Journal(Observer):
         """Keep that this process stops without a winner: ``interrupted`` or ``failed``."""
         self._write({"ended": {"status": status, "message": message}})
 
-    def _write(self, entry: dict[str, Any], *, sync: bool = True) -> None:
+    def _write(self, entry: dict[str, Any], *, made: Any = None, sync: bool = True) -> None:
         entry = {"at": round(time.time(), 3), "seconds": round(time.monotonic() - self.begun, 3), **entry}
         data = line_of(entry)
         try:
@@ -170,7 +173,7 @@ class Journal(Observer):
                 self._file.truncate(self._whole)
             raise StorageError.of(self.path, error) from None
         self._whole += len(data)
-        self.record.take(entry)
+        self.record.take(entry, made)
 
 
 def locked(path: Path) -> FileLock:

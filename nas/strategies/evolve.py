@@ -10,7 +10,6 @@ from random import Random
 from threading import Lock
 from typing import Literal
 
-import numpy as np
 from deap import base, tools
 
 from nas.architecture.known import KNOWN
@@ -155,13 +154,12 @@ class Evolve(Strategy):
 
 @contextmanager
 def _seeded_globals(rng: Random) -> Iterator[None]:
-    """Seed the global random numbers, from which DEAP draws, from ``rng``; restore them afterwards."""
+    """Seed Python's global random numbers, from which DEAP draws, from ``rng``; restore them afterwards."""
     with DRAWING:
-        python, numpy = random.getstate(), np.random.get_state()
-        random.seed(rng.getrandbits(64))
-        np.random.seed(rng.getrandbits(32))
+        before = random.getstate()
+        # 32 bits more than needed: NumPy's numbers were once seeded with them, and searches must go on as begun.
+        random.seed(rng.getrandbits(96) % 2**64)
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+            random.setstate(before)

@@ -37,6 +37,7 @@ class Strategy(ABC):
 
     # Class attributes, so that they exist even if a plugin's __init__ does not call this one.
     _history: tuple[Trial, ...] = ()
+    _ids: frozenset[str] = frozenset()  # of the history
     _telling = False
     _rng: tuple[int, Random] | None = None
 
@@ -63,7 +64,7 @@ class Strategy(ABC):
     @property
     def taken(self) -> set[str]:
         """The ids of all candidates so far: those of the history, and those in training."""
-        return {trial.id for trial in self._history} | {candidate.id for candidate in self.in_training}
+        return set(self._ids.union(candidate.id for candidate in self.in_training))
 
     @property
     def rng(self) -> Random:
@@ -83,7 +84,11 @@ class Strategy(ABC):
         Override it to store values that are slow to compute from the history. The trials are in `history` when it
         returns, or as soon as it calls ``super().tell(trials)``, which is not necessary.
         """
-        self._history += tuple(trials)
+        self._keep(self._history, trials)
+
+    def _keep(self, before: tuple[Trial, ...], trials: Sequence[Trial]) -> None:
+        self._history = (*before, *trials)
+        self._ids = self._ids.union(trial.id for trial in trials)
 
     def unseen(
         self, make: Callable[[], Candidate], seen: AbstractSet[str], near: Iterable[Candidate] = ()
@@ -127,7 +132,8 @@ def _keeping_history(tell: Callable[[Any, Sequence[Trial]], None]) -> Any:
         try:
             tell(self, trials)
         finally:
-            self._history, self._telling = (*before, *trials), False
+            self._telling = False
+            self._keep(before, trials)
 
     vars(keeping)["keeps_history"] = True
     return keeping
