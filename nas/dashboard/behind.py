@@ -3,10 +3,11 @@
 One process can have one thread of Python at work: beside a search with 200 trials a second, a thread that writes
 would take half of its time. So the writer's thread starts this program while it is far behind, and goes on when it
 is through. It gets the address of the store through its standard input, since addresses may hold passwords, and
-ends with the process that has started it. Two such processes were no better: they took time from the search.
+ends with the process that has started it. Two such processes took time from the search; but when the search is
+over, its process writes the second half of what is left, and this one only the first.
 
-in:   {"path": of the journal, "uri": of the store, "plugins": folders}
-out:  {"written": number of candidates, "problem": ""}, again and again
+in:   {"path": of the journal, "uri": of the store, "plugins": folders}; at the end the number of all candidates
+out:  {"written": number of candidates, "last": the last one to write, if known, "problem": ""}, again and again
 """
 
 from __future__ import annotations
@@ -16,84 +17,127 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, Self
 
 from nas import plugins
 from nas.records.record import Record, entry_of
 
 NICE = 10  # the search comes first
 FEW = 8  # candidates, with which the thread goes on by itself
-STEP = 20  # candidates between two lines, which say that the store is slow and not dead
+PAUSE = 1.0  # seconds between two lines; thousands of unread ones would fill the pipe
+STEP = 100  # candidates between two looks at the journal; their points of curves go to the store in one call
 
 
-def written(path: Path, uri: str) -> Iterator[int]:
-    """Write the candidates of a running search in another process; yields how many are through.
+class State(NamedTuple):
+    """How far the process is."""
 
-    Raises:
-        RuntimeError: it has failed; the message says why.
+    written: int  # candidates that are through
+    last: int | None = None  # the last candidate that it writes, if that is known
+    problem: str = ""  # why it has failed
+
+
+class Behind:
+    """The process, as seen from the one that starts it. Use it in a ``with`` block; it is iterated over once.
+
+    Args:
+        path: of the journal.
+        uri: the address of the store.
     """
-    # -P: the folder in which the user is may have a file numpy.py.
-    command = [sys.executable, "-P", "-m", "nas.dashboard.behind"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    wanted = {"path": str(path), "uri": uri, "plugins": [str(folder) for folder in plugins.folders()]}
-    with subprocess.Popen(  # noqa: S603
-        command, text=True, start_new_session=True,  # Ctrl-C is for the search, with which it ends
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None  # noqa: S101
-        print(json.dumps(wanted), file=process.stdin, flush=True)
-        try:
-            for line in process.stdout:
-                answer = json.loads(line)
-                if answer["problem"]:
-                    raise RuntimeError(answer["problem"])
-                yield int(answer["written"])
-            code = process.wait()
-        finally:
-            process.kill()
-    if code:
-        raise RuntimeError(f"the process that writes to MLflow has ended with exit code {code}")
+
+    def __init__(self, path: Path, uri: str) -> None:
+        # -P: the folder in which the user is may have a file numpy.py.
+        command = [sys.executable, "-P", "-m", "nas.dashboard.behind"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._process = subprocess.Popen(  # noqa: S603
+            command, text=True, start_new_session=True,  # Ctrl-C is for the search, with which it ends
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+        )  # fmt: skip
+        self._tell({"path": str(path), "uri": uri, "plugins": [str(folder) for folder in plugins.folders()]})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def __iter__(self) -> Iterator[State]:
+        """How far it is, again and again until it ends.
+
+        Raises:
+            RuntimeError: it has failed; the message says why.
+        """
+        assert self._process.stdout is not None  # noqa: S101
+        for line in self._process.stdout:
+            state = State(**json.loads(line))
+            if state.problem:
+                raise RuntimeError(state.problem)
+            yield state
+        if code := self._process.wait():
+            raise RuntimeError(f"the process that writes to MLflow has ended with exit code {code}")
+
+    def halve(self, candidates: int) -> None:
+        """Let it write the first half of what is left of so many candidates; it says which is the last."""
+        self._tell(candidates)
+
+    def _tell(self, what: object) -> None:
+        with suppress(BrokenPipeError):  # it has ended; iterating over it says so
+            print(json.dumps(what), file=self._process.stdin, flush=True)
 
 
 def main() -> None:
     """Write until nearly everything is written that the journal has."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # the plugin of a layer may print
-    wanted = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    def say(state: State) -> None:
+        print(json.dumps(state._asdict()), file=answers, flush=True)
+
+    wanted, candidates = json.loads(sys.stdin.readline()), list[int]()
+    threading.Thread(target=_listen, args=[candidates], daemon=True).start()
     with suppress(OSError, AttributeError):  # Windows
         os.nice(NICE)
     plugins.offer(map(Path, wanted["plugins"]))
+    from nas.dashboard.store import reason_of
+
     try:
-        for count in _write(Path(wanted["path"]), wanted["uri"]):
-            print(json.dumps({"written": count, "problem": ""}), file=answers, flush=True)
+        _write(Record(Path(wanted["path"])), wanted["uri"], candidates, say)
     except Exception as error:  # noqa: BLE001  # any exception of MLflow is the other process's to report
-        from nas.dashboard.store import reason_of
-
-        print(json.dumps({"problem": reason_of(error) or "unknown"}), file=answers, flush=True)
+        say(State(0, problem=reason_of(error) or "unknown"))
 
 
-def _write(path: Path, uri: str) -> Iterator[int]:
+def _write(record: Record, uri: str, candidates: list[int], say: Callable[[State], None]) -> None:
     from nas.dashboard.store import import_mlflow, quiet
     from nas.dashboard.writer import Writer
 
     import_mlflow()
-    record, writer = Record(path), None
-    with path.open("rb") as file:
+    writer: Writer | None = None
+    last: int | None = None
+
+    said = 0.0
+
+    def step() -> None:
+        nonlocal said
+        if time.monotonic() - said >= PAUSE:
+            say(State(writer.told if writer else 0, last))
+            said = time.monotonic()
+
+    with record.path.open("rb") as file, quiet():
         while True:
             _read_on(record, file)
             if writer is None or writer.is_stale:
-                writer = Writer(record, uri)
-            yield writer.told
-            if len(record.told) - writer.told <= FEW:
+                writer = Writer(record, uri, on_progress=step)
+            if last is None and candidates:
+                last, said = (writer.told + candidates[0]) // 2, 0.0
+            step()
+            left = (len(record.told) if last is None else last) - writer.told
+            if left <= (FEW if last is None else 0):
                 return
-            while writer.told < len(record.told):
-                with quiet():
-                    writer.write(ended=False, most=STEP)
-                yield writer.told
+            writer.write(ended=False, most=min(left, STEP))
 
 
 def _read_on(record: Record, file: BinaryIO) -> None:
@@ -103,13 +147,15 @@ def _read_on(record: Record, file: BinaryIO) -> None:
         entry = entry_of(line) if line.endswith(b"\n") else None
         if entry is None:
             break
-        record.take(entry)
+        if "asked" not in entry:  # the store gets what was told
+            record.take(entry)
         place += len(line)
     file.seek(place)
 
 
-def _end_with_parent() -> None:
-    sys.stdin.read()
+def _listen(candidates: list[int]) -> None:
+    """Take the number of all candidates; end with the process that has started this one."""
+    candidates.extend(map(json.loads, sys.stdin))
     os._exit(1)
 
 

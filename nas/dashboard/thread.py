@@ -117,8 +117,7 @@ class MlflowThread(Observer):
             self._news.clear()
             try:
                 if not last and self._is_behind():
-                    writer = None
-                    self._catch_up()
+                    writer = self._catch_up()
                     continue
                 goes_on = self._pauses and self._record.outcome is None and self._record.ended is None
                 writer = self._write(writer, ended=last and not goes_on)
@@ -140,30 +139,49 @@ class MlflowThread(Observer):
     def _is_behind(self) -> bool:
         return len(self._record.told) - self._written > BEHIND
 
-    def _catch_up(self) -> None:
-        """Let another process write: this one is busy with many trials a second."""
-        from nas.dashboard.behind import written
+    def _catch_up(self) -> Writer | None:
+        """Let another process write: this one is busy with many trials a second.
+
+        When the search is over, this process writes the second half of what is left; returns its writer.
+        """
+        from nas.dashboard.behind import Behind
 
         probe(self.tracking_uri)
         self._trouble = ""  # the store answers: `close` may wait for it
         self._step()
-        for count in written(self._record.path, self.tracking_uri):
-            self._written = count
-            self._step()
+        writer, is_halved = None, False
+        with Behind(self._record.path, self.tracking_uri) as other:
+            for state in other:
+                self._written = max(self._written, state.written)
+                self._step()
+                if not is_halved and self._closing.is_set() and self._is_behind():
+                    other.halve(len(self._record.told))
+                    is_halved = True
+                if writer is None and state.last is not None:
+                    writer = self._new_writer(PROBE)
+                    with quiet():
+                        writer.leave(state.last)
+                        writer.write(ended=False)
+                    self._written = writer.told
+        return writer
+
+    def _new_writer(self, patience: float) -> Writer:
+        probe(self.tracking_uri, patience)
+        self._trouble = ""  # the store answers: `close` may wait for it
+        self._step()
+        from nas.dashboard.writer import Writer
+
+        import_mlflow()
+        with quiet():
+            writer = Writer(self._record, self.tracking_uri, self._log_model, self._step)
+        self.run_id = writer.run_id
+        self._step()
+        return writer
 
     def _write(self, writer: Writer | None, *, ended: bool) -> Writer:
         """Write the record to the store, with a new writer if there is none or the old one is stale."""
         if writer is None or writer.is_stale:
-            probe(self.tracking_uri, LAST_PROBE if ended and self._trouble else PROBE)
-            self._trouble = ""  # the store answers: `close` may wait for it
-            self._step()
-            from nas.dashboard.writer import Writer
-
-            import_mlflow()
-            with quiet():
-                writer = Writer(self._record, self.tracking_uri, self._log_model, self._step)
-            self.run_id = writer.run_id
-            self._step()
+            writer = self._new_writer(LAST_PROBE if ended and self._trouble else PROBE)
         interrupted = self._record.ended is not None and self._record.ended["status"] == "interrupted"
         with quiet():  # the user waits after Ctrl-C; `nas sync` draws the figures
             writer.write(ended=ended, figures=not interrupted)

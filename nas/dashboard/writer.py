@@ -10,6 +10,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,8 @@ class Writer:
         self._plotted = 0  # the last candidate in the curves of the search; void steps are written again
         if not record.retold:
             history = self._client.get_metric_history(self.run_id, "search/failed_trials")
-            self._plotted = max((metric.step for metric in history), default=0)
+            steps = {metric.step for metric in history}  # with a gap, if one of two processes was killed
+            self._plotted = next(step for step in count() if step + 1 not in steps)
 
     @property
     def is_stale(self) -> bool:
@@ -116,6 +118,15 @@ class Writer:
         self._log_points()
         if ended:
             self._end(figures=figures)
+
+    def leave(self, last: int) -> None:
+        """Leave the candidates up to the number ``last`` to another process, which writes them."""
+        self._plotted = max(self._plotted, last)
+        while self.told < last:
+            told = self._record.told[self.told]
+            self.told += 1
+            self._nested.pop(self.told, None)
+            self._plot(scored(told.trial, self._header.objectives), self.told, told.at)
 
     def _existing(self) -> tuple[Run | None, dict[int, Run]]:
         """The run of the search, and the runs of its candidates by number, as far as they exist."""

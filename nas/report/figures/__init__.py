@@ -87,11 +87,14 @@ class Picture(NamedTuple):
 
 def draw(record: Record, folder: Path) -> list[Picture]:
     """Write every figure for which a record has data into a folder, as PNG; and return all for a page."""
+    from nas.report.figures.style import MOST_POINTED
+
     pictures = []
     for name, figure in figures(record):
         file = folder / f"{name}.png"
         figure.savefig(file, dpi=DPI)
-        svg = pointable(svg_of(figure)) if name in FIRST_POINTED else ""
+        is_pointed = name in FIRST_POINTED and len(record.told) <= MOST_POINTED
+        svg = pointable(svg_of(figure)) if is_pointed else ""
         pictures.append(Picture(name, "" if svg else address("png", file.read_bytes()), svg))
     return pictures
 

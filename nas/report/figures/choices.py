@@ -60,7 +60,7 @@ def choices(scene: Scene) -> Figure | None:
             chosen = _chosen(entries, name)
             x = [place_of(entry, name, labels) + (_jitter(entry) if labels else 0) for entry in chosen]
             drawn = axes.scatter(x, style.values(scene, ACCURACY, chosen), zorder=3, **look)
-            drawn.set_urls([style.pointed(entry, choices=False) for entry in chosen])
+            style.point(drawn, chosen, choices=False)
         for group in [some for some in _groups(scene, name, labels) if len(some) >= FEWEST]:
             is_summed_up = True
             left, right, middle = group[0][0], group[-1][0], median(error for _, error in group)

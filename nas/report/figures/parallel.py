@@ -15,6 +15,7 @@ from nas.report.figures.style import ACCURACY
 from nas.report.words import compact, percent
 
 AXES = 7  # the most important choices
+LINES = 1_000  # networks; more would be a carpet
 BEST = 0.1  # the share of the trials whose lines are red
 
 
@@ -27,7 +28,10 @@ def parallel_coordinates(scene: Scene) -> Figure | None:
     entries = [entry for entry in scene.full if entry.trial.job.candidate.choices]
     if len(names) < 2 or len(entries) < 2:
         return None
-    figure = style.canvas(scene, "the choices of each network", 1.6 + 1.35 * (len(names) + 1), 5.0)
+    every, title = -(-len(entries) // LINES), "the choices of each network"
+    if every > 1:
+        entries, title = entries[::every], f"the choices of one network in {every}"
+    figure = style.canvas(scene, title, 1.6 + 1.35 * (len(names) + 1), 5.0)
     axes = figure.subplots()
     columns = [_column(scene, entries, name) for name in names]
     accuracies = [entry.trial.metrics[ACCURACY] for entry in entries]
@@ -41,7 +45,7 @@ def parallel_coordinates(scene: Scene) -> Figure | None:
     red: style.Look = {"colors": style.RED, "linewidths": 1.8, "zorder": 3}
     for numbers, look in ((others, pale), (best, red)):
         drawn = LineCollection([lines[number] for number in numbers], **look)
-        drawn.set_urls([style.pointed(entries[number], choices=False) for number in numbers])
+        style.point(drawn, [entries[number] for number in numbers], choices=False)
         axes.add_collection(drawn)
     for position, (_, marks) in enumerate(columns):
         axes.axvline(position, color=style.INK, linewidth=1)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
@@ -27,6 +28,7 @@ PALE, INK = "#98a1aa", "#222222"
 Look = dict[str, Any]  # arguments of Matplotlib
 POINT = "nas:"  # the beginning of an address that stands for a text about a dot
 MOST_CHOICES = 20  # lines of such a text
+MOST_POINTED = 1_000  # trials; as SVG, more would be larger than a page takes
 SMALL = 9.0  # points of the smallest text
 FARTHEST = 1e30  # the end of an axis: larger numbers of a plugin are shown here
 ACCURACY, LOSS, PARAMETERS = "validation_accuracy", "validation_loss", "parameters"
@@ -163,9 +165,15 @@ def dots(scene: Scene, axes: Axes, x: Callable[[list[Entry]], list[float]], y: s
     ):
         if entries:
             drawn = axes.scatter(x(entries), values(scene, y, entries), label=label, **common, **look)
-            drawn.set_urls(list(map(pointed, entries)))
+            point(drawn, entries)
             handles.append(drawn)
     return handles[::-1]
+
+
+def point(drawn: Collection, entries: Sequence[Entry], *, choices: bool = True) -> None:
+    """Let marks, one for each trial, say what they are when they are pointed at, unless they are too many."""
+    if len(entries) <= MOST_POINTED:
+        drawn.set_urls([pointed(entry, choices=choices) for entry in entries])
 
 
 def pointed(entry: Entry, *, choices: bool = True) -> str:
