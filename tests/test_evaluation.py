@@ -19,7 +19,7 @@ import psutil
 import pytest
 from command import survivors
 from conftest import LOSS, job, with_epochs
-from work import FullDisk, Grouped, KilledOnce, Misbehaving, Noted, Slow, knows_dynamo
+from work import FewImports, FullDisk, Grouped, KilledOnce, Misbehaving, Noted, Slow, say_yes
 
 from nas import plugins
 from nas.architecture.architecture import Architecture
@@ -148,12 +148,14 @@ def test_workers_are_replaced_with_the_server_that_they_come_from(blobs: Dataset
     assert survivors(workers) == []
 
 
-def test_the_server_that_workers_come_from_has_imported_what_they_need() -> None:
+@pytest.mark.parametrize(
+    "recipe", [Recipe("adam"), Recipe("adamw"), Recipe("muon")], ids=["adam", "adamw", "muon"]
+)
+def test_the_server_that_workers_come_from_has_imported_what_they_need(blobs: Dataset, recipe: Recipe) -> None:
     """40 ms a worker, else 4 s."""
-    process, ours = processes.start(knows_dynamo)
-    with ours:
-        assert ours.recv(3) == b"yes"
-    process.join()
+    with FewImports(blobs, recipe, workers=1) as evaluator:
+        [trial] = evaluator.evaluate([job(Architecture((Conv2d(4, 3), Conv2d(4, 3), Flatten())), 1, 0)])
+    assert trial.failure is None
 
 
 @pytest.mark.parametrize(("device", "groups"), [("cpu", 8), ("cuda", 2)])
@@ -299,7 +301,7 @@ def test_a_folder_for_temporary_files_with_a_long_path_is_named(
 
     monkeypatch.setattr(processes, "_launch", launch)
     with pytest.raises(NasError) as caught:
-        processes.start(knows_dynamo)
+        processes.start(say_yes)
     assert str(caught.value).endswith(f"temporary files is too long: {long}): name a shorter one in TMPDIR")
 
 

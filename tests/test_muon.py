@@ -90,7 +90,7 @@ def test_hidden_matrices_learn_by_it_and_all_else_by_adamw() -> None:
 def test_pretrained_weights_and_a_single_layer_never_learn_by_it() -> None:
     for architecture in (Architecture((Flatten(),)), Architecture((Pretrained("resnet18"),))):
         [only] = optimisers(Network(architecture, (3, 32, 32), 3), Recipe("muon"))
-        assert type(only) is torch.optim.AdamW
+        assert isinstance(only, torch.optim.AdamW)
 
 
 def test_whatever_sees_the_image_is_no_hidden_layer() -> None:

@@ -46,8 +46,8 @@ class Mortal(Journal):
 
     lives = 10**9
 
-    def _write(self, entry: dict[str, Any], *, sync: bool = True) -> None:
-        super()._write(entry, sync=sync)
+    def _write(self, entry: dict[str, Any], *, made: Any = None, sync: bool = True) -> None:
+        super()._write(entry, made=made, sync=sync)
         self.lives -= 1
         if self.lives == 0:
             raise Killed

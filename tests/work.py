@@ -73,6 +73,12 @@ class Deadly(LocalEvaluator):
     work, measure = "work:end_the_evaluator", "work:pretend"
 
 
+class FewImports(LocalEvaluator):
+    """With workers that import nothing slow."""
+
+    work = "work:train_with_few_imports"
+
+
 class FullDisk(LocalEvaluator):
     """Trains, and finds that no file may be longer than a hundred bytes."""
 
@@ -190,9 +196,16 @@ def pretend(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Trial
     yield from map(finished, jobs)
 
 
-def knows_dynamo(asked: socket.socket) -> None:
-    """Whether this process has what a worker would import with its first step."""
-    asked.sendall(b"yes" if "torch._dynamo" in sys.modules else b"no")
+def train_with_few_imports(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Trial]:
+    """Fails if a worker imports much of PyTorch that its server has not."""
+    known = set(sys.modules)
+    yield from train_jobs(jobs, dataset, task)
+    more = [name for name in sys.modules if name.startswith("torch.") and name not in known]
+    assert len(more) < 10, more
+
+
+def say_yes(asked: socket.socket) -> None:
+    asked.sendall(b"yes")
 
 
 def _tries(job: Job, task: Task) -> int:

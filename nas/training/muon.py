@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas.training.uncompiled import Uncompiled
+
 # Of the polynomial x ↦ a·x + b·x³ + c·x⁵, which brings singular values between 0 and 1 near to 1 in STEPS steps.
 POLYNOMIAL, STEPS = (3.4445, -4.7750, 2.0315), 5
 # An element of a step of AdamW is about 0.2 learning rates. So both can have the same rate and weight decay.
 LIKE_ADAMW = 0.2
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Uncompiled):
     """Steps of momentum whose singular values are all about 1, so that no direction of a layer is left behind.
 
     From Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); the size of a step from

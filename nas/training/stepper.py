@@ -19,6 +19,7 @@ from nas.training.cores import Cores
 from nas.training.muon import Muon
 from nas.training.network import Network, measured
 from nas.training.recipe import Recipe
+from nas.training.uncompiled import Adam, AdamW
 
 LEAST = 8  # images in a part of a batch, whose mean normalises it
 MEASURED = (500, 2_000)  # validation images at a time: 500 fit a CPU's caches, 2,000 need fewer calls of a GPU
@@ -220,7 +221,7 @@ def optimisers(network: Network, recipe: Recipe, *, capturable: bool = False) ->
             group["lr"] = torch.zeros((), device=network.mean.device)
         return found
 
-    kind = torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW
+    kind = Adam if recipe.optimiser == "adam" else AdamW
     others = groups([p for p in parameters if id(p) not in hidden])
     every: list[torch.optim.Optimizer] = [kind(others, lr=recipe.learning_rate, fused=True, capturable=capturable)]
     if matrices := [p for p in parameters if id(p) in hidden]:

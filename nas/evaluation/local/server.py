@@ -6,7 +6,6 @@ import atexit
 import os
 import sys
 import threading
-from contextlib import suppress
 from multiprocessing import parent_process
 
 WATCH_SECONDS = 0.05
@@ -30,10 +29,6 @@ import nas.training.group  # noqa: E402, F401
 # because the server has the output open, too; so would a search that has to replace its server.
 if parent_process() is None and any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):
     atexit.register(os._exit, 0)
-
-# torch imports torch._dynamo with the first step of an optimiser: 888 modules, 4 to 6 s in every worker.
-with suppress(ImportError):
-    import torch._dynamo  # noqa: F401
 
 _are_done.set()
 _watch.join()  # workers are forked from a process that has one thread
