@@ -245,8 +245,11 @@ def lost(place: Path) -> None:
         while not _agents():
             time.sleep(0.01)
         began = time.monotonic() - begun
+        while len(_agents()[0].children(recursive=True)) < 3:  # two servers, and the worker that one of them forks
+            time.sleep(0.01)
+        working = time.monotonic() - begun
         until(lines, "searching: ")
-        say("new node: its agent", began, "the next trial", time.monotonic() - begun)
+        say("new node: its agent", began, "trains", working, "the next trial", time.monotonic() - begun)
         ours = [one for agent in _agents() for one in (agent, *agent.children(recursive=True))]
         begun = time.monotonic()
         processes[0].send_signal(signal.SIGINT)

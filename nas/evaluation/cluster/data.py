@@ -43,7 +43,7 @@ def packed(dataset: Dataset, put: Callable[[Array], Any]) -> Packed:
 
 
 def forget() -> None:
-    """The store is another one now."""
+    """The store is another one now, or has lost copies: what is needed is put there anew."""
     _packed.clear()
 
 
