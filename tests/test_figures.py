@@ -22,7 +22,8 @@ from nas.architecture.known import LECTURE, LENET5
 from nas.architecture.layers import Conv2d, Dense, Flatten
 from nas.objectives import Objective, front, scored
 from nas.records.record import Record
-from nas.report.figures import CAPTIONS, OF_CLASSES, draw, figures, pointable, svg_of
+from nas.report import forest
+from nas.report.figures import CAPTIONS, OF_CLASSES, draw, figures, parallel, pointable, style, svg_of
 from nas.trial import Job, Trial
 
 TWO = (*ACCURACY, Objective("parameters", -1))
@@ -186,3 +187,19 @@ def test_a_search_without_a_trial_has_no_figure_and_one_of_failures_says_so(tmp_
     for name, figure in figures(shown.journal.record):
         assert "fail" in " ".join(text for text, _ in texts(figure)).lower(), name
     shown.journal.__exit__()
+
+
+def test_many_trials_are_drawn_without_what_would_take_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(style, "MOST_POINTED", 20)
+    monkeypatch.setattr(parallel, "LINES", 4)
+    monkeypatch.setattr(forest, "MOST", 20)
+    record = searched(tmp_path, 40)
+    drawings = dict(figures(record))
+    said = pointable(svg_of(drawings["accuracy_and_parameters"]))
+    assert said.count("<title>") < 20  # the winner and the like
+    assert drawings["parallel_coordinates"].get_suptitle().endswith("the choices of one network in 3")
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    assert all(picture.image for picture in draw(record, folder))  # no SVG
