@@ -25,6 +25,7 @@ from nas.training.network import Network
 from nas.training.recipe import Recipe
 from nas.training.stepper import optimisers, set_rate
 from nas.training.trainer import train
+from nas.training.uncompiled import Adam, AdamW
 
 HIDDEN = Architecture(
     (
@@ -120,3 +121,18 @@ def test_a_network_learns_by_it(blobs: Dataset, precision: Any) -> None:
     trials = [train(job(architecture, 4), blobs, recipe)[0] for _ in range(2)]
     assert trials[0].metrics["validation_accuracy"] > 0.9
     assert trials[0].metrics["validation_loss"] == trials[1].metrics["validation_loss"]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)])
+def test_the_others_compute_as_those_of_pytorch(ours: Any, theirs: Any) -> None:
+    weights = [[torch.nn.Parameter(torch.linspace(-1, 1, 12).view(3, 4))] for _ in range(2)]
+    both = [
+        kind(own, lr=0.1, weight_decay=0.3, fused=True) for kind, own in zip((ours, theirs), weights, strict=True)
+    ]
+    for number in range(1, 4):
+        for one, [own] in zip(both, weights, strict=True):
+            one.zero_grad(set_to_none=True)
+            (own.sin() * number).sum().backward()
+            one.step()
+    assert torch.equal(*(own for [own] in weights))
+    assert not torch.equal(weights[0][0], torch.linspace(-1, 1, 12).view(3, 4))

@@ -74,7 +74,7 @@ class Deadly(LocalEvaluator):
 
 
 class FewImports(LocalEvaluator):
-    """With workers that import nothing slow."""
+    """With trials that fail if a worker imports something slow."""
 
     work = "work:train_with_few_imports"
 
@@ -199,9 +199,11 @@ def pretend(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Trial
 def train_with_few_imports(jobs: Sequence[Job], dataset: Dataset, task: Task) -> Iterator[Trial]:
     """Fails if a worker imports much of PyTorch that its server has not."""
     known = set(sys.modules)
-    yield from train_jobs(jobs, dataset, task)
+    trials = list(train_jobs(jobs, dataset, task))
     more = [name for name in sys.modules if name.startswith("torch.") and name not in known]
     assert len(more) < 10, more
+    assert "torch._dynamo" not in sys.modules
+    yield from trials
 
 
 def say_yes(asked: socket.socket) -> None:

@@ -155,7 +155,7 @@ class MlflowThread(Observer):
                 self._written = max(self._written, state.written)
                 self._step()
                 if not is_halved and self._closing.is_set() and self._is_behind():
-                    other.halve(len(self._record.told))
+                    other.halve(self._written, len(self._record.told))
                     is_halved = True
                 if writer is None and state.last is not None:
                     writer = self._new_writer(PROBE)

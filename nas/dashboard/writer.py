@@ -1,7 +1,8 @@
 """A search in MLflow: one run for the search, and in it one nested run for every candidate.
 
 Nothing is written twice: the tags of a run name its search and its candidate, and a new `Writer` first looks which
-runs exist. So a writer may be killed at any moment, and the next one continues its work.
+runs exist. So a writer may be killed at any moment, and the next one continues its work. Two may work at the same
+time, if each leaves the other its candidates.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -85,11 +85,10 @@ class Writer:
             self.run_id = str(self._create(name, self._begun, runs.search_tags(self._header)).run_id)
             self._status = "RUNNING"
         self._log_configuration(search)
-        self._plotted = 0  # the last candidate in the curves of the search; void steps are written again
+        self._plotted = set[int]()  # the candidates in the curves of the search; void steps are written again
         if not record.retold:
             history = self._client.get_metric_history(self.run_id, "search/failed_trials")
-            steps = {metric.step for metric in history}  # with a gap, if one of two processes was killed
-            self._plotted = next(step for step in count() if step + 1 not in steps)
+            self._plotted = {metric.step for metric in history}
 
     @property
     def is_stale(self) -> bool:
@@ -121,7 +120,8 @@ class Writer:
 
     def leave(self, last: int) -> None:
         """Leave the candidates up to the number ``last`` to another process, which writes them."""
-        self._plotted = max(self._plotted, last)
+        last = min(last, len(self._record.told))
+        self._plotted |= set(range(1, last + 1))
         while self.told < last:
             told = self._record.told[self.told]
             self.told += 1
@@ -198,7 +198,7 @@ class Writer:
                     self._best[metric] = value
         else:
             self._failed += 1
-        if number > self._plotted:
+        if number not in self._plotted:
             # MLflow opens the comparison of two searches with the first of them.
             curves = {**{f"best_{name}": best for name, best in self._best.items()}, "failed_trials": self._failed}
             if self._header.kind != "train":  # of one network it says nothing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ UNASKED = -1.0
 LEAST_ERROR = 1e-4  # where nobody says how many images there are
 Array = npt.NDArray[np.float64]
 Choices = Mapping[str, Scalar]
+T = TypeVar("T")
 
 
 def least_error(images: int | None) -> float:
@@ -33,10 +35,15 @@ def error_of(trial: Trial, images: int | None) -> float:
     return min(1.0, max(least_error(images), 1 - trial.metrics["validation_accuracy"]))
 
 
+def spread(items: Sequence[T], most: int) -> Sequence[T]:
+    """At most so many items, from all parts of a sequence."""
+    return items if len(items) <= most else [items[number * len(items) // most] for number in range(most)]
+
+
 def importances_of(history: Iterable[Trial], images: int | None) -> list[Importance]:
     """How much each choice mattered to the trials of a search: see `importances`."""
     good = [one for one in history if one.failure is None and one.job.candidate.choices]
-    good = good[:: -(-len(good) // MOST) or 1]
+    good = spread(good, MOST)
     return importances([(one.job.candidate.choices, one.epochs, error_of(one, images)) for one in good])
 
 

@@ -37,7 +37,7 @@ class Strategy(ABC):
 
     # Class attributes, so that they exist even if a plugin's __init__ does not call this one.
     _history: tuple[Trial, ...] = ()
-    _ids: frozenset[str] = frozenset()  # of the history
+    _ids_of_history: frozenset[str] = frozenset()
     _telling = False
     _rng: tuple[int, Random] | None = None
 
@@ -64,7 +64,7 @@ class Strategy(ABC):
     @property
     def taken(self) -> set[str]:
         """The ids of all candidates so far: those of the history, and those in training."""
-        return set(self._ids.union(candidate.id for candidate in self.in_training))
+        return {*self._ids_of_history, *(candidate.id for candidate in self.in_training)}
 
     @property
     def rng(self) -> Random:
@@ -84,11 +84,11 @@ class Strategy(ABC):
         Override it to store values that are slow to compute from the history. The trials are in `history` when it
         returns, or as soon as it calls ``super().tell(trials)``, which is not necessary.
         """
-        self._keep(self._history, trials)
+        self._keep_history(self._history, trials)
 
-    def _keep(self, before: tuple[Trial, ...], trials: Sequence[Trial]) -> None:
+    def _keep_history(self, before: tuple[Trial, ...], trials: Sequence[Trial]) -> None:
         self._history = (*before, *trials)
-        self._ids = self._ids.union(trial.id for trial in trials)
+        self._ids_of_history = self._ids_of_history.union(trial.id for trial in trials)
 
     def unseen(
         self, make: Callable[[], Candidate], seen: AbstractSet[str], near: Iterable[Candidate] = ()
@@ -133,7 +133,7 @@ def _keeping_history(tell: Callable[[Any, Sequence[Trial]], None]) -> Any:
             tell(self, trials)
         finally:
             self._telling = False
-            self._keep(before, trials)
+            self._keep_history(before, trials)
 
     vars(keeping)["keeps_history"] = True
     return keeping

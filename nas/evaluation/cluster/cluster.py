@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nas.errors import NasError
+from nas.evaluation.cluster.data import forget
 from nas.evaluation.cluster.facts import HARDWARE, SOFTWARE, difference, software
 
 LOOK_SECONDS = 1.0  # between two looks at the nodes
@@ -135,6 +136,8 @@ class Cluster:
             return
         self._looked = now
         nodes = {node.id: node for node in self.nodes()}
+        if self.alive - nodes.keys():  # Ray would ask for a lost copy of the data first, for 10 s
+            forget()
         self.alive = frozenset(nodes)
         there = {(agent.node.id, agent.number) for agent in self.agents}
         for node in nodes.values():

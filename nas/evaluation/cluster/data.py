@@ -43,7 +43,7 @@ def packed(dataset: Dataset, put: Callable[[Array], Any]) -> Packed:
 
 
 def forget() -> None:
-    """The store is another one now, or has lost copies: what is needed is put there anew."""
+    """Let data sets be put anew when they are needed: the store is another one, or a node with copies was lost."""
     _packed.clear()
 
 

@@ -24,7 +24,7 @@ from nas.errors import NasError, UsageError
 from nas.evaluation.cluster.agent import Work
 from nas.evaluation.cluster.cluster import LOOK_SECONDS, Node, Remote, differences, is_loss, reason_of
 from nas.evaluation.cluster.connection import connected, has_authentication, leave
-from nas.evaluation.cluster.data import forget, packed
+from nas.evaluation.cluster.data import packed
 from nas.evaluation.cluster.nodes import Nodes
 from nas.evaluation.evaluator import AheadEvaluator
 from nas.evaluation.hardware import Hardware
@@ -133,7 +133,6 @@ class RayEvaluator(AheadEvaluator):
         self._failed: list[Trial] = []  # of jobs that have cost an agent
         self._looked = time.monotonic()
         self._is_known_empty = False
-        self._has_lost_copies = False  # of the data: a new node would ask for the lost one first, for 10 s
 
     @classmethod
     def hardware(cls, options: Mapping[str, Any]) -> Hardware:
@@ -337,21 +336,17 @@ class RayEvaluator(AheadEvaluator):
         if remote.layers not in (None, self._work.layers):  # other plugins: Python imports a module once
             self._cluster.drop(remote, has_trained=True)
             return
-        if self._has_lost_copies:
-            self._has_lost_copies = False
-            forget()
-            self._work = replace(self._work, data=packed(self._dataset, ray.put))
         remote.user, remote.layers = self, self._work.layers
         remote.session += 1
         agent = _Agent(remote, workers)
         self._agents.append(agent)
+        self._work = replace(self._work, data=packed(self._dataset, ray.put))  # anew if copies were lost
         work = replace(self._work, workers=workers, device=device, beside=len(remote.node.shares))
         self._call(agent, "begin", work)
 
     def _lose(self, agent: _Agent, *, counts: bool = True) -> None:
         """An agent is lost: its jobs begin anew elsewhere."""
         self._agents.remove(agent)
-        self._has_lost_copies = True
         self._cluster.drop(agent.remote, has_trained=bool(agent.size))
         if agent.aboard:
             self._warn(f"the node {agent.remote.node.name} was lost: what it has trained begins anew elsewhere")

@@ -12,6 +12,7 @@ from nas.report.figures import style
 from nas.report.figures.choices import labels_of, place_of
 from nas.report.figures.scene import Entry, Scene
 from nas.report.figures.style import ACCURACY
+from nas.report.forest import spread
 from nas.report.words import compact, percent
 
 AXES = 7  # the most important choices
@@ -22,30 +23,29 @@ BEST = 0.1  # the share of the trials whose lines are red
 def parallel_coordinates(scene: Scene) -> Figure | None:
     """The most important choices as axes beside one another, the accuracy as the last one, a line for each trial.
 
+    Of more than `LINES` trials, the best and a sample of the others.
     A choice that a trial was not asked has its place below the axis.
     """
     names = [one.name for one in scene.importances[:AXES] if one.share > 0]
     entries = [entry for entry in scene.full if entry.trial.job.candidate.choices]
     if len(names) < 2 or len(entries) < 2:
         return None
-    every, title = -(-len(entries) // LINES), "the choices of each network"
-    if every > 1:
-        entries, title = entries[::every], f"the choices of one network in {every}"
-    figure = style.canvas(scene, title, 1.6 + 1.35 * (len(names) + 1), 5.0)
+    ranked = sorted(entries, key=lambda entry: -entry.trial.metrics[ACCURACY])
+    count = max(1, round(BEST * min(LINES, len(entries))))
+    others, best = spread(ranked[count:], LINES - count), ranked[:count]
+    entries = [*others, *best]
+    figure = style.canvas(scene, "the choices of each network", 1.6 + 1.35 * (len(names) + 1), 5.0)
     axes = figure.subplots()
     columns = [_column(scene, entries, name) for name in names]
     accuracies = [entry.trial.metrics[ACCURACY] for entry in entries]
     columns.append((_scaled(accuracies), [(0.0, percent(min(accuracies))), (1.0, percent(max(accuracies)))]))
     heights = zip(*(places for places, _ in columns), strict=True)
     lines = [list(enumerate(places)) for places in heights]
-    count = max(1, round(BEST * len(entries)))
-    best = sorted(range(len(entries)), key=lambda number: -accuracies[number])[:count]
-    others = [number for number in range(len(lines)) if number not in set(best)]
     pale: style.Look = {"colors": style.PALE, "linewidths": 0.9, "alpha": 0.7}
     red: style.Look = {"colors": style.RED, "linewidths": 1.8, "zorder": 3}
-    for numbers, look in ((others, pale), (best, red)):
-        drawn = LineCollection([lines[number] for number in numbers], **look)
-        style.point(drawn, [entries[number] for number in numbers], choices=False)
+    for some, own, look in ((others, lines[: len(others)], pale), (best, lines[len(others) :], red)):
+        drawn = LineCollection(own, **look)
+        style.point(drawn, some, choices=False)
         axes.add_collection(drawn)
     for position, (_, marks) in enumerate(columns):
         axes.axvline(position, color=style.INK, linewidth=1)
@@ -61,9 +61,9 @@ def parallel_coordinates(scene: Scene) -> Figure | None:
     axes.spines[:].set_visible(False)
     handles = [Line2D([], [], color=style.RED, linewidth=1.8, label=f"the best {len(best)}")]
     if others:
-        handles.append(
-            Line2D([], [], color=style.PALE, label=f"the other {len(others)} that were trained as long")
-        )
+        of = "the other" if len(others) == len(ranked) - count else f"{len(others)} of the other"
+        label = f"{of} {len(ranked) - count} that were trained as long"
+        handles.append(Line2D([], [], color=style.PALE, label=label))
     style.legend(figure, handles)
     return figure
 
