@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ from nas import plugins
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Conv2d, Dense, Flatten, GlobalAveragePool
 from nas.comparison.settings import Comparison
-from nas.data.dataset import Dataset
+from nas.data.dataset import Dataset, Split
 from nas.errors import NasError, UsageError
 from nas.evaluation.cluster import connection
 from nas.evaluation.cluster.cluster import Node, differences
@@ -197,6 +198,14 @@ def test_a_job_that_ends_its_agents_costs_itself_only(cluster: Cluster, blobs: D
 
 def test_the_contract_of_evaluators(cluster: Cluster) -> None:
     assert {one.requirement: one.broken for one in check("evaluator", RayEvaluator) if one.broken} == {}
+
+
+def test_a_sample_of_the_images_is_not_taken_for_all_of_them(cluster: Cluster, blobs: Dataset) -> None:
+    few = replace(blobs, train=Split(blobs.train.images[:32], blobs.train.labels[:32]))
+    assert few.fingerprint == blobs.fingerprint
+    for data in (few, blobs):  # the plan of a search is made with a sample
+        [far], [near] = (evaluate(kind, data, [1]).values() for kind in (RayEvaluator, LocalEvaluator))
+        assert far.metrics["validation_loss"] == near.metrics["validation_loss"]
 
 
 def test_weights_come_back(cluster: Cluster, blobs: Dataset, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_the_others_compute_as_those_of_pytorch(ours: Any, theirs: Any) -> None:
     for number in range(1, 4):
         for one, [own] in zip(both, weights, strict=True):
             one.zero_grad(set_to_none=True)
-            (own.sin() * number).sum().backward()
+            (own.sin() * number).sum().backward()  # type: ignore[no-untyped-call]
             one.step()
     assert torch.equal(*(own for [own] in weights))
     assert not torch.equal(weights[0][0], torch.linspace(-1, 1, 12).view(3, 4))

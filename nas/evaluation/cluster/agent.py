@@ -100,7 +100,7 @@ class Agent:
         with self._changing:
             self._idle_since = math.inf
             self.end(number - 1)
-            dataset = laid_down(work.data, self._home / f"data-{work.data.content['fingerprint']}", ray.get)
+            dataset = laid_down(work.data, self._home / f"data-{work.data.number}", ray.get)
             for files in work.layers:
                 self._offer(files)
             self._session = _Session(number, work, dataset, self._home)

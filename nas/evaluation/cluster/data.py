@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import weakref
 from collections.abc import Callable
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 class Packed:
     """A data set whose arrays are in the store; plain data and references."""
 
+    number: int  # of the data set in this process: a sample of a data set has the same fingerprint
     content: dict[str, Any]  # of the file dataset.json
     arrays: dict[str, tuple[str, tuple[int, ...], list[Any]]]  # by file: type, shape, references to groups of rows
 
 
 _packed: weakref.WeakKeyDictionary[Dataset, Packed] = weakref.WeakKeyDictionary()
+_numbers: weakref.WeakKeyDictionary[Dataset, int] = weakref.WeakKeyDictionary()
+_count = itertools.count()
 
 
 def packed(dataset: Dataset, put: Callable[[Array], Any]) -> Packed:
@@ -38,7 +42,9 @@ def packed(dataset: Dataset, put: Callable[[Array], Any]) -> Packed:
             step = max(1, CHUNK // max(1, array[:1].nbytes))
             rows = [put(np.ascontiguousarray(array[at : at + step])) for at in range(0, len(array), step)]
             arrays[file] = array.dtype.str, array.shape, rows
-        _packed[dataset] = Packed(dataset.content, arrays)
+        if dataset not in _numbers:
+            _numbers[dataset] = next(_count)
+        _packed[dataset] = Packed(_numbers[dataset], dataset.content, arrays)
     return _packed[dataset]
 
 
