@@ -43,8 +43,8 @@ def spread(items: Sequence[T], most: int) -> Sequence[T]:
 def importances_of(history: Iterable[Trial], images: int | None) -> list[Importance]:
     """How much each choice mattered to the trials of a search: see `importances`."""
     good = [one for one in history if one.failure is None and one.job.candidate.choices]
-    good = spread(good, MOST)
-    return importances([(one.job.candidate.choices, one.epochs, error_of(one, images)) for one in good])
+    some = spread(good, MOST)
+    return importances([(one.job.candidate.choices, one.epochs, error_of(one, images)) for one in some])
 
 
 def importances(trials: Sequence[tuple[Choices, float, float]]) -> list[Importance]:

@@ -136,8 +136,6 @@ class Cluster:
             return
         self._looked = now
         nodes = {node.id: node for node in self.nodes()}
-        if self.alive - nodes.keys():  # Ray would ask for a lost copy of the data first, for 10 s
-            forget()
         self.alive = frozenset(nodes)
         there = {(agent.node.id, agent.number) for agent in self.agents}
         for node in nodes.values():
@@ -151,6 +149,7 @@ class Cluster:
     def drop(self, agent: Remote, *, has_trained: bool = False) -> None:
         """The agent is not used any more; another one may take its place."""
         agent.kill()
+        forget()  # its node may be lost, which Ray would ask first for the copy of the data there, for 10 s
         has_trained = has_trained or agent.session > 1  # it may have ended itself, since nobody needed it
         self._ended[agent.node.id] = 0 if has_trained else self._ended[agent.node.id] + 1
         if self._ended[agent.node.id] >= MOST_ENDED:
