@@ -194,7 +194,7 @@ def test_many_trials_are_drawn_without_what_would_take_long(
 ) -> None:
     monkeypatch.setattr(style, "MOST_POINTED", 20)
     monkeypatch.setattr(parallel, "LINES", 4)
-    monkeypatch.setattr(forest, "MOST", 20)
+    monkeypatch.setattr(forest, "MOST", 30)
     record = searched(tmp_path, 40)
     drawings = dict(figures(record))
     said = pointable(svg_of(drawings["accuracy_and_parameters"]))
