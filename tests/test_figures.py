@@ -22,7 +22,6 @@ from nas.architecture.known import LECTURE, LENET5
 from nas.architecture.layers import Conv2d, Dense, Flatten
 from nas.objectives import Objective, front, scored
 from nas.records.record import Record
-from nas.report import forest
 from nas.report.figures import CAPTIONS, OF_CLASSES, draw, figures, parallel, pointable, style, svg_of
 from nas.trial import Job, Trial
 
@@ -194,7 +193,6 @@ def test_many_trials_are_drawn_without_what_would_take_long(
 ) -> None:
     monkeypatch.setattr(style, "MOST_POINTED", 20)
     monkeypatch.setattr(parallel, "LINES", 4)
-    monkeypatch.setattr(forest, "MOST", 30)
     record = searched(tmp_path, 40)
     drawings = dict(figures(record))
     said = pointable(svg_of(drawings["accuracy_and_parameters"]))

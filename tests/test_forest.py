@@ -6,7 +6,7 @@ import math
 from random import Random
 from typing import Any
 
-from nas.report.forest import FEWEST, importances
+from nas.report.forest import FEWEST, importances, spread
 
 
 def trials(count: int = 40) -> list[tuple[dict[str, Any], float, float]]:
@@ -41,3 +41,8 @@ def test_few_or_equal_trials_say_nothing() -> None:
     assert importances(trials(FEWEST - 1)) == []
     assert importances([(choices, epochs, 0.5) for choices, epochs, _ in trials()]) == []
     assert importances([({}, 1.0, 0.1 * number) for number in range(1, 30)]) == []
+
+
+def test_a_sample_comes_from_all_parts_of_the_search() -> None:
+    assert list(spread(range(10), 4)) == [0, 2, 5, 7]
+    assert list(spread(range(4), 4)) == [0, 1, 2, 3]
