@@ -21,8 +21,9 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.known import LECTURE, LENET5
 from nas.architecture.layers import Conv2d, Dense, Flatten
 from nas.objectives import Objective, front, scored
+from nas.records.outcome import Importance
 from nas.records.record import Record
-from nas.report.figures import CAPTIONS, OF_CLASSES, draw, figures, parallel, pointable, style, svg_of
+from nas.report.figures import CAPTIONS, OF_CLASSES, draw, figures, parallel, pointable, scene, style, svg_of
 from nas.trial import Job, Trial
 
 TWO = (*ACCURACY, Objective("parameters", -1))
@@ -193,11 +194,13 @@ def test_many_trials_are_drawn_without_what_would_take_long(
 ) -> None:
     monkeypatch.setattr(style, "MOST_POINTED", 20)
     monkeypatch.setattr(parallel, "LINES", 4)
+    mattered = [Importance("depth", 0.5, 0.1), Importance("kind", 0.3, 0.1)]  # in truth nothing did
+    monkeypatch.setattr(scene, "importances_of", lambda *_: mattered)
     record = searched(tmp_path, 40)
     drawings = dict(figures(record))
     said = pointable(svg_of(drawings["accuracy_and_parameters"]))
     assert said.count("<title>") < 20  # the winner and the like
-    assert "3 of the other 9 that were trained as long" in [
+    assert "3 of the other 8 that were trained as long" in [
         text for text, _ in texts(drawings["parallel_coordinates"])
     ]
     folder = tmp_path / "figures"
