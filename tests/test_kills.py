@@ -36,7 +36,8 @@ def test_fifty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     longest = LONGEST * read(tmp_path / "undisturbed" / "journal.jsonl")[0].seconds
     assert run(tmp_path, KILLS, "killed", longest) == {"kills": KILLS, "code": 0}
     assert results(tmp_path / "killed") == results(tmp_path / "undisturbed")
-    assert len(read(tmp_path / "killed" / "journal.jsonl")[0].sessions) > KILLS / 4
+    # 34 on an idle machine; 11 where other work let most attempts get nowhere.
+    assert len(read(tmp_path / "killed" / "journal.jsonl")[0].sessions) > KILLS / 8
     compare_with_mlflow(store_uri(tmp_path), tmp_path / "killed")
 
 
