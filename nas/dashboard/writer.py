@@ -121,7 +121,7 @@ class Writer:
     def leave(self, last: int) -> None:
         """Leave the candidates up to the number ``last`` to another process, which writes them."""
         last = min(last, len(self._record.told))
-        self._plotted |= set(range(1, last + 1))
+        self._plotted.update(range(1, last + 1))
         while self.told < last:
             told = self._record.told[self.told]
             self.told += 1

@@ -42,9 +42,8 @@ def packed(dataset: Dataset, put: Callable[[Array], Any]) -> Packed:
             step = max(1, CHUNK // max(1, array[:1].nbytes))
             rows = [put(np.ascontiguousarray(array[at : at + step])) for at in range(0, len(array), step)]
             arrays[file] = array.dtype.str, array.shape, rows
-        if dataset not in _numbers:
-            _numbers[dataset] = next(_count)
-        _packed[dataset] = Packed(_numbers[dataset], dataset.content, arrays)
+        number = _numbers.setdefault(dataset, next(_count))
+        _packed[dataset] = Packed(number, dataset.content, arrays)
     return _packed[dataset]
 
 
