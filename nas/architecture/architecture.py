@@ -120,10 +120,9 @@ class Architecture:
                 message names its position, its input and the rule.
         """
         try:
-            hash(self)
-        except TypeError:  # a setting of a plugin's layer may be a dictionary
+            return list(_table(self, input_shape, classes))
+        except TypeError:  # a setting of a plugin's layer may be a dictionary, which cannot be looked up
             return list(_table.__wrapped__(self, input_shape, classes))
-        return list(_table(self, input_shape, classes))
 
     def parameters(self, input_shape: Shape, classes: int) -> int:
         """The number of values that the network learns."""
