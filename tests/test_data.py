@@ -95,7 +95,7 @@ def test_more_than_there_is_cannot_be_divided() -> None:
         (lambda s: Split(s.images.float(), s.labels), "images of type torch.uint8, found torch.float32"),
         (lambda s: Split(s.images, s.labels.int()), "labels of type torch.int64, found torch.int32"),
         (lambda s: Split.of(s.images.numpy(), s.labels.numpy() + 0.5), "torch.int64, found torch.float64"),
-        (lambda s: Split(s.images[:, 0, 0], s.labels), r"image dimensions \(N, C, H, W\): 4, found 2"),
+        (lambda s: Split(s.images[None], s.labels), r"image dimensions \(N, C, H, W\): 4, found 5"),
         (lambda s: Split(s.images, s.labels[:-3]), "as many labels as images, 40, found 37"),
         (lambda s: Split(s.images, s.labels + 1), "labels from 0 to 3, found 4"),
         (lambda s: Split(s.images, s.labels - 1), "labels from 0 to 3, found -1"),
@@ -151,7 +151,7 @@ def test_a_saved_data_set_comes_back_and_its_files_never_change(tmp_path: Path) 
         again.train.images.zero_()
 
 
-@pytest.mark.parametrize("name", ["train_images.npy", "validation_labels.npy", "dataset.json"])
+@pytest.mark.parametrize("name", ["train_inputs.npy", "validation_labels.npy", "dataset.json"])
 def test_half_a_saved_data_set_is_refused(tmp_path: Path, name: str) -> None:
     Dataset.of("pets", small(), small(), "abcd").save(tmp_path)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])

@@ -245,7 +245,7 @@ def test_the_space_of_images_is_reserved(tmp_path: Path) -> None:
     assert state.st_blocks * 512 >= state.st_size >= 10**6
 
 
-@pytest.mark.parametrize("file", ["train_images.npy", "test_labels.npy", cache.ABOUT])
+@pytest.mark.parametrize("file", ["train_inputs.npy", "test_labels.npy", cache.ABOUT])
 def test_a_damaged_entry_is_built_anew(tmp_path: Path, file: str) -> None:
     folder = drawn(tmp_path / "photos", "a", "b")
     before = opened(folder).load().fingerprint

@@ -466,8 +466,8 @@ def test_an_impossible_size_is_refused(tmp_path: Path) -> None:
 def test_workers_map_the_cache_and_copy_nothing(tmp_path: Path) -> None:
     data = opened(drawn(tmp_path / "photos", "a", "b")).load()
     data.save(tmp_path / "shared")
-    file = tmp_path / "shared/train_images.npy"
-    assert file.samefile(next((tmp_path / "cache").rglob("train_images.npy")))
+    file = tmp_path / "shared/train_inputs.npy"
+    assert file.samefile(next((tmp_path / "cache").rglob("train_inputs.npy")))
     nas_data = Dataset.load(tmp_path / "shared")
     assert (nas_data.fingerprint, nas_data.mean, nas_data.std) == (data.fingerprint, data.mean, data.std)
     exact = data.train.images.double()

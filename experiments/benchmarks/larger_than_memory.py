@@ -60,14 +60,14 @@ def write(folder: Path, count: int) -> None:
 
     folder.mkdir()
     random, blocks = np.random.default_rng(0), count // BLOCK
-    path = folder / "train_images.npy"
+    path = folder / "train_inputs.npy"
     out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(blocks * BLOCK, *SHAPE))
     for start in range(0, len(out), BLOCK):
         out[start : start + BLOCK] = random.integers(0, 256, (BLOCK, *SHAPE), np.uint8)
     out.flush()
     del out
     np.save(folder / "train_labels.npy", np.arange(blocks * BLOCK) % 10)
-    np.save(folder / "validation_images.npy", random.integers(0, 256, (100, *SHAPE), np.uint8))
+    np.save(folder / "validation_inputs.npy", random.integers(0, 256, (100, *SHAPE), np.uint8))
     np.save(folder / "validation_labels.npy", np.arange(100) % 10)
     validation = load_split(folder, "validation")
     train = Split(validation.images, validation.labels)

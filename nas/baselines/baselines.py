@@ -106,8 +106,8 @@ def tuned(name: str, dataset: Dataset, seed: int, workers: int) -> Baseline:
         seed: of every random choice.
         workers: threads; they do not change the result.
     """
-    images, labels = small_pictures(dataset.train.images.numpy()), dataset.train.labels.numpy()
-    validation = small_pictures(dataset.validation.images.numpy()), dataset.validation.labels.numpy()
+    images, labels = small_pictures(dataset.train.inputs.numpy()), dataset.train.labels.numpy()
+    validation = small_pictures(dataset.validation.inputs.numpy()), dataset.validation.labels.numpy()
     part = _part(labels, seed)
     settings = _settings(name, len(dataset.classes), images[part], seed)
     begun = time.perf_counter()  # after the import of scikit-learn, which takes two seconds
@@ -141,7 +141,7 @@ def fitted(baseline: Baseline, dataset: Dataset, seed: int, workers: int) -> Cal
     """
     key = (dataset.fingerprint, baseline.name, baseline.setting, seed)
     if key not in _models:
-        images, labels = small_pictures(dataset.train.images.numpy()), dataset.train.labels.numpy()
+        images, labels = small_pictures(dataset.train.inputs.numpy()), dataset.train.labels.numpy()
         settings = _settings(baseline.name, len(dataset.classes), images, seed)
         if baseline.setting not in settings:
             raise UsageError(unknown(f"setting of the {baseline.name}", baseline.setting, settings))

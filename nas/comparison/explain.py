@@ -193,7 +193,7 @@ def _permutation(shape: tuple[int, ...], seed: int) -> Answerer:
 
 def _permuted(data: Dataset, scrambled: Answerer) -> Dataset:
     train, validation = (
-        Split.of(scrambled(split.images.numpy()), split.labels.numpy()) for split in (data.train, data.validation)
+        Split.of(scrambled(split.inputs.numpy()), split.labels.numpy()) for split in (data.train, data.validation)
     )
     return Dataset.of(f"{data.name}, permuted", train, validation, data.classes)
 
@@ -205,7 +205,7 @@ def _part(data: Dataset, size: int, seed: int) -> Dataset:
         return data
     [part] = stratified(labels, [size], seed)
     rows = np.union1d(part, np.unique(labels, return_index=True)[1])
-    train = Split.of(data.train.images.numpy()[rows], labels[rows])
+    train = Split.of(data.train.inputs.numpy()[rows], labels[rows])
     return Dataset.of(f"{data.name}, {size}", train, data.validation, data.classes)
 
 

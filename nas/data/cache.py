@@ -18,7 +18,7 @@ from nas.errors import DataError
 from nas.files import write_whole
 
 ABOUT = "about.json"
-VERSION = 2  # of the content of the entries; a change makes all of them anew
+VERSION = 3  # of the content of the entries; a change makes all of them anew
 
 
 def cache_folder() -> Path:

@@ -1,8 +1,4 @@
-"""Images and labels, verified, with a fingerprint.
-
-Images are ``(N, C, H, W)`` uint8, labels ``(N,)`` int64, everywhere. Torch is imported only where a tensor is
-made, because the import takes 3.5 s, which would delay the list of data sets.
-"""
+"""A data set: training and validation inputs, verified, with a fingerprint (see `nas.data.split`)."""
 
 from __future__ import annotations
 
@@ -12,12 +8,12 @@ import json
 import math
 import os
 import shutil
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.data.split import CHUNK, Array, Kind, Split, kind_of, verify_both, verify_split
 from nas.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,78 +22,103 @@ if TYPE_CHECKING:
 
     import torch
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-CHUNK = 2**26  # bytes of images that are read at a time
-
-WITH_CHANNEL = "write images[:, None] for (N, 1, H, W)"
-CHANNELS_FIRST = (
-    "write images.transpose(0, 3, 1, 2) for (N, C, H, W), or, if they are maps of such a size, exchange H and W"
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Images ``(N, C, H, W)`` uint8 and their labels ``(N,)`` int64, in the same order."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @classmethod
-    def of(cls, images: Array, labels: Array) -> Split:
-        """The same arrays as tensors, without a copy where their types allow it."""
-        import torch
-
-        if np.can_cast(labels.dtype, np.int64):  # otherwise `verify_split` reports their type
-            labels = labels.astype(np.int64, copy=False)
-        with warnings.catch_warnings():  # torch does not like memory that is read only; nobody writes to it
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
-            return cls(torch.from_numpy(images), torch.from_numpy(labels))
+__all__ = ["CHUNK", "Array", "Dataset", "Split", "verify_split", "verify_test"]
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training and validation images; deliberately no test images, because a search must not see them."""
+    """Training and validation inputs; deliberately no test inputs, because a search must not see them."""
 
     name: str
     train: Split
     validation: Split
     classes: tuple[str, ...]
     fingerprint: str  # a hash of all of the above, the same on any machine
-    moments: tuple[tuple[float, float], ...]  # see `mean` and `std`
+    moments: tuple[tuple[float, float], ...]  # see `mean` and `std`; of tokens, empty
+    is_padded: bool = False  # whether there are series of different lengths
+    # Of few series: for each one, first those of training and then those of validation, the number of its fold.
+    # A candidate is trained once for each fold, and validated on that; the validation series are fold 0.
+    folds: tuple[int, ...] = ()
     folder: Path | None = None  # with the files that `save` would write, if there is one
 
     @classmethod
-    def of(cls, name: str, train: Split, validation: Split, classes: Sequence[str]) -> Dataset:
+    def of(
+        cls,
+        name: str,
+        train: Split,
+        validation: Split,
+        classes: Sequence[str],
+        *,
+        is_padded: bool = False,
+        folds: Sequence[int] = (),
+    ) -> Dataset:
         """A verified data set with its fingerprint.
+
+        Args:
+            name: of the data set.
+            train: the training inputs.
+            validation: the validation inputs.
+            classes: the names of the classes.
+            is_padded: whether series of the test are shorter than others, too.
+            folds: see `Dataset`.
 
         Raises:
             DataError: see `verify_split`.
         """
-        _verify(name, train, validation, classes)
-        digest = hashlib.sha256(json.dumps([name, list(classes)]).encode())
-        for tensor in (train.images, train.labels, validation.images, validation.labels):  # 0.03 s for MNIST
+        verify_both(name, train, validation, classes, folds)
+        digest = hashlib.sha256(json.dumps([name, list(classes), *([list(folds)] if folds else [])]).encode())
+        for tensor in (train.inputs, train.labels, validation.inputs, validation.labels):  # 0.03 s for MNIST
             digest.update(json.dumps(list(tensor.shape)).encode())
             digest.update(np.ascontiguousarray(tensor.numpy()).data)
-        return cls(name, train, validation, tuple(classes), digest.hexdigest()[:16], _moments(train.images))
+        padded = is_padded or any(is_shorter(split.inputs.numpy()) for split in (train, validation))
+        both = [split.inputs.numpy() for split in ((train, validation) if folds else (train,))]
+        moments = _moments(np.concatenate(both) if folds else both[0])
+        return cls(
+            name, train, validation, tuple(classes), digest.hexdigest()[:16], moments, padded, tuple(folds)
+        )  # fmt: skip
+
+    @property
+    def kind(self) -> Kind:
+        """What the inputs are."""
+        return kind_of(self.input_shape)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Channels, height, width."""
-        return tuple(self.train.images.shape[1:])
+        """Of an image: channels, height, width; of a series: channels, time; of tokens: their number."""
+        return tuple(self.train.inputs.shape[1:])
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """The mean of the training images (0–255), one number per channel."""
+        """The mean of the training inputs (of images: 0–255), one number per channel."""
         return tuple(mean for mean, _ in self.moments)
 
     @property
     def std(self) -> tuple[float, ...]:
-        """The standard deviation of the training images (0–255), one number per channel; it may be 0."""
+        """The standard deviation of the training inputs, one number per channel; it may be 0."""
         return tuple(std for _, std in self.moments)
+
+    def fold(self, number: int) -> Dataset:
+        """The data set in which the inputs of a fold are for validation, and all others for training."""
+        import torch
+
+        both, folds = self.whole, torch.tensor(self.folds)
+        train, validation = (
+            both.rows((folds != number).nonzero()[:, 0]),
+            both.rows((folds == number).nonzero()[:, 0]),
+        )
+        return replace(
+            self, train=train, validation=validation, moments=_moments(train.inputs.numpy()), folder=None, folds=()
+        )
+
+    @property
+    def whole(self) -> Split:
+        """The inputs of training and then those of validation."""
+        import torch
+
+        return Split(
+            torch.cat([self.train.inputs, self.validation.inputs]),
+            torch.cat([self.train.labels, self.validation.labels]),
+        )
 
     def save(self, folder: Path) -> None:
         """Write plain files for worker processes, which `load` them; files of `folder` are only linked."""
@@ -110,9 +131,9 @@ class Dataset:
         self.describe(folder)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The images and labels of both splits, with the names of their files."""
+        """The inputs and labels of both splits, with the names of their files."""
         for part, split in (("train", self.train), ("validation", self.validation)):
-            yield f"{part}_images.npy", split.images
+            yield f"{part}_inputs.npy", split.inputs
             yield f"{part}_labels.npy", split.labels
 
     def describe(self, folder: Path) -> None:
@@ -121,27 +142,45 @@ class Dataset:
 
     @property
     def content(self) -> dict[str, Any]:
-        """All but the images and labels, for the file dataset.json."""
+        """All but the inputs and labels, for the file dataset.json."""
         return {
             "name": self.name, "classes": self.classes, "fingerprint": self.fingerprint, "moments": self.moments,
+            "is_padded": self.is_padded, "folds": self.folds,
         }  # fmt: skip
 
     @classmethod
     def load(cls, folder: Path) -> Dataset:
-        """The data set that `save` wrote. The images are memory-mapped, so that all processes share one copy.
+        """The data set that `save` wrote. The inputs are memory-mapped, so that all processes share one copy.
 
         Raises:
             DataError: the folder does not contain a complete data set.
         """
         try:
             content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-            name, classes, fingerprint = content["name"], tuple(content["classes"]), content["fingerprint"]
-            moments = tuple((float(mean), float(std)) for mean, std in content["moments"])
-            train, validation = load_split(folder, "train"), load_split(folder, "validation")
+            splits = load_split(folder, "train"), load_split(folder, "validation")
+            data = cls.described(content, *splits, folder)
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder} does not contain a complete data set ({error}): save it again") from None
-        _verify(name, train, validation, classes)
-        return cls(name, train, validation, classes, fingerprint, moments, folder)
+        verify_both(data.name, *splits, data.classes, data.folds)
+        return data
+
+    @classmethod
+    def described(cls, content: Mapping[str, Any], train: Split, validation: Split, folder: Path) -> Dataset:
+        """The data set of `content`, with its inputs and labels; it is not verified.
+
+        Raises:
+            KeyError, TypeError, ValueError: the content is incomplete.
+        """
+        moments = tuple((float(mean), float(std)) for mean, std in content["moments"])
+        return cls(
+            content["name"], train, validation, tuple(content["classes"]), content["fingerprint"], moments,
+            bool(content["is_padded"]), tuple(int(number) for number in content["folds"]), folder,
+        )  # fmt: skip
+
+
+def is_shorter(inputs: Array) -> bool:
+    """Whether a series (N, C, T) ends before the last step."""
+    return inputs.ndim == 3 and bool(np.isnan(inputs[:, :, -1]).any())
 
 
 def mapped(path: Path) -> Array:
@@ -161,18 +200,23 @@ def mapped(path: Path) -> Array:
 
 
 def load_split(folder: Path, part: str) -> Split:
-    """The train, validation or test images that `write_splits` wrote, mapped into memory.
+    """The train, validation or test inputs that `write_splits` wrote, mapped into memory.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: it is no such file, or is incomplete.
     """
     labels = np.load(folder / f"{part}_labels.npy", allow_pickle=False)
-    return Split.of(mapped(folder / f"{part}_images.npy"), labels)
+    return Split.of(mapped(folder / f"{part}_inputs.npy"), labels)
 
 
 def write_splits(
-    folder: Path, name: str, classes: Sequence[str], images: Array, splits: Mapping[str, tuple[Array, Array]]
+    folder: Path,
+    name: str,
+    classes: Sequence[str],
+    inputs: Array,
+    splits: Mapping[str, tuple[Array, Array]],
+    folds: Sequence[int] = (),
 ) -> None:
     """Write the files that `Dataset.load` and `load_split` read.
 
@@ -180,22 +224,23 @@ def write_splits(
         folder: exists, and is empty.
         name: of the data set.
         classes: their names.
-        images: (N, C, H, W) uint8; they need not fit in memory.
-        splits: of train, validation and test, the rows of the images and their labels.
+        inputs: images, series or tokens; they need not fit in memory.
+        splits: of train, validation and test, the rows of the inputs and their labels.
+        folds: see `Dataset`.
 
     Raises:
         DataError: see `verify_split`.
     """
-    step = max(1, CHUNK // max(1, images[0].nbytes))
+    step = max(1, CHUNK // max(1, inputs[0].nbytes))
     for part, (rows, labels) in splits.items():
-        shape = (len(rows), *images.shape[1:])
-        out = new_images(folder / f"{part}_images.npy", shape)
+        shape = (len(rows), *inputs.shape[1:])
+        out = new_array(folder / f"{part}_inputs.npy", shape, inputs.dtype.str)
         for start in range(0, len(rows), step):
-            out[start : start + step] = images[rows[start : start + step]]
+            out[start : start + step] = inputs[rows[start : start + step]]
         out.flush()
         np.save(folder / f"{part}_labels.npy", labels)
     train, validation = load_split(folder, "train"), load_split(folder, "validation")
-    Dataset.of(name, train, validation, classes).describe(folder)
+    Dataset.of(name, train, validation, classes, is_padded=is_shorter(inputs), folds=folds).describe(folder)
 
 
 def new_images(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[Any]]:
@@ -228,13 +273,23 @@ def _link(file: Path, link: Path) -> None:
         shutil.copyfile(file, link)
 
 
-def _moments(images: torch.Tensor) -> tuple[tuple[float, float], ...]:
-    """The mean and the standard deviation of each channel of images (N, C, H, W) uint8.
+def _moments(inputs: Array) -> tuple[tuple[float, float], ...]:
+    """The mean and the standard deviation of each channel; of tokens, nothing.
 
-    Whole numbers until the last step, so that the result is the same on every machine. With NumPy, because PyTorch
-    would start threads, for which a process that is forked from this one waits without end.
+    Of images, whole numbers until the last step, so that the result is the same on every machine; of series,
+    rounded to seven digits for that. With NumPy, because PyTorch would start threads, for which a process that is
+    forked from this one waits without end.
     """
-    pixels, step = images.numpy(), max(1, CHUNK // max(1, images[0].numel()))
+    if inputs.ndim == 2:
+        return ()
+    pixels, step = inputs, max(1, CHUNK // max(1, inputs[0].nbytes))
+    if inputs.ndim == 3:
+        parts = [inputs[start : start + step] for start in range(0, len(inputs), step)]
+        count = sum((~np.isnan(part)).sum((0, 2)) for part in parts)
+        mean = sum(np.nansum(part, (0, 2), np.float64) for part in parts) / count
+        squares = sum(np.nansum((part - mean[:, None]) ** 2, (0, 2)) for part in parts)
+        pairs = zip(mean.tolist(), np.sqrt(squares / count).tolist(), strict=True)
+        return tuple((float(f"{one:.7g}"), float(f"{other:.7g}")) for one, other in pairs)
     counts = np.zeros((pixels.shape[1], 256), np.int64)
     for start in range(0, len(pixels), step):
         for channel, own in zip(pixels[start : start + step].swapaxes(0, 1), counts, strict=True):
@@ -247,63 +302,5 @@ def _moments(images: torch.Tensor) -> tuple[tuple[float, float], ...]:
 
 
 def verify_test(test: Split, data: Dataset) -> None:
-    """Check the test images of a data set as its other images were checked (see `verify_split`)."""
-    verify_split(test, f"{data.name}, test images", data.classes, data.input_shape)
-
-
-def verify_split(split: Split, name: str, classes: Sequence[str], shape: Sequence[int] | None = None) -> None:
-    """Check everything that a training, or a test, relies on.
-
-    Args:
-        split: the images and labels.
-        name: begins the error message.
-        classes: the names of the classes.
-        shape: of a training image, which these images must have, too.
-
-    Raises:
-        DataError: a type or shape is wrong, the numbers of images and labels differ, a label is not from 0 to
-            classes - 1, or a class has no image; the message gives the expected and the actual value.
-    """
-    import torch
-
-    def expect(property_: str, expected: object, actual: object) -> None:
-        if expected != actual:
-            raise DataError(f"{name}: expected {property_} {expected}, found {actual}")
-
-    if not isinstance(split, Split):
-        raise DataError(f"{name}: expected a Split, found a {type(split).__name__}")
-    images, labels = split.images, split.labels
-    expect("images of type", torch.uint8, images.dtype)
-    expect("labels of type", torch.int64, labels.dtype)
-    if images.ndim == 3:
-        raise DataError(f"{name}: the images {tuple(images.shape)} have no dimension of channels: {WITH_CHANNEL}")
-    expect("image dimensions (N, C, H, W):", 4, images.ndim)
-    if _has_channels_last(images.shape):
-        raise DataError(f"{name}: the images {tuple(images.shape)} look like (N, H, W, C): {CHANNELS_FIRST}")
-    if shape is not None:
-        expect("images of the training images' shape", tuple(shape), tuple(images.shape[1:]))
-    expect("label dimensions (N):", 1, labels.ndim)
-    expect("as many labels as images,", len(images), len(labels))
-    known = np.unique(labels.numpy())  # no threads, see `_moments`
-    wrong = [label for label in known.tolist() if not 0 <= label < len(classes)]
-    if wrong:
-        raise DataError(f"{name}: expected labels from 0 to {len(classes) - 1}, found {wrong[0]}")
-    empty = [label for number, label in enumerate(classes) if number not in known]
-    if empty:
-        raise DataError(f"{name}: expected an image of every class, found none of {', '.join(empty)}")
-
-
-def _has_channels_last(shape: Sequence[int]) -> bool:
-    """Whether images look like (N, H, W, C), with one to four channels.
-
-    Recordings (N, channels, time, 1) do not: of them, only the time is long.
-    """
-    _, height, width, channels = shape
-    if channels == 1:
-        return min(height, width) >= 8 and max(height, width) < 4 * min(height, width)
-    return 2 <= channels <= 4 and min(height, width) > 4
-
-
-def _verify(name: str, train: Split, validation: Split, classes: Sequence[str]) -> None:
-    verify_split(train, f"{name}, training images", classes)
-    verify_split(validation, f"{name}, validation images", classes, train.images.shape[1:])
+    """Check the test inputs of a data set as its other inputs were checked (see `verify_split`)."""
+    verify_split(test, f"{data.name}, test {data.kind}", data.classes, data.input_shape, data.is_padded)

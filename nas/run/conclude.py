@@ -167,7 +167,7 @@ def _predictions(run: Run, job: Job, network: Network, opened: Opened) -> Predic
     from nas.winner.pictures import examples
 
     data, tested = run.resolved.data, opened.results[0]
-    answers, _, both = answers_and_loss(network, data.validation.images, data.validation.labels)
+    answers, _, both = answers_and_loss(network, data.validation.inputs, data.validation.labels)
     validation, test = (
         Answers(*(tensor.numpy() for tensor in tensors))
         for tensors in (

@@ -171,7 +171,7 @@ def _small(resolved: Resolved, images: int) -> Resolved:
 def _some(split: Split, count: int) -> Split:
     """So many images of a split, at equal distances."""
     rows = np.unique(np.linspace(0, len(split) - 1, min(count, len(split)), dtype=np.int64))
-    return Split.of(split.images.numpy()[rows], split.labels.numpy()[rows])
+    return Split.of(split.inputs.numpy()[rows], split.labels.numpy()[rows])
 
 
 class Measured(NamedTuple):

@@ -91,7 +91,7 @@ def recorded(resolved: Resolved, start: Start, observers: Sequence[Observer]) ->
         if resolved.experiment.mlflow != "off":
             uri = store_of(journal.path.parent, resolved.experiment.mlflow)
             caution = network_warning(uri)
-            logs = partial(log_model, resolved.data.validation.images[:4]) if start.comparison is None else None
+            logs = partial(log_model, resolved.data.validation.inputs[:4]) if start.comparison is None else None
             mlflow = MlflowThread(
                 journal.record,
                 Observers(observers).warned,

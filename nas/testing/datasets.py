@@ -64,7 +64,7 @@ class DatasetContract(Contract):
         """Has no image in two of its splits."""
         data = self._load()
         splits = {"training": data.train, "validation": data.validation, "test": self._load_test()}
-        bytes_of = {name: {image.tobytes() for image in split.images.numpy()} for name, split in splits.items()}
+        bytes_of = {name: {image.tobytes() for image in split.inputs.numpy()} for name, split in splits.items()}
         for first, second in combinations(splits, 2):
             shared = len(bytes_of[first] & bytes_of[second])
             require(not shared, f"{shared:,} images are both in the {first} and in the {second} split")

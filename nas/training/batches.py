@@ -42,19 +42,19 @@ class Resident:
         if device.startswith("cuda"):  # Triton starts its kernels on the current device, not on the tensors'
             torch.cuda.set_device(torch.empty(0, device=device).device)
         train, validation = dataset.train, dataset.validation
-        self.is_whole = _fit(train.images.nbytes + validation.images.nbytes, device)
+        self.is_whole = _fit(train.inputs.nbytes + validation.inputs.nbytes, device)
         place = device if self.is_whole else "cpu"
-        self.images, self.labels = train.images.to(place), train.labels.to(device)
+        self.images, self.labels = train.inputs.to(place), train.labels.to(device)
         # (classes,): with these weights all classes count the same, and the mean image counts 1 (King and Zeng,
         # Logistic regression in rare events data, 2001).
         sizes = train.labels.bincount(minlength=len(dataset.classes))
         self.class_weights = (len(train) / (len(sizes) * sizes.float())).to(device)
-        self.validation = validation.images.to(place), validation.labels.to(device)
+        self.validation = validation.inputs.to(place), validation.labels.to(device)
         self._file: int | None = None  # the descriptor of the file that is mapped, if it is large
-        is_mapped = place == "cpu" and dataset.folder is not None and train.images.nbytes >= LARGE
+        is_mapped = place == "cpu" and dataset.folder is not None and train.inputs.nbytes >= LARGE
         if is_mapped and hasattr(os, "posix_fadvise"):  # not on macOS and Windows
             with suppress(OSError):  # it was removed, and stays mapped
-                self._file = os.open(Path(dataset.folder or "", "train_images.npy"), os.O_RDONLY)
+                self._file = os.open(Path(dataset.folder or "", "train_inputs.npy"), os.O_RDONLY)
                 weakref.finalize(self, os.close, self._file)
 
     def batches(self, picked: Tensor) -> Iterator[Tensor]:

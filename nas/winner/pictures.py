@@ -68,7 +68,7 @@ def examples(data: Dataset, recipe: Recipe, classes: Sequence[int], seed: int) -
     chosen = torch.cat([places[torch.arange(EXAMPLES) * len(places) // EXAMPLES] for places in found])
     [epoch] = draw_epochs(seed, 1.0, len(chosen), 0, replace(recipe, batch_size=len(chosen)))
     batch, mean = epoch[0], torch.tensor(data.mean).view(-1, 1, 1)
-    images = data.train.images[chosen]
+    images = data.train.inputs[chosen]
     changed = torch.empty_like(images, dtype=torch.float32)
     changed[batch.picked] = augmented(images[batch.picked], batch.offsets, batch.chances, recipe, mean).float()
     both = pictures(torch.cat([images.float(), changed]))

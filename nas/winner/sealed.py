@@ -127,7 +127,7 @@ def open_together(
     opened, answers = plugins.guarded(
         lambda: (
             [_opened(test, networks) for networks in groups],
-            [model(test.images.numpy()) for model in models],
+            [model(test.inputs.numpy()) for model in models],
         ),
         f"the test images of {source.name} cannot be classified",
     )
@@ -139,9 +139,9 @@ def _opened(test: Split, networks: Sequence[Network]) -> Opened:
     from nas.training.network import answers_and_loss
     from nas.winner.pictures import pictures
 
-    results = [Result(test.labels, *answers_and_loss(network, test.images, test.labels)) for network in networks]
+    results = [Result(test.labels, *answers_and_loss(network, test.inputs, test.labels)) for network in networks]
     worst = results[0].worst(WORST)
-    return Opened(results, worst, pictures(test.images[worst]))
+    return Opened(results, worst, pictures(test.inputs[worst]))
 
 
 def test_images(source: DatasetPlugin) -> Tensor:

@@ -71,11 +71,10 @@ def laid_down(packed: Packed, folder: Path, get: Callable[[Any], Array]) -> Data
             "free some space there, or name another folder in TMPDIR"
         ) from None
     train, validation = (
-        Split(*(mapped(folder / f"{part}_{kind}.npy") for kind in ("images", "labels")))  # type: ignore[arg-type]
+        Split(*(mapped(folder / f"{part}_{kind}.npy") for kind in ("inputs", "labels")))  # type: ignore[arg-type]
         for part in ("train", "validation")
     )
-    fingerprint, moments = content["fingerprint"], content["moments"]
-    return Dataset(content["name"], train, validation, tuple(content["classes"]), fingerprint, moments, folder)
+    return Dataset.described(content, train, validation, folder)
 
 
 def _write(packed: Packed, folder: Path, get: Callable[[Any], Array]) -> None:
