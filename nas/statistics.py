@@ -27,9 +27,9 @@ def balanced_accuracy(right: Sequence[float], images: Sequence[float]) -> float:
 
     Args:
         right: the number of images of each class that are classified right.
-        images: the number of images of each class, none of them 0.
+        images: the number of images of each class; a class without any does not count.
     """
-    return mean([found / count for found, count in zip(right, images, strict=True)])
+    return mean([found / count for found, count in zip(right, images, strict=True) if count])
 
 
 def macro_f1(right: Sequence[float], answers: Sequence[float], images: Sequence[float]) -> float:
@@ -38,9 +38,9 @@ def macro_f1(right: Sequence[float], answers: Sequence[float], images: Sequence[
     Args:
         right: the number of images of each class that are classified right.
         answers: how often each class was answered.
-        images: the number of images of each class, none of them 0.
+        images: the number of images of each class; a class without any does not count.
     """
-    return mean([2 * f / (a + count) for f, a, count in zip(right, answers, images, strict=True)])
+    return mean([2 * f / (a + count) for f, a, count in zip(right, answers, images, strict=True) if count])
 
 
 def standard_error(share: float, count: int) -> float:

@@ -75,7 +75,8 @@ def contestants(run: Run, selected: Selected) -> list[Contestant]:
             else:
                 weights = run.retrained / f"{trial.job.key}.safetensors"
                 architecture = trial.job.candidate.architecture
-                network = restored(architecture, limits.input_shape, limits.classes, weights)
+                shape, padded = limits.input_shape, run.resolved.data.is_padded
+                network = restored(architecture, shape, limits.classes, weights, is_padded=padded)
         except StorageError:
             raise
         except (ValueError, NasError) as error:  # its weights are damaged

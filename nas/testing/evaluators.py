@@ -94,7 +94,7 @@ class EvaluatorContract(Contract):
             path = Path(folder, f"{job.key}.safetensors")
             found = ", ".join(sorted(file.name for file in Path(folder).iterdir())) or "nothing"
             require(path.is_file(), f"expected {path.name}, found {found}")
-            moments = {"mean": [0.0], "std": [1.0]}
+            moments: dict[str, Any] = {"mean": [0.0], "std": [1.0]}
             network = Network(job.candidate.architecture, LIMITS.input_shape, LIMITS.classes, **moments)
             with doing("loading the weights"):
                 network.load_state_dict(load_file(path))

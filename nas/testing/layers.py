@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas import plugins
 from nas.architecture.architecture import Architecture
@@ -108,7 +108,7 @@ class LayerContract(Contract):
 
         shapes = self._fitting()[0]
         shape, architecture = shapes[0], self._network(shapes, self.make())
-        moments = {"mean": [0.0] * shape[0], "std": [1.0] * shape[0]}
+        moments: dict[str, Any] = {"mean": [0.0] * shape[0], "std": [1.0] * shape[0]}
         network = Network(architecture, shape, CLASSES, **moments).eval()
         [x] = _inputs(shapes[:1], 2)
         x = x.round()  # an exported network resizes images, whose values are whole numbers

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +32,9 @@ BUFFERS = 2  # batches on their way to a GPU
 
 
 class Resident:
-    """A data set for a device (as PyTorch names it), as uint8.
+    """A data set for a device (as PyTorch names it).
 
-    Its images are in the device's memory. If that has not enough, they stay where they are, perhaps in a mapped
+    Its inputs are in the device's memory. If that has not enough, they stay where they are, perhaps in a mapped
     file, and `batches` brings them there; ``is_whole`` says which.
     """
 
@@ -47,7 +48,9 @@ class Resident:
         self.images, self.labels = train.inputs.to(place), train.labels.to(device)
         # (classes,): with these weights all classes count the same, and the mean image counts 1 (King and Zeng,
         # Logistic regression in rare events data, 2001).
-        sizes = train.labels.bincount(minlength=len(dataset.classes))
+        sizes = train.labels.bincount(minlength=len(dataset.classes)).clamp(
+            min=1
+        )  # a fold may have none of a class
         self.class_weights = (len(train) / (len(sizes) * sizes.float())).to(device)
         self.validation = validation.inputs.to(place), validation.labels.to(device)
         self._file: int | None = None  # the descriptor of the file that is mapped, if it is large
@@ -56,6 +59,17 @@ class Resident:
             with suppress(OSError):  # it was removed, and stays mapped
                 self._file = os.open(Path(dataset.folder or "", "train_inputs.npy"), os.O_RDONLY)
                 weakref.finalize(self, os.close, self._file)
+
+    @cached_property
+    def folds(self) -> list[Resident]:
+        """For each fold of few inputs, the data that learn without it and are validated on it; mostly none."""
+        numbers = range(max(self.dataset.folds, default=-1) + 1)
+        return [Resident(self.dataset.fold(number), self.device) for number in numbers]
+
+    @cached_property
+    def whole(self) -> Resident:
+        """The data that learn from the validation inputs, too."""
+        return Resident(replace(self.dataset, train=self.dataset.whole, folder=None, folds=()), self.device)
 
     def batches(self, picked: Tensor) -> Iterator[Tensor]:
         """The images (B, C, H, W) of each step of an epoch, on the device; ``picked`` is that of the epoch."""

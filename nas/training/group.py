@@ -14,7 +14,7 @@ from nas.training.gpu.lanes import Lane, Lanes
 from nas.training.modules import gpu_kernels
 from nas.training.network import Network
 from nas.training.recipe import Recipe
-from nas.training.trainer import build, latency_ms, train_resident
+from nas.training.trainer import build, latency_ms, train_folds, train_resident
 from nas.trial import Job, Trial
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Group:
             Other devices train one job after the other.
         warn: called with a line for the user when a faster path fails.
         cores: returns how many cores of a CPU a training may use at this moment.
+        keeps_weights: whether the trained networks are wanted.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class Group:
         size: int | str = 1,
         warn: Callable[[str], None] = lambda line: None,
         cores: Callable[[], int] = lambda: 1,
+        keeps_weights: bool = True,
     ) -> None:
-        self._cores = cores
+        self._cores, self._keeps_weights = cores, keeps_weights
         self._data, self._recipe = Resident(dataset, device), recipe
         self._lanes: Lanes | None = None
         if device.startswith("cuda"):
@@ -54,7 +56,7 @@ class Group:
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = recipe.precision != "float32"
             if not self._data.is_whole:
                 warn("the images are larger than the GPU's memory: it gets them batch by batch, for one network")
-            elif size != 1:
+            elif size != 1 and not dataset.folds:
                 self._lanes = Lanes(lambda: Lane(self._data, recipe), size, warn)
 
     def latency(self, job: Job) -> float:
@@ -64,14 +66,21 @@ class Group:
             return latency_ms(build(job, self._data.dataset).to(self._data.device), self._data)
 
     def train(self, jobs: Sequence[Job]) -> Iterator[tuple[Trial, Network | None]]:
-        """A trial for each job, and its trained network (None after an exception), as they finish."""
+        """A trial for each job, and its trained network, as they finish.
+
+        There is no network (None) after an exception; of few inputs, nor where none is wanted.
+        """
         waiting = deque(jobs)
         if self._lanes is not None:
             yield from self._lanes.train(waiting)
         for job in waiting:
             try:
                 recipe = self._recipe.changed(job.candidate.recipe)
-                trial, network = train_resident(job, self._data, recipe, Cores(self._cores))
+                cores = Cores(self._cores)
+                if self._data.folds:
+                    trial, network = train_folds(job, self._data, recipe, cores, whole=self._keeps_weights)
+                else:
+                    trial, network = train_resident(job, self._data, recipe, cores)
             except Exception as error:  # noqa: BLE001  # a candidate must not cost more than itself
                 yield Trial.from_error(job, error), None
             else:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.architecture.modules import CellGraph, Maxout, Residual
+from nas.architecture.modules import Backbone, Maxout
 from nas.training import noise
 
 WIDEST = 4  # the largest window that the GPU kernels pool: they are unrolled, with positions up to 255
@@ -98,7 +98,7 @@ FASTER: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: Conv, nn.MaxPool2d:
 
 def tuned(module: nn.Module) -> nn.Module:
     """A module of a built-in layer with faster parts, which know the settings of built-in layers only."""
-    for part in module.modules() if isinstance(module, Residual | CellGraph) else [module]:
+    for part in [] if isinstance(module, Backbone) else module.modules():  # torchvision's have other settings
         part.__class__ = FASTER.get(type(part), type(part))  # nothing is built twice, and no random number drawn
     return module
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,13 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.architecture.architecture import Architecture
-from nas.architecture.layers import Shape
+from nas.architecture.layers import Layer, Shape
 from nas.architecture.modules import Backbone
 from nas.data.resize import Fit, pixel_scales, pixel_weights
+from nas.data.split import kind_of
 from nas.training import modules
 
 CLASSIFIED = 2**23  # numbers in a batch that is classified: 500 images of 3×64×64, 42 of 3×256×256
 
+
+# A channel that hardly varies is not divided by less. Values of images are 0 to 255; those of series are anything.
+LEAST_STD = {"images": 1.0, "series": 1e-8, "tokens": 1.0}
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -27,10 +32,16 @@ class Step(NamedTuple):
     parts: list[str]  # the names of its modules, which are applied in this order
     inputs: tuple[int, ...]  # positions of layers; 0 is the input of the network
     last_used: list[int]  # positions whose outputs no later layer needs
+    layer: Layer
+    shape: Shape  # of its first input
 
 
 class Network(nn.Module):
-    """The module of an architecture. It takes raw data, which it normalises first.
+    """The module of an architecture. It takes raw data, which it normalises first; tokens stay as they are.
+
+    Series that are shorter than others are followed by NaN. What a network computes for such a series does not
+    depend on the steps after its end, nor on their number: they are zero before every layer, and the layers whose
+    results depend on more than one step, and not by a sum, are told where a series ends (``is_masked``).
 
     Args:
         architecture: the architecture to build.
@@ -38,6 +49,7 @@ class Network(nn.Module):
         classes: the number of classes.
         mean: the mean of each channel of the training data (of images: 0 to 255).
         std: the standard deviation of each channel.
+        is_padded: whether series may be shorter than others.
 
     Raises:
         ArchitectureError: a layer does not fit.
@@ -54,13 +66,17 @@ class Network(nn.Module):
         *,
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (255.0,),
+        is_padded: bool = False,
     ) -> None:
         super().__init__()
         self.is_built_in = architecture.is_built_in
-        self.size = tuple(input_shape[1:])  # of an image: height, width
+        self.kind, self.is_padded = kind_of(input_shape), is_padded
+        self.size = tuple(input_shape[1:])  # of an image: height, width; of a series: its steps
         each_channel = (-1, *[1] * len(self.size))
+        mean, std = ((), ()) if self.kind == "tokens" else (mean, std)
+        least = LEAST_STD[self.kind]
         self.register_buffer("mean", torch.tensor([float(value) for value in mean]).view(each_channel))
-        self.register_buffer("std", torch.tensor([max(1.0, value) for value in std]).view(each_channel))
+        self.register_buffer("std", torch.tensor([max(least, value) for value in std]).view(each_channel))
         rows = architecture.table(input_shape, classes)
         shapes = [input_shape, *(row.shape for row in rows)]
         self._steps: list[Step] = []
@@ -80,10 +96,11 @@ class Network(nn.Module):
         for position in range(1, len(built)):
             self.layers.update(built[position])
             last_used = [i for i in set(inputs[position]) if last[i] == position]
-            self._steps.append(Step(list(built[position]), inputs[position], last_used))
+            layer, shape = rows[position - 1].layer, shapes[inputs[position][0]]
+            self._steps.append(Step(list(built[position]), inputs[position], last_used, layer, shape))
         convolutions = [part for part in self.modules() if isinstance(part, nn.Conv2d)]
         self.has_depthwise = any(part.groups == part.in_channels > 1 for part in convolutions)
-        self.dropouts = [part for part in self.layers.values() if isinstance(part, modules.Dropout)]
+        self.dropouts = [part for part in self.modules() if isinstance(part, modules.Dropout)]
         self.backbones = [part for part in self.layers.values() if isinstance(part, Backbone)]
         self.fine_tuned = [  # those with pretrained weights, which learn more slowly
             part for part, layer in zip(self.backbones, architecture.backbones, strict=True) if layer.weights
@@ -92,8 +109,9 @@ class Network(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (N, classes) of raw inputs (N, channels, *sizes); images are uint8 or float, 0 to 255."""
-        x = (inputs.to(self.mean.dtype) - self.mean) / self.std
-        outputs = {0: x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x}
+        if self.is_padded:
+            return self._masked(inputs)
+        outputs = {0: self._scaled(inputs)}
         for position, step in enumerate(self._steps, 1):
             tensors = [outputs[i] for i in step.inputs]
             for i in step.last_used:
@@ -101,6 +119,41 @@ class Network(nn.Module):
             for name in step.parts:
                 tensors = [self.layers[name](*tensors)]
             [outputs[position]] = tensors
+        return outputs[len(self._steps)]
+
+    def _scaled(self, inputs: Tensor) -> Tensor:
+        if self.kind == "tokens":
+            return inputs
+        x = (inputs.to(self.mean.dtype) - self.mean) / self.std
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+    def _masked(self, series: Tensor) -> Tensor:
+        """The forward pass of series (N, C, T) that end before the last step, from where on they are NaN."""
+        missing = self.size[0] - series.shape[2]
+        if missing > 0:  # as in a training, so that windows end at the same steps
+            series = functional.pad(series, (0, missing), value=math.nan)
+        x = self._scaled(series)
+        lengths = {0: (~x[:, 0].isnan()).sum(1)}  # (N,), of the output of each layer that is a sequence
+        outputs = {0: x.masked_fill(~_before(lengths[0], x.shape[2]), 0.0)}
+        for position, step in enumerate(self._steps, 1):
+            tensors, length = [outputs[i] for i in step.inputs], lengths.get(step.inputs[0])
+            for i in step.last_used:
+                del outputs[i]
+            mask = None if length is None else _before(length, tensors[0].shape[2])
+            for name in step.parts:
+                part = self.layers[name]
+                x = part(*tensors, mask) if getattr(part, "is_masked", False) else part(*tensors)
+                tensors = [x]
+                if length is None or mask is None:
+                    continue
+                if x.ndim == 2:
+                    length = mask = None
+                elif x.shape[2] != mask.shape[2]:
+                    length = step.layer.filled(length, step.shape).clamp(1, x.shape[2])
+                    mask = _before(length, x.shape[2])
+            if length is not None and mask is not None:
+                lengths[position], x = length, x.masked_fill(~mask, 0.0)
+            outputs[position] = x
         return outputs[len(self._steps)]
 
     @property
@@ -126,6 +179,11 @@ class Network(nn.Module):
         """Let ``keys`` (layers,) decide the masks of the dropout layers; with None, PyTorch draws them again."""
         for number, layer in enumerate(self.dropouts):
             layer.keys = None if keys is None else keys[number]
+
+
+def _before(lengths: Tensor, steps: int) -> Tensor:
+    """Whether series of the lengths (N,) have each of so many steps: (N, 1, steps) bool."""
+    return (torch.arange(steps, device=lengths.device) < lengths[:, None])[:, None]
 
 
 class AnySize(nn.Module):

@@ -27,13 +27,18 @@ class Recipe:
     warm_up: float = 0.25  # the fraction of all steps until the peak
     weight_decay: float = 1e-2  # of weights, not of biases and normalisation
     label_smoothing: float = 0.05
-    shift: int = 2  # pixels: each image is moved at random by up to this distance, horizontally and vertically
+    shift: int = 2  # pixels: each image is moved at random by up to this distance, both ways; of series: steps
     flip: float = 0.0  # the probability that an image is mirrored, left to right
     rotation: float = 0.0  # degrees: each image is turned at random by up to this angle, either way
     scale: float = 0.0  # each image is zoomed at random by a factor between 1 / (1 + scale) and 1 + scale
     brightness: float = 0.0  # the values are multiplied by a random number within 1 ± brightness
     colour: float = 0.0  # the differences from grey are multiplied by a random number within 1 ± colour
-    erasing: float = 0.0  # the side of a square that is painted over, as a fraction of the image's shorter side
+    # The side of a square that is painted over, as a fraction of the image's shorter side; of a series, the share.
+    erasing: float = 0.0
+    jitter: float = 0.0  # of series: the deviation of noise, in deviations of the channel
+    magnitude: float = 0.0  # of series: the values are scaled by a factor between 1 / (1 + this) and 1 + this
+    warp: float = 0.0  # of series: time runs faster and slower, by up to about this share
+    window: float = 0.0  # of series: what is left out at the ends, as a share of the steps, at most
     mixup: float = 0.0  # the parameter of the beta distribution of the shares of two images in their mixture
     # "balanced": in the loss all classes count the same, whatever their sizes; "auto": a search decides by its
     # first objective, otherwise as "none".
@@ -47,8 +52,9 @@ class Recipe:
     @property
     def takes_chances(self) -> bool:
         """Whether images are changed in another way than by a shift: see `nas.training.augmentation`."""
-        changes = (self.flip, self.rotation, self.scale, self.brightness, self.colour, self.erasing, self.mixup)
-        return any(changes)
+        of_images = (self.flip, self.rotation, self.scale, self.brightness, self.colour)
+        of_series = (self.jitter, self.magnitude, self.warp, self.window)
+        return any((*of_images, *of_series, self.erasing, self.mixup))
 
     def rate(self, progress: float) -> float:
         """The learning rate after a fraction ``progress`` of all steps (Smith, Super-convergence, 2018)."""
@@ -84,7 +90,7 @@ RECIPES: dict[str, Recipe] = {
 AUTO = "auto"  # the recipe that a data set names
 PLAIN: dict[str, Any] = {
     "shift": 0, "flip": 0.0, "rotation": 0.0, "scale": 0.0, "brightness": 0.0, "colour": 0.0, "erasing": 0.0,
-    "mixup": 0.0,
+    "mixup": 0.0, "jitter": 0.0, "magnitude": 0.0, "warp": 0.0, "window": 0.0,
 }  # fmt: skip
 # The answers to a question ``recipe/augmentation``, each with all fields of a recipe that change images.
 AUGMENTATIONS: dict[str, dict[str, Any]] = {
@@ -111,6 +117,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "colour": (0.0, 1.0),
     "erasing": (0.0, 1.0),
     "mixup": (0.0, 100.0),
+    "jitter": (0.0, 10.0),
+    "magnitude": (0.0, 10.0),
+    "warp": (
+        0.0,
+        0.6,
+    ),  # two waves together bend time by up to 1.5 times as much; from 1 on, it would run backwards
+    "window": (0.0, 0.9),
     "batch_size": (1, 1_000_000),
     "parts": (1, 64),
 }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nas.training import noise
+from nas.training import noise, series_augmentation
 from nas.training.augmentation import SHARE, augmented
 from nas.training.batches import Batch, Epoch, Resident
 from nas.training.cores import Cores
@@ -94,7 +94,7 @@ class Stepper:
     def _gradients(self, network: Network, batch: Batch, images: Tensor, share: float = 1.0) -> Tensor:
         """Give a network the gradients of the mean loss of images, times ``share``, and return that."""
         chances = batch.chances
-        images = augmented(images, batch.offsets, chances, self.recipe, network.mean)
+        images = changed(images, batch.offsets, chances, self.recipe, network)
         labels = self.data.labels[batch.picked]
         network.use_keys(batch.keys)
         with torch.autocast(torch.device(self.data.device).type, dtype=torch.bfloat16, enabled=self._is_mixed):
@@ -154,6 +154,15 @@ class Stepper:
         """
         results: list[float] = self.results().tolist()
         return results
+
+
+def changed(inputs: Tensor, offsets: Tensor, chances: Tensor, recipe: Recipe, network: Network) -> Tensor:
+    """Inputs, changed at random as the recipe says for their kind; tokens stay as they are."""
+    if network.kind == "images":
+        return augmented(inputs, offsets, chances, recipe, network.mean)
+    if network.kind == "series":
+        return series_augmentation.augmented(inputs, offsets, chances, recipe, network.mean, network.std)
+    return inputs
 
 
 def _twin(network: Network) -> Network:

@@ -1,7 +1,7 @@
 """The training loop: one network on one device.
 
-The images are uint8 on the device (see `Resident`), where batches are shifted and normalised; the CPU reads
-nothing back inside an epoch. On a CPU with one thread the same job gives the same bits.
+The inputs are on the device (see `Resident`), where batches are changed and normalised; the CPU reads nothing back
+inside an epoch. On a CPU with one thread the same job gives the same bits.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from nas.statistics import balanced_accuracy, macro_f1
 from nas.training.backbone import adopt, imagenet
 from nas.training.batches import Resident, draw_epochs
 from nas.training.cores import Cores
 from nas.training.network import Network
 from nas.training.recipe import Recipe
 from nas.training.stepper import Stepper
+from nas.training.tally import Tally
 from nas.trial import Job, Trial
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Trained = tuple[Trial, Network]
 LATENCY_SECONDS = 0.5  # for the measurement of one network; a small one takes 0.01 s
+POINTS = 100  # of a curve, at most: an epoch of 36 series takes less time than their validation
 
 
 def train(job: Job, dataset: Dataset, recipe: Recipe, device: str = "cpu") -> Trained:
@@ -36,7 +38,7 @@ def train(job: Job, dataset: Dataset, recipe: Recipe, device: str = "cpu") -> Tr
 
     Args:
         job: architecture, epochs (0.25 means a quarter of the images, once) and seed.
-        dataset: training images to learn from, validation images to measure on.
+        dataset: training inputs to learn from, validation inputs to measure on.
         recipe: how to train.
         device: the device that trains, as PyTorch names it.
 
@@ -48,31 +50,91 @@ def train(job: Job, dataset: Dataset, recipe: Recipe, device: str = "cpu") -> Tr
         ArchitectureError: the architecture does not fit the images.
     """
     data = Resident(dataset, device)
-    trial, network = train_resident(job, data, recipe)
+    trial, network = (train_folds if data.folds else train_resident)(job, data, recipe)
+    assert network is not None  # noqa: S101
     if trial.failure is None:
         trial = replace(trial, metrics={**trial.metrics, "latency_ms": latency_ms(network, data)})
     return trial, network
 
 
 def train_resident(job: Job, data: Resident, recipe: Recipe, cores: Cores | None = None) -> Trained:
-    """Train on images that are on the device already (see `train`); the latency is not measured."""
-    devices = [data.device] if data.device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=devices):
-        network = initial_network(job, data.dataset).to(data.device)
-        training = Training(job, Stepper(network, data, recipe, cores))
-        for _ in training.run():
-            pass
-        return training.result()
+    """Train on inputs that are on the device already (see `train`); the latency is not measured."""
+    with _random(data):
+        return _trained(job, data, recipe, cores).result()
+
+
+def train_folds(
+    job: Job, data: Resident, recipe: Recipe, cores: Cores | None = None, *, whole: bool = True
+) -> tuple[Trial, Network | None]:
+    """Train on few inputs: once for each fold, which gives the trial, and then on all inputs.
+
+    So every input is validated by a network that has not seen it (cross-validation: Stone, 1974).
+
+    Args:
+        job: see `train`.
+        data: the inputs, on the device.
+        recipe: how to train.
+        cores: see `Stepper`.
+        whole: whether to train on all inputs, too, for the network; without that, it is None.
+    """
+    with _random(data):
+        trainings = []
+        for fold in data.folds:
+            trainings.append(_trained(job, fold, recipe, cores))
+            trial, network = trainings[-1].result()
+            if trial.failure is not None:
+                return trial, network
+        trial = _merged(job, trainings)
+        if not whole:
+            return trial, None
+        last, network = _trained(job, data.whole, recipe, cores, points=1).result()
+        seconds = trial.metrics["train_seconds"] + last.metrics.get("train_seconds", 0.0)
+        return (
+            last if last.failure else replace(trial, metrics={**trial.metrics, "train_seconds": seconds})
+        ), network
+
+
+def _random(data: Resident) -> AbstractContextManager[object]:
+    """The random numbers of this process stay as they are."""
+    return torch.random.fork_rng(devices=[data.device] if data.device.startswith("cuda") else [])
+
+
+def _trained(job: Job, data: Resident, recipe: Recipe, cores: Cores | None, points: int = POINTS) -> Training:
+    network = initial_network(job, data.dataset).to(data.device)
+    training = Training(job, Stepper(network, data, recipe, cores), points)
+    for _ in training.run():
+        pass
+    return training
+
+
+def _merged(job: Job, trainings: Sequence[Training]) -> Trial:
+    """The trial of the trainings for all folds: accuracies and losses of all inputs together, and all seconds."""
+    total = Tally.sum(training.tally for training in trainings)
+    curves = zip(*(training.curve for training in trainings))  # noqa: B905  # one that only guesses stops sooner
+    sizes = [training.tally.count for training in trainings]
+
+    def mean(points: Sequence[dict[str, float]], name: str) -> float:
+        return sum(size * point[name] for size, point in zip(sizes, points, strict=True)) / sum(sizes)
+
+    curve = [
+        {name: mean(points, name) for name in points[0]} | {"seconds": sum(point["seconds"] for point in points)}
+        for points in curves
+    ]
+    first = trainings[0].result()[0].metrics
+    seconds = sum(training.result()[0].metrics["train_seconds"] for training in trainings)
+    return Trial(job, {**first, **total.metrics, "train_seconds": seconds}, tuple(curve))
 
 
 class Training:
     """A job in training, with the stepper of its network."""
 
-    def __init__(self, job: Job, stepper: Stepper) -> None:
+    def __init__(self, job: Job, stepper: Stepper, points: int = POINTS) -> None:
         self.job, self.stepper = job, stepper
-        self._curve: list[dict[str, float]] = []
-        self._balanced: dict[str, float] = {}
-        self._images_of_class: list[int] = stepper.data.dataset.validation.labels.bincount().tolist()
+        self.curve: list[dict[str, float]] = []
+        dataset = stepper.data.dataset
+        inputs = dataset.validation.labels.bincount(minlength=len(dataset.classes)).tolist()
+        self.tally = Tally(0.0, inputs, inputs, inputs)  # of the last validation
+        self._every = max(1, math.ceil(job.epochs / points))  # epochs, of which the last one is validated
         self._failure = ""
         self._images = 0
         self._validating = 0.0
@@ -84,14 +146,16 @@ class Training:
         stepper, length = self.stepper, self.job.epochs
         data, dropouts = stepper.data, len(stepper.network.dropouts)
         epochs = draw_epochs(self.job.seed, length, len(data.labels), dropouts, stepper.recipe)
-        epoch = next(epochs, None)
+        epoch, number = next(epochs, None), 0
         while epoch is not None:
             count = stepper.begin(epoch)
             for step in range(count):
                 stepper.step(step)
                 yield True
-            self._images += epoch.picked.numel()
+            self._images, number = self._images + epoch.picked.numel(), number + 1
             epoch = next(epochs, None)  # this takes 2 ms, while a GPU still does its steps
+            if epoch is not None and number % self._every:
+                continue
             before = time.perf_counter() + stepper.cores.saved
             stepper.validate(is_last=epoch is None)
             while not stepper.is_done():
@@ -102,33 +166,29 @@ class Training:
             self._of_one_core = self._seconds + stepper.cores.saved
             if data.device == "cpu":  # on a GPU the steps before it are not finished when it begins
                 self._validating += time.perf_counter() + stepper.cores.saved - before
-            end = min(len(self._curve) + 1.0, length)
+            end = min(float(number), length)
             if not math.isfinite(loss):
                 self._failure = f"the training loss is {loss} after {end:g} epochs"
                 return
-            images = sum(self._images_of_class)
-            self._balanced = {
-                "balanced_accuracy": balanced_accuracy(right, self._images_of_class),
-                "macro_f1": macro_f1(right, answers, self._images_of_class),
-            }
+            self.tally = Tally(validation_loss, right, answers, self.tally.inputs)
+            validated = self.tally.metrics
             point = {
                 "epoch": end,
                 "train_loss": loss / count,
-                "validation_loss": validation_loss / images,
-                "validation_accuracy": sum(right) / images,
+                "validation_loss": validated["validation_loss"],
+                "validation_accuracy": validated["validation_accuracy"],
                 "seconds": self._seconds,
             }
-            self._curve.append(point)
+            self.curve.append(point)
             if end >= max(1.0, length / 2) and self._only_guesses(point):
                 return
 
     def _only_guesses(self, point: dict[str, float]) -> bool:
         """Whether the network was no better than guessing, during a whole epoch and at its end."""
-        images = sum(self._images_of_class)
-        share = max(self._images_of_class) / images
-        by_chance = share + 2 * math.sqrt(share * (1 - share) / images)
+        share = max(self.tally.inputs) / self.tally.count
+        by_chance = share + 2 * math.sqrt(share * (1 - share) / self.tally.count)
         loss = min(point["train_loss"], point["validation_loss"])
-        return loss > math.log(len(self._images_of_class)) and point["validation_accuracy"] < by_chance
+        return loss > math.log(len(self.tally.inputs)) and point["validation_accuracy"] < by_chance
 
     def result(self) -> Trained:
         """The trial and the trained network."""
@@ -139,7 +199,7 @@ class Training:
             network.load_state_dict(state)
         network.use_keys(None)
         network.eval()
-        curve = tuple(self._curve)
+        curve = tuple(self.curve)
         if self._failure:
             return replace(Trial.failed(self.job, "not_finite", self._failure), curve=curve), network
         return Trial(self.job, self._metrics(), curve), network
@@ -147,11 +207,8 @@ class Training:
     def _metrics(self) -> dict[str, float]:
         dataset = self.stepper.data.dataset
         rows = self.job.candidate.architecture.table(dataset.input_shape, len(dataset.classes))
-        last = self._curve[-1]
         return {
-            "validation_accuracy": last["validation_accuracy"],
-            **self._balanced,
-            "validation_loss": last["validation_loss"],
+            **self.tally.metrics,
             "parameters": float(sum(row.parameters for row in rows)),
             "flops": float(sum(row.flops for row in rows)),
             "train_seconds": self._of_one_core,
@@ -177,7 +234,8 @@ def initial_network(job: Job, dataset: Dataset) -> Network:
 def build(job: Job, dataset: Dataset) -> Network:
     """The network of a job, with random weights."""
     shape, classes = dataset.input_shape, len(dataset.classes)
-    return Network(job.candidate.architecture, shape, classes, mean=dataset.mean, std=dataset.std)
+    moments = {"mean": dataset.mean, "std": dataset.std}
+    return Network(job.candidate.architecture, shape, classes, **moments, is_padded=dataset.is_padded)
 
 
 def latency_ms(network: Network, data: Resident) -> float:

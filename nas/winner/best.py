@@ -39,6 +39,7 @@ class Description(NamedTuple):
     input_shape: Shape
     classes: tuple[str, ...]
     framing: str = "stretch"  # of the images that the network was trained on: see `DatasetPlugin.framing`
+    is_padded: bool = False  # whether series may be shorter than others: see `nas.training.network.Network`
 
     @property
     def fit(self) -> Fit:
@@ -72,6 +73,7 @@ def write_best(
     except OSError as error:
         raise StorageError.of(best, error) from None
     data_keys = {"input_shape": list(data.input_shape), "classes": list(data.classes), "framing": framing}
+    data_keys |= {"is_padded": True} if data.is_padded else {}
     text = json.dumps({**architecture.to_dict(), **data_keys}, indent=2, ensure_ascii=False)
     write_whole(best / DESCRIPTION, text + "\n")
     write_whole(best / "weights.safetensors", content)
@@ -93,8 +95,9 @@ def read_best(best: Path) -> tuple[Description, Network]:
     """The description and the trained network in a best/ folder: see `load_network`."""
     try:
         description = _description(best / DESCRIPTION)
-        architecture, shape, classes, _ = description
-        return description, restored(architecture, shape, len(classes), best / "weights.safetensors")
+        architecture, shape, classes, _, is_padded = description
+        weights = best / "weights.safetensors"
+        return description, restored(architecture, shape, len(classes), weights, is_padded=is_padded)
     except (ValueError, NasError) as error:
         raise NasError(f"{best} does not hold a trained network: {error}") from None
 
@@ -151,6 +154,9 @@ def _description(path: Path) -> Description:
         raise ValueError("there are no classes")
     if framing not in FRAMINGS:
         raise ValueError(f"framing is {quoted(framing)}, and should be one of {', '.join(FRAMINGS)}")
-    description = Description(architecture, tuple(sizes), classes, framing)
+    is_padded = content.get("is_padded", False)
+    if type(is_padded) is not bool:
+        raise ValueError(f"is_padded is {quoted(is_padded)}, and should be true or false")
+    description = Description(architecture, tuple(sizes), classes, framing, is_padded)
     description.rows()  # raises an error if the network is impossible, or does not fit its images
     return description

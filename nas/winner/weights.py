@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 ENTRY, METADATA = 256, 2**16
 
 
-def restored(architecture: Architecture, shape: Shape, classes: int, path: Path) -> Network:
+def restored(
+    architecture: Architecture, shape: Shape, classes: int, path: Path, *, is_padded: bool = False
+) -> Network:
     """The trained network of an architecture with the weights in a file, in evaluation mode.
 
     Raises:
@@ -31,7 +33,8 @@ def restored(architecture: Architecture, shape: Shape, classes: int, path: Path)
 
     from nas.training.network import Network
 
-    new = partial(Network, architecture, shape, classes, mean=[0.0] * shape[0], std=[0.0] * shape[0])
+    moments = dict.fromkeys(("mean", "std"), [0.0] * shape[0])
+    new = partial(Network, architecture, shape, classes, **moments, is_padded=is_padded)
     with weightless():
         expected = new().state_dict()
     weights = read_weights(path, expected)

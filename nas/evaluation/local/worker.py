@@ -71,7 +71,7 @@ def _group(dataset: Dataset, task: Task) -> Group:
     from nas.training.group import Group
 
     cores = cores_of(Path(task.data)) if task.data else lambda: 1
-    return Group(dataset, task.recipe, task.device, task.group, _warnings.append, cores)
+    return Group(dataset, task.recipe, task.device, task.group, _warnings.append, cores, bool(task.weights))
 
 
 def main(jobs: socket.socket, task: Task) -> None:

@@ -39,7 +39,7 @@ def source_code(description: Description, dataset: str, result: str = "") -> str
     from nas.winner.export.constructed import Source, quoted
 
     source = Source(RESERVED)
-    architecture, shape, classes, _ = description
+    architecture, shape, classes, *_ = description
     rows, is_chain, is_image = description.rows(), architecture.is_chain, len(shape) == 3
     layers = "".join(_lines(description, source))
     source.imports |= {
