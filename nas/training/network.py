@@ -47,7 +47,7 @@ class Network(nn.Module):
         architecture: the architecture to build.
         input_shape: (channels, *sizes) of an input, for example (1, 28, 28).
         classes: the number of classes.
-        mean: the mean of each channel of the training data (of images: 0 to 255).
+        mean: the mean of each channel of the training data (of images: 0 to 255; of tokens: empty).
         std: the standard deviation of each channel.
         is_padded: whether series may be shorter than others.
 
@@ -73,7 +73,6 @@ class Network(nn.Module):
         self.kind, self.is_padded = kind_of(input_shape), is_padded
         self.size = tuple(input_shape[1:])  # of an image: height, width; of a series: its steps
         each_channel = (-1, *[1] * len(self.size))
-        mean, std = ((), ()) if self.kind == "tokens" else (mean, std)
         least = LEAST_STD[self.kind]
         self.register_buffer("mean", torch.tensor([float(value) for value in mean]).view(each_channel))
         self.register_buffer("std", torch.tensor([max(least, value) for value in std]).view(each_channel))
@@ -122,7 +121,7 @@ class Network(nn.Module):
         return outputs[len(self._steps)]
 
     def _scaled(self, inputs: Tensor) -> Tensor:
-        if self.kind == "tokens":
+        if not self.mean.numel():  # tokens
             return inputs
         x = (inputs.to(self.mean.dtype) - self.mean) / self.std
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x

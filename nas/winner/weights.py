@@ -33,7 +33,7 @@ def restored(
 
     from nas.training.network import Network
 
-    moments = dict.fromkeys(("mean", "std"), [0.0] * shape[0])
+    moments = dict.fromkeys(("mean", "std"), [0.0] * shape[0] if len(shape) > 1 else [])
     new = partial(Network, architecture, shape, classes, **moments, is_padded=is_padded)
     with weightless():
         expected = new().state_dict()
