@@ -11,14 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from nas.errors import ArchitectureError, PluginError, plain, quoted, unknown
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 Shape = tuple[int, ...]
+Steps = TypeVar("Steps", int, "Tensor")  # the steps of one series, or of each series of a batch
 
 MAX_INPUTS = 64  # of one layer: far more than any known network merges
 
@@ -74,6 +75,20 @@ def image_of(shape: Shape) -> Shape:
     channels_of(shape)
     if len(shape) != 3:
         raise ArchitectureError(f"it needs an image (height×width×channels), and gets {show(shape)}")
+    return shape
+
+
+def sequence_of(shape: Shape) -> Shape:
+    """The shape of a sequence (channels, time).
+
+    Raises:
+        ArchitectureError: it is a vector or an image.
+    """
+    if len(shape) == 1:
+        given = f"{shape[0]} features; if they are tokens, put Embedding before it"
+        raise ArchitectureError(f"it needs a sequence (time×channels), and gets {given}")
+    if len(shape) != 2:
+        raise ArchitectureError(f"it needs a sequence (time×channels), and gets {show(shape)}")
     return shape
 
 
@@ -179,11 +194,21 @@ class Layer(ABC):
         """
         return _counted(self, shape)[1]
 
+    def filled(self, length: Steps, shape: Shape) -> Steps:
+        """How many steps of the output a series fills that fills ``length`` steps of the input, of ``shape``.
+
+        By default as many. The result may be below 1, and is then taken as 1. A tensor of lengths has type int64.
+        """
+        return length
+
     @abstractmethod
     def module(self, shape: Shape) -> nn.Module:
         """A new PyTorch module with random weights, for batches of the shape (N, *shape).
 
-        The children of an ``nn.Sequential`` become modules of the network, so that they can be rearranged.
+        The children of an ``nn.Sequential`` become modules of the network, so that they can be rearranged. Of them
+        only the first may change the number of steps of a sequence. A module with ``is_masked = True`` is called
+        with a second argument, which is None or tells the steps that each series has (see
+        `nas.architecture.sequence_modules`).
         """
 
     def words(self) -> str:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from torch import nn as nn
 
     from nas.architecture import modules as modules
+    from nas.architecture import sequence_modules as sequence_modules
 else:
 
     class _LazyModule:
@@ -19,3 +20,4 @@ else:
             return getattr(importlib.import_module(self._name), attribute)
 
     nn, modules = _LazyModule("torch.nn"), _LazyModule("nas.architecture.modules")
+    sequence_modules = _LazyModule("nas.architecture.sequence_modules")

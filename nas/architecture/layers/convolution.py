@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +38,7 @@ def same_padding(kernel: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Convolution(Layer):
+class Convolution(Layer):
     """What plain and separable convolutions share: all but their weights and their modules."""
 
     role = "convolution"
@@ -70,8 +72,7 @@ class _Convolution(Layer):
         return self.weights(channels_of(shape)) + (2 if self.batch_norm else 1) * self.maps
 
     def flops(self, shape: Shape) -> int:
-        _, height, width = self.output_shape(shape)
-        return 2 * self.weights(channels_of(shape)) * height * width
+        return 2 * self.weights(channels_of(shape)) * math.prod(self.output_shape(shape)[1:])
 
     def words(self) -> str:
         words = [type(self).__name__, str(self.filters), f"{self.kernel}×{self.kernel}"]
@@ -86,7 +87,7 @@ class _Convolution(Layer):
 
 
 @dataclass(frozen=True)
-class Conv2d(_Convolution):
+class Conv2d(Convolution):
     """A convolution, then batch normalisation if it is on, then the activation.
 
     With batch normalisation the convolution has no bias, which the normalisation would cancel.
@@ -101,7 +102,7 @@ class Conv2d(_Convolution):
 
 
 @dataclass(frozen=True)
-class SeparableConv2d(_Convolution):
+class SeparableConv2d(Convolution):
     """A depthwise convolution, then a 1×1 convolution (Chollet, Xception, 2017).
 
     As there, nothing stands between the two; batch normalisation and the activation follow the second.
@@ -118,13 +119,13 @@ class SeparableConv2d(_Convolution):
         return modules.named(depthwise=depthwise, pointwise=pointwise, **self._after())
 
 
-class _Block(Layer):
+class Block(Layer):
     """A layer whose parameters and operations are those of its convolutions."""
 
     role = "convolution"
 
     @abstractmethod
-    def convolutions(self, shape: Shape) -> list[tuple[Conv2d, Shape]]:
+    def convolutions(self, shape: Shape) -> Sequence[tuple[Layer, Shape]]:
         """The convolutions, each with the shape of its input."""
 
     def parameters(self, shape: Shape) -> int:
@@ -135,7 +136,7 @@ class _Block(Layer):
 
 
 @dataclass(frozen=True)
-class ResidualBlock(_Block):
+class ResidualBlock(Block):
     """Two normalised convolutions whose result is added to the block's input (He et al., ResNet, 2016).
 
     The first convolution has the stride. Where the stride or the channels change the shape, the input is projected
@@ -172,7 +173,7 @@ class ResidualBlock(_Block):
 
 
 @dataclass(frozen=True)
-class Cell(_Block):
+class Cell(Block):
     """The cell of NAS-Bench-201 (Dong and Yang, 2020): four nodes, each the sum of the maps that it is sent.
 
     Every node sends its map to every later one, through one of five operations (`OPERATIONS`): nothing, itself, an

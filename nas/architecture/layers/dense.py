@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nas.architecture.layer import Layer, Plain, Shape, count, fraction, show
 from nas.architecture.layers.activation import activation_part, activation_setting
-from nas.architecture.lazy import modules, nn
+from nas.architecture.lazy import modules, nn, sequence_modules
 from nas.errors import ArchitectureError
 
 
@@ -73,4 +73,5 @@ class BatchNorm(Layer):
         return 0
 
     def module(self, shape: Shape) -> nn.Module:
-        return modules.named(bn=modules.by_rank(shape, nn.BatchNorm1d, nn.BatchNorm2d)(shape[0]))
+        kind = sequence_modules.MaskedBatchNorm1d if len(shape) == 2 else nn.BatchNorm1d
+        return modules.named(bn=modules.by_rank(shape, kind, nn.BatchNorm2d)(shape[0]))

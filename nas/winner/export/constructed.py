@@ -27,7 +27,8 @@ from nas.errors import NasError
 from nas.winner.weights import weightless
 
 INSTALLED = {*sys.stdlib_module_names, "torch", "torchvision", "numpy"}  # what the file may import
-OURS = {"nas.architecture.modules", "nas.data.resize"}  # import nothing else of nas: their text may be in the file
+# They import nothing else of nas: their text may be in the file.
+OURS = {"nas.architecture.modules", "nas.architecture.sequence_modules", "nas.data.resize"}
 CALL = "_nas_call"  # the attribute of a module that holds the arguments of its constructor
 
 
