@@ -174,14 +174,6 @@ class Layer(ABC):
             ArchitectureError: the layer does not fit.
         """
 
-    def filled(self, length: Any, shape: Shape) -> Any:
-        """The steps of the output that a series fills of which ``length`` steps fill the input of ``shape``.
-
-        ``length`` is a number, or a tensor of them, int64; of both the result is at least 1. By default it is
-        ``length``: the layer keeps the time.
-        """
-        return length
-
     def parameters(self, shape: Shape) -> int:
         """The number of values that this layer learns on an input of ``shape``; by default those of its module."""
         return _counted(self, shape)[0]

@@ -97,6 +97,16 @@ class Dataset:
         """The standard deviation of the training inputs, one number per channel; it may be 0."""
         return tuple(std for _, std in self.moments)
 
+    @property
+    def trainings(self) -> int:
+        """How often a candidate is trained: once, or once for each fold."""
+        return max(self.folds, default=0) + 1
+
+    @property
+    def validated(self) -> int:
+        """How many inputs a candidate is validated on: those of validation, or those of all folds."""
+        return len(self.validation) + (len(self.train) if self.folds else 0)
+
     def fold(self, number: int) -> Dataset:
         """The data set in which the inputs of a fold are for validation, and all others for training."""
         import torch

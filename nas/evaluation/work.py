@@ -22,5 +22,5 @@ def operations(job: Job, dataset: Dataset) -> float:
         rows = job.candidate.architecture.table(dataset.input_shape, len(dataset.classes))
     except ArchitectureError:
         return 0.0
-    images = job.epochs * len(dataset.train) + len(dataset.validation)
+    images = dataset.trainings * (job.epochs * len(dataset.train) + len(dataset.validation))
     return 3 * images * max(LEAST, sum(row.flops for row in rows))

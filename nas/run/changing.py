@@ -57,7 +57,7 @@ def decided(resolved: Resolved, candidate: Candidate, epochs: float, until: floa
         found[str(trial.job.candidate.choices[ANSWER])].append(trial.metrics["validation_accuracy"])
     if len(trials) < len(jobs):
         return resolved, ""
-    best = _best(ways, [mean(accuracies) for accuracies in found.values()], SEEDS * len(resolved.data.validation))
+    best = _best(ways, [mean(accuracies) for accuracies in found.values()], SEEDS * resolved.data.validated)
     shares = ", ".join(f"{way} {mean(accuracies):.1%}" for way, accuracies in found.items())
     text = f"training images are changed by {best}, after short trainings ({shares})"
     if best == ways[0]:

@@ -140,7 +140,7 @@ def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outc
         test_largest=tested.share_of(int(run.resolved.data.train.labels.bincount().argmax())),
         front=tuple(front(history)),
         failures=Counter(trial.failure.kind for trial in history if trial.failure),
-        mattered=_mattered(history, len(run.resolved.data.validation)),
+        mattered=_mattered(history, run.resolved.data.validated),
         opened=run.record.outcomes + 1,
         compared=tuple(
             tested.compared_with(result, one.what, one.trial) for one, result in zip(others, rest, strict=True)
@@ -151,9 +151,7 @@ def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outc
             run.record.finished,
             run.header.device,
         ),
-        smaller=smaller(
-            winner, history, finalists, len(run.resolved.data.validation), run.header.objectives[0].metric
-        ),
+        smaller=smaller(winner, history, finalists, run.resolved.data.validated, run.header.objectives[0].metric),
         numbers=trial_numbers(history),
         weights=run.header.folder / BEST / "weights.safetensors",
     )

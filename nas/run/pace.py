@@ -16,6 +16,7 @@ from nas.run.resolve import Resolved
 from nas.run.selection import Now
 from nas.spaces.space import Candidate
 from nas.statistics import mean
+from nas.training.tally import POINTS
 from nas.trial import Job, Trial, job_seed
 
 # The calibration trains two networks, each for so many operations of forward passes, a second on one core.
@@ -67,8 +68,9 @@ def by_flops(resolved: Resolved, drawn: Sequence[Candidate]) -> list[tuple[int, 
 def work(resolved: Resolved, epochs: float) -> float:
     """The images of a training, those of the validations by what they cost."""
     last = IN_FLOAT32 if resolved.device == "cpu" and resolved.recipe.precision == "bfloat16" else VALIDATION
-    validated = last + VALIDATION * (math.ceil(epochs) - 1)
-    return epochs * len(resolved.data.train) + validated * len(resolved.data.validation)
+    validated = last + VALIDATION * (min(POINTS, math.ceil(epochs)) - 1)
+    data = resolved.data
+    return data.trainings * (epochs * len(data.train) + validated * len(data.validation))
 
 
 def calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | None) -> Pace | None:
@@ -81,9 +83,9 @@ def calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | Non
     small = _small(resolved, CALIBRATED_IMAGES)
     by_cost, jobs = by_flops(resolved, drawn), []
     for flops, candidate in (by_cost[len(by_cost) // 5], by_cost[4 * len(by_cost) // 5]):
-        images = min(len(small.data.train), max(256, CALIBRATED_FLOPS / max(1, flops)))
+        images = min(CALIBRATED_IMAGES, max(256, CALIBRATED_FLOPS / max(1, flops)))
         seeds = (job_seed(number, candidate.id) for number in range(resolved.side_by_side))
-        jobs += [Job(candidate, min(1.0, images / len(small.data.train)), seed) for seed in seeds]
+        jobs += [Job(candidate, images / len(small.data.train), seed) for seed in seeds]
     made: Any = small.make_evaluator(None, until, lambda line: None)
     with made if hasattr(made, "__exit__") else nullcontext(made) as evaluator:
         # The first steps of a network in a process are slow: without a second training of each, one that follows
@@ -165,7 +167,7 @@ def _small(resolved: Resolved, images: int) -> Resolved:
     """The configuration with so many training images, and few to validate."""
     data = resolved.data
     train, validation = _some(data.train, images), _some(data.validation, CALIBRATED_VALIDATION)
-    return replace(resolved, data=replace(data, folder=None, train=train, validation=validation))
+    return replace(resolved, data=replace(data, folder=None, folds=(), train=train, validation=validation))
 
 
 def _some(split: Split, count: int) -> Split:

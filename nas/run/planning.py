@@ -127,7 +127,9 @@ def _operations(resolved: Resolved, drawn: Sequence[Candidate]) -> float:
     trials = resolved.experiment.trials or 0
     trainings = trials * sum(epochs * share for epochs, share in _rungs(resolved, resolved.epochs))
     trainings += max(selection.LEAST, selection.TRAININGS * trials) * resolved.epochs
-    return trainings * len(resolved.data.train) * float(np.mean(flops_of(resolved, drawn)))
+    return (
+        trainings * resolved.data.trainings * len(resolved.data.train) * float(np.mean(flops_of(resolved, drawn)))
+    )
 
 
 def _rungs(resolved: Resolved, epochs: float) -> Iterator[tuple[float, float]]:

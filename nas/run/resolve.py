@@ -24,6 +24,7 @@ from nas.architecture.architecture import Limits
 from nas.data import open_source, search_folders
 from nas.data.dataset import Dataset
 from nas.data.plugin import FRAMINGS
+from nas.data.split import kind_of
 from nas.errors import OptionError, PluginError, UsageError, quoted
 from nas.evaluation.hardware import Hardware, ThisMachine
 from nas.evaluation.local import spawn
@@ -56,6 +57,7 @@ GIVES: dict[str, tuple[str, ...]] = {
 AT_LEAST_TOGETHER = 4  # networks that train at the same time on a GPU with `--group auto`
 # Operations of a network for each pixel of an image, at most, if nobody says otherwise: 61 million for 32×32.
 FLOPS_PER_PIXEL, DEAREST_FLOPS = 60_000, 200_000_000
+FLOPS_PER_STEP = 100_000  # of a series: 15 million for one of 150 steps
 FLOPS_OPTION = "space.max_flops"
 # A full training during the search sees at least this many images: one epoch of mnist, four of mnist-5k.
 IMAGES_PER_TRAINING = 14_000
@@ -207,7 +209,7 @@ def resolve(
     if recipe.class_weights == "auto":
         is_balanced = not training and objectives[0].metric in BALANCED
         recipe = replace(recipe, class_weights="balanced" if is_balanced else "none")
-    epochs = experiment.epochs or float(max(1, IMAGES_PER_TRAINING // len(data.train)))
+    epochs = experiment.epochs or float(max(1, IMAGES_PER_TRAINING // data.trainings // len(data.train)))
     decided: dict[str, Any] = {"epochs": epochs, "device": device, "precision": recipe.precision}
     decided["recipe"] = _decided(experiment.recipe, source.recipe)
     if not experiment.dataset.startswith(GIVEN):
@@ -252,8 +254,9 @@ def is_free(experiment: Experiment, space: Any) -> bool:
 
 
 def usual_flops(shape: Sequence[int]) -> int:
-    """The operations that a network may need for an image (channels, height, width), if nobody says otherwise."""
-    return min(DEAREST_FLOPS, max(MNIST_FLOPS, FLOPS_PER_PIXEL * math.prod(shape[1:])))
+    """The operations that a network may need for an input of this shape, if nobody says otherwise."""
+    each = FLOPS_PER_STEP if kind_of(shape) == "series" else FLOPS_PER_PIXEL
+    return min(DEAREST_FLOPS, max(MNIST_FLOPS, each * math.prod(shape[1:])))
 
 
 def _source(experiment: Experiment, device: str) -> DatasetPlugin:

@@ -98,6 +98,10 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "shift": PLAIN | {"shift": 2},
     "shift and turn": PLAIN | {"shift": 2, "rotation": 10.0, "scale": 0.1},
     "shift and flip": PLAIN | {"shift": 4, "flip": 0.5},
+    "jitter": PLAIN | {"jitter": 0.1, "magnitude": 0.1},
+    "window": PLAIN | {"window": 0.2},
+    "window and warp": PLAIN | {"window": 0.2, "warp": 0.2, "magnitude": 0.1},
+    "strong for series": PLAIN | {"window": 0.3, "warp": 0.3, "magnitude": 0.2, "jitter": 0.1, "mixup": 0.2},
     "strong": PLAIN | {"shift": 4, "flip": 0.5, "brightness": 0.3, "colour": 0.3, "erasing": 0.3},
 }
 

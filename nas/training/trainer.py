@@ -22,7 +22,7 @@ from nas.training.cores import Cores
 from nas.training.network import Network
 from nas.training.recipe import Recipe
 from nas.training.stepper import Stepper
-from nas.training.tally import Tally
+from nas.training.tally import POINTS, Tally
 from nas.trial import Job, Trial
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 Trained = tuple[Trial, Network]
 LATENCY_SECONDS = 0.5  # for the measurement of one network; a small one takes 0.01 s
-POINTS = 100  # of a curve, at most: an epoch of 36 series takes less time than their validation
 
 
 def train(job: Job, dataset: Dataset, recipe: Recipe, device: str = "cpu") -> Trained:
