@@ -170,7 +170,8 @@ def read_arrays(path: Path, labels: str) -> Mapping[str, Array]:
         if path.suffix.lower() == ".npz":
             if not zipfile.is_zipfile(path):
                 raise DataError(f"{path} is no .npz file: write it with numpy.savez")
-            with np.load(path, allow_pickle=False) as file:
+            # NumPy leaves a damaged file open that it has opened itself.
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return {readable(name): file[name] for name in file.files}
         beside = _labels_beside(path, labels)
         return {

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nas.data.decoder import ENDINGS
-from nas.errors import DataError, plain, quoted, unknown
+from nas.errors import DataError, listed, plain, quoted, unknown
 
 TABLES = (".csv", ".tsv", ".parquet")
 # The names of folders and the values in tables that name a split.
@@ -390,9 +390,8 @@ def column_called(
     names = {name.casefold().replace(" ", "_"): name for name in reversed(columns)}
     found = next((names[name] for name in known if name in names), "")
     if needed and not found:
-        listed = ", ".join(map(plain, columns)) or "none"
         raise DataError(
-            f"{table} has no column that is called {', '.join(known[:3])} or so (its columns: {listed}): "
+            f"{table} has no column that is called {', '.join(known[:3])} or so (its columns: {listed(columns)}): "
             f"name the column of {option} with --set dataset.{option}=NAME"
         )
     return found

@@ -10,7 +10,7 @@ import numpy as np
 from nas.data.arrays import DAMAGED, NAMES, ROLES, labels_of, read_arrays, role_of, texts_of
 from nas.data.dataset import Array
 from nas.data.sequences.material import Material, Part, without_end
-from nas.errors import DataError, plain, quoted
+from nas.errors import DataError, listed, quoted
 
 OWN = "series"  # an array of this name, or of series_train and so on, holds series and no images
 SERIES_ROLES = {**{name: role for name, role in ROLES.items() if not name.startswith("image")}, OWN: "images"}
@@ -32,26 +32,25 @@ def read_npz(path: Path, *, labels: str = "", group: str = "") -> Material:
         DataError: the file cannot be read, or has no series and labels that fit.
     """
     arrays = read_arrays(path, "")
-    listed = ", ".join(map(plain, arrays)) or "none"
     roles = {name: role_of(name, SERIES_ROLES) for name in arrays}
     for name, role, option in ((labels, "labels", "labels"), (group, "groups", "group")):
         if name:
             if name not in roles:
                 raise DataError(
-                    f"{path} has no array {quoted(name)} for --set dataset.{option} (its arrays: {listed})"
+                    f"{path} has no array {quoted(name)} for --set dataset.{option} (its arrays: {listed(arrays)})"
                 )
             roles[name] = (role, roles[name][1])
     found = {role: arrays[name] for name, role in roles.items()}
     splits = sorted(split for kind, split in found if kind == "images")
     if not splits:
-        raise DataError(f"{path} has no array that is called series or x (its arrays: {listed})")
+        raise DataError(f"{path} has no array that is called series or x (its arrays: {listed(arrays)})")
     names = next((texts_of(arrays[name]) for name in NAMES if name in arrays), None)
     parts: list[Part] = []
     remarks: list[str] = []
     for split in splits:
         if ("labels", split) not in found:
             raise DataError(
-                f"{path} has no labels for its {split} series (its arrays: {listed}): name them with "
+                f"{path} has no labels for its {split} series (its arrays: {listed(arrays)}): name them with "
                 "--set dataset.labels=NAME"
             )
         values = _numbers(path, found["images", split])
@@ -102,7 +101,7 @@ def holds_series(path: Path) -> bool:
             shapes = [_shape(archive, f"{name}.npy") for name in xs]
         if not all(len(shape) == 3 and kind == "f" for shape, kind in shapes):
             return False
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return any(_is_beyond(file[name]) for name in xs)
     except DAMAGED:
         return False

@@ -56,7 +56,7 @@ def cleaned(name: str, found: Sequence[Series]) -> tuple[list[Series], list[tupl
             continue
         if np.isinf(series.values).any():
             raise DataError(
-                f"{name}: {series.place} has an infinite value, or one beyond 3.4e38: correct it, or mark it as missing"
+                f"{name}: {series.place} has an infinite value, or one beyond 3.4e38: correct or remove it"
             )
         first = kept[0] if kept else series
         if len(series.values) != len(first.values):

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nas.data.decoder import ENDINGS as IMAGES
-from nas.data.files import PATHS, SPLITS
+from nas.data.files import PATHS, SPLITS, readable
 from nas.data.sequences.arrays import holds_series as is_npz_of_series
 from nas.data.sequences.table import is_ucr
-from nas.errors import DataError, plain, quoted
+from nas.errors import DataError, listed, quoted
 
 FILES = (".ts", ".tsv", ".txt")  # of the archives, the best first: some folders have the same series in each
 LONGEST = 2**20  # characters of the first line of a table that are looked at
@@ -84,9 +84,8 @@ def files_of(path: Path) -> dict[str, Path]:
         archive = _archive(path)
         names = sorted({_name(file) for file in archive})
         if len(names) > 1:
-            some = ", ".join(plain(name) for name in names[:5])
             raise DataError(
-                f"{path} has several data sets ({some}): name a file, such as {plain(str(archive[0]))}"
+                f"{path} has several data sets ({listed(names)}): name a file, such as {readable(str(archive[0]))}"
             )
         ending = next(ending for ending in FILES if any(file.suffix.lower() == ending for file in archive))
         found = [file for file in archive if file.suffix.lower() == ending]

@@ -195,8 +195,8 @@ class Sequences(DatasetPlugin):
         if size > MEMORY:
             limit = f"{size / 2**30:,.1f} GiB, more than {MEMORY / 2**30:.0f}"
             raise DataError(
-                f"{self.name}: series of {longest:,} steps, as long as the longest, would take {limit}: add a smaller "
-                "--set dataset.length"
+                f"{self.name}: series of {longest:,} steps, as long as the longest, would take {limit}: add a "
+                "smaller --set dataset.length"
             )
 
 

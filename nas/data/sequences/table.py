@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 from nas.data.dataset import Array
 from nas.data.files import GROUPS, LABELS, SPLIT_COLUMNS, SPLITS, column_called, columns_of, readable
 from nas.data.sequences.material import Material, Part, lines_of, numbers, without_end
-from nas.errors import DataError, plain, quoted, unknown
+from nas.errors import DataError, listed, quoted, unknown
 
 # The names of columns of the long form, the best first.
 SERIES = (
@@ -62,11 +63,7 @@ def read_ucr(path: Path, split: str = "") -> Material:
 
 def is_ucr(line: str) -> bool:
     """Whether the first line of a table is a series, and not the names of columns."""
-    cells = line.split(_separator(line))[1:]
-    try:
-        return bool(cells) and not np.isnan(numbers(cells, MISSING)).all()
-    except ValueError:
-        return False
+    return _is_numeric(line.strip().split(_separator(line))[1:])
 
 
 def _separator(line: str) -> str | None:
@@ -147,8 +144,8 @@ def read_long(
         part.labels.append(readable(label[number]))
         part.groups.append(its_group[number])
         part.places.append(readable(f"{path.name}, series {name}"))
-    remarks.append(f"each value of the column {plain(id_of)} is a series, {plain(label_of)} its class")
-    remarks += [f"the steps are sorted by the column {plain(time_of)}"] if time_of else []
+    remarks.append(f"each value of the column {listed([id_of])} is a series, {listed([label_of])} its class")
+    remarks += [f"the steps are sorted by the column {listed([time_of])}"] if time_of else []
     return Material(list(parts.values()), remarks)
 
 
@@ -169,18 +166,17 @@ def _channels(path: Path, columns: dict[str, list[str]], used: set[str], named: 
         else:
             unused.append(name)
     if not found:
-        listed = ", ".join(map(plain, columns))
         raise DataError(
-            f"{path} has no column of values that are numbers (its columns: {listed}): name them with "
+            f"{path} has no column of values that are numbers (its columns: {listed(columns)}): name them with "
             "--set dataset.values=NAME,NAME"
         )
-    remarks = [f"the channels are the columns {', '.join(map(plain, found))}"]
-    remarks += [f"the columns {', '.join(map(plain, unused))} are no numbers, and not used"] if unused else []
+    remarks = [f"the channels are the columns {listed(found)}"]
+    remarks += [f"the columns {listed(unused)} are no numbers, and not used"] if unused else []
     return np.stack(list(found.values())), remarks
 
 
 def _is_numeric(cells: Sequence[str]) -> bool:
-    """Whether the first cells that are not empty are numbers, at least half of them: one may be mistyped."""
+    """Whether most of the first cells are numbers, without those that are empty: one may be mistyped."""
     some = [cell for cell in cells if cell not in MISSING][:100]
     right = 0
     for cell in some:
@@ -189,7 +185,7 @@ def _is_numeric(cells: Sequence[str]) -> bool:
             right += 1
         except ValueError:
             pass
-    return bool(some) and 2 * right >= len(some)
+    return 2 * right > len(some)
 
 
 def _numbers(path: Path, name: str, cells: Sequence[str]) -> Array:
@@ -226,30 +222,30 @@ def _order(path: Path, codes: Array, names: Sequence[str], column: str, cells: S
 
 
 def _times(path: Path, column: str, cells: Sequence[str]) -> Array:
-    """Times that are numbers, or dates in the order of ISO 8601 (as seconds); (rows,) float64."""
-    times: list[float] = []
-    try:
-        return _finite([float(cell) for cell in cells])
-    except ValueError:
-        pass
-    for row, cell in enumerate(cells, 1):
+    """Times that are all numbers, or all dates in the order of ISO 8601 (as seconds); (rows,) float64."""
+    read: Callable[[str], float] = _seconds
+    with suppress(ValueError):
+        float(cells[0])
+        read = float
+    times = np.empty(len(cells))
+    for row, cell in enumerate(cells):
         try:
-            date = datetime.fromisoformat(cell)
-            date = date if date.tzinfo else date.replace(tzinfo=UTC)
-            times.append((date - EPOCH).total_seconds())
-        except (ValueError, OverflowError):
-            raise DataError(
-                f"{path}, row {row}: the time {quoted(cell)} in the column {quoted(column)} is neither a number "
-                "nor a date such as 2026-01-31 12:00:00"
-            ) from None
-    return np.array(times)
+            times[row] = read(cell)
+        except ValueError:
+            times[row] = np.nan
+    wrong = np.flatnonzero(~np.isfinite(times))
+    if len(wrong):
+        cell = cells[wrong[0]]
+        raise DataError(
+            f"{path}, row {wrong[0] + 1}: the time {quoted(cell)} in the column {quoted(column)} should be "
+            f"{'a finite number' if read is float else 'a number, or a date such as 2026-01-31 12:00:00'}"
+        )
+    return times
 
 
-def _finite(times: list[float]) -> Array:
-    found = np.array(times)
-    if not np.isfinite(found).all():
-        raise ValueError("a time is not finite")
-    return found
+def _seconds(cell: str) -> float:
+    date = datetime.fromisoformat(cell)
+    return ((date if date.tzinfo else date.replace(tzinfo=UTC)) - EPOCH).total_seconds()
 
 
 def _constant(path: Path, column: str, cells: Sequence[str], codes: Array, names: Sequence[str]) -> list[str]:
