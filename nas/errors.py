@@ -9,7 +9,7 @@ import difflib
 import errno
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 
@@ -118,6 +118,12 @@ def quoted(value: object) -> str:
 def label(name: str) -> str:
     """An untrusted name for a message: unchanged if it is short and printable."""
     return name if len(name) <= LONG and name.isprintable() else quoted(name)
+
+
+def listed(names: Collection[str]) -> str:
+    """Untrusted names for a message: the first of them, short, in one line."""
+    some = [name if name.isprintable() and len(name) < MANY else quoted(name[:MANY]) for name in names]
+    return (", ".join(some[: MANY // 2]) + ", …" * (len(some) > MANY // 2)) or "none"
 
 
 def plain(text: str) -> str:

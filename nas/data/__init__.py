@@ -38,11 +38,12 @@ def open_named(
     extra: Sequence[Path] = (),
     device: str = "cpu",
 ) -> DatasetPlugin:
-    """The plugin of a data set by its name, or of the images at a path; nothing is loaded yet.
+    """The plugin of a data set by its name, or of the images or series at a path; nothing is loaded yet.
 
     Args:
-        name: the name of a plugin of the kind "dataset", in which - and _ are the same; or the path of a folder, a
-            table or a file of arrays (see `nas.data.photographs`), with a separator if a plugin has its name.
+        name: the name of a plugin of the kind "dataset", in which - and _ are the same; or the path of images
+            (see `nas.data.photographs`) or series (see `nas.data.sequences.paths`): a folder, a table or a file of
+            arrays, with a separator if a plugin has its name.
         data_dir: the first folder to look in.
         options: options of the plugin's constructor.
         extra: more folders of plugin files.
@@ -52,12 +53,11 @@ def open_named(
         UsageError: there is no data set of that name.
     """
     if is_path(name, extra):
-        from nas.data.photographs import Photographs
-
-        images: DatasetPlugin = plugins.create(
-            Photographs, options or {}, folders=search_folders(data_dir), path=Path(name), device=device
+        kind, options = _kind_of(Path(name).expanduser(), options or {})
+        own: DatasetPlugin = plugins.create(
+            kind, options, folders=search_folders(data_dir), path=Path(name), device=device
         )
-        return images
+        return own
     if plugins.canonical(name) not in (known := plugins.names("dataset", extra)):
         raise UsageError(f"{unknown('dataset', name, [AUTO, *known])}, and no file or folder of that name")
     source: DatasetPlugin = plugins.create(
@@ -65,6 +65,21 @@ def open_named(
     )
     source.name = plugins.canonical(name)
     return source
+
+
+def _kind_of(path: Path, options: Mapping[str, Any]) -> tuple[type[DatasetPlugin], Mapping[str, Any]]:
+    """The plugin for what is at a path, and its options. Another kind of data is another question here."""
+    from nas.data.sequences.paths import holds_series
+
+    if holds_series(path, options):
+        from nas.data.sequences.sequences import Sequences
+
+        return Sequences, options
+    from nas.data.photographs import Photographs
+
+    if options.get("view") == "images":  # for them, it is only the answer to the question above
+        options = {name: value for name, value in options.items() if name != "view"}
+    return Photographs, options
 
 
 def open_source(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,7 +18,7 @@ from nas.data.dataset import Array
 from nas.data.decoder import DEPTHS, Frame, framed, resized
 from nas.data.decoders import Progress, Seen, is_grey
 from nas.data.files import SPLITS, File, Listing, readable
-from nas.errors import DataError, quoted
+from nas.errors import DataError, plain, quoted
 
 ENDINGS = (".npz", ".npy")
 ROLES = {
@@ -25,6 +28,11 @@ ROLES = {
 }
 NAMES = ("classes", "class_names", "label_names")
 CHUNK = 256  # images that are converted at a time
+# What NumPy and zipfile raise for damaged files, and those with a password or an unknown compression.
+DAMAGED = (
+    OSError, EOFError, ValueError, TypeError, LookupError, OverflowError, MemoryError, RuntimeError,
+    NotImplementedError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
+)  # fmt: skip
 
 Layout = Literal["", "NHW", "NHWC", "NCHW"]
 
@@ -53,8 +61,8 @@ class Arrays:
     """
 
     def __init__(self, path: Path, *, labels: str = "", layout: Layout = "", group: str = "") -> None:
-        arrays = _read(path, labels)
-        roles = {name: _role(name) for name in arrays}
+        arrays = read_arrays(path, labels)
+        roles = {name: role_of(name) for name in arrays}
         if labels in roles:
             roles[labels] = ("labels", roles[labels][1])
         if group:
@@ -63,7 +71,7 @@ class Arrays:
             roles[group] = ("groups", roles[group][1])
         found = {role: arrays[name] for name, role in roles.items()}
         splits = sorted(split for kind, split in found if kind == "images")
-        names = next((_texts(arrays[name]) for name in NAMES if name in arrays), None)
+        names = next((texts_of(arrays[name]) for name in NAMES if name in arrays), None)
         self.parts: list[Part] = []
         for split in splits:
             if ("labels", split) not in found:
@@ -73,8 +81,8 @@ class Arrays:
                     "name them with --set dataset.labels=NAME"
                 )
             images = found["images", split]
-            texts = _labels(path, found["labels", split], names)
-            groups = _texts(found.get(("groups", split), np.array([]))) or [""] * len(texts)
+            texts = labels_of(path, found["labels", split], names)
+            groups = texts_of(found.get(("groups", split), np.array([]))) or [""] * len(texts)
             if not len(images) == len(texts) == len(groups):
                 sizes = f"{len(images):,} images, {len(texts):,} labels and {len(groups):,} groups"
                 raise DataError(f"{path} has {sizes}: they should be equally many")
@@ -156,21 +164,22 @@ def _framed(image: Array, frame: Frame) -> Array:
     return resized(image, frame)
 
 
-def _read(path: Path, labels: str) -> Mapping[str, Array]:
+def read_arrays(path: Path, labels: str) -> Mapping[str, Array]:
     """The arrays of a file by their names."""
     try:
         if path.suffix.lower() == ".npz":
             if not zipfile.is_zipfile(path):
                 raise DataError(f"{path} is no .npz file: write it with numpy.savez")
-            with np.load(path, allow_pickle=False) as file:
+            # NumPy leaves a damaged file open that it has opened itself.
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return {readable(name): file[name] for name in file.files}
         beside = _labels_beside(path, labels)
         return {
             "images": np.load(path, mmap_mode="r", allow_pickle=False),
             "labels": np.load(beside, allow_pickle=False),
         }
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200]
+    except DAMAGED as error:
+        reason = plain(" ".join(str(error).split()))[:200] or type(error).__name__
         if "pickle" in reason:
             reason = "it holds Python objects, whose code would run: save texts as NumPy texts, not as objects"
         raise DataError(f"{path} cannot be read: {reason}") from None
@@ -202,16 +211,16 @@ def _labels_beside(path: Path, labels: str) -> Path:
                     "name their file with --set dataset.labels=FILE")  # fmt: skip
 
 
-def _role(name: str) -> tuple[str, str]:
-    """What an array is, and of which split."""
+def role_of(name: str, roles: Mapping[str, str] = ROLES) -> tuple[str, str]:
+    """What an array is, by the words that name it, and of which split."""
     split = "|".join(SPLITS)
     match = re.fullmatch(rf"(?:({split})_)?(\w+?)(?:_({split}))?", name.lower())
     if match is None:
         return "", name
-    return ROLES.get(match[2], ""), SPLITS.get(match[1] or match[3] or "", "")
+    return roles.get(match[2], ""), SPLITS.get(match[1] or match[3] or "", "")
 
 
-def _labels(path: Path, labels: Array, names: list[str] | None) -> list[str]:
+def labels_of(path: Path, labels: Array, names: list[str] | None) -> list[str]:
     """The names of the classes of images: of numbers, texts, or rows with a single 1."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -222,16 +231,22 @@ def _labels(path: Path, labels: Array, names: list[str] | None) -> list[str]:
             f"{path}: the labels have the shape {_words(labels.shape)}; they should be one for each image"
         )
     if labels.dtype.kind == "f":
-        whole = labels.astype(np.int64)
-        if not (whole == labels).all():
-            raise DataError(f"{path}: the labels are fractions, such as {labels[whole != labels][0]:g}")
-        labels = whole
-    if names is not None and labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < len(names):
+        is_whole = (labels == np.floor(labels)) & (np.abs(labels) < 2**53)
+        if not is_whole.all():
+            raise DataError(f"{path}: the labels are fractions, such as {labels[~is_whole][0]:g}")
+        labels = labels.astype(np.int64)
+    if (
+        names is not None
+        and labels.size
+        and labels.dtype.kind in "iu"
+        and labels.min() >= 0
+        and labels.max() < len(names)
+    ):
         return [readable(names[label]) for label in labels]
-    return list(map(readable, _texts(labels)))
+    return list(map(readable, texts_of(labels)))
 
 
-def _texts(values: Array) -> list[str]:
+def texts_of(values: Array) -> list[str]:
     """Values as texts; NumPy's type S holds bytes, in UTF-8 or another code."""
     return [os.fsdecode(value) if isinstance(value, bytes) else str(value) for value in values.ravel().tolist()]
 
@@ -246,8 +261,9 @@ def _layout(path: Path, shape: tuple[int, ...], given: Layout) -> tuple[Layout, 
     if len(shape) == 3 and given in ("", "NHW"):
         return "NHW", words["NHW"]
     if len(shape) != 4 or given == "NHW" or min(shape) == 0:
+        also = "; for series, add --set dataset.view=series" * (len(shape) == 2)
         raise DataError(
-            f"{path}: the images have the shape {_words(shape)}; it should be {', or '.join(words.values())}"
+            f"{path}: the images have the shape {_words(shape)}; it should be {', or '.join(words.values())}{also}"
         )
     few = range(1, 5)
     found: Layout = given

@@ -46,13 +46,14 @@ def together(keys: Sequence[Iterable[object]]) -> Array:
     return np.unique([root(item) for item in range(len(keys))], return_inverse=True)[1]
 
 
-def parts_of(labels: Array, units: Array, splits: Sequence[str]) -> tuple[Array, list[str]]:
+def parts_of(labels: Array, units: Array, splits: Sequence[str], what: str = "images") -> tuple[Array, list[str]]:
     """Decide the split of each image. Splits that the data have are kept; a missing one is taken from another.
 
     Args:
         labels: ``(N,)``, the class of each image.
         units: ``(N,)``, the number of the unit of each image; a unit is not divided (see `together`).
         splits: the given split of each image: train, validation, test, or "" for train.
+        what: the word for them in lines for the user.
 
     Returns:
         ``(N,)``, the positions in `PARTS`; and lines for the user.
@@ -64,10 +65,10 @@ def parts_of(labels: Array, units: Array, splits: Sequence[str]) -> tuple[Array,
     percent = f"{100 * share:.0f} %"
     parts = np.array([PARTS.index(split or "train") for split in splits])
     if not names:
-        words = f"it has no splits: {percent} of the images are for validation, and {percent} for the test"
+        words = f"it has no splits: {percent} of the {what} are for validation, and {percent} for the test"
         return divided(labels, units, [1 - 2 * share, share, share]), [words]
     if not (parts == 0).any():
-        raise DataError(f"all images are for {' and '.join(sorted(names))}, and none for the training")
+        raise DataError(f"all {what} are for {' and '.join(sorted(names))}, and none for the training")
     missing = [part for part in PARTS[1:] if part not in names]
     remarks = []
     held_out = parts == 1
@@ -75,12 +76,12 @@ def parts_of(labels: Array, units: Array, splits: Sequence[str]) -> tuple[Array,
         len(set(units[held_out & (labels == label)].tolist())) >= LEAST for label in set(labels.tolist())
     ):
         parts[held_out] = 1 + divided(labels[held_out], units[held_out], [0.5, 0.5])
-        return parts, ["it has no test images: half of the validation images are kept for the test"]
+        return parts, [f"it has no test {what}: half of the validation {what} are kept for the test"]
     for part in missing:
         training = parts == 0
         drawn = divided(labels[training], units[training], [1 - share, share])
         parts[training] = drawn * PARTS.index(part)
-        remarks.append(f"it has no {part} images: {percent} of the training images are taken for them")
+        remarks.append(f"it has no {part} {what}: {percent} of the training {what} are taken for them")
     return parts, remarks
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nas.data.decoder import ENDINGS
-from nas.errors import DataError, plain, quoted, unknown
+from nas.errors import DataError, listed, plain, quoted, unknown
 
 TABLES = (".csv", ".tsv", ".parquet")
 # The names of folders and the values in tables that name a split.
@@ -172,13 +172,13 @@ def in_table(table: Path, *, paths: str = "", labels: str = "", splits: str = ""
     Raises:
         DataError: the table cannot be read, or lacks a column.
     """
-    columns = _columns(table)
-    path_of = columns[_column(table, columns, "paths", paths, PATHS)]
-    label_of = columns[_column(table, columns, "labels", labels, LABELS)]
-    split_name = _column(table, columns, "splits", splits, SPLIT_COLUMNS, needed=False)
+    columns = columns_of(table)
+    path_of = columns[column_called(table, columns, "paths", paths, PATHS)]
+    label_of = columns[column_called(table, columns, "labels", labels, LABELS)]
+    split_name = column_called(table, columns, "splits", splits, SPLIT_COLUMNS, needed=False)
     is_column = group in columns
     group_name = (
-        group if is_column else "" if group else _column(table, columns, "group", "", GROUPS, needed=False)
+        group if is_column else "" if group else column_called(table, columns, "group", "", GROUPS, needed=False)
     )
     root = Path(os.path.realpath(table.parent))
     files: dict[str, File] = {}
@@ -322,7 +322,7 @@ def _may_lead_out(root: str | Path, path: str) -> bool:
     return False
 
 
-def _columns(table: Path) -> dict[str, list[str]]:
+def columns_of(table: Path) -> dict[str, list[str]]:
     """The columns of a table as texts."""
     try:
         if table.suffix.lower() == ".parquet":
@@ -373,7 +373,7 @@ def _parquet_columns(table: Path) -> dict[str, list[str]]:
     return {name: ["" if v is None else str(v) for v in column] for name, column in values.items() if name}
 
 
-def _column(
+def column_called(
     table: Path,
     columns: dict[str, list[str]],
     option: str,
@@ -390,9 +390,8 @@ def _column(
     names = {name.casefold().replace(" ", "_"): name for name in reversed(columns)}
     found = next((names[name] for name in known if name in names), "")
     if needed and not found:
-        listed = ", ".join(map(plain, columns)) or "none"
         raise DataError(
-            f"{table} has no column that is called {', '.join(known[:3])} or so (its columns: {listed}): "
+            f"{table} has no column that is called {', '.join(known[:3])} or so (its columns: {listed(columns)}): "
             f"name the column of {option} with --set dataset.{option}=NAME"
         )
     return found
