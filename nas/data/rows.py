@@ -7,8 +7,12 @@ import numpy as np
 from nas.data.dataset import Dataset, Split
 from nas.data.mnist import Mnist
 from nas.data.mnist5k import Mnist5k
+from nas.data.plugin import Fields
 
-UNCHANGED = {"base": "default", "shift": 0}  # a shift would move a row in time, or a pixel to another channel
+UNCHANGED: Fields = {
+    "base": "default",
+    "shift": 0,
+}  # a shift would move a row in time, or a pixel to another channel
 
 
 def rows_of(split: Split) -> Split:
@@ -23,7 +27,6 @@ class MnistRows(Mnist):
     name = "mnist-rows"
     framing = "stretch"
     recipe = UNCHANGED
-    max_flops = None
     without_network = "Use `--dataset mnist-5k-rows`"
 
     def load(self) -> Dataset:
@@ -42,7 +45,6 @@ class Mnist5kRows(Mnist5k):
     name = "mnist-5k-rows"
     framing = "stretch"
     recipe = UNCHANGED
-    max_flops = None
 
     def load(self) -> Dataset:
         """The split of `Mnist5k`; values from 0 to 255."""
