@@ -53,7 +53,10 @@ def broken(findings: Iterator[Finding]) -> dict[str, str]:
 
 
 # Two take 8 to 13 s each.
-MARKS = {"mnist": [pytest.mark.mnist], "fashion-mnist": [pytest.mark.faults], "pretrained": [pytest.mark.faults]}
+MARKS = {
+    "mnist": [pytest.mark.mnist], "mnist-rows": [pytest.mark.mnist], "fashion-mnist": [pytest.mark.faults],
+    "pretrained": [pytest.mark.faults],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -35,13 +35,13 @@ def cleaned(
         name: of the data set.
         listing: its files.
         seen: what the decoder saw in each.
-        hashes: of the pixels of each.
+        hashes: of the pixels, or of the sound, of each.
         allow_broken: whether any number of files may be broken, and a class may lose all its images.
 
     Raises:
         DataError: too many files are broken, or too few images are left.
     """
-    files = listing.files
+    files, medium = listing.files, listing.medium
     left_out: dict[int, str] = {row: found.reason for row, found in enumerate(seen) if found.reason}
     if not allow_broken:
         _check_broken(name, listing, left_out)
@@ -55,19 +55,28 @@ def cleaned(
         if len({files[row].label for row in rows}) > 1:
             for row in rows:
                 other = next(files[o] for o in rows if files[o].label != files[row].label)
-                left_out[row] = f"has the same pixels as {readable(other.path)}, which is in another class"
+                left_out[row] = (
+                    f"has the same {medium.content} as {readable(other.path)}, which is in another class"
+                )
         elif len(rows) > 1:
             kept = max(rows, key=lambda row: (SEALED[files[row].split], -row))
             crossing = [row for row in rows if SEALED[files[row].split] != SEALED[files[kept].split]]
             for row in crossing:
-                left_out[row] = f"has the same pixels as {readable(files[kept].path)}, which is in another split"
+                left_out[row] = (
+                    f"has the same {medium.content} as {readable(files[kept].path)}, which is in another split"
+                )
             twins += len(rows) - len(crossing) - 1
     if not allow_broken:
         _check_lost(name, listing, left_out)
     rows = [row for row in range(len(files)) if row not in left_out]
-    _check_classes(name, Counter(files[row].label for row in rows))
-    remarks = [f"{twins:,} images have the same pixels as others: equal images stay in one split"] if twins else []
-    remarks += _giveaways(rows, files, seen)
+    _check_classes(name, Counter(files[row].label for row in rows), medium.noun)
+    remarks = []
+    if twins:
+        things = f"{medium.noun}s"
+        remarks = [
+            f"{twins:,} {things} have the same {medium.content} as others: equal {things} stay in one split"
+        ]
+    remarks += _giveaways(rows, files, seen, f"{medium.noun}s")
     listed = [(readable(files[row].path), reason) for row, reason in sorted(left_out.items())]
     return Cleaned(rows, listed, remarks)
 
@@ -93,12 +102,14 @@ def _check_broken(name: str, listing: Listing, left_out: dict[int, str]) -> None
     """Refuse many broken files. Files that are no images are not broken."""
     files = listing.files
     absent = [(path, reason) for path, reason in listing.left_out if reason == "is not there"]
-    broken = [(files[row].path, reason) for row, reason in left_out.items() if files[row].claims_to_be_an_image]
+    broken = [(files[row].path, reason) for row, reason in left_out.items() if listing.claims(files[row].path)]
     broken += absent
-    count = len(absent) + sum(row not in left_out or files[row].claims_to_be_an_image for row in range(len(files)))
+    count = len(absent) + sum(row not in left_out or listing.claims(files[row].path) for row in range(len(files)))
     if len(broken) > BROKEN * count:
         some = "; ".join(f"{readable(path)} {reason}" for path, reason in broken[:3])
-        raise DataError(f"{name}: {len(broken):,} of {count:,} image files cannot be used ({some}): {STEP}")
+        raise DataError(
+            f"{name}: {len(broken):,} of {count:,} {listing.medium.noun} files cannot be used ({some}): {STEP}"
+        )
 
 
 def _check_lost(name: str, listing: Listing, left_out: dict[int, str]) -> None:
@@ -108,18 +119,20 @@ def _check_lost(name: str, listing: Listing, left_out: dict[int, str]) -> None:
     for label, path in listing.classes.items():
         if label not in kept:
             example = f"{readable(path)} {reasons.get(path, 'cannot be used')}"
-            raise DataError(f"{name}: the class {label} has lost all its images ({example}): {STEP}")
+            raise DataError(
+                f"{name}: the class {label} has lost all its {listing.medium.noun}s ({example}): {STEP}"
+            )
 
 
-def _check_classes(name: str, counts: Counter[str]) -> None:
+def _check_classes(name: str, counts: Counter[str], noun: str) -> None:
     if len(counts) < 2:
-        raise DataError(f"{name} has images of {', '.join(counts) or 'no class'} only: two classes are needed")
+        raise DataError(f"{name} has {noun}s of {', '.join(counts) or 'no class'} only: two classes are needed")
     few = sorted(label for label, count in counts.items() if count < LEAST)
     if few:
         some = ", ".join(f"{label} ({counts[label]})" for label in few[:5]) + ", …" * (len(few) > 5)
         raise DataError(
-            f"{name}: a class needs {LEAST} images or more, for training, validation and test; too few: {some}. "
-            "Add images, join classes (--set dataset.depth=1 joins those in one folder), or remove them"
+            f"{name}: a class needs {LEAST} {noun}s or more, for training, validation and test; too few: {some}. "
+            f"Add {noun}s, join classes (--set dataset.depth=1 joins those in one folder), or remove them"
         )
 
 
@@ -138,7 +151,7 @@ def _placeholders(rows: Sequence[int], seen: Sequence[Seen]) -> dict[int, str]:
     }
 
 
-def _giveaways(rows: Iterable[int], files: Sequence[File], seen: Sequence[Seen]) -> list[str]:
+def _giveaways(rows: Iterable[int], files: Sequence[File], seen: Sequence[Seen], things: str) -> list[str]:
     """Warnings of properties of the files from which a class follows; a network may learn them."""
     rows = list(rows)
     classes = Counter(files[row].label for row in rows)
@@ -160,7 +173,7 @@ def _giveaways(rows: Iterable[int], files: Sequence[File], seen: Sequence[Seen])
             (label, value), more = telling[0], len(telling) - 1
             others = f", and {more} other classes have such a mark" if more else ""
             remarks.append(
-                f"warning: nearly all images of {label} {words} {value}, and hardly any others{others}: a network "
-                "may learn this instead of what they show"
+                f"warning: nearly all {things} of {label} {words} {value}, and hardly any others{others}: a "
+                "network may learn this instead of what they show"
             )
     return remarks

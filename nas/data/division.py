@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -46,14 +47,16 @@ def together(keys: Sequence[Iterable[object]]) -> Array:
     return np.unique([root(item) for item in range(len(keys))], return_inverse=True)[1]
 
 
-def parts_of(labels: Array, units: Array, splits: Sequence[str], what: str = "images") -> tuple[Array, list[str]]:
+def parts_of(
+    labels: Array, units: Array, splits: Sequence[str], things: str = "images"
+) -> tuple[Array, list[str]]:
     """Decide the split of each image. Splits that the data have are kept; a missing one is taken from another.
 
     Args:
         labels: ``(N,)``, the class of each image.
         units: ``(N,)``, the number of the unit of each image; a unit is not divided (see `together`).
         splits: the given split of each image: train, validation, test, or "" for train.
-        what: the word for them in lines for the user.
+        things: what the images are, for the user.
 
     Returns:
         ``(N,)``, the positions in `PARTS`; and lines for the user.
@@ -65,10 +68,10 @@ def parts_of(labels: Array, units: Array, splits: Sequence[str], what: str = "im
     percent = f"{100 * share:.0f} %"
     parts = np.array([PARTS.index(split or "train") for split in splits])
     if not names:
-        words = f"it has no splits: {percent} of the {what} are for validation, and {percent} for the test"
+        words = f"it has no splits: {percent} of the {things} are for validation, and {percent} for the test"
         return divided(labels, units, [1 - 2 * share, share, share]), [words]
     if not (parts == 0).any():
-        raise DataError(f"all {what} are for {' and '.join(sorted(names))}, and none for the training")
+        raise DataError(f"all {things} are for {' and '.join(sorted(names))}, and none for the training")
     missing = [part for part in PARTS[1:] if part not in names]
     remarks = []
     held_out = parts == 1
@@ -76,12 +79,12 @@ def parts_of(labels: Array, units: Array, splits: Sequence[str], what: str = "im
         len(set(units[held_out & (labels == label)].tolist())) >= LEAST for label in set(labels.tolist())
     ):
         parts[held_out] = 1 + divided(labels[held_out], units[held_out], [0.5, 0.5])
-        return parts, [f"it has no test {what}: half of the validation {what} are kept for the test"]
+        return parts, [f"it has no test {things}: half of the validation {things} are kept for the test"]
     for part in missing:
         training = parts == 0
         drawn = divided(labels[training], units[training], [1 - share, share])
         parts[training] = drawn * PARTS.index(part)
-        remarks.append(f"it has no {part} {what}: {percent} of the training {what} are taken for them")
+        remarks.append(f"it has no {part} {things}: {percent} of the training {things} are taken for them")
     return parts, remarks
 
 
@@ -145,3 +148,38 @@ def _fill_gaps(labels: Array, parts: Array, members: Sequence[Array], have: Arra
                 have[part] += own
                 parts[unit] = part
                 break
+
+
+def require_every_class(
+    name: str, parts: Array, labels: Array, units: Array, classes: Sequence[str], things: str = "images"
+) -> None:
+    """Refuse a split without images of a class.
+
+    Raises:
+        DataError: there is one.
+    """
+    for number, part in enumerate(PARTS):
+        for label, own_name in enumerate(classes):
+            if not (labels[parts == number] == label).any():
+                own = len(set(units[labels == label].tolist()))
+                why = "add some, or remove the class"
+                if own < len(PARTS):
+                    why = f"all of its {things} belong to {own} groups, of which none is divided: {why}"
+                raise DataError(f"{name}: the class {own_name} has no {part} {things}: {why}")
+
+
+def about_groups(groups: Sequence[str], parts: Array) -> list[str]:
+    """A line about the groups, if there are any.
+
+    Args:
+        groups: the group of each image, or "".
+        parts: the split of each.
+    """
+    places: dict[str, set[int]] = defaultdict(set)
+    for group, part in zip(groups, parts.tolist(), strict=True):
+        if group:
+            places[group].add(part)
+    crossing = sum(len(place) > 1 for place in places.values())
+    if crossing:
+        return [f"warning: {crossing:,} of {len(places):,} groups are in several of the splits that it has"]
+    return [f"it has {len(places):,} groups, each in one split"] if places else []

@@ -1,20 +1,18 @@
-"""Which image files there are, in a folder or in a table, and the class of each; nothing is decoded here."""
+"""Which images or recordings there are, in a folder or in a table, and their classes; nothing is decoded here."""
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import stat
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
+from nas.data.columns import column_of, columns_of
 from nas.data.decoder import ENDINGS
-from nas.errors import DataError, listed, plain, quoted, unknown
+from nas.errors import DataError, quoted
 
 TABLES = (".csv", ".tsv", ".parquet")
 # The names of folders and the values in tables that name a split.
@@ -38,8 +36,19 @@ HIDDEN = (
 HIDES, EMPTY = "is hidden", "is an empty folder"  # reasons that are worth no error
 
 
+class Medium(NamedTuple):
+    """What the files of a data set are."""
+
+    noun: str
+    content: str  # that which is equal if two of them are
+    endings: tuple[str, ...]  # of the names of files
+
+
+IMAGES = Medium("image", "pixels", ENDINGS)
+
+
 class File(NamedTuple):
-    """A file that may be an image."""
+    """A file that may be an image, or a recording."""
 
     path: str  # from the folder of the data
     label: str  # the name of its class
@@ -48,23 +57,23 @@ class File(NamedTuple):
     size: int  # bytes
     changed: int  # the time of its last change, in nanoseconds
 
-    @property
-    def claims_to_be_an_image(self) -> bool:
-        """Whether its name ends like that of an image file."""
-        return self.path.lower().endswith(ENDINGS)
-
 
 class Listing(NamedTuple):
     """The files of a data set."""
 
     folder: Path
     files: list[File]  # sorted by path
-    left_out: list[tuple[str, str]]  # other paths, and the reason why they are no images of the data set
+    left_out: list[tuple[str, str]]  # other paths, and the reason why they are not in the data set
     remarks: list[str]  # lines for the user
     classes: Mapping[str, str]  # every class that it names, also without a file, and the path of an example
+    medium: Medium = IMAGES
+
+    def claims(self, path: str) -> bool:
+        """Whether the name of a file ends like that of an image, or whatever the files are."""
+        return path.lower().endswith(self.medium.endings)
 
 
-def in_folder(folder: Path, *, depth: int = 0, group: str = "") -> Listing:
+def in_folder(folder: Path, *, depth: int = 0, group: str = "", medium: Medium = IMAGES) -> Listing:
     """The files below a folder that has a folder for each class, perhaps inside of folders for the splits.
 
     Nothing outside of the folder is listed, and no link to a folder is followed.
@@ -73,6 +82,7 @@ def in_folder(folder: Path, *, depth: int = 0, group: str = "") -> Listing:
         folder: the folder.
         depth: how many parts of the path of a class are its name; 0 for all of them.
         group: a regular expression, see `groups_of`.
+        medium: what the files are.
 
     Raises:
         DataError: there are no two classes.
@@ -81,7 +91,7 @@ def in_folder(folder: Path, *, depth: int = 0, group: str = "") -> Listing:
     left_out: list[tuple[str, str]] = []
     found = sorted(_walk(str(root), left_out))
     lost = [path for path, reason in left_out if reason not in (HIDES, EMPTY)]
-    outer, splits = _layout([_parts(path) for path, _ in found])
+    outer, splits = _layout([_parts(path) for path, _ in found], medium)
     files = []
     classes: dict[str, str] = {}
     for path, state in found:
@@ -91,12 +101,12 @@ def in_folder(folder: Path, *, depth: int = 0, group: str = "") -> Listing:
             continue
         file = File(path, label, split, "", state.st_size, state.st_mtime_ns)
         files.append(file)
-        if file.claims_to_be_an_image:
+        if path.lower().endswith(medium.endings):
             classes.setdefault(label, path)
     around = {"", *(label[: match.start()] for label in classes for match in re.finditer("/", label))}
     for path in lost:
         # A folder that cannot be read, or a link that leads out or nowhere, may be a class if it lies beside one.
-        is_image, place = path.lower().endswith(ENDINGS), root / path
+        is_image, place = path.lower().endswith(medium.endings), root / path
         is_gone = not os.path.exists(place)  # noqa: PTH110  # Path.exists may raise an error
         may_be_folder = not is_image and (not place.suffix if is_gone else os.path.isdir(place))  # noqa: PTH112
         _, label, _ = _class_of(f"{path}{os.sep}" if may_be_folder else path, outer, splits, depth)
@@ -106,27 +116,32 @@ def in_folder(folder: Path, *, depth: int = 0, group: str = "") -> Listing:
     if not splits and classes and all(label.casefold() in SPLITS for label in classes):
         raise DataError(
             f"{folder} has splits ({', '.join(sorted(classes))}) without folders of classes: make a folder for "
-            "each class in them, with its images, or give a table"
+            f"each class in them, with its {medium.noun}s, or give a table"
         )
-    listing = Listing(root, files, left_out, [], classes)
+    listing = Listing(root, files, left_out, [], classes, medium)
     if len({file.label for file in files}) < 2:
         tables = sorted(path for path, _ in found if path.lower().endswith((*TABLES, ".npz")))
         hint = f", or name the table: --dataset {folder / tables[0]}" if tables else ", or give a table"
         labels = {file.label for file in files}
-        what = f"has only the class {quoted(labels.pop())}" if labels else "has no folders of classes with images"
-        raise DataError(f"{folder} {what}: make a folder for each class, with its images{hint}")
+        what = (
+            f"has only the class {quoted(labels.pop())}"
+            if labels
+            else f"has no folders of classes with {medium.noun}s"
+        )
+        raise DataError(f"{folder} {what}: make a folder for each class, with its {medium.noun}s{hint}")
     return listing._replace(files=groups_of(files, group)) if group else listing
 
 
-def _layout(parts: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], set[str]]:
+def _layout(parts: Sequence[tuple[str, ...]], medium: Medium) -> tuple[tuple[str, ...], set[str]]:
     """The folders around the data, as in an archive that was unpacked into a folder, and those of the splits.
 
     Only images count, if there are files that claim to be images: a script beside them changes nothing.
 
     Args:
         parts: the parts of the path of every file.
+        medium: what the files are.
     """
-    images = [p for p in parts if p[-1].lower().endswith(ENDINGS)]
+    images = [p for p in parts if p[-1].lower().endswith(medium.endings)]
     inner = images or list(parts)
     outer: tuple[str, ...] = ()
     while len(tops := {p[0] for p in inner if len(p) > 1}) == 1:
@@ -159,7 +174,15 @@ def _class_of(path: str, outer: tuple[str, ...], splits: set[str], depth: int) -
     return split, readable("/".join(name[:depth] if depth > 0 else name)), ""
 
 
-def in_table(table: Path, *, paths: str = "", labels: str = "", splits: str = "", group: str = "") -> Listing:
+def in_table(
+    table: Path,
+    *,
+    paths: str = "",
+    labels: str = "",
+    splits: str = "",
+    group: str = "",
+    medium: Medium = IMAGES,
+) -> Listing:
     """The files that a table names: CSV, TSV or Parquet, with a line of column names.
 
     Args:
@@ -168,17 +191,18 @@ def in_table(table: Path, *, paths: str = "", labels: str = "", splits: str = ""
         labels: the column of labels, as for ``paths``.
         splits: the column of splits, which may be missing.
         group: the column of groups, or a regular expression, see `groups_of`.
+        medium: what the files are.
 
     Raises:
         DataError: the table cannot be read, or lacks a column.
     """
     columns = columns_of(table)
-    path_of = columns[column_called(table, columns, "paths", paths, PATHS)]
-    label_of = columns[column_called(table, columns, "labels", labels, LABELS)]
-    split_name = column_called(table, columns, "splits", splits, SPLIT_COLUMNS, needed=False)
+    path_of = columns[column_of(table, columns, "paths", paths, PATHS)]
+    label_of = columns[column_of(table, columns, "labels", labels, LABELS)]
+    split_name = column_of(table, columns, "splits", splits, SPLIT_COLUMNS, needed=False)
     is_column = group in columns
     group_name = (
-        group if is_column else "" if group else column_called(table, columns, "group", "", GROUPS, needed=False)
+        group if is_column else "" if group else column_of(table, columns, "group", "", GROUPS, needed=False)
     )
     root = Path(os.path.realpath(table.parent))
     files: dict[str, File] = {}
@@ -217,7 +241,7 @@ def in_table(table: Path, *, paths: str = "", labels: str = "", splits: str = ""
     remarks = [f"the groups are the column {group_name}"] if group_name else []
     if group and not is_column:
         listed = groups_of(listed, group)
-    return Listing(root, listed, left_out, remarks, classes)
+    return Listing(root, listed, left_out, remarks, classes, medium)
 
 
 def _with_slashes(root: Path, path: str) -> str:
@@ -255,6 +279,11 @@ def groups_of(files: Sequence[File], pattern: str) -> list[File]:
         raise DataError(f"dataset.group={quoted(pattern)} is no column, and is found in no path, such as {first}")
     groups = [(m[1] if expression.groups else m[0]) if m else "" for m in matches]
     return [file._replace(group=group or "") for file, group in zip(files, groups, strict=True)]
+
+
+def by_value(label: str) -> tuple[int, int, str]:
+    """A key that sorts numbers by their value, before other names."""
+    return (0, int(label), label) if label.isdecimal() else (1, 0, label)
 
 
 @lru_cache(maxsize=1_000)  # of 60,000 files in ten classes
@@ -320,78 +349,3 @@ def _may_lead_out(root: str | Path, path: str) -> bool:
         if os.path.islink(place):  # noqa: PTH114  # is_symlink raises an error for a long name
             return True
     return False
-
-
-def columns_of(table: Path) -> dict[str, list[str]]:
-    """The columns of a table as texts."""
-    try:
-        if table.suffix.lower() == ".parquet":
-            return _parquet_columns(table)
-        # Bytes that are no UTF-8 become the characters by which Python names such files.
-        with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            header = file.readline(2**20)
-            found = max(",;\t", key=header.count) if table.suffix.lower() == ".csv" else "\t"
-            file.seek(0)
-            rows = csv.reader(file, delimiter=found)
-            names = [name.strip() for name in next(rows, [])]
-            _refuse_equal(table, names)
-            columns: dict[str, list[str]] = {name: [] for name in names}
-            for row in filter(None, rows):
-                if any(map(str.strip, row[len(names) :])):
-                    raise DataError(
-                        f"{table}: line {rows.line_num} has {len(row)} cells, and the first line names "
-                        f"{len(names)} columns: put cells that contain {quoted(found)} in quotes"
-                    )
-                for name, cell in zip_longest(names, row[: len(names)], fillvalue=""):
-                    columns[name].append(cell.strip())
-            columns.pop("", None)  # the index that pandas writes
-            return columns
-    except OSError as error:
-        raise DataError(f"{table} cannot be read: {error.strerror or error}") from None
-    except csv.Error as error:
-        raise DataError(f"{table} is no table: {plain(str(error))}") from None
-
-
-def _refuse_equal(table: Path, names: Sequence[str]) -> None:
-    """Refuse two columns of one name; several without a name are not used."""
-    equal = [name for name, count in Counter(names).items() if name and count > 1]
-    if equal:
-        raise DataError(f"{table} has several columns that are called {quoted(equal[0])}: rename or remove them")
-
-
-def _parquet_columns(table: Path) -> dict[str, list[str]]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise DataError(f"{table}: Parquet files need a package: `pip install pyarrow`") from None
-    try:
-        content = parquet.read_table(table)
-        _refuse_equal(table, content.column_names)
-        values = content.to_pydict()
-    except ArrowException as error:
-        raise DataError(f"{table} is no Parquet file: {' '.join(plain(str(error)).split())}") from None
-    return {name: ["" if v is None else str(v) for v in column] for name, column in values.items() if name}
-
-
-def column_called(
-    table: Path,
-    columns: dict[str, list[str]],
-    option: str,
-    given: str,
-    known: Sequence[str],
-    *,
-    needed: bool = True,
-) -> str:
-    """The name of a column: the given one, or the first with a known name; "" if there is none."""
-    if given:
-        if given not in columns:
-            raise DataError(f"{table}: {unknown('column', given, columns)}")
-        return given
-    names = {name.casefold().replace(" ", "_"): name for name in reversed(columns)}
-    found = next((names[name] for name in known if name in names), "")
-    if needed and not found:
-        raise DataError(
-            f"{table} has no column that is called {', '.join(known[:3])} or so (its columns: {listed(columns)}): "
-            f"name the column of {option} with --set dataset.{option}=NAME"
-        )
-    return found

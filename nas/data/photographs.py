@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +15,11 @@ from nas.data import cache
 from nas.data.arrays import ENDINGS as ARRAYS
 from nas.data.arrays import Arrays, Layout, states
 from nas.data.cleaning import cleaned, summary
-from nas.data.dataset import Array, Dataset, Split, load_split, write_splits
+from nas.data.dataset import Dataset, Split, load_split, write_splits
 from nas.data.decoder import Frame, formats
 from nas.data.decoders import Progress, Seen, decode_all
-from nas.data.division import PARTS, parts_of, together
-from nas.data.files import TABLES, File, Listing, in_folder, in_table, readable
+from nas.data.division import PARTS, about_groups, parts_of, require_every_class, together
+from nas.data.files import TABLES, File, Listing, by_value, in_folder, in_table, readable
 from nas.data.frames import SAMPLE, frame_of
 from nas.data.plugin import (
     FEW_GREY,
@@ -62,7 +61,7 @@ class Files:
 
     def look(self, count: int) -> list[Seen]:
         """What is seen in about ``count`` files with the endings of images; if there are none, in others."""
-        files = [file for file in self.listing.files if file.claims_to_be_an_image] or self.listing.files
+        files = [file for file in self.listing.files if self.listing.claims(file.path)] or self.listing.files
         some = files[:: max(1, -(-len(files) // count))]
         return decode_all(self.listing.folder, [(f.path, f.size) for f in some], lambda done, total: None)
 
@@ -164,7 +163,15 @@ class Photographs(DatasetPlugin):
             return Files(in_folder(path, depth=self._depth, group=self._group))
         if path.suffix.lower() in TABLES:
             self._refuse("a table", depth=self._depth, layout=self._layout)
-            return Files(in_table(path, **columns, group=self._group))
+            return Files(
+                in_table(
+                    path,
+                    paths=columns["paths"],
+                    labels=columns["labels"],
+                    splits=columns["splits"],
+                    group=self._group,
+                )
+            )
         if path.suffix.lower() in ARRAYS:
             self._refuse("arrays", paths=columns["paths"], splits=columns["splits"], depth=self._depth)
             return Arrays(path, labels=columns["labels"], layout=self._layout, group=self._group)
@@ -246,13 +253,13 @@ class Photographs(DatasetPlugin):
         hashes = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
         clean = cleaned(self.name, listing, seen, hashes, allow_broken=self._allow_broken)
         files = [listing.files[row] for row in clean.rows]
-        classes = sorted({file.label for file in files}, key=_order)
+        classes = sorted({file.label for file in files}, key=by_value)
         index = {label: number for number, label in enumerate(classes)}
         labels = np.array([index[file.label] for file in files])
         units = together([_keys(file, hashes[row]) for file, row in zip(files, clean.rows, strict=True)])
         parts, remarks = parts_of(labels, units, [file.split for file in files])
-        self._check(parts, labels, units, classes)
-        remarks += _about_groups(files, parts)
+        require_every_class(self.name, parts, labels, units, classes)
+        remarks += about_groups([file.group for file in files], parts)
         rows = np.array(clean.rows)
         splits = {part: (rows[parts == number], labels[parts == number]) for number, part in enumerate(PARTS)}
         write_splits(folder, self.name, classes, images, splits)
@@ -268,17 +275,6 @@ class Photographs(DatasetPlugin):
         })  # fmt: skip
         self._has_decoded = True
 
-    def _check(self, parts: Array, labels: Array, units: Array, classes: Sequence[str]) -> None:
-        """Refuse a split without images of a class."""
-        for number, part in enumerate(PARTS):
-            for label, name in enumerate(classes):
-                if not (labels[parts == number] == label).any():
-                    own = len(set(units[labels == label].tolist()))
-                    why = "add some, or remove the class"
-                    if own < len(PARTS):
-                        why = f"all of its images belong to {own} groups, of which none is divided: {why}"
-                    raise DataError(f"{self.name}: the class {name} has no {part} images: {why}")
-
 
 def _size(size: int | str) -> tuple[int, int] | None:
     """Height and width, of a side or of HEIGHTxWIDTH."""
@@ -292,23 +288,6 @@ def _size(size: int | str) -> tuple[int, int] | None:
     return sides
 
 
-def _order(label: str) -> tuple[int, int, str]:
-    """Numbers by their value, before other names."""
-    return (0, int(label), label) if label.isdecimal() else (1, 0, label)
-
-
 def _keys(file: File, digest: bytes) -> list[tuple[str, object]]:
     """What keeps an image together with others in one split: its pixels, and its group."""
     return [("pixels", digest), *([("group", file.group)] if file.group else [])]
-
-
-def _about_groups(files: Sequence[File], parts: Array) -> list[str]:
-    """A line about the groups, if there are any."""
-    places: dict[str, set[int]] = defaultdict(set)
-    for file, part in zip(files, parts.tolist(), strict=True):
-        if file.group:
-            places[file.group].add(part)
-    crossing = sum(len(place) > 1 for place in places.values())
-    if crossing:
-        return [f"warning: {crossing:,} of {len(places):,} groups are in several of the splits that it has"]
-    return [f"it has {len(places):,} groups, each in one split"] if places else []

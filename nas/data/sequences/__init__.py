@@ -1,1 +1,1 @@
-"""Your own series: in .ts files, tables and arrays (see `nas.data.sequences.sequences`)."""
+"""Your own series, recordings and texts."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.dataset import Array
-from nas.data.files import GROUPS, LABELS, SPLIT_COLUMNS, SPLITS, column_called, columns_of, readable
+from nas.data.columns import column_of, columns_of
+from nas.data.files import GROUPS, LABELS, SPLIT_COLUMNS, SPLITS, readable
 from nas.data.sequences.material import Material, Part, lines_of, numbers, without_end
 from nas.errors import DataError, listed, quoted, unknown
 
@@ -108,11 +109,11 @@ def read_long(
         DataError: the table cannot be read, lacks a column, or contradicts itself.
     """
     columns = columns_of(path)
-    id_of = column_called(path, columns, "series", series, SERIES)
-    label_of = column_called(path, columns, "labels", labels, CLASSES)
-    time_of = column_called(path, columns, "time", time, TIMES, needed=False)
-    split_of = column_called(path, columns, "splits", splits, SPLIT_COLUMNS, needed=False)
-    group_of = column_called(path, columns, "group", group, GROUPS, needed=False)
+    id_of = column_of(path, columns, "series", series, SERIES)
+    label_of = column_of(path, columns, "labels", labels, CLASSES)
+    time_of = column_of(path, columns, "time", time, TIMES, needed=False)
+    split_of = column_of(path, columns, "splits", splits, SPLIT_COLUMNS, needed=False)
+    group_of = column_of(path, columns, "group", group, GROUPS, needed=False)
     used = {id_of, label_of, time_of, split_of, group_of}
     first: dict[str, int] = {}
     codes = np.array([first.setdefault(name, len(first)) for name in columns[id_of]], np.int64)
