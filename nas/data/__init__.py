@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nas.data.plugin import DatasetPlugin
 
 AUTO = "auto"
+TEXT = "text:"  # before the path of a text
 
 
 def search_folders(data_dir: Path | None = None) -> list[Path]:
@@ -26,9 +27,24 @@ def search_folders(data_dir: Path | None = None) -> list[Path]:
 
 def is_path(name: str, extra: Sequence[Path] = ()) -> bool:
     """Whether the name of a data set is a path: it has a separator, or it exists and is no plugin's name."""
-    if "/" in name or os.sep in name or name in (".", ".."):
+    if name.startswith(TEXT) or "/" in name or os.sep in name or name in (".", ".."):
         return True
     return plugins.canonical(name) not in (AUTO, *plugins.names("dataset", extra)) and os.path.lexists(name)
+
+
+def _kind_of(name: str) -> tuple[type[DatasetPlugin], Path]:
+    """The class that opens what lies at a path, and the path."""
+    if name.startswith(TEXT):
+        from nas.data.sequences.text import Text
+
+        return Text, Path(name.removeprefix(TEXT))
+    from nas.data.sequences.recordings import Recordings, are_recordings
+
+    if are_recordings(Path(name).expanduser()):
+        return Recordings, Path(name)
+    from nas.data.photographs import Photographs
+
+    return Photographs, Path(name)
 
 
 def open_named(
@@ -38,11 +54,12 @@ def open_named(
     extra: Sequence[Path] = (),
     device: str = "cpu",
 ) -> DatasetPlugin:
-    """The plugin of a data set by its name, or of the images at a path; nothing is loaded yet.
+    """The plugin of a data set by its name, or of your own data at a path; nothing is loaded yet.
 
     Args:
-        name: the name of a plugin of the kind "dataset", in which - and _ are the same; or the path of a folder, a
-            table or a file of arrays (see `nas.data.photographs`), with a separator if a plugin has its name.
+        name: the name of a plugin of the kind "dataset", in which - and _ are the same; or the path of images (see
+            `nas.data.photographs`) or of recordings (see `nas.data.sequences.recordings`), with a separator if a
+            plugin has its name; or "text:" and the path of a text (see `nas.data.sequences.text`).
         data_dir: the first folder to look in.
         options: options of the plugin's constructor.
         extra: more folders of plugin files.
@@ -52,12 +69,11 @@ def open_named(
         UsageError: there is no data set of that name.
     """
     if is_path(name, extra):
-        from nas.data.photographs import Photographs
-
-        images: DatasetPlugin = plugins.create(
-            Photographs, options or {}, folders=search_folders(data_dir), path=Path(name), device=device
+        kind, path = _kind_of(name)
+        own: DatasetPlugin = plugins.create(
+            kind, options or {}, folders=search_folders(data_dir), path=path, device=device
         )
-        return images
+        return own
     if plugins.canonical(name) not in (known := plugins.names("dataset", extra)):
         raise UsageError(f"{unknown('dataset', name, [AUTO, *known])}, and no file or folder of that name")
     source: DatasetPlugin = plugins.create(

@@ -103,7 +103,7 @@ class DatasetPlugin(ABC):
         data = self.load()
         self.check_test(data)
         parts = {"train": data.train, "validation": data.validation}
-        return [*(f"{part}: ok ({len(split):,} images)" for part, split in parts.items()), "test: ok"]
+        return [*(f"{part}: ok ({len(split):,} {data.kind})" for part, split in parts.items()), "test: ok"]
 
     def searched(self) -> str:
         """The beginning of an error message about missing data, with the folders that were searched."""
