@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nas.data.plugin import DatasetPlugin
 
 AUTO = "auto"
+TEXT = "text:"  # before the path of a text
 
 
 def search_folders(data_dir: Path | None = None) -> list[Path]:
@@ -26,9 +27,32 @@ def search_folders(data_dir: Path | None = None) -> list[Path]:
 
 def is_path(name: str, extra: Sequence[Path] = ()) -> bool:
     """Whether the name of a data set is a path: it has a separator, or it exists and is no plugin's name."""
-    if "/" in name or os.sep in name or name in (".", ".."):
+    if name.startswith(TEXT) or "/" in name or os.sep in name or name in (".", ".."):
         return True
     return plugins.canonical(name) not in (AUTO, *plugins.names("dataset", extra)) and os.path.lexists(name)
+
+
+def _kind_of(name: str, options: Mapping[str, Any]) -> tuple[type[DatasetPlugin], Path, Mapping[str, Any]]:
+    """The class that opens what lies at a path, the path, and its options."""
+    from nas.data.sequences.paths import holds_series
+    from nas.data.sequences.recordings import Recordings, are_recordings
+
+    if name.startswith(TEXT):
+        from nas.data.sequences.text import Text
+
+        return Text, Path(name.removeprefix(TEXT)), options
+    path = Path(name)
+    if are_recordings(path.expanduser()):
+        return Recordings, path, options
+    if holds_series(path.expanduser(), options):
+        from nas.data.sequences.sequences import Sequences
+
+        return Sequences, path, options
+    from nas.data.photographs import Photographs
+
+    if options.get("view") == "images":  # for them, it is only the answer to the question above
+        options = {name: value for name, value in options.items() if name != "view"}
+    return Photographs, path, options
 
 
 def open_named(
@@ -38,12 +62,13 @@ def open_named(
     extra: Sequence[Path] = (),
     device: str = "cpu",
 ) -> DatasetPlugin:
-    """The plugin of a data set by its name, or of the images or series at a path; nothing is loaded yet.
+    """The plugin of a data set by its name, or of your own data at a path; nothing is loaded yet.
 
     Args:
-        name: the name of a plugin of the kind "dataset", in which - and _ are the same; or the path of images
-            (see `nas.data.photographs`) or series (see `nas.data.sequences.paths`): a folder, a table or a file of
-            arrays, with a separator if a plugin has its name.
+        name: the name of a plugin of the kind "dataset", in which - and _ are the same; or the path of images (see
+            `nas.data.photographs`), of series (see `nas.data.sequences.paths`) or of recordings (see
+            `nas.data.sequences.recordings`), with a separator if a plugin has its name; or "text:" and the path of
+            a text (see `nas.data.sequences.text`).
         data_dir: the first folder to look in.
         options: options of the plugin's constructor.
         extra: more folders of plugin files.
@@ -53,9 +78,9 @@ def open_named(
         UsageError: there is no data set of that name.
     """
     if is_path(name, extra):
-        kind, options = _kind_of(Path(name).expanduser(), options or {})
+        kind, path, options = _kind_of(name, options or {})
         own: DatasetPlugin = plugins.create(
-            kind, options, folders=search_folders(data_dir), path=Path(name), device=device
+            kind, options, folders=search_folders(data_dir), path=path, device=device
         )
         return own
     if plugins.canonical(name) not in (known := plugins.names("dataset", extra)):
@@ -65,21 +90,6 @@ def open_named(
     )
     source.name = plugins.canonical(name)
     return source
-
-
-def _kind_of(path: Path, options: Mapping[str, Any]) -> tuple[type[DatasetPlugin], Mapping[str, Any]]:
-    """The plugin for what is at a path, and its options. Another kind of data is another question here."""
-    from nas.data.sequences.paths import holds_series
-
-    if holds_series(path, options):
-        from nas.data.sequences.sequences import Sequences
-
-        return Sequences, options
-    from nas.data.photographs import Photographs
-
-    if options.get("view") == "images":  # for them, it is only the answer to the question above
-        options = {name: value for name, value in options.items() if name != "view"}
-    return Photographs, options
 
 
 def open_source(

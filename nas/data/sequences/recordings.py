@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections import Counter
@@ -165,7 +166,7 @@ class Recordings(DatasetPlugin):
 
         about = cache.read_about(cache.cached(f"sample-{self._key}", look))
         rate = self._rate or min(MOST_RATE, max(RATES[0], about["rate"]))
-        usual = min(MOST_SECONDS, max(SECONDS[0], round(about["usual"] + 0.005, 2)))
+        usual = min(MOST_SECONDS, max(SECONDS[0], math.ceil(100 * about["usual"] - 1e-6) / 100))
         seconds, view, words = self._seconds or usual, self._view, ""
         if view == "auto":
             view = "spectrogram" if rate >= SPECTRAL else "wave"
@@ -298,7 +299,7 @@ def range_of(spectrograms: Array, rows: Array) -> tuple[float, float]:
 
 def are_recordings(path: Path) -> bool:
     """Whether a folder has WAV files and no images, in the folders in it; or whether a table names WAV files."""
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir may raise an error
         found = False
         for inner, folders, names in os.walk(path):
             folders[:] = [name for name in folders if not name.startswith(".")]
@@ -312,6 +313,6 @@ def are_recordings(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             beginning = file.read(2**16).lower()
-    except OSError:
-        return False  # whoever opens it gets the reason
+    except (OSError, ValueError):
+        return False  # which becomes an error with a reason when the table is opened
     return any(ending.encode() in beginning for ending in ENDINGS)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.data.dataset import Array
 from nas.data.columns import column_of, columns_of
+from nas.data.dataset import Array
 from nas.data.files import GROUPS, LABELS, SPLIT_COLUMNS, SPLITS, readable
 from nas.data.sequences.material import Material, Part, lines_of, numbers, without_end
 from nas.errors import DataError, listed, quoted, unknown
