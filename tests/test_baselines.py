@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import pytest
 from command import error_line, inline, nas
 
 from nas.baselines import baselines as module
-from nas.baselines.baselines import MOST_NUMBERS, NAMES, Baseline, fitted, small_pictures, tuned
+from nas.baselines import images as of_images
+from nas.baselines.baseline import Baseline
+from nas.baselines.baselines import fitted, tuned
+from nas.baselines.images import FAMILY, MOST_NUMBERS, NAMES, small_pictures
 from nas.data.dataset import Array, Dataset, Split
 from nas.errors import UsageError
 
@@ -70,9 +74,9 @@ def test_the_most_frequent_class_is_always_answered() -> None:
 def test_many_images_are_tuned_on_a_part_with_every_class_and_fitted_in_full(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "TUNING_IMAGES", 40)
+    monkeypatch.setitem(module.FAMILIES, "images", replace(FAMILY, most=40))
     data = unequal(300, 300, 1)
-    part = module._part(data.train.labels.numpy(), seed=0)
+    part = module._part(data.train.labels.numpy(), 0, 40)
     assert 40 <= len(part) <= 43
     assert set(data.train.labels.numpy()[part]) == {0, 1, 2}
     baseline = tuned("k nearest neighbours", data, seed=0, workers=1)
@@ -106,7 +110,7 @@ def test_photographs_become_small(shape: tuple[int, int, int]) -> None:
 def test_a_small_picture_has_the_means_of_squares_also_where_the_border_cuts_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MOST_NUMBERS", 4)
+    monkeypatch.setattr(of_images, "MOST_NUMBERS", 4)
     image = np.array([[[[0, 10, 7], [20, 31, 8], [90, 91, 255]]]], np.uint8)
     assert small_pictures(image).tolist() == [[15, 8, 91, 255]]  # 15.25, 7.5, 90.5
 

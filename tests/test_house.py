@@ -57,6 +57,8 @@ ONLY = {
     "sklearn": {"baselines", "report/forest.py"},
     "IPython": {"notebook.py"},
     "ray": {"evaluation/cluster"},
+    "aeon": {"baselines/series.py"},
+    "numba": {"baselines/series.py"},
 }
 
 
@@ -135,7 +137,7 @@ def test_only_one_file_opens_the_test_images() -> None:
 )
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     heavy = ["torch", "torchvision", "mlflow", "optuna", "deap", "numpy", "pydantic", "rich", "matplotlib", "onnx"]
-    heavy += ["sklearn"]
+    heavy += ["sklearn", "aeon", "numba"]
     code = (
         "import sys; from nas.cli.main import cli\n"
         f"try: cli({words!r})\n"

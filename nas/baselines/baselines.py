@@ -1,127 +1,83 @@
-"""Models that no search has found: six of scikit-learn's, which learn from the same images.
+"""Models that no search has found, which learn from the same images, series or texts.
 
-Each is fitted to the training images with two to four settings and takes the one with the highest accuracy on the
-validation images; of equal ones, the first. For a seed, the answers are the same with any number of workers.
+Each is fitted to the training inputs with up to five settings and takes the one with the highest accuracy on the
+validation inputs; of equal ones, the first. Where the data are divided into folds, that accuracy is the mean over
+them, and the best setting is fitted to the training and validation inputs together. For a seed, the answers are
+the same with any number of workers.
 """
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nas import checks
-from nas.data.dataset import CHUNK, Array, Dataset
+from nas.baselines import images, ngram, series
+from nas.baselines.baseline import Baseline, Family, accuracy_of, bits_of
+from nas.data.dataset import Array, Dataset, Split
 from nas.data.plugin import stratified
-from nas.errors import UsageError, label, unknown
+from nas.data.split import Kind
+from nas.errors import UsageError, unknown
 
-NAMES = (
-    "most frequent class", "logistic regression", "k nearest neighbours", "decision tree", "random forest",
-    "histogram gradient boosting",
-)  # fmt: skip
-MOST_NUMBERS = 1_024  # of a small picture; the 784 of MNIST stay as they are
-TUNING_IMAGES = 5_000  # the settings are compared on as many training images; the best one is fitted to all
-STEPS = 100  # of logistic regression
-TREES = 200  # of the forest
-# Of gradient boosting, which needs a tree for each class in each round. Each split is the best for some numbers of
-# a picture, drawn at random: on mnist-5k that is more accurate than the best for all 784, and faster.
-ROUNDS, MOST_TREES, BINS, SPLIT_NUMBERS = 50, 500, 63, 64
-ANSWERS = 8_192  # images that are classified at a time
+FAMILIES: dict[Kind, Family] = {"images": images.FAMILY, "series": series.FAMILY, "tokens": ngram.FAMILY}
+ANSWERS = 8_192  # inputs that are classified at a time
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """A model with its best setting."""
-
-    name: str  # one of `NAMES`, or that of a network
-    setting: str  # chosen on the validation images, such as "3 neighbours"
-    validation_accuracy: float
-    seconds: float  # of fitting it with this setting to all training images
-    tuning: float  # seconds of everything else: the other settings, and the answers on the validation images
-    size: str  # such as "7,850 coefficients"
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: object) -> Baseline:
-        """From plain data.
-
-        Raises:
-            ValueError: they are not those of a baseline.
-        """
-        names = ("name", "setting", "validation_accuracy", "seconds", "tuning", "size")
-        name, setting, accuracy, seconds, tuning, size = checks.record(data, "baseline", *names)
-        for what, value in {"validation_accuracy": accuracy, "seconds": seconds, "tuning": tuning}.items():
-            if checks.number(value, what) < 0:
-                raise ValueError(f"{what} is {value}, and should not be negative")
-        if accuracy > 1:
-            raise ValueError(f"validation_accuracy is {accuracy}, and should be at most 1")
-        name, setting = checks.text(name, "name"), checks.text(setting, "setting")
-        return cls(name, setting, float(accuracy), float(seconds), float(tuning), checks.text(size, "size"))
+def names(kind: Kind) -> tuple[str, ...]:
+    """The names of the baselines of a kind of input, in the order in which they are shown."""
+    return FAMILIES[kind].names
 
 
-def small_pictures(images: Array) -> Array:
-    """Each image as a row of at most `MOST_NUMBERS` numbers, the means of equal squares of its pixels.
+def missing(name: str) -> str:
+    """Why a baseline cannot be fitted here and what to install, in words; empty if it can."""
+    return series.missing() if name in series.OF_AEON else ""
 
-    The means are rounded: distances between whole numbers are exact, so neighbours are the same everywhere.
 
-    Args:
-        images: (N, C, H, W) uint8.
+class _Part(NamedTuple):
+    """What a model learns from, and what it is validated with."""
 
-    Returns:
-        (N, C·h·w) uint8. They are more numbers only if the images have more channels than that.
-    """
-    count, channels, height, width = images.shape
-    side = 1
-    while channels * math.ceil(height / side) * math.ceil(width / side) > MOST_NUMBERS and side < max(
-        height, width
-    ):
-        side += 1
-    if side == 1:
-        return images.reshape(count, -1)
-    rows, columns = np.arange(0, height, side), np.arange(0, width, side)  # a square at the border may be cut off
-    pixels = np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
-    pictures = np.empty((count, channels, len(rows), len(columns)), np.uint8)
-    step = max(1, CHUNK // max(1, 8 * images[0].size))
-    for start in range(0, count, step):
-        sums = np.add.reduceat(images[start : start + step], rows, axis=2, dtype=np.int64)
-        sums = np.add.reduceat(sums, columns, axis=3)
-        pictures[start : start + step] = (2 * sums + pixels) // (2 * pixels)
-    return pictures.reshape(count, -1)
+    train: tuple[Array, Array]  # prepared inputs (N, …) and labels (N,)
+    validation: tuple[Array, Array]
 
 
 def tuned(name: str, dataset: Dataset, seed: int, workers: int) -> Baseline:
-    """Fit a model with each of its settings, and choose the best on the validation images.
+    """Fit a model with each of its settings, and choose the best on the validation inputs.
 
     Args:
-        name: one of `NAMES`.
-        dataset: the training and validation images.
+        name: one of `names`.
+        dataset: the training and validation inputs.
         seed: of every random choice.
         workers: threads; they do not change the result.
+
+    Raises:
+        UsageError: there is no such baseline of this kind of input, or it needs a package that is not here.
     """
-    images, labels = small_pictures(dataset.train.inputs.numpy()), dataset.train.labels.numpy()
-    validation = small_pictures(dataset.validation.inputs.numpy()), dataset.validation.labels.numpy()
-    part = _part(labels, seed)
-    settings = _settings(name, len(dataset.classes), images[part], seed)
-    begun = time.perf_counter()  # after the import of scikit-learn, which takes two seconds
+    family = _family(name, dataset)
+    parts, whole = _parts(name, family, dataset, seed)
+    settings = family.settings(name, dataset, parts[0].train[0], seed)
+    _warm(settings, family, whole[0], workers)
+    begun = time.perf_counter()  # after the import of scikit-learn, which takes two seconds, and after compiling
     seconds, accuracies = {}, {}
     for setting, model in settings.items():
-        seconds[setting] = _fit(model, images[part], labels[part], workers)
-        accuracies[setting] = float((_answers(model, validation[0], workers) == validation[1]).mean())
+        found = []
+        for part in parts:
+            seconds[setting] = _fit(model, family, *part.train, workers)
+            found.append(_accuracy(model, family, *part.validation, workers))
+        accuracies[setting] = sum(found) / len(found)
     best = max(accuracies, key=accuracies.__getitem__)  # of equal ones, the first
-    if len(part) < len(labels):
-        seconds[best] = _fit(settings[best], images, labels, workers)
-        accuracies[best] = float((_answers(settings[best], validation[0], workers) == validation[1]).mean())
-    _keep((dataset.fingerprint, name, best, seed), settings[best])
+    model, bits = settings[best], None
+    if len(parts[-1].train[1]) < len(whole[1]):
+        seconds[best] = _fit(model, family, *whole, workers)
+        if not dataset.folds:
+            accuracies[best] = _accuracy(model, family, *parts[0].validation, workers)
+    if dataset.kind == "tokens" and not dataset.folds:
+        bits = bits_of(_answers(model, family, parts[0].validation[0], workers), parts[0].validation[1])
+    _keep((dataset.fingerprint, name, best, seed), model)
     tuning = time.perf_counter() - begun - seconds[best]
-    return Baseline(name, best, accuracies[best], seconds[best], tuning, _size(settings[best], dataset.classes))
+    return Baseline(name, best, accuracies[best], seconds[best], tuning, family.size(model, dataset.classes), bits)
 
 
 def fitted(baseline: Baseline, dataset: Dataset, seed: int, workers: int) -> Callable[[Array], Array]:
@@ -129,26 +85,37 @@ def fitted(baseline: Baseline, dataset: Dataset, seed: int, workers: int) -> Cal
 
     Args:
         baseline: what `tuned` returned for the same data set and seed, in this process or in an earlier one.
-        dataset: the training images.
+        dataset: the training inputs.
         seed: of every random choice.
         workers: threads; they do not change the result.
 
     Returns:
-        A function from images (M, C, H, W) uint8 to labels (M,) int64.
+        A function from inputs (M, …), as those of `Split`, to labels (M,) int64; of texts, to the probabilities of
+        all classes, (M, classes) float32.
 
     Raises:
-        UsageError: this version of nas does not know the setting.
+        UsageError: this version of nas does not know the setting, or a package is not here.
     """
-    key = (dataset.fingerprint, baseline.name, baseline.setting, seed)
+    name, family = baseline.name, _family(baseline.name, dataset)
+    key = (dataset.fingerprint, name, baseline.setting, seed)
     if key not in _models:
-        images, labels = small_pictures(dataset.train.inputs.numpy()), dataset.train.labels.numpy()
-        settings = _settings(baseline.name, len(dataset.classes), images, seed)
+        inputs, labels = _learned(name, family, dataset)
+        settings = family.settings(name, dataset, inputs, seed)
         if baseline.setting not in settings:
-            raise UsageError(unknown(f"setting of the {baseline.name}", baseline.setting, settings))
-        _fit(settings[baseline.setting], images, labels, workers)
+            raise UsageError(unknown(f"setting of the {name}", baseline.setting, settings))
+        _fit(settings[baseline.setting], family, inputs, labels, workers)
         _keep(key, settings[baseline.setting])
     model = _models[key]
-    return lambda images: _answers(model, small_pictures(images), workers)
+    return lambda inputs: _answers(model, family, family.prepared(name, inputs), workers)
+
+
+def _family(name: str, dataset: Dataset) -> Family:
+    family = FAMILIES[dataset.kind]
+    if name not in family.names:
+        raise UsageError(unknown(f"baseline of {dataset.kind}", name, family.names))
+    if reason := missing(name):
+        raise UsageError(f"{name}: {reason}")
+    return family
 
 
 # The latest models of this process by the data set's fingerprint, the name, the setting and the seed.
@@ -158,77 +125,51 @@ _models: dict[tuple[str, str, str, int], Any] = {}
 def _keep(key: tuple[str, str, str, int], model: Any) -> None:
     """A forest has up to 300 MB: no more models stay than one comparison needs."""
     _models[key] = model
-    while len(_models) > len(NAMES):
+    while len(_models) > max(len(family.names) for family in FAMILIES.values()):
         del _models[next(iter(_models))]
 
 
-def _part(labels: Array, seed: int) -> Array:
-    """The positions of the training images on which settings are compared, with at least one of each class."""
-    if len(labels) <= TUNING_IMAGES:
+def _prepared(name: str, family: Family, split: Split) -> tuple[Array, Array]:
+    return family.prepared(name, split.inputs.numpy()), split.labels.numpy()
+
+
+def _learned(name: str, family: Family, dataset: Dataset) -> tuple[Array, Array]:
+    """All prepared inputs and labels from which the final model learns."""
+    return _prepared(name, family, dataset.whole if dataset.folds else dataset.train)
+
+
+def _parts(name: str, family: Family, dataset: Dataset, seed: int) -> tuple[list[_Part], tuple[Array, Array]]:
+    """On what the settings are compared, for each fold; and all that the final model learns from."""
+    inputs, labels = whole = _learned(name, family, dataset)
+    if not dataset.folds:
+        rows = _part(labels, seed, family.most)
+        return [_Part((inputs[rows], labels[rows]), _prepared(name, family, dataset.validation))], whole
+    folds, parts = np.array(dataset.folds), []
+    for number in range(folds.max() + 1):
+        train, validation = (folds != number).nonzero()[0], (folds == number).nonzero()[0]
+        train = train[_part(labels[train], seed, family.most)]
+        parts.append(_Part((inputs[train], labels[train]), (inputs[validation], labels[validation])))
+    return parts, whole
+
+
+def _part(labels: Array, seed: int, most: int | None) -> Array:
+    """The positions of the training inputs on which settings are compared, with at least one of each class."""
+    if most is None or len(labels) <= most:
         return np.arange(len(labels))
-    [part] = stratified(labels, [TUNING_IMAGES], seed)
+    [part] = stratified(labels, [most], seed)
     return np.union1d(part, np.unique(labels, return_index=True)[1])
 
 
-def _settings(name: str, classes: int, pictures: Array, seed: int) -> Mapping[str, Any]:
-    """The estimators of a baseline by their settings in words; no more neighbours than pictures."""
-    from sklearn.dummy import DummyClassifier
-    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.neighbors import KNeighborsClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import FunctionTransformer
-    from sklearn.tree import DecisionTreeClassifier
-
-    match name:
-        case "most frequent class":
-            return {"none": DummyClassifier(strategy="most_frequent")}
-        case "logistic regression":  # C is scikit-learn's: a larger one allows larger coefficients
-            return {
-                f"C = {c:g}": make_pipeline(
-                    FunctionTransformer(_from_0_to_1), LogisticRegression(C=c, max_iter=STEPS)
-                )
-                for c in (0.01, 0.1, 1.0)
-            }
-        case "k nearest neighbours":
-            return {
-                f"{k} neighbour{'s' * (k > 1)}": KNeighborsClassifier(k, algorithm="brute", metric="euclidean")
-                for k in (1, 3, 5, 9)
-                if k <= len(pictures)
-            }
-        case "decision tree":
-            return {
-                f"leaves of {least}+ images": DecisionTreeClassifier(min_samples_leaf=least, random_state=seed)
-                for least in (1, 3, 10)
-            }
-        case "random forest":
-            return {
-                f"leaves of {least}+ images": RandomForestClassifier(
-                    TREES, min_samples_leaf=least, random_state=seed
-                )
-                for least in (1, 3)
-            }
-        case "histogram gradient boosting":
-            trees = 1 if classes == 2 else classes  # of a round
-            # With a learning rate of 0.3 and no regularisation, it had 95 % on mnist-5k and 84 % on mnist.
-            common: dict[str, Any] = {
-                "learning_rate": 0.1, "l2_regularization": 1.0, "early_stopping": False, "random_state": seed,
-                "max_iter": max(10, min(ROUNDS, MOST_TREES // trees)), "max_bins": BINS,
-                "max_features": min(1.0, SPLIT_NUMBERS / pictures.shape[1]),
-            }  # fmt: skip
-            return {
-                f"trees of {leaves} leaves": HistGradientBoostingClassifier(max_leaf_nodes=leaves, **common)
-                for leaves in (31, 15)
-            }
-    raise UsageError(unknown("baseline", name, NAMES))
+def _warm(settings: Any, family: Family, inputs: Array, workers: int) -> None:
+    """Let a model compile what it needs, which would count as seconds of fitting."""
+    model = next(iter(settings.values()))
+    if hasattr(model, "warm"):
+        model.n_jobs = workers
+        model.warm(family.converted(inputs[:3]))
 
 
-def _from_0_to_1(pictures: Array) -> Array:
-    return pictures / np.float32(255)
-
-
-def _fit(model: Any, pictures: Array, labels: Array, workers: int) -> float:
-    """Fit a model to pictures (N, numbers) uint8; returns the seconds."""
+def _fit(model: Any, family: Family, inputs: Array, labels: Array, workers: int) -> float:
+    """Fit a model to prepared inputs (N, …); returns the seconds."""
     from sklearn.exceptions import ConvergenceWarning
 
     begun = time.perf_counter()
@@ -236,21 +177,26 @@ def _fit(model: Any, pictures: Array, labels: Array, workers: int) -> float:
         model.n_jobs = workers
     # The threads of boosting wait for each other thousands of times. With few images, two are at best 1.3 times as
     # fast as one, and many times as slow where another process uses a core.
-    with _threads(workers if len(pictures) > TUNING_IMAGES else 1), warnings.catch_warnings():
-        # Steps beyond `STEPS` do not make logistic regression more accurate; often they make it less so.
+    with _threads(workers if len(inputs) > (family.most or 0) else 1), warnings.catch_warnings():
+        # Steps beyond `images.STEPS` do not make logistic regression more accurate; often they make it less so.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(pictures.astype(np.float32), labels)
+        model.fit(family.converted(inputs), labels)
     return time.perf_counter() - begun
 
 
-def _answers(model: Any, pictures: Array, workers: int) -> Array:
-    """The labels (M,) int64 of pictures (M, numbers) uint8."""
+def _accuracy(model: Any, family: Family, inputs: Array, labels: Array, workers: int) -> float:
+    return accuracy_of(_answers(model, family, inputs, workers), labels)
+
+
+def _answers(model: Any, family: Family, inputs: Array, workers: int) -> Array:
+    """The labels (M,) int64, or of texts the probabilities (M, classes), of prepared inputs (M, …)."""
     if hasattr(model, "n_jobs"):
-        model.n_jobs = 1  # a forest adds the votes in the order in which its threads end
+        # A forest adds the votes in the order in which its threads end.
+        model.n_jobs = workers if hasattr(model, "warm") else 1
+    answer = model.predict_proba if family is ngram.FAMILY else model.predict
     with _threads(workers):
         parts = [
-            model.predict(pictures[start : start + ANSWERS].astype(np.float32))
-            for start in range(0, len(pictures), ANSWERS)
+            answer(family.converted(inputs[start : start + ANSWERS])) for start in range(0, len(inputs), ANSWERS)
         ]
     return np.concatenate(parts)
 
@@ -260,21 +206,3 @@ def _threads(workers: int) -> Any:
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits({"openmp": workers, "blas": 1})
-
-
-def _size(model: Any, classes: Sequence[str]) -> str:
-    """How much a fitted model keeps, in a number that says something for its kind."""
-    kind = type(model).__name__
-    if kind == "Pipeline":
-        return f"{model[-1].coef_.size + model[-1].intercept_.size:,} coefficients"
-    if kind == "KNeighborsClassifier":
-        return f"{model.n_samples_fit_:,} images"
-    if kind == "DecisionTreeClassifier":
-        return f"{model.tree_.node_count:,} nodes"
-    if kind == "RandomForestClassifier":
-        nodes = sum(tree.tree_.node_count for tree in model.estimators_)
-        return f"{nodes:,} nodes in {len(model.estimators_):,} trees"
-    if kind == "HistGradientBoostingClassifier":
-        trees = model.n_iter_ * model.n_trees_per_iteration_
-        return f"{trees:,} trees"
-    return f"1 class, {label(classes[int(model.class_prior_.argmax())])}"

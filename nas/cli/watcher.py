@@ -9,7 +9,7 @@ from typing import Self
 from rich.live import Live
 from rich.text import Text
 
-from nas.baselines.baselines import Baseline
+from nas.baselines.baseline import Baseline
 from nas.cli.console import QuietConsole, clock, table
 from nas.comparison.result import Compared
 from nas.comparison.tables import tables
@@ -66,7 +66,7 @@ class View(Watcher):
         group, begun = decided.finalists[0], self.searches.pop(name).begun
         accuracy = mean([trial.metrics["validation_accuracy"] for trial in group])
         trials = f"{len(decided.history)} trials in {clock(time.monotonic() - begun)}"
-        self._end(f"{name}: {decided.winner.id}, {percent(accuracy)} of the validation images; {trials}")
+        self._end(f"{name}: {decided.winner.id}, {percent(accuracy)} of the validation {self.noun}; {trials}")
 
     def failed(self, name: str, message: str) -> None:
         """Print why a search has no winner."""
@@ -79,12 +79,12 @@ class View(Watcher):
 
     def fitted(self, baseline: Baseline) -> None:
         """Print the baseline's accuracy."""
-        share = f"{percent(baseline.validation_accuracy)} of the validation images"
+        share = f"{percent(baseline.validation_accuracy)} of the validation {self.noun}"
         self._end(f"{baseline.name}: {share}, {baseline.setting}")
 
     def opening(self, models: int) -> None:
         """Print that the test images are opened."""
-        self._end(f"everything is decided: the test images are opened, once, for {models} models")
+        self._end(f"everything is decided: the test {self.noun} are opened, once, for {models} models")
         self._begin("testing")
 
     def explaining(self, what: str) -> None:

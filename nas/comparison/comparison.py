@@ -1,7 +1,7 @@
 """Strategies side by side under one budget on one data set.
 
 Each search is an ordinary one in a folder of the comparison. When all of them have decided, and all baselines are
-fitted, the test images are opened once, for all of them together.
+fitted, the test inputs are opened once, for all of them together.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.architecture.known import LECTURE
+from nas.baselines.baseline import NOUNS
 from nas.comparison import verdicts
 from nas.comparison.explain import Case, cases, experiments
 from nas.comparison.in_mlflow import begin_run, write_tables
@@ -49,7 +50,7 @@ def compare(
     watcher: Watcher | None = None,
     **settings: Any,
 ) -> Compared:
-    """Compare strategies under one budget, with baselines on the same images.
+    """Compare strategies under one budget, with baselines on the same data.
 
     Args:
         comparison: a `Comparison`, or the path of a TOML file; None for the settings alone.
@@ -94,17 +95,17 @@ def known(folder: Path) -> Compared | None:
 def _run(folder: Path, comparison: Comparison, watcher: Watcher) -> Compared:
     """A comparison from its settings to its result, new or resumed."""
     resolved = _checked(comparison)
-    comparison = comparison.pinned(resolved.experiment.dataset)
+    comparison, kind = comparison.pinned(resolved.experiment.dataset), resolved.data.kind
+    watcher.noun = NOUNS[kind]
     with locked(folder):
         if (folder / FILE).is_file():
             state = State.read(folder)
             if state.fingerprint != resolved.data.fingerprint:
-                raise JournalError(
-                    f"the images of {folder.name}, {state.dataset}, have changed since it began: compare anew"
-                )
+                about = f"the {NOUNS[kind]} of {folder.name}, {state.dataset}"
+                raise JournalError(f"{about}, have changed since it began: compare anew")
         else:
             write_whole(folder / TOML, comparison.to_toml())
-            state = State(secrets.token_hex(8), resolved.source.name, resolved.data.fingerprint)
+            state = State(secrets.token_hex(8), resolved.source.name, resolved.data.fingerprint, kind=kind)
             state.write(folder)
         uri = ""
         if comparison.first.mlflow != "off":
@@ -147,7 +148,7 @@ def _checked(comparison: Comparison) -> Resolved:
     """The configuration of the first search; that of every strategy is checked before anything trains.
 
     Raises:
-        NasError: one of them is wrong, or they do not have the same images.
+        NasError: one of them is wrong, or they do not have the same data.
     """
     first: Resolved | None = None
     for _, experiment in [*comparison.searches().values()][: len(comparison.entries)]:
@@ -155,7 +156,7 @@ def _checked(comparison: Comparison) -> Resolved:
         resolved = resolve(experiment)
         first = first or resolved
         if resolved.data.fingerprint != first.data.fingerprint:
-            raise UsageError("strategies are compared on the same images: give dataset options to all of them")
+            raise UsageError("strategies are compared on the same data: give dataset options to all of them")
     assert first is not None  # noqa: S101  # there is at least one strategy
     return first
 
@@ -169,7 +170,7 @@ def _test(
     lending: Lending,
     watcher: Watcher,
 ) -> Result:
-    """Open the test images once, for every winner and every baseline, and conclude the searches."""
+    """Open the test inputs once, for every winner and every baseline, and conclude the searches."""
     folder = lending.folder
     answering = answerers(folder, state, resolved, watcher)
     explained = _explained(folder, state, resolved, decided, watcher) if comparison.explain else []
@@ -210,10 +211,11 @@ def _test(
     right = {name: answer == labels for name, answer in zip(answering, answers.answers, strict=False)}
     shares = [float((answer == labels).mean()) for answer in answers.answers[len(answering) :]]
     shown = experiments(list(zip(explained, shares, strict=True))) if explained else []
-    tested = tuple(Tested(state.baselines[name], float(right[name].mean())) for name in answering)
+    bits = dict(zip(answering, answers.bits, strict=False))
+    tested = tuple(Tested(state.baselines[name], float(right[name].mean()), bits[name]) for name in answering)
     pairs = verdicts.verdicts(samples)
     beside = verdicts.beside(samples, {name: right[name] for name in _notable(tested)})
-    sentences = [*verdicts.sentences(pairs), *verdicts.sentences(beside)]
+    sentences = verdicts.sentences([*pairs, *beside], NOUNS[resolved.data.kind])
     return Result(
         tuple(searched), tested, tuple(pairs), tuple(beside), tuple(sentences), len(labels), target,
         words(resolved.objectives[0], target), state.opened, tuple(each._asdict() for each in shown),
@@ -221,7 +223,7 @@ def _test(
 
 
 def _notable(tested: Sequence[Tested]) -> list[str]:
-    """The baselines beside every strategy: the best one on the validation images, and the lecture's network."""
+    """The baselines beside every strategy: the best one on the validation inputs, and the lecture's network."""
     others = [one.baseline for one in tested if one.baseline.name != LECTURE_NAME]
     best = max(others, key=lambda one: one.validation_accuracy, default=None)
     names = [best.name] if best else []
@@ -232,6 +234,9 @@ def _explained(
     folder: Path, state: State, resolved: Resolved, decided: Mapping[str, Decided], watcher: Watcher
 ) -> list[Case]:
     """What shows why: for the tree, the forest, the lecture's network, and the winner with the best mean."""
+    if resolved.data.kind != "images":
+        watcher.warned(f"the experiments that explain are left out: they are of images, not of {watcher.noun}")
+        return []
     networks = {LECTURE_NAME: LECTURE} if LECTURE_NAME in state.baselines else {}
     winners = [one.selected.finalists[0] for one in decided.values()]
     best = max(winners, key=lambda group: mean([trial.metrics["validation_accuracy"] for trial in group]))

@@ -18,7 +18,7 @@ import numpy as np
 
 from nas.architecture.architecture import Architecture
 from nas.baselines import baselines as models
-from nas.baselines.baselines import Baseline
+from nas.baselines.baseline import Baseline
 from nas.data.dataset import Array, Dataset, Split
 from nas.data.plugin import stratified
 from nas.errors import NasError
@@ -213,8 +213,9 @@ def _sentences(
     start: str, accuracies: Mapping[str, Sequence[float]], words: Callable[[Sequence[float]], str]
 ) -> Iterator[str]:
     """Two sentences with the numbers: one about trees and forests, one about networks."""
-    baselines = [name for name in accuracies if name in models.NAMES]
-    for names in (baselines, [name for name in accuracies if name not in models.NAMES]):
+    known = models.names("images")
+    baselines = [name for name in accuracies if name in known]
+    for names in (baselines, [name for name in accuracies if name not in known]):
         parts = [
             f"the {name.removeprefix('the ')} has {words(found)}"
             for name, found in accuracies.items()

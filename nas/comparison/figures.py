@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.baselines.baseline import NOUNS
 from nas.comparison.curves import best_so_far, quartiles
 from nas.comparison.progress import progress_of
 from nas.objectives import FRACTIONS, Objective
@@ -93,7 +94,7 @@ def _winners(compared: Compared) -> Figure:
         axes.plot([100 * value for value in found], [height] * len(found), mark, color=colour, alpha=0.5, ms=5)
         axes.plot([100 * average], [height], "|", color=style.INK, ms=16, mew=2)
     axes.set_yticks(range(len(rows)), [style.short(name, 40) for _, _, name, _ in rows])
-    axes.set_xlabel("correctly classified test images (%); bar: the mean over the seeds")
+    axes.set_xlabel(f"correctly classified test {NOUNS[compared.state.kind]} (%); bar: the mean over the seeds")
     return figure
 
 

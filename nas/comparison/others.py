@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nas.architecture.known import LECTURE, lecture_parameters
 from nas.baselines import baselines as models
-from nas.baselines.baselines import Baseline
+from nas.baselines.baseline import Baseline
 from nas.comparison.explain import Answerer, answers_of
 from nas.comparison.result import State
 from nas.comparison.watcher import Watcher
@@ -26,13 +26,21 @@ LECTURE_EPOCHS, LECTURE_IMAGES, LECTURE_SHAPE = 12.0, 54_000, (1, 28, 28)
 
 def fit(folder: Path, state: State, resolved: Resolved, watcher: Watcher) -> None:
     """Fit what is no search, unless it is known from before."""
-    for name in models.NAMES:
-        if name not in state.baselines:
+    data = resolved.data
+    state.left_out = {}
+    for name in models.names(data.kind):
+        if name in state.baselines:
+            continue
+        if reason := models.missing(name):
+            state.left_out[name] = reason
+            watcher.warned(f"{name} is left out: {reason}")
+        else:
             watcher.fitting(name)
-            state.baselines[name] = models.tuned(name, resolved.data, resolved.experiment.seed, resolved.workers)
+            state.baselines[name] = models.tuned(name, data, resolved.experiment.seed, resolved.workers)
             state.write(folder)
             watcher.fitted(state.baselines[name])
-    is_local = resolved.experiment.evaluator in BUILT_IN  # another one may train only the networks that it knows
+    # Another evaluator may train only the networks that it knows.
+    is_local = resolved.experiment.evaluator in BUILT_IN and data.kind == "images"
     if LECTURE_NAME not in state.baselines and is_local and lecture_parameters(resolved.limits):
         watcher.fitting(LECTURE_NAME)
         try:

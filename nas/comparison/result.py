@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nas import checks
-from nas.baselines.baselines import Baseline
+from nas.baselines.baseline import NOUNS, Baseline
 from nas.comparison.settings import Comparison
 from nas.comparison.verdicts import Verdict
+from nas.data.split import Kind
 from nas.errors import JournalError, quoted
 from nas.files import write_whole
 from nas.records.comparisons import FILE
@@ -41,7 +42,8 @@ class Tested:
     """A baseline, after the test."""
 
     baseline: Baseline
-    accuracy: float  # on the test images
+    accuracy: float  # on the test inputs
+    bits: float | None = None  # per character of the test texts
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Result:
     verdicts: tuple[Verdict, ...]  # of each pair of strategies
     beside: tuple[Verdict, ...]  # of each strategy and the baselines that matter
     sentences: tuple[str, ...]
-    test_images: int
+    test_images: int  # or series, or texts
     target: float  # a score of the first objective, larger is better: see `nas.comparison.progress`
     target_text: str
     opened: int = 1  # how often the test images were opened
@@ -66,8 +68,10 @@ class State:
 
     id: str  # of the comparison: sixteen hexadecimal digits
     dataset: str
-    fingerprint: str  # of its training and validation images
+    fingerprint: str  # of its training and validation inputs
     baselines: dict[str, Baseline] = field(default_factory=dict)  # by their names
+    kind: Kind = "images"  # of its inputs
+    left_out: dict[str, str] = field(default_factory=dict)  # a baseline that cannot be fitted here → the reason
     failed: dict[str, str] = field(default_factory=dict)  # folder of a search without a winner → the reason
     opened: int = 0
     run: str = ""  # the id of its run in MLflow
@@ -78,7 +82,8 @@ class State:
         """Write the file, completely or not at all."""
         content = {
             "version": VERSION, "id": self.id, "dataset": self.dataset, "fingerprint": self.fingerprint,
-            "failed": self.failed, "opened": self.opened, "run": self.run, "written": self.written,
+            "kind": self.kind, "failed": self.failed, "left_out": self.left_out, "opened": self.opened,
+            "run": self.run, "written": self.written,
             "baselines": [baseline.to_dict() for baseline in self.baselines.values()],
             "result": self.result and asdict(self.result),
         }  # fmt: skip
@@ -102,9 +107,14 @@ class State:
                 raise ValueError(f"it is of version {quoted(version)}, and this nas reads {VERSION}")
             known = [Baseline.from_dict(each) for each in checks.several(baselines, "baselines")]
             reasons = {k: checks.text(v, k) for k, v in checks.named(failed, "failed").items()}
+            kind = content.get("kind", "images")
+            if kind not in NOUNS:
+                raise ValueError(f"kind is {quoted(kind)}, and should be one of {', '.join(NOUNS)}")
+            left_out = checks.named(content.get("left_out", {}), "left_out")
             return cls(
                 checks.text(name, "id"), checks.text(dataset, "dataset"), checks.text(fingerprint, "fingerprint"),
-                {one.name: one for one in known}, reasons,
+                {one.name: one for one in known}, kind,
+                {k: checks.text(v, k) for k, v in left_out.items()}, reasons,
                 checks.whole(opened, "opened", 10**6), checks.text(content.get("run", ""), "run"),
                 content.get("written") is True,
                 _result(result) if result else None,
@@ -118,8 +128,7 @@ class State:
 def _result(content: dict[str, Any]) -> Result:
     return Result(
         tuple(Searched(**each) for each in content["searched"]),
-        tuple(Tested(Baseline.from_dict(e["baseline"]), checks.number(e["accuracy"], "accuracy"))
-              for e in content["tested"]),
+        tuple(_tested(each) for each in content["tested"]),
         tuple(Verdict(**each) for each in content["verdicts"]),
         tuple(Verdict(**each) for each in content["beside"]),
         tuple(checks.text(sentence, "a sentence") for sentence in content["sentences"]),
@@ -127,6 +136,14 @@ def _result(content: dict[str, Any]) -> Result:
         checks.number(content["target"], "target"), checks.text(content["target_text"], "target_text"),
         checks.whole(content["opened"], "opened", 10**6),
         tuple(checks.named(each, "an experiment") for each in content["experiments"]),
+    )  # fmt: skip
+
+
+def _tested(content: dict[str, Any]) -> Tested:
+    bits = content.get("bits")
+    return Tested(
+        Baseline.from_dict(content["baseline"]), checks.number(content["accuracy"], "accuracy"),
+        None if bits is None else checks.number(bits, "bits"),
     )  # fmt: skip
 
 

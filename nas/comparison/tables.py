@@ -8,6 +8,7 @@ from dataclasses import asdict
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from nas.baselines.baseline import NOUNS
 from nas.comparison.curves import best_so_far, quartiles
 from nas.comparison.progress import progress_of
 from nas.objectives import FRACTIONS, Objective
@@ -24,7 +25,8 @@ Table = tuple[str, list[str], list[list[str]]]  # title, columns, rows
 def tables(compared: Compared) -> dict[str, Table]:
     """Every table for which a comparison has data, by its name."""
     found = {"strategies": strategies(compared), "progress": progress(compared)}
-    return {**found, "baselines": baselines(compared)} if compared.result.tested else found
+    has_any = compared.result.tested or compared.state.left_out
+    return {**found, "baselines": baselines(compared)} if has_any else found
 
 
 def strategies(compared: Compared) -> Table:
@@ -44,9 +46,9 @@ def strategies(compared: Compared) -> Table:
                 f"{median(one.seconds for one in found):,.0f}",
             ]
         )
-    result, seeds = compared.result, compared.comparison.seeds
+    result, seeds, noun = compared.result, compared.comparison.seeds, NOUNS[compared.state.kind]
     many = f"{seeds} searches of each strategy: mean ± standard deviation, or median"
-    title = f"{many if seeds > 1 else 'one search of each strategy'}; {result.test_images:,} test images, opened "
+    title = f"{many if seeds > 1 else 'one search of each strategy'}; {result.test_images:,} test {noun}, opened "
     title += "once" if result.opened == 1 else f"{result.opened} times"
     return title, ["strategy", "test accuracy", "validation", "parameters", "seconds"], rows
 
@@ -82,17 +84,20 @@ def _value(value: float, objective: Objective) -> str:
 
 
 def baselines(compared: Compared) -> Table:
-    """A row for each baseline."""
-    rows = []
+    """A row for each baseline; of texts, with the bits per character; of one that is left out, with the reason."""
+    rows, has_bits = [], any(one.bits is not None for one in compared.result.tested)
     for one in compared.result.tested:
         low, high = interval(one.accuracy, compared.result.test_images)
         known = one.baseline
         rows.append([
-            known.name, percent(one.accuracy), f"{100 * low:.1f} to {100 * high:.1f}", f"{known.seconds:,.1f}",
-            f"{known.setting}; {known.size}",
+            known.name, percent(one.accuracy), f"{100 * low:.1f} to {100 * high:.1f}",
+            *(["" if one.bits is None else f"{one.bits:.3f}"] if has_bits else []),
+            f"{known.seconds:,.1f}", f"{known.setting}; {known.size}",
         ])  # fmt: skip
-    columns = ["baseline", "test", "95 % interval", "seconds", "setting and size"]
-    return "no search: models on the same images", columns, rows
+    bits = ["bits per character"] if has_bits else []
+    columns = ["baseline", "test", "95 % interval", *bits, "seconds", "setting and size"]
+    rows += [[name, *[""] * (len(columns) - 2), reason] for name, reason in compared.state.left_out.items()]
+    return f"no search: models on the same {NOUNS[compared.state.kind]}", columns, rows
 
 
 def facts(compared: Compared) -> dict[str, Any]:
@@ -102,6 +107,7 @@ def facts(compared: Compared) -> dict[str, Any]:
         "dataset": compared.state.dataset,
         "seeds": compared.comparison.seeds,
         "failed": compared.state.failed,
+        "left_out": compared.state.left_out,
         **asdict(compared.result),
     }
 

@@ -218,24 +218,29 @@ def holm(chances: Sequence[float]) -> tuple[list[float], list[float]]:
     return corrected, levels
 
 
-def sentences(found: Sequence[Verdict]) -> list[str]:
+def sentences(found: Sequence[Verdict], noun: str = "images") -> list[str]:
     """What may be concluded, in words: a sentence for each verdict, in their order."""
-    return [sentence(verdict) for verdict in found]
+    return [sentence(verdict, noun) for verdict in found]
 
 
-def sentence(verdict: Verdict) -> str:
-    """What may be concluded about two strategies, in words; a difference is given in percentage points."""
+def sentence(verdict: Verdict, noun: str = "images") -> str:
+    """What may be concluded about two strategies, in words; a difference is given in percentage points.
+
+    Args:
+        verdict: the numbers.
+        noun: what the test consists of: images, series or texts.
+    """
     both = f"{verdict.first} and {verdict.second}"
     if verdict.seeds == 0:
         return f"nothing can be said about {both}: no seed has results of both"
     if verdict.alike:
-        return f"{both} classify the same test images right: there is no difference"
+        return f"{both} classify the same test {noun} right: there is no difference"
     if verdict.seeds == 1:
-        return f"nothing can be said about {both} from one seed; {_of_models(verdict)}"
+        return f"nothing can be said about {both} from one seed; {_of_models(verdict, noun)}"
     if verdict.better is None:
         few = f"{both} cannot be told apart with {verdict.seeds} seeds"
         if verdict.few_images:
-            return f"{few}, nor with more of them on so few test images"
+            return f"{few}, nor with more of them on so few test {noun}"
         if verdict.enough is None:
             return f"{few} (it would take more than {MOST_SEEDS:,})"
         return f"{few} (it would take about {_rounded(verdict.enough)})"
@@ -243,15 +248,15 @@ def sentence(verdict: Verdict) -> str:
     return f"{verdict.better} is better than {worse} by {_points(verdict)}"
 
 
-def _of_models(verdict: Verdict) -> str:
+def _of_models(verdict: Verdict, noun: str) -> str:
     """What McNemar's test says about two models, which says nothing about how they were found."""
     chance = verdict.models or 0.0
     shown = f"p = {chance:.2g} in McNemar's test" if chance >= 0.001 else "p < 0.001 in McNemar's test"
     if chance > LEVEL:
-        return f"the two models alone cannot be told apart on these test images ({shown})"
+        return f"the two models alone cannot be told apart on these test {noun} ({shown})"
     better = verdict.first if verdict.difference > 0 else verdict.second
     by = f"{100 * abs(verdict.difference):.2f} points"
-    return f"of the two models alone, that of {better} is better on these test images by {by} ({shown})"
+    return f"of the two models alone, that of {better} is better on these test {noun} by {by} ({shown})"
 
 
 def _points(verdict: Verdict) -> str:

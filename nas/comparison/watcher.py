@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 
-from nas.baselines.baselines import Baseline
+from nas.baselines.baseline import Baseline
 from nas.records.observer import Observer
 from nas.run.conclude import Selected
 
 
 class Watcher:
     """Is told what a comparison does; does nothing by itself."""
+
+    noun = "images"  # what the networks classify; `compare` sets it
 
     def searching(self, name: str, number: int, count: int) -> Observer:
         """A search begins or goes on, the ``number``-th of ``count``; what is told to its observer.
@@ -32,7 +34,7 @@ class Watcher:
         """It is."""
 
     def opening(self, models: int) -> None:
-        """Everything is decided: the test images are opened for so many models."""
+        """Everything is decided: the test inputs are opened for so many models."""
 
     def explaining(self, what: str) -> None:
         """An experiment begins."""

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from nas.training.network import Network
 
 WORST = 24  # test images that a report shows
-Model: TypeAlias = "Callable[[Array], Array]"  # images (N, C, H, W) uint8 → labels (N,)
+# Inputs (N, …) as those of a `Split` → labels (N,) int64, or probabilities (N, classes).
+Model: TypeAlias = "Callable[[Array], Array]"
 
 
 class Result(NamedTuple):
@@ -77,10 +78,11 @@ class Answers(NamedTuple):
 
     labels: Array  # (N,) int64
     answers: list[Array]  # of each model, (N,) int64
+    bits: list[float | None]  # of each model that says probabilities, per character of the test texts
 
     @property
     def accuracies(self) -> list[float]:
-        """The fraction of the images that each model classifies correctly."""
+        """The fraction of the inputs that each model classifies correctly."""
         return [int((answers == self.labels).sum()) / len(self.labels) for answers in self.answers]
 
 
@@ -111,7 +113,7 @@ def open_together(
         source: has the test images.
         data: the data set from which all have learned.
         groups: the networks of each search, its winner first.
-        models: functions from images to labels.
+        models: functions from inputs to labels or probabilities.
 
     Returns:
         What is kept for each search, and the answers of the models.
@@ -120,6 +122,7 @@ def open_together(
         NasError: the test images are not what they were when the run began (see `DatasetPlugin.check_test`), or
             they cannot be classified.
     """
+    from nas.baselines.baseline import bits_of, labels_of
     from nas.data.dataset import verify_test
 
     test = _load(source)
@@ -131,7 +134,9 @@ def open_together(
         ),
         f"the test images of {source.name} cannot be classified",
     )
-    return opened, Answers(test.labels.numpy(), answers)
+    labels = test.labels.numpy()
+    bits = [bits_of(answer, labels) for answer in answers]
+    return opened, Answers(labels, [labels_of(answer) for answer in answers], bits)
 
 
 def _opened(test: Split, networks: Sequence[Network]) -> Opened:
