@@ -135,7 +135,7 @@ class Experiment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     strategy: Name = "evolve"
-    space: Name = "cnn"
+    space: Name = AUTO  # "auto": the one for the data: cnn, sequence or transformer
     dataset: Annotated[str, Field(max_length=4_096), BeforeValidator(_dataset)] = "auto"  # a name, or a path
     trials: Count | None = None  # the number of candidates; 40 if there is no time limit either
     time_limit: Annotated[float, Field(gt=0, le=1e9), BeforeValidator(_seconds)] | None = None  # seconds, in all

@@ -54,6 +54,7 @@ GIVES: dict[str, tuple[str, ...]] = {
     "evaluator": ("dataset", "recipe", "workers", "device", "group", "weights", "until", "warn", "begun"),
     "layer": (),
 }
+SPACES = {"images": "cnn", "series": "sequence", "tokens": "transformer"}  # of ``auto``
 AT_LEAST_TOGETHER = 4  # networks that train at the same time on a GPU with `--group auto`
 # Operations of a network for each pixel of an image, at most, if nobody says otherwise: 61 million for 32×32.
 FLOPS_PER_PIXEL, DEAREST_FLOPS = 60_000, 200_000_000
@@ -179,6 +180,9 @@ def resolve(
             f"ahead = {experiment.ahead} measures {times[0]} beside the trainings of other batches: "
             "an objective of time needs ahead = 1"
         )
+    decides_space = not training and experiment.space == AUTO
+    if decides_space:  # the spaces for all kinds of data have the same options
+        experiment = experiment.model_copy(update={"space": SPACES["images"]})
     parts = {} if training else {kind: experiment.part(kind) for kind in ("strategy", "space")}
     if parts:
         _make_strategy(experiment, parts, Limits(), objectives)  # checks the options of both
@@ -200,6 +204,9 @@ def resolve(
         known = ", ".join(FRAMINGS)
         raise PluginError(f"{source.name} has framing = {quoted(source.framing)}, and should have one of {known}")
     plugins.guarded(partial(source.check_test, data), f"the test images of {source.name} cannot be loaded")
+    if decides_space:
+        experiment = experiment.model_copy(update={"space": SPACES[data.kind]})
+        parts["space"] = experiment.part("space")
     limits = Limits(data.input_shape, len(data.classes))
     if not training:
         limits = replace(limits, max_parameters=experiment.max_parameters, max_flops=experiment.max_flops)

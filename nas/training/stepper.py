@@ -94,7 +94,7 @@ class Stepper:
     def _gradients(self, network: Network, batch: Batch, images: Tensor, share: float = 1.0) -> Tensor:
         """Give a network the gradients of the mean loss of images, times ``share``, and return that."""
         chances = batch.chances
-        images = changed(images, batch.offsets, chances, self.recipe, network)
+        images = changed(images, batch.offsets, chances, self.recipe, network.mean, network.std)
         labels = self.data.labels[batch.picked]
         network.use_keys(batch.keys)
         with torch.autocast(torch.device(self.data.device).type, dtype=torch.bfloat16, enabled=self._is_mixed):
@@ -156,12 +156,12 @@ class Stepper:
         return results
 
 
-def changed(inputs: Tensor, offsets: Tensor, chances: Tensor, recipe: Recipe, network: Network) -> Tensor:
-    """Inputs, changed at random as the recipe says for their kind; tokens stay as they are."""
-    if network.kind == "images":
-        return augmented(inputs, offsets, chances, recipe, network.mean)
-    if network.kind == "series":
-        return series_augmentation.augmented(inputs, offsets, chances, recipe, network.mean, network.std)
+def changed(inputs: Tensor, offsets: Tensor, chances: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> Tensor:
+    """Training inputs, changed at random as the recipe says for their kind; tokens stay as they are."""
+    if inputs.ndim == 4:
+        return augmented(inputs, offsets, chances, recipe, mean)
+    if inputs.ndim == 3:
+        return series_augmentation.augmented(inputs, offsets, chances, recipe, mean, std)
     return inputs
 
 
