@@ -118,7 +118,7 @@ def search_options(command: Command) -> Command:
     options = [
         click.option("--space", metavar="NAME", help=
             "Set of networks that candidates come from: cnn or lecture for images, sequence for series, "
-            "transformer for texts and long series, or a plugin. Default: cnn, sequence or transformer, by the data."),
+            "transformer for texts and long series, or a plugin. Default: cnn, sequence or transformer."),
         click.option("--trials", metavar="N", callback=number, help=
             "Number of candidates to try. Default: 40, or as many as fit into the time limit."),
         click.option("--time-limit", metavar="TIME", help=

@@ -38,8 +38,8 @@ def pictures(images: Tensor) -> Array:
     """Inputs as small pictures (N, h, w, 1 or 3) uint8.
 
     Of images (N, C, H, W), 0 to 255, three channels are colours; of any other number, the mean is shown in grey.
-    Series (N, C, T) become curves. What is neither, such as tokens or an image of one row, becomes pictures without
-    pixels.
+    Series (N, C, T) become curves. What is neither, such as tokens or an image of one row, becomes pictures
+    without pixels.
     """
     if images.ndim == 3:
         return curves(images.numpy())
