@@ -38,10 +38,16 @@ SETTINGS: dict[str, dict[str, Any]] = {  # of layers without defaults
     "cell": {
         "operations": ("nor_conv_3x3", "skip_connect", "none", "avg_pool_3x3", "nor_conv_1x1", "skip_connect")
     },
+    "conv1d": {"filters": 4},
     "conv2d": {"filters": 4},
     "dense": {"units": 4},
+    "embedding": {"size": 4},
+    "gru": {"units": 4},
+    "lstm": {"units": 4},
     "pretrained": {"model": "mobilenet_v3_small", "weights": False},
     "residual-block": {"filters": 4},
+    "residual-block1d": {"filters": 4},
+    "separable-conv1d": {"filters": 4},
     "separable-conv2d": {"filters": 4},
 }
 EVERY = [(kind, name) for kind in plugins.KINDS for name in sorted(plugins.names(kind, [EXAMPLES]))]

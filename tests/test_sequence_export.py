@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from test_export import NETS as IMAGES
 from test_export import run_onnx, run_python
 from torch import nn
 
@@ -21,6 +25,7 @@ from nas.architecture.layers import (
     AveragePool,
     BatchNorm,
     Conv1d,
+    Dense,
     Embedding,
     Flatten,
     GlobalAveragePool,
@@ -102,6 +107,12 @@ def made(folder: Path, layers: Sequence[Layer], shape: Shape) -> Model:
     return Model(folder, Description(architecture, shape, CLASSES), network, "made")
 
 
+def test_the_networks_of_these_tests_have_every_layer() -> None:
+    known = {point.load() for point in entry_points(group="nas.layers")}
+    every = {**NETS, **IMAGES}.values()
+    assert {type(layer) for layers, _ in every for layer in (*layers, Dense(1))} == known
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_the_python_file_computes_the_same(name: str, tmp_path: Path) -> None:
     model = made(tmp_path / "best", *NETS[name])
@@ -109,7 +120,9 @@ def test_the_python_file_computes_the_same(name: str, tmp_path: Path) -> None:
         (tmp_path / file).write_bytes(content)
     text = (tmp_path / "network.py").read_text()
     assert "nas" not in re.findall(r"(?:import|from) (\w+)", text)
-    compile(text, "network.py", "exec")
+    options = ["--isolated", "--select=E,F,I", "--line-length=115", str(tmp_path / "network.py")]
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
     x = inputs(4, model.description.input_shape)
     with torch.no_grad():
         torch.testing.assert_close(run_python(tmp_path).load()(x), model.network(x), atol=1e-5, rtol=0)

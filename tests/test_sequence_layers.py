@@ -184,7 +184,7 @@ def test_neither_outputs_nor_gradients_depend_on_the_steps_after_a_series(
         x = torch.where(torch.arange(T + more) < lengths[:, None, None], x, torch.randn_like(x) * 100)
         x.requires_grad_()
         outputs, filled = run(layers, modules, x, lengths)
-        outputs.square().sum().backward()
+        outputs.square().sum().backward()  # type: ignore[no-untyped-call]
         parameters = [p for module in modules for p in module.parameters()]
         gradients = [p.grad[:, :T] if p.shape == (C, T + 7) else p.grad for p in parameters if p.grad is not None]
         assert x.grad is not None

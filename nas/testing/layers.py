@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from nas.testing.contract import Contract, doing, global_random, require
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SHAPES: tuple[Shape, ...] = ((3, 12, 10), (4, 8, 8), (3, 20), (6, 32), (16,), (7,))  # images, sequences, vectors
+SHAPES: tuple[Shape, ...] = ((3, 12, 10), (4, 8, 8), (3, 20), (8, 32), (16,), (7,))  # images, sequences, vectors
 CLASSES = 3
 
 
@@ -54,6 +55,11 @@ class LayerContract(Contract):
             with FlopCounterMode(display=False) as counter:
                 module(*_inputs(shapes, 1))
             counted = counter.get_total_flops()
+            if own != counted:
+                # On a CPU, torch does not look into some operators (LSTM); on the device "meta" it does.
+                base = Merge if issubclass(self.plugin, Merge) else Layer
+                with suppress(Exception):
+                    counted = base.flops(self.make(), *shapes)
             require(own == counted, f"on {_listed(shapes)} it says {own:,} operations, torch counts {counted:,}")
 
     def test_learns(self) -> None:
@@ -112,7 +118,10 @@ class LayerContract(Contract):
         network = Network(architecture, shape, CLASSES, **moments).eval()
         [x] = _inputs(shapes[:1], 2)
         x = x.round()  # an exported network resizes images, whose values are whole numbers
-        with doing("torch.export"):
+        with doing("torch.export"), warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of torch about its own recurrent layers; `nas export` hides them, too
             exported = torch.export.export(network, (x,)).module()(x)
         require(
             torch.allclose(exported, network(x), atol=1e-5), "exported by torch.export, it computes other values"
