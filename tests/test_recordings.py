@@ -256,6 +256,9 @@ def test_a_series_ends_with_nan_and_channels_are_mixed_or_doubled(tmp_path: Path
     np.testing.assert_array_equal(two[:, :4_000], both.T)
     one = SoundFormat("wave", RATE, 0.5, 1).input_of(tmp_path / "two.wav")
     np.testing.assert_allclose(one[0], both.mean(1), atol=1e-7)
+    part = SoundFormat("wave", RATE, 0.1, 2).excerpt(both.T, RATE)
+    assert part.shape == (2, 800)
+    assert part.flags.c_contiguous
     doubled = SoundFormat("wave", RATE, 0.5, 2).input_of(tmp_path / "one.wav")
     np.testing.assert_array_equal(doubled, np.stack([both[:, 0]] * 2))
 
