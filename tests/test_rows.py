@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tomllib
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from nas.data.dataset import Split
+from nas.data.idx import File
 from nas.data.mnist import Mnist
 from nas.data.mnist5k import Mnist5k
 from nas.data.rows import Mnist5kRows, MnistRows, rows_of
@@ -34,6 +36,30 @@ def test_the_sample_has_the_split_of_its_images() -> None:
         assert torch.equal(one.labels, other.labels)
         assert torch.equal(one.inputs[:, 0].float(), other.inputs.transpose(1, 2))
     assert rows.fingerprint == Mnist5kRows([Path()]).load().fingerprint != data.fingerprint
+    series.check_test(rows)
+
+
+def test_files_in_the_form_of_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random, files = np.random.default_rng(0), []
+    (tmp_path / "MNIST/raw").mkdir(parents=True)
+    for file in Mnist.files:
+        count = 200 if file.name.startswith("train") else 50
+        values = random.integers(0, 256, count * 784, np.uint8) if "images" in file.name else np.arange(count) % 10
+        content = bytes(16 if "images" in file.name else 8) + values.astype(np.uint8).tobytes()
+        (tmp_path / "MNIST/raw" / file.name).write_bytes(content)
+        files.append(File(file.name, len(content), hashlib.md5(content).hexdigest()))
+    monkeypatch.setattr(Mnist, "files", tuple(files))
+    monkeypatch.setattr(Mnist, "sizes", (180, 20))
+    images, series = Mnist([tmp_path]), MnistRows([tmp_path])
+    data, rows = images.load(), series.load()
+    assert (rows.name, rows.input_shape, len(rows.train), len(rows.validation)) == (
+        "mnist-rows",
+        (28, 28),
+        180,
+        20,
+    )
+    assert torch.equal(data.train.inputs[:, 0].float(), rows.train.inputs.transpose(1, 2))
+    assert torch.equal(images.load_test().inputs[:, 0].float(), series.load_test().inputs.transpose(1, 2))
     series.check_test(rows)
 
 

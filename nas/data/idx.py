@@ -61,13 +61,19 @@ class Idx(DatasetPlugin):
     def load(self) -> Dataset:
         """54,000 training and 6,000 validation images; downloaded if no folder has them. It takes 0.4 s."""
         images, labels = _arrays(*self._contents()[:2])
-        train, validation = (Split.of(images[part], labels[part]) for part in stratified(labels, self.sizes, SEED))
+        train, validation = (
+            self._split(images[part], labels[part]) for part in stratified(labels, self.sizes, SEED)
+        )
         return Dataset.of(self.name, train, validation, self.classes)
 
     def load_test(self) -> Split:
         """The 10,000 test images."""
         images, labels = _arrays(*self._contents()[2:])
-        return Split.of(images.copy(), labels)  # a copy, because torch needs writable memory
+        return self._split(images.copy(), labels)  # a copy, because torch needs writable memory
+
+    def _split(self, images: Array, labels: Array) -> Split:
+        """The inputs that the images become: these images; a subclass may change them."""
+        return Split.of(images, labels)
 
     def verify(self) -> list[str]:
         """Compare the size and the checksum of each file; download nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas.data.dataset import Dataset, Split
+from nas.data.dataset import Array, Split
 from nas.data.mnist import Mnist
 from nas.data.mnist5k import Mnist5k
 from nas.data.plugin import Fields
@@ -29,14 +29,8 @@ class MnistRows(Mnist):
     recipe = UNCHANGED
     without_network = "Use `--dataset mnist-5k-rows`"
 
-    def load(self) -> Dataset:
-        """The split of `Mnist`; values from 0 to 255."""
-        data = super().load()
-        return Dataset.of(self.name, rows_of(data.train), rows_of(data.validation), data.classes)
-
-    def load_test(self) -> Split:
-        """The 10,000 test series."""
-        return rows_of(super().load_test())
+    def _split(self, images: Array, labels: Array) -> Split:
+        return rows_of(super()._split(images, labels))
 
 
 class Mnist5kRows(Mnist5k):
@@ -46,11 +40,5 @@ class Mnist5kRows(Mnist5k):
     framing = "stretch"
     recipe = UNCHANGED
 
-    def load(self) -> Dataset:
-        """The split of `Mnist5k`; values from 0 to 255."""
-        data = super().load()
-        return Dataset.of(self.name, rows_of(data.train), rows_of(data.validation), data.classes)
-
-    def load_test(self) -> Split:
-        """The 1,000 test series."""
-        return rows_of(super().load_test())
+    def _parts(self) -> list[Split]:
+        return [rows_of(split) for split in super()._parts()]

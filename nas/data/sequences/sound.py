@@ -100,7 +100,7 @@ class SoundFormat:
             start = loudest(sound, count)
             sound = sound[:, start : start + count]
         sound = resampled(sound, rate, self.rate)[:, : self.samples]
-        return np.repeat(sound, self.channels, 0) if len(sound) < self.channels else sound
+        return np.ascontiguousarray(np.repeat(sound, self.channels // len(sound), 0))
 
     def padded(self, sound: Array) -> Array:
         """An excerpt as ``(channels, samples)`` float32, with NaN after its end."""

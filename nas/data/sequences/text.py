@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from nas import checks
-from nas.data import TEXT
 from nas.data.dataset import Array, Dataset, Split
 from nas.data.files import readable
 from nas.data.plugin import DatasetPlugin
 from nas.errors import DataError, OptionError
 
+PREFIX = "text:"  # of `--dataset text:FILE`, which nas/data/__init__.py removes
 SHARES = 80, 90  # per cent of the text: the end of the training part, and of the validation part
 LEAST = 1_000  # characters of a text
 MOST_BYTES = 2**27  # of a text: as characters and numbers, it takes ten times the memory
@@ -165,7 +165,7 @@ class Text(DatasetPlugin):
             raise OptionError(f"stride = {stride}: it should be 1 or more, or 0 to choose it", "stride")
         self.path = path.expanduser().absolute()
         self.name = readable(self.path.resolve().stem) or "text"
-        self.address = f"{TEXT}{self.path}"
+        self.address = f"{PREFIX}{self.path}"
         self._window, self._stride = window, stride
 
     def load(self) -> Dataset:
@@ -256,7 +256,7 @@ def read_text(path: Path) -> str:
     try:
         if not path.is_file():
             what = "is a folder or a device" if path.exists() else "is not there"
-            raise DataError(f"{path} {what}: name a text file, with --dataset {TEXT}FILE")
+            raise DataError(f"{path} {what}: name a text file, with --dataset {PREFIX}FILE")
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise DataError(
