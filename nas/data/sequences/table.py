@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,7 @@ def _separator(line: str) -> str | None:
     return next((letter for letter in "\t,;" if letter in line), None)
 
 
+@lru_cache
 def _label(cell: str) -> str:
     """A label; the older archives write whole numbers as 1.0000000e+00, which are 1."""
     text = cell.strip()
