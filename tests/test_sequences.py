@@ -118,7 +118,7 @@ def test_an_archive_is_a_folder_or_one_of_its_files(tmp_path: Path) -> None:
 def test_data_without_splits_keep_some_for_the_test_and_divide_the_rest_into_folds(tmp_path: Path) -> None:
     source = opened(tsv(tmp_path / "all.tsv", drawn(100, "a", "b")))
     data, test = source.load(), source.load_test()
-    assert (len(data.train), len(data.validation), len(test)) == (68, 17, 15)
+    assert (len(data.train), len(data.validation), len(test)) == (67, 17, 16)
     assert not rows_of(test) & rows_of(data.whole)
     assert len(rows_of(test) | rows_of(data.whole)) == 100
     assert "it has no test series: 15 % of the series are kept for the test" in source.note
@@ -141,7 +141,7 @@ def test_what_a_search_reads_is_what_workers_read(tmp_path: Path) -> None:
     assert (loaded.fingerprint, loaded.folds, loaded.is_padded) == (data.fingerprint, data.folds, True)
     assert torch.equal(loaded.train.inputs.nan_to_num(), data.train.inputs.nan_to_num())
     assert source.recipe == {"base": "default", "shift": 0}
-    assert source.verify() == ["train: ok (8 series)", "validation: ok (2 series)", "test: ok"]
+    assert source.verify() == ["train: ok (7 series)", "validation: ok (3 series)", "test: ok"]
 
 
 # Folds
@@ -171,7 +171,7 @@ def test_groups_and_equal_series_stay_together(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     source = opened(path, group="person")
     data, test = source.load(), source.load_test()
-    place = {}
+    place: dict[float, set[int]] = {}
     for split, numbers in ((data.whole, data.folds), (test, [9] * len(test))):
         for row, fold in zip(split.inputs[:, 0, 1].tolist(), numbers, strict=True):
             place.setdefault(row, set()).add(fold)
@@ -196,7 +196,12 @@ def test_series_of_the_test_that_are_in_the_training_are_counted_and_stay(tmp_pa
 
 
 def test_missing_values_are_filled_shorter_series_end_and_constant_ones_are_fine(tmp_path: Path) -> None:
-    lines = [([7, "NaN", 9, "NaN"], "a"), (["NaN", 1, "", 4, "NaN", 5], "b"), ([3] * 6, "a"), *drawn(17, "a", "b")]
+    lines: Lines = [
+        ([7, "NaN", 9, "NaN"], "a"),
+        (["NaN", 1, "", 4, "NaN", 5], "b"),
+        ([3] * 6, "a"),
+        *drawn(17, "a", "b"),
+    ]
     source = opened(archive(tmp_path / "x", lines, drawn(6, "a", "b")))
     data = source.load()
     rows = {tuple(np.nan_to_num(row, nan=-9)[0].tolist()) for row in data.whole.inputs.numpy()}
@@ -270,7 +275,8 @@ def test_data_sets_that_cannot_be_learnt_are_refused(tmp_path: Path) -> None:
     assert "x.tsv, line 21 has an infinite value" in message([*good, ([1, "1e39"], "a")])
     assert "series are equal, or of one group" in message([([1, 2], "a"), ([1, 2], "b")], good)
     assert "x has no test series" in message(drawn(2, "a", "b"))
-    assert "x has no series: series of two classes" in message([])
+    (tmp_path / "x.ts").write_text("@classLabel true a\n@data\n")
+    assert refused(tmp_path / "x.ts") == "x has no series: series of two classes or more are needed"
     with pytest.raises(
         OptionError, match="x is data without names of columns, which has no option time: leave it"
     ):
