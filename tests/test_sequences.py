@@ -16,7 +16,7 @@ from nas.data import open_named, open_source
 from nas.data.dataset import Array, Dataset, Split
 from nas.data.photographs import Photographs
 from nas.data.sequences.divide import folds_of
-from nas.data.sequences.prepare import filled, scaled, shortened
+from nas.data.sequences.prepare import filled, prepared, scaled, shortened
 from nas.data.sequences.sequences import Sequences
 from nas.errors import DataError, OptionError
 
@@ -122,7 +122,7 @@ def test_data_without_splits_keep_some_for_the_test_and_divide_the_rest_into_fol
     assert not rows_of(test) & rows_of(data.whole)
     assert len(rows_of(test) | rows_of(data.whole)) == 100
     assert "it has no test series: 15 % of the series are kept for the test" in source.note
-    assert "validated on 5 folds: 85 training series are few" in source.note
+    assert "validated on 5 folds: 84 training series are few" in source.note
     fold = data.fold(3)
     assert not rows_of(fold.train) & rows_of(fold.validation)
     assert opened(tmp_path / "all.tsv").load().fingerprint == data.fingerprint
@@ -252,6 +252,9 @@ def test_scaling_brings_each_series_to_mean_0_and_deviation_1(tmp_path: Path) ->
     ends = ~np.isnan(inputs)
     means = [float(row[end].mean()) for row, end in zip(inputs, ends, strict=True)]
     assert np.allclose(means, 0, atol=1e-6)
+    raw = np.array([[1, np.nan, 3, 5, 5]], np.float32)
+    assert prepared(raw, factor=2, scaling="set").tolist() == [[1.5, 4, 5]]
+    assert abs(prepared(raw, factor=2, scaling="series").mean()) < 1e-6
     assert "each channel of each series is brought to the mean 0 and the deviation 1" in source.note
     assert scaled(np.array([[0.1, 0.1, 0.1], [1, 2, 3]], np.float32))[0].tolist() == [0, 0, 0]
     with pytest.raises(OptionError, match="scaling"):

@@ -214,7 +214,7 @@ def test_a_long_table_is_sorted_by_time_and_knows_its_columns(tmp_path: Path) ->
             "id,",
             "who,",
             {},
-            "has no column that is called series, series_id, id or so .*--set dataset.series=NAME",
+            "has no column that is called series, series_id, id or so .*; for images, .*paths=NAME",
         ),
         (",label", ",what", {}, "has no column that is called label, class, category or so"),
     ],

@@ -110,7 +110,11 @@ def read_long(
         DataError: the table cannot be read, lacks a column, or contradicts itself.
     """
     columns = columns_of(path)
-    id_of = column_called(path, columns, "series", series, SERIES)
+    try:
+        id_of = column_called(path, columns, "series", series, SERIES)
+    except DataError as error:
+        also = "" if series else "; for images, name that of their paths with --set dataset.paths=NAME"
+        raise DataError(f"{error}{also}") from None
     label_of = column_called(path, columns, "labels", labels, CLASSES)
     time_of = column_called(path, columns, "time", time, TIMES, needed=False)
     split_of = column_called(path, columns, "splits", splits, SPLIT_COLUMNS, needed=False)
