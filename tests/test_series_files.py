@@ -214,7 +214,7 @@ def test_a_long_table_is_sorted_by_time_and_knows_its_columns(tmp_path: Path) ->
             "id,",
             "who,",
             {},
-            "has no column that is called series, series_id, id or so .*--set dataset.series=NAME",
+            "has no column that is called series, series_id, id or so .*; for images, .*paths=NAME",
         ),
         (",label", ",what", {}, "has no column that is called label, class, category or so"),
     ],
@@ -256,7 +256,7 @@ def test_arrays_have_roles_splits_and_shorter_series(tmp_path: Path) -> None:
         ({"x": series, "y": [0.5, 1]}, "the labels are fractions, such as 0.5"),
         ({"x": series, "y": [np.nan, 1]}, "the labels are fractions, such as nan"),
     ):
-        np.savez(tmp_path / "x.npz", **arrays)  # type: ignore[arg-type]
+        np.savez(tmp_path / "x.npz", **arrays)
         with pytest.raises(DataError, match=message):
             read_npz(tmp_path / "x.npz")
 
@@ -284,7 +284,7 @@ def test_paths_of_series_and_of_images_are_told_apart(tmp_path: Path) -> None:
         ({"x": small * np.nan}, True), ({"x": wide[:, 0]}, False), ({"x": wide.astype(int)}, False), ({}, False),
         ({"x": wide, "images": small}, False),
     ):  # fmt: skip
-        np.savez(tmp_path / "x.npz", **arrays)  # type: ignore[arg-type]
+        np.savez(tmp_path / "x.npz", **arrays)
         assert holds_series(tmp_path / "x.npz", {}) is expected, arrays
     np.savez(tmp_path / "x.npz", x=small, y=[0, 1])
     assert isinstance(open_named(str(tmp_path / "x.npz"), options={"view": "series"}), Sequences)

@@ -50,8 +50,7 @@ def cleaned(name: str, found: Sequence[Series]) -> tuple[list[Series], list[tupl
     kept: list[Series] = []
     left_out: list[tuple[str, str]] = []
     for series in found:
-        reason = _reason(series)
-        if reason:
+        if reason := _reason(series):
             left_out.append((series.place, reason))
             continue
         if np.isinf(series.values).any():
@@ -81,11 +80,11 @@ def _reason(series: Series) -> str:
     """Why a series cannot be used; "" if it can."""
     if not series.values.size:
         return "is empty"
-    known = ~np.isnan(series.values).all(1)
-    if not known.any():
+    missing = np.isnan(series.values).all(1)
+    if missing.all():
         return "has no value"
-    if not known.all():
-        return f"has no value in channel {1 + int(known.argmin())}"
+    if missing.any():
+        return f"has no value in channel {1 + int(missing.argmax())}"
     return "" if series.label else "has no label"
 
 

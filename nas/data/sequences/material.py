@@ -57,6 +57,8 @@ def _number(cell: str) -> float:
 
 def without_end(values: Array) -> Array:
     """A series (channels, time) up to its last value; NaN in all channels at the end is not part of it."""
+    if values.size and not np.isnan(values[:, -1]).all():  # nearly always
+        return values
     known = np.flatnonzero(~np.isnan(values).all(0))
     return values[:, : int(known[-1]) + 1 if len(known) else 0]
 

@@ -98,7 +98,7 @@ def files_of(path: Path) -> dict[str, Path]:
     if "train" not in files:
         first = next(iter(files.values()))
         raise DataError(f"{first} has no training series beside it: {quoted(_name(first))}_TRAIN is needed")
-    return files
+    return {split: files[split] for split in ("train", "validation", "test") if split in files}
 
 
 def _archive(folder: Path) -> list[Path]:

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from nas.data.dataset import Array
+
+Scaling = Literal["set", "series"]
+
+
+def prepared(values: Array, *, factor: int = 1, scaling: Scaling = "set") -> Array:
+    """A series (channels, time) as a network gets it, without the padding at its end.
+
+    Args:
+        values: (channels, time) float32, with a value in each channel; NaN is a missing value.
+        factor: how many neighbouring steps are averaged.
+        scaling: "series": the series alone is brought to the mean 0 and the deviation 1 in each channel.
+    """
+    short = shortened(filled(values), factor)
+    return scaled(short) if scaling == "series" else short
 
 
 def filled(values: Array) -> Array:

@@ -20,7 +20,7 @@ from nas.data.sequences.cleaning import Series, cleaned, series_of, summary
 from nas.data.sequences.divide import division_of
 from nas.data.sequences.material import Material
 from nas.data.sequences.paths import FILES, files_of, first_line, name_of
-from nas.data.sequences.prepare import factor_for, filled, padded, scaled, shortened
+from nas.data.sequences.prepare import Scaling, factor_for, padded, prepared
 from nas.data.sequences.table import is_ucr, read_long, read_ucr
 from nas.data.sequences.ts import read_ts
 from nas.errors import DataError, OptionError
@@ -67,7 +67,7 @@ class Sequences(DatasetPlugin):
         folders: Sequence[Path],
         path: Path,
         *,
-        scaling: Literal["set", "series"] = "set",
+        scaling: Scaling = "set",
         length: int = 0,
         series: str = "",
         time: str = "",
@@ -83,16 +83,16 @@ class Sequences(DatasetPlugin):
         self.address = str(self.path)
         if length and not LEAST <= length <= LENGTH:
             raise OptionError(f"length = {length}: it should be from {LEAST} to {LENGTH:,} steps, or 0", "length")
-        self._scaling, self._length, self._view = scaling, length or LENGTH, view
+        self._length = length or LENGTH
         self._columns = {"series": series, "time": time, "values": values, "splits": splits}
         self._roles = {"labels": labels, "group": group}
-        self.factor = 1  # how many neighbouring steps `load` has averaged
+        self.scaling, self.factor = scaling, 1  # for `prepared`; `load` decides the factor
 
     def load(self) -> Dataset:
         """Training and validation series."""
         ready = self._ready
         self.note, self.left_out = ready.note, ready.left_out
-        self.chosen = {"scaling": self._scaling, "length": str(self._length)}
+        self.chosen = {"scaling": self.scaling, "length": str(self._length)}
         return ready.data
 
     def load_test(self) -> Split:
@@ -132,8 +132,8 @@ class Sequences(DatasetPlugin):
         found = series_of(self._materials)
         kept, left_out = cleaned(self.name, found)
         longest = max(series.values.shape[1] for series in kept)
-        self.factor = factor_for(longest, self._length)
-        ready = [series._replace(values=self._prepared(series.values)) for series in kept]
+        self.factor, scaling = factor_for(longest, self._length), self.scaling
+        ready = [one._replace(values=prepared(one.values, factor=self.factor, scaling=scaling)) for one in kept]
         classes, labels = _classes(ready)
         hashes = [hashlib.sha256(np.ascontiguousarray(series.values).data).digest() for series in ready]
         units = together([_keys(series, digest) for series, digest in zip(ready, hashes, strict=True)])
@@ -160,10 +160,6 @@ class Sequences(DatasetPlugin):
             lines.append(summary(left_out, len(found)))
         return Ready(data, test, "\n".join(lines), left_out)
 
-    def _prepared(self, values: Array) -> Array:
-        short = shortened(filled(values), self.factor)
-        return scaled(short) if self._scaling == "series" else short
-
     def _about_values(self, longest: int) -> list[str]:
         lines = []
         if self.factor > 1:
@@ -171,7 +167,7 @@ class Sequences(DatasetPlugin):
                 f"series of up to {longest:,} steps are shortened: {self.factor} neighbouring steps are averaged; "
                 "--set dataset.length changes that"
             )
-        if self._scaling == "series":
+        if self.scaling == "series":
             lines.append("each channel of each series is brought to the mean 0 and the deviation 1")
         return lines
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,7 @@ def _separator(line: str) -> str | None:
     return next((letter for letter in "\t,;" if letter in line), None)
 
 
+@lru_cache
 def _label(cell: str) -> str:
     """A label; the older archives write whole numbers as 1.0000000e+00, which are 1."""
     text = cell.strip()
@@ -109,7 +111,11 @@ def read_long(
         DataError: the table cannot be read, lacks a column, or contradicts itself.
     """
     columns = columns_of(path)
-    id_of = column_of(path, columns, "series", series, SERIES)
+    try:
+        id_of = column_of(path, columns, "series", series, SERIES)
+    except DataError as error:
+        also = "" if series else "; for images, name that of their paths with --set dataset.paths=NAME"
+        raise DataError(f"{error}{also}") from None
     label_of = column_of(path, columns, "labels", labels, CLASSES)
     time_of = column_of(path, columns, "time", time, TIMES, needed=False)
     split_of = column_of(path, columns, "splits", splits, SPLIT_COLUMNS, needed=False)
