@@ -161,7 +161,9 @@ def _part(labels: Array, seed: int, most: int | None) -> Array:
 
 
 def _warm(settings: Any, family: Family, inputs: Array, workers: int) -> None:
-    """Let a model compile what it needs, which would count as seconds of fitting."""
+    """Let a model import and compile what it needs, which would count as seconds of fitting."""
+    import sklearn.exceptions  # noqa: F401
+
     model = next(iter(settings.values()))
     if hasattr(model, "warm"):
         model.n_jobs = workers
