@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from command import nas
 
 from nas.baselines import baselines as module
 from nas.baselines import features, ngram, series
 from nas.baselines.baseline import Baseline, accuracy_of, bits_of
 from nas.baselines.baselines import fitted, missing, names, tuned
 from nas.baselines.ngram import Ngrams, discounts, events, shift
+from nas.comparison.others import fit
+from nas.comparison.result import Compared, Result, State
+from nas.comparison.settings import Comparison
+from nas.comparison.tables import baselines as baselines_table
+from nas.comparison.watcher import Watcher
 from nas.data.dataset import Array, Dataset, Split
 from nas.errors import UsageError
 
@@ -58,10 +68,11 @@ def test_a_model_tells_classes_apart_and_answers_the_same_with_any_number_of_thr
     name: str, make: Callable[[], Dataset], forgotten: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs_aeon(name)
-    own, state = make(), np.random.get_state()[2]
+    own = make()
+    np.random.seed(5)
     baseline = tuned(name, own, seed=3, workers=1)
     assert baseline.validation_accuracy > 0.85
-    assert np.random.get_state()[2] == state
+    assert np.random.random_sample() == np.random.RandomState(5).random_sample()
     test = waves(10, 7, channels=own.input_shape[0], shortest=12 if own.is_padded else 30)
     answers = fitted(baseline, own, seed=3, workers=1)(test.inputs.numpy())
     assert answers.shape == (30,)
@@ -260,3 +271,80 @@ def test_tokens_that_were_never_seen_have_a_probability() -> None:
 def test_labels_have_no_bits() -> None:
     assert bits_of(np.array([1, 0]), np.array([1, 1])) is None
     assert accuracy_of(np.array([1, 0]), np.array([1, 1])) == 0.5
+
+
+PLUGIN = """
+import numpy as np
+from nas.comparison.others import fit
+from nas.comparison.result import Compared, Result, State
+from nas.comparison.settings import Comparison
+from nas.comparison.tables import baselines as baselines_table
+from nas.comparison.watcher import Watcher
+from nas.data.dataset import Dataset, Split
+from nas.data.plugin import DatasetPlugin
+
+class Made(DatasetPlugin):
+    \"\"\"Made up.\"\"\"
+
+    def split(self, seed):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(40) % 2
+        inputs = {inputs}
+        return Split.of(inputs, labels)
+
+    def load(self):
+        return Dataset.of("made", self.split(0), self.split(1), ["no", "yes"])
+
+    def load_test(self):
+        return self.split(2)
+"""
+SERIES = "rng.normal(labels[:, None, None], 0.2, (40, 1, 12)).astype(np.float32)"
+TEXTS = "np.column_stack([rng.integers(0, 2, (40, 5)), 1 - labels]).astype(np.uint8)"
+
+
+def command(tmp_path: Path, inputs: str, *words: str) -> Any:
+    (tmp_path / "made_up.py").write_text(PLUGIN.replace("{inputs}", inputs))
+    return nas("baselines", "--dataset", "made-up", "--plugins", str(tmp_path), *words, cwd=tmp_path, COLUMNS="80")
+
+
+def test_the_command_shows_baselines_of_series(tmp_path: Path) -> None:
+    has_aeon = not missing(series.OF_AEON[0])
+    done = command(tmp_path, SERIES, "--json")
+    rows = {row["name"]: row for row in json.loads(done.stdout)["baselines"]}
+    assert set(rows) == set(names("series"))
+    assert rows["random forest on summaries"]["test_accuracy"] > 0.9
+    assert "40 series to train" in done.stderr
+    assert "image" not in done.stderr
+    for name in series.OF_AEON:
+        if has_aeon:
+            assert rows[name]["test_accuracy"] > 0.9
+        else:
+            assert rows[name] == {"name": name, "left_out": missing(name)}
+
+
+def test_the_command_shows_bits_of_texts(tmp_path: Path) -> None:
+    done = command(tmp_path, TEXTS)
+    assert "40 texts to train" in done.stderr
+    assert "n-grams" in done.stdout
+    assert "100.00 %" in done.stdout
+    assert done.stdout.count(" bits") >= 4
+    assert "image" not in done.stdout + done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_a_comparison_leaves_out_what_needs_aeon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    state, own = State("0" * 16, "waves", "0" * 16, kind="series"), data()
+    resolved: Any = SimpleNamespace(data=own, workers=1, experiment=SimpleNamespace(seed=0, evaluator="local"))
+    told: list[str] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher, "warned", told.append)
+    fit(tmp_path, state, resolved, watcher)
+    assert list(state.baselines) == ["most frequent class", "random forest on summaries"]
+    assert list(state.left_out) == list(series.OF_AEON)
+    assert told == [f"{name} is left out: {reason}" for name, reason in state.left_out.items()]
+    again = State.read(tmp_path)
+    assert (again.kind, again.left_out) == ("series", state.left_out)
+    result = Result((), (), (), (), (), 30, 0.0, "")
+    shown = baselines_table(Compared(tmp_path, Comparison.of(strategies="evolve"), state, result))
+    assert shown[2][-1] == [series.OF_AEON[1], "", "", "", missing(series.OF_AEON[1])]

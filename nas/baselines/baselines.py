@@ -1,6 +1,6 @@
 """Models that no search has found, which learn from the same images, series or texts.
 
-Each is fitted to the training inputs with up to five settings and takes the one with the highest accuracy on the
+Each is fitted to the training inputs with a few settings and takes the one with the highest accuracy on the
 validation inputs; of equal ones, the first. Where the data are divided into folds, that accuracy is the mean over
 them, and the best setting is fitted to the training and validation inputs together. For a seed, the answers are
 the same with any number of workers.
@@ -161,7 +161,9 @@ def _part(labels: Array, seed: int, most: int | None) -> Array:
 
 
 def _warm(settings: Any, family: Family, inputs: Array, workers: int) -> None:
-    """Let a model compile what it needs, which would count as seconds of fitting."""
+    """Let a model import and compile what it needs, which would count as seconds of fitting."""
+    import sklearn.exceptions  # noqa: F401
+
     model = next(iter(settings.values()))
     if hasattr(model, "warm"):
         model.n_jobs = workers

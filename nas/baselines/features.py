@@ -71,4 +71,4 @@ def _peaks(unit: Array) -> list[Array]:
     total = power.sum(2)
     largest = np.take_along_axis(power, order[..., :1], axis=2)[..., 0]
     share = np.divide(largest, total, out=np.zeros_like(total), where=total > 0)
-    return [*np.moveaxis((order + 1) / steps, 2, 0), share]
+    return [*np.moveaxis((order + 1) / steps * (total > 0)[..., None], 2, 0), share]

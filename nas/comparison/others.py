@@ -39,6 +39,7 @@ def fit(folder: Path, state: State, resolved: Resolved, watcher: Watcher) -> Non
             state.baselines[name] = models.tuned(name, data, resolved.experiment.seed, resolved.workers)
             state.write(folder)
             watcher.fitted(state.baselines[name])
+    state.write(folder)
     # Another evaluator may train only the networks that it knows.
     is_local = resolved.experiment.evaluator in BUILT_IN and data.kind == "images"
     if LECTURE_NAME not in state.baselines and is_local and lecture_parameters(resolved.limits):
