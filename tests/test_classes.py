@@ -101,7 +101,7 @@ def test_the_confusions_are_those_of_the_whole_matrix() -> None:
 def test_a_winner_without_mistakes_has_no_confusions() -> None:
     found = made("", ["a", "b"])
     right = replace(found.test, answers=found.test.labels)
-    assert sentences(replace(found, test=right)) == ()
+    assert sentences(replace(found, test=right), "images") == ()
     assert [score.test_recall for score in scores(replace(found, test=right), range(2))] == [1, 1]
 
 

@@ -62,12 +62,12 @@ def test_the_reading_of_images_is_shown_before_the_search_begins() -> None:
         view.reading(done, 60_000)
     view.started(HEADER)  # the live view of the reading has to end
     view.close()
-    assert "60,000 of 60,000 images" in screen.getvalue()
+    assert "60,000 of 60,000 files" in screen.getvalue()
     plain = StringIO()
     view = View(Console(file=plain, width=80, highlight=False))
     for done in range(0, 1_002, 7):
         view.reading(done, 1_001)
-    assert plain.getvalue().count("reading the images") == 10
+    assert plain.getvalue().count("reading the files") == 10
 
 
 def test_without_a_terminal_there_are_plain_lines() -> None:

@@ -297,5 +297,5 @@ def test_an_image_that_needs_too_much_memory_costs_only_itself(monkeypatch: pyte
 def test_verify_shows_how_far_it_is(tmp_path: Path) -> None:
     folder = drawn(tmp_path / "photos", "a", "b")
     result = CliRunner().invoke(data_command, ["verify", str(folder)])
-    assert "reading the images: 20 of 20" in result.stderr
+    assert "reading the files: 20 of 20" in result.stderr
     assert "train: ok (14 images)" in result.stdout

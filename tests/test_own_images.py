@@ -481,7 +481,7 @@ def test_the_cache_is_listed_and_emptied(tmp_path: Path, monkeypatch: pytest.Mon
     listed = CliRunner().invoke(data_command, ["list"]).output
     assert f"{folder}\n" in listed
     assert "20 images, decoded to 3×20×16" in listed
-    assert "decoded images removed" in CliRunner().invoke(data_command, ["clear"]).output
+    assert "decoded files removed" in CliRunner().invoke(data_command, ["clear"]).output
     assert not list(cache.entries())
     assert len(opened(folder).load().train) == 14
 

@@ -65,7 +65,7 @@ def one_line(error: object) -> str:
     ("size", "layers", "words"),
     [
         (28, [Flatten(), Dense(65_536), Dense(65_536)], "layer 3 (Dense 65536) on 65536: up to here the"),
-        (28, [Conv2d(4_096, 1)] * 50, "network has 67,436,544 output values for one image; 67,108,864 are"),
+        (28, [Conv2d(4_096, 1)] * 50, "network has 67,436,544 output values for one input; 67,108,864 are"),
         (224, [Conv2d(600, 1), Conv2d(600, 31, padding="same")], "flops; 10,000,000,000,000 are the most"),
     ],
 )

@@ -21,7 +21,7 @@ LARGEST_FILE = 4 * 2**20  # bytes; 1,000 layers and 65,536 classes with names of
 # The limits of every network: settings that are harmless one by one (`count`) describe terabytes together.
 # The largest of torchvision's models has 6.4 · 10⁸ parameters (regnet_y_128gf), the slowest does 2.0 · 10¹² flops
 # (vit_h_14, on 518×518). VGG-16 on 224×224 computes 1.4 · 10⁷ values for an image; 2²⁶ are 256 MiB.
-LARGEST = {"parameters": 10**9, "flops": 10**13, "output values for one image": 2**26}
+LARGEST = {"parameters": 10**9, "flops": 10**13, "output values for one input": 2**26}
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import numpy as np
 from nas.baselines import images, ngram, series
 from nas.baselines.baseline import Baseline, Family, accuracy_of, bits_of
 from nas.data.dataset import Array, Dataset, Split
+from nas.data.kinds import Kind
 from nas.data.plugin import stratified
-from nas.data.split import Kind
 from nas.errors import UsageError, unknown
 
 FAMILIES: dict[Kind, Family] = {"images": images.FAMILY, "series": series.FAMILY, "tokens": ngram.FAMILY}

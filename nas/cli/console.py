@@ -114,8 +114,11 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
         console.print("nas ui", soft_wrap=True)
 
 
-def show_leaders(trials: Sequence[Trial], numbers: Mapping[str, int]) -> None:
-    """Print the best networks of a search so far; ``numbers``: those of their trials."""
+def show_leaders(trials: Sequence[Trial], numbers: Mapping[str, int], noun: str) -> None:
+    """Print the best networks of a search so far.
+
+    ``numbers``: those of their trials; ``noun``: what they classify: images, series or texts.
+    """
     metrics = ("parameters", "validation_accuracy", "validation_loss")
     rows = [
         (name_of(one), number_of(one, numbers), *_values(one, metrics), f"{one.job.epochs:g}") for one in trials
@@ -123,7 +126,7 @@ def show_leaders(trials: Sequence[Trial], numbers: Mapping[str, int]) -> None:
     if rows:
         # Longer names of columns would be cut where ids are long, in a terminal of 80 columns.
         columns = ("network", "trial", "parameters", "accuracy", "loss", "epochs")
-        best = table("The best of the search, by its validation images", columns, rows)
+        best = table(f"The best of the search, by its validation {noun}", columns, rows)
         QuietConsole(highlight=False).print(best)
 
 

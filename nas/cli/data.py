@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,7 +19,7 @@ def data() -> None:
 @data.command("list")
 @data_dir_option
 def list_(data_dir: Path | None) -> None:
-    """Show all data sets, the folder of each on this machine, and the decoded images in the cache."""
+    """Show all data sets, the folder of each on this machine, and the decoded files in the cache."""
     import inspect
 
     from nas import plugins
@@ -44,15 +45,16 @@ def list_(data_dir: Path | None) -> None:
 
     for folder, about, size in cache.entries():
         if "images" in about:
-            shape = "×".join(map(str, about["frame"]))
+            noun, sizes = ("images", about["frame"]) if "frame" in about else ("recordings", _shape(about))
+            shape = "×".join(map(str, sizes))
             click.echo(f"{plain(about['path'])}")
-            click.echo(f"{'':{width}}  {about['images']:,} images, decoded to {shape}, {size / 2**20:,.1f} MiB")
+            click.echo(f"{'':{width}}  {about['images']:,} {noun}, decoded to {shape}, {size / 2**20:,.1f} MiB")
             click.echo(f"{'':{width}}  {folder}: `nas data clear` removes it")
 
 
 @data.command()
 def clear() -> None:
-    """Remove the decoded images from the cache; they are decoded again when they are needed.
+    """Remove decoded images and recordings from the cache; they are decoded again when they are needed.
 
     Your own image files and downloaded data sets stay.
     """
@@ -60,7 +62,7 @@ def clear() -> None:
 
     count, size, busy = cache.clear()
     stay = f"; {busy} that a process is building stay" if busy else ""
-    click.echo(f"{size / 2**20:,.1f} MiB of decoded images removed ({count} entries{stay})")
+    click.echo(f"{size / 2**20:,.1f} MiB of decoded files removed ({count} entries{stay})")
 
 
 @data.command()
@@ -105,13 +107,20 @@ def verify(name: str, data_dir: Path | None, options: dict[str, str]) -> None:
 
 
 def _progress() -> Callable[[int, int], None]:
-    """Shows how many images are read, after each tenth of them."""
+    """Shows how many files are read, after each tenth of them."""
     before = 0
 
     def show(done: int, total: int) -> None:
         nonlocal before
         if 10 * done // total > 10 * before // total:
-            click.echo(f"reading the images: {done:,} of {total:,}", err=True)
+            click.echo(f"reading the files: {done:,} of {total:,}", err=True)
         before = done
 
     return show
+
+
+def _shape(about: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of decoded recordings; ``about``: what the cache says of them."""
+    from nas.data.sequences.sound import SoundFormat
+
+    return SoundFormat.from_json(about["format"]).shape

@@ -138,7 +138,7 @@ def show(search: str | None, report: Path | None, as_json: bool) -> None:
     if (outcome := state.record.result()) is not None:
         console.show_result(outcome)
     if "strategy" in config:
-        console.show_leaders(_best(state)[:SHOWN], numbers)
+        console.show_leaders(_best(state)[:SHOWN], numbers, state.record.header.inputs.many)
 
 
 @click.command()

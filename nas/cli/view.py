@@ -26,7 +26,7 @@ from nas.records.observer import Observer
 from nas.records.outcome import Header
 from nas.records.searches import resume_command
 from nas.report.summary import leaders
-from nas.report.words import compact, duration, mean_and_deviation, name_of, percent, several
+from nas.report.words import compact, duration, mean_and_deviation, name_of, percent, several, sizes
 from nas.spaces.space import Candidate
 from nas.trial import REDUCTION, Job, Trial
 
@@ -59,15 +59,15 @@ class View(Observer):
         self.curve: list[float] = []  # the first score of the best candidate, after each candidate
         self.again: dict[str, list[Trial]] = {}  # the trainings of the final selection, by candidate
         self.shown: set[str] = set()  # keys of jobs
-        self.read = self.to_read = 0  # images
+        self.read = self.to_read = 0  # files
 
     def reading(self, done: int, total: int) -> None:
-        """Show how many images are decoded; without a live view, each tenth of them."""
+        """Show how many files are decoded; without a live view, each tenth of them."""
         before, self.read, self.to_read = self.read, done, total
         if self.live is None and self.console.color_system:
             self._start_live()
         if self.live is None and 10 * done // total > 10 * before // total:
-            self.console.print(f"{self.clock:>6}  reading the images: {done:,} of {total:,}")
+            self.console.print(f"{self.clock:>6}  reading the files: {done:,} of {total:,}")
 
     def preparing(self, what: str) -> None:
         """Say what takes some seconds."""
@@ -93,12 +93,11 @@ class View(Observer):
         self.phase, task = "searching", f"{header.kind} on {header.settings.get('space')}"
         if header.kind == "train":
             self.phase, task = "training", f"training {config['network']}"
-        sizes = f"{data['train']:,} images to train, {data['validation']:,} to validate"
-        self.console.print(f"{task}, {data['name']} ({sizes}) → {shown(header.folder)}", soft_wrap=True)
+        self.console.print(f"{task}, {data['name']} ({sizes(header)}) → {shown(header.folder)}", soft_wrap=True)
         if header.is_unequal:
             by_size = sorted(((train, plain(name)) for name, (train, _) in header.counts.items()), reverse=True)
             (most, largest), (least, smallest) = by_size[0], by_size[-1]
-            unequal = f"{most:,} training images of {largest}, {least:,} of {smallest}"
+            unequal = f"{most:,} training {header.inputs.many} of {largest}, {least:,} of {smallest}"
             self.console.print(f"the classes are of unequal size: {unequal}", soft_wrap=True)
         if self.console.color_system:  # a terminal that knows escape codes, and may get them
             self._start_live()
@@ -208,7 +207,7 @@ class View(Observer):
         if self.header is None:
             row = Table.grid(padding=(0, 1))
             bar = ProgressBar(total=1.0, completed=self.read / self.to_read, width=20)
-            row.add_row(Text("reading   "), bar, Text(f"{self.read:,} of {self.to_read:,} images · {self.clock}"))
+            row.add_row(Text("reading   "), bar, Text(f"{self.read:,} of {self.to_read:,} files · {self.clock}"))
             return Group(row)
         parts: list[Table | Text] = [self._progress(self.header)]
         parts += _lines("now" if self.doing else "training", [self.doing] if self.doing else [*self._running()])

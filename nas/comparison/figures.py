@@ -12,6 +12,7 @@ import numpy as np
 from nas.baselines.baseline import NOUNS
 from nas.comparison.curves import best_so_far, quartiles
 from nas.comparison.progress import progress_of
+from nas.data import kinds
 from nas.objectives import FRACTIONS, Objective
 from nas.statistics import mean
 
@@ -68,7 +69,7 @@ def _progress(compared: Compared) -> Figure:
         style.frame(axes).set_xlabel(name)
         if name != "trials":
             axes.set_xscale("log")
-    panels[0].set_ylabel(style.UNITS[objective.metric].split(",")[0])
+    panels[0].set_ylabel(style.unit(objective.metric, kinds.NOUNS[compared.state.kind]).split(",")[0])
     if objective.metric not in FRACTIONS:
         panels[0].set_yscale("log")
     style.legend(figure, handles, 4)

@@ -11,7 +11,7 @@ from nas import checks
 from nas.baselines.baseline import NOUNS, Baseline
 from nas.comparison.settings import Comparison
 from nas.comparison.verdicts import Verdict
-from nas.data.split import Kind
+from nas.data.kinds import Kind
 from nas.errors import JournalError, quoted
 from nas.files import write_whole
 from nas.records.comparisons import FILE

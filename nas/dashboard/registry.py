@@ -148,7 +148,7 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
     if known:
         version = str(known[0].version)
     else:
-        accuracy = f"{percent(outcome.validation_accuracy)} of the validation images"
+        accuracy = f"{percent(outcome.validation_accuracy)} of the validation {outcome.header.inputs.many}"
         count = len(outcome.retrained)
         trainings = f"mean of {count} trainings" if count > 1 else "one training"
         text = f"{accuracy} ({trainings}), {outcome.parameters:,} parameters, found by {outcome.header.name}{how}"
@@ -163,9 +163,9 @@ def _register(client: MlflowClient, outcome: Outcome, run_id: str, model: str) -
 
 
 def _error(outcome: Outcome) -> float:
-    """The standard error of the retrained winner's accuracy: over its seeds, but at least that over the images."""
-    of_images = standard_error(outcome.validation_accuracy, int(outcome.header.dataset["validation"]))
-    return max(of_images, outcome.spread / math.sqrt(len(outcome.retrained)))
+    """The standard error of the retrained winner's accuracy: over its seeds, but at least that over the inputs."""
+    of_inputs = standard_error(outcome.validation_accuracy, outcome.header.validated)
+    return max(of_inputs, outcome.spread / math.sqrt(len(outcome.retrained)))
 
 
 def _compared(tags: Mapping[str, str], champion: ModelVersion | None) -> tuple[bool, str]:
@@ -214,7 +214,7 @@ def _registered(client: MlflowClient, header: Header) -> str:
                 raise
         if client.get_registered_model(name).tags.get(IMAGES) == fingerprint:
             return name
-    raise MlflowException(f"the registered model {name} belongs to other images")
+    raise MlflowException(f"the registered model {name} belongs to other data")
 
 
 def _accuracy(tags: Mapping[str, str]) -> float:

@@ -42,7 +42,7 @@ def search_tags(header: Header) -> dict[str, str]:
 def search_name(header: Header, begun: float, outcome: Outcome | None = None) -> str:
     """The name of a search's run: ``99.30 % · 108k · evolve · 17:18``, what differs first.
 
-    The accuracy is that of the retrained winner on the validation images, as in the names of candidates. Before
+    The accuracy is that of the retrained winner on the validation data, as in the names of candidates. Before
     the end of the search the name has its strategy and its time only.
 
     Args:
@@ -161,7 +161,7 @@ def _description(header: Header, trial: Trial) -> str:
         result = f"it failed ({trial.failure.kind}): `{message}`"
     else:
         accuracy = percent(trial.metrics["validation_accuracy"])
-        result = f"**{accuracy}** of the validation images after {duration(trial.job.epochs)}"
+        result = f"**{accuracy}** of the validation {header.inputs.many} after {duration(trial.job.epochs)}"
     try:
         rows = layer_rows(trial.job.candidate.architecture, header.limits)
     except ArchitectureError as error:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.data.split import CHUNK, Array, Kind, Split, kind_of, verify_both, verify_split
+from nas.data.kinds import Kind, kind_of
+from nas.data.split import CHUNK, Array, Split, verify_both, verify_split
 from nas.errors import DataError
 
 if TYPE_CHECKING:

@@ -15,17 +15,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.data.kinds import NOUNS, kind_of
 from nas.errors import DataError
 
 if TYPE_CHECKING:
     import torch
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Kind = Literal["images", "series", "tokens"]
 
 CHUNK = 2**26  # bytes of inputs that are read at a time
 
@@ -64,12 +64,6 @@ class Split:
         with warnings.catch_warnings():  # torch does not like memory that is read only; nobody writes to it
             warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
             return cls(torch.from_numpy(inputs), torch.from_numpy(labels))
-
-
-def kind_of(shape: Sequence[int]) -> Kind:
-    """What inputs of a shape are: images (channels, height, width), series (channels, time) or tokens (time,)."""
-    kinds: tuple[Kind, ...] = ("tokens", "series", "images")
-    return kinds[len(shape) - 1]
 
 
 def verify_split(
@@ -129,8 +123,7 @@ def verify_split(
     needed = needs if needs is not None else range(len(classes)) if kind == "images" else ()
     empty = [classes[label] for label in needed if label not in known]
     if empty:
-        what = {"images": "an image", "series": "a series", "tokens": "a text"}[kind]
-        raise DataError(f"{name}: expected {what} of every class, found none of {', '.join(empty)}")
+        raise DataError(f"{name}: expected {NOUNS[kind].each} of every class, found none of {', '.join(empty)}")
 
 
 def _verify_series(series: Array, name: str, is_padded: bool) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nas.architecture.architecture import Architecture, Limits
+from nas.data.kinds import Noun, noun_of
 from nas.objectives import Objective, best_seed
 from nas.records.cost import Cost
 from nas.statistics import deviation, difference_by_chance, interval, mean
@@ -26,7 +27,8 @@ class Header:
 
     folder: Path
     config: Mapping[str, Any]  # the resolved configuration: plain scalars, lists and one table of options
-    # Name, fingerprint, train and validation (numbers of images); counts: of each class, both of these numbers.
+    # Name, fingerprint, train and validation (numbers of inputs); counts: of each class, both of these numbers;
+    # folds: their number, if candidates are validated on folds.
     dataset: Mapping[str, Any]
     limits: Limits
     objectives: tuple[Objective, ...]
@@ -41,9 +43,24 @@ class Header:
 
     @property
     def counts(self) -> dict[str, tuple[int, int]]:
-        """The training and the validation images of each class; empty in the record of an older version."""
+        """The training and the validation inputs of each class; empty in the record of an older version."""
         counts = self.dataset.get("counts") or {}
         return {name: (train, validation) for name, (train, validation) in counts.items()}
+
+    @property
+    def inputs(self) -> Noun:
+        """What the networks classify, in words: images, series or texts."""
+        return noun_of(self.limits.input_shape)
+
+    @property
+    def folds(self) -> int:
+        """On how many folds each candidate is validated; 0 if it is validated on one split."""
+        return int(self.dataset.get("folds") or 0)
+
+    @property
+    def validated(self) -> int:
+        """The number of inputs on which a candidate is validated."""
+        return int(self.dataset["validation"]) + (int(self.dataset["train"]) if self.folds else 0)
 
     @property
     def is_unequal(self) -> bool:

@@ -114,6 +114,7 @@ class Record:
             note, data = str(about["note"]), dict(about["dataset"])
             for size in ("train", "validation"):
                 checks.whole(data[size], size, 2**40)
+            checks.whole(data.get("folds", 0), "folds", 2**20)
             for counts in checks.named(data.get("counts") or {}, "counts").values():
                 for size, count in zip(("train", "validation"), counts, strict=True):
                     checks.whole(count, size, 2**40)
@@ -157,7 +158,7 @@ class Record:
                     told[outcome["winner"]],
                     told.values(),
                     groups,
-                    header.dataset["validation"],
+                    header.validated,
                     header.objectives[0].metric,
                 ),
                 numbers=trial_numbers(entry.trial for entry in self.told),

@@ -23,6 +23,7 @@ from nas.architecture.architecture import Architecture
 from nas.architecture.backbones import BACKBONES
 from nas.architecture.known import NETWORKS
 from nas.architecture.layers import Pretrained
+from nas.data.kinds import noun_of
 from nas.errors import JournalError, NasError, UsageError, plain, quoted, unknown
 from nas.records.journal import FILE, LOCK, is_running, locked
 from nas.records.outcome import GIVEN
@@ -332,7 +333,8 @@ def differences(
     ]
     old = before.get("dataset", {}).get("fingerprint")
     if old and old != now["dataset"]["fingerprint"]:
-        changes.append(f"the images of {now['dataset']['name']} have changed (their fingerprint was {old})")
+        noun = noun_of(now["limits"]["input_shape"]).many
+        changes.append(f"the {noun} of {now['dataset']['name']} have changed (their fingerprint was {old})")
     sources = before.get("plugins", {})
     changed = sorted({kind for kind, _ in now["plugins"].items() - sources.items()} & sources.keys() - unused)
     return changes + [f"the source of the {kind} has changed" for kind in changed]

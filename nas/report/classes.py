@@ -114,8 +114,11 @@ def _number(fraction: float) -> float | None:
     return None if np.isnan(fraction) else float(fraction)
 
 
-def sentences(predictions: Predictions) -> tuple[str, ...]:
-    """The most frequent confusions of the test images, and the lowest recall; () if all are right."""
+def sentences(predictions: Predictions, noun: str) -> tuple[str, ...]:
+    """The most frequent confusions of the test, and the lowest recall; () if all are right.
+
+    ``noun``: what was classified: images, series or texts.
+    """
     test, names = confusions(predictions)[0], predictions.classes
     pairs = [f"{arrow(pair, names)} ({times(pair.times)})" for pair in test.pairs(SPOKEN)]
     if not pairs:
@@ -123,7 +126,7 @@ def sentences(predictions: Predictions) -> tuple[str, ...]:
     weakest = [label for label in test.weakest(SPOKEN) if test.recall[label] < 1]
     recalls = [f"{named(names[label])} ({100 * test.recall[label]:.1f} %)" for label in weakest]
     return (
-        f"Most frequent confusions of the test images (class → answer): {', '.join(pairs)}.",
+        f"Most frequent confusions of the test {noun} (class → answer): {', '.join(pairs)}.",
         f"Lowest recall: {', '.join(recalls)}.",
     )
 

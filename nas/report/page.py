@@ -15,9 +15,9 @@ from nas.records.predictions import predictions_of
 from nas.records.record import Record
 from nas.report.classes import LISTED, TABULATED, arrow, confusions, scores, times
 from nas.report.drawing import network_svg
-from nas.report.figures import CAPTIONS, OF_CLASSES, Picture, address, drawn
+from nas.report.figures import OF_CLASSES, Picture, address, captions, drawn
 from nas.report.summary import Summary, effort_of, finalists, layer_rows, leaders, training_of
-from nas.report.words import duration, effort, percent
+from nas.report.words import duration, effort, percent, sizes
 from nas.trial import Trial, trial_numbers
 
 LEADERS = 20
@@ -72,7 +72,9 @@ def report(record: Record, pictures: Iterable[Picture] | None = None) -> str:
         finalists=finalists(outcome) if outcome else None,
         again=training_of(outcome, outcome.winner) if outcome else "",
         classes=_classes(outcome) if outcome else None,
-        captions=CAPTIONS,
+        captions=captions(header.inputs),
+        noun=header.inputs,
+        sizes=sizes(header),
         pictures=[one for one in shown_pictures if one.name in OF_CLASSES],
         figures=[one for one in shown_pictures if one.name not in OF_CLASSES],
         toml=toml,
@@ -104,7 +106,7 @@ def _network(record: Record, trial: Trial) -> dict[str, Any]:
 
 
 def _classes(outcome: Outcome) -> dict[str, Any] | None:
-    """The most frequent confusions of the test images, and a table of the classes."""
+    """The most frequent confusions of the test, and a table of the classes."""
     predictions = predictions_of(outcome)
     if predictions is None:
         return None

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import show
+from nas.data.kinds import Kind, kind_of
 from nas.errors import plain
 from nas.objectives import BALANCED, FRACTIONS, rank
 from nas.records.outcome import COMPARED_WITH, GIVEN, Comparison, Outcome
@@ -34,8 +35,10 @@ from nas.trial import Trial
 
 NAMED, LEAST_SHARE = 3, 0.03  # choices that are said to have mattered, and what is the least that does
 LEADERS = 50  # rows of the leaderboard
-TITLES = {"latency_ms": "ms an image"}
 WHOLE = ("parameters", "flops")  # metrics that are the same for every seed
+
+
+FILES: dict[Kind, str] = {"images": "IMAGE.png", "series": "FILE", "tokens": '--text "…"'}  # for `nas predict`
 
 
 class Row(NamedTuple):
@@ -76,11 +79,14 @@ class Summary:
             found = numbered(outcome, outcome.winner, outcome.winner.id)
             sentence = f"{header.kind} on {header.dataset['name']} found the network {found} with "
             sentence += f"{outcome.parameters:,} parameters. It"
-        right = f"{percent(outcome.test_accuracy)} of the {outcome.test_images:,} test images"
+        right = f"{percent(outcome.test_accuracy)} of the {outcome.test_images:,} test {header.inputs.many}"
         compared = [other for other in outcome.compared if other not in outcome.of_front]  # these are in a table
-        comparisons = (*map(_compared, compared), *_beside_the_largest(outcome))
+        comparisons = (
+            *(_compared(other, header.inputs.many) for other in compared),
+            *_beside_the_largest(outcome),
+        )
         predictions = predictions_of(outcome)
-        classes = sentences(predictions) if predictions else ()
+        classes = sentences(predictions, header.inputs.many) if predictions else ()
         return cls(
             f"{sentence} classifies {right} correctly.", tuple(_rows(outcome)), comparisons, effort_of(outcome),
             classes, tuple(reasons(outcome)), tuple(costs(outcome)), tuple(commands(outcome)),
@@ -118,8 +124,9 @@ def in_words(outcome: Outcome, network: str | None = None) -> str:
         if other.trial.id == network:
             accuracy, trained = other.accuracy, other.trial
     low, high = interval(accuracy, outcome.test_images)
+    noun = outcome.header.inputs.many
     return (
-        f"{percent(accuracy)} of {outcome.test_images:,} test images are classified right (95 % "
+        f"{percent(accuracy)} of {outcome.test_images:,} test {noun} are classified right (95 % "
         f"confidence interval {100 * low:.2f} to {100 * high:.2f} %). Trained from scratch for "
         f"{duration(trained.epochs)} with the recipe {outcome.header.recipe}."
     )
@@ -139,7 +146,8 @@ def _rows(outcome: Outcome) -> Iterable[Row]:
         yield Row("validation accuracy, search", searched, note)
     validation = mean_and_deviation(accuracies, percentage=True)
     yield Row(f"validation accuracy{', retrained' * is_search}", validation, trained, is_main=True)
-    yield Row("test accuracy", percent(outcome.test_accuracy), f"{outcome.test_images:,} images, {opened}", True)
+    tested = f"{outcome.test_images:,} {outcome.header.inputs.many}, {opened}"
+    yield Row("test accuracy", percent(outcome.test_accuracy), tested, True)
     yield Row("its 95 % confidence interval", f"{100 * low:.2f} to {100 * high:.2f} %", "Wilson")
     yield Row("test loss", f"{outcome.test_loss:.4f} nats")
     if outcome.test_balanced_accuracy is not None and outcome.test_macro_f1 is not None and _is_unequal(outcome):
@@ -192,7 +200,8 @@ def finalists(outcome: Outcome) -> Finalists:
         ]
         row += [percent(tested[group[0].id]) if group[0].id in tested else "–"] if tested else []
         rows.append(tuple(row))
-    names = [TITLES.get(metric, metric.replace("_", " ")) for metric in metrics]
+    titles = {"latency_ms": f"ms {outcome.header.inputs.each}"}
+    names = [titles.get(metric, metric.replace("_", " ")) for metric in metrics]
     search = plain(shlex.quote(place(outcome.header.folder)))
     commands = [f"nas export {search} --network {one[0].id}" for one in outcome.finalists if one[0].id in tested]
     return Finalists(
@@ -276,7 +285,7 @@ def _mattered(outcome: Outcome) -> Iterator[str]:
 def commands(outcome: Outcome) -> Iterator[str]:
     """What to do with the network, as commands."""
     folder = plain(shlex.quote(place(outcome.header.folder)))
-    yield f"nas predict {folder} IMAGE.png"
+    yield f"nas predict {folder} {FILES[kind_of(outcome.header.limits.input_shape)]}"
     yield f"nas export {folder}"
 
 
@@ -301,7 +310,7 @@ def training_of(outcome: Outcome, trial: Trial) -> str:
 
 def costs(outcome: Outcome) -> Iterator[str]:
     """What the search has cost, and what the network costs."""
-    cost, metrics = outcome.cost, outcome.retrained[0].metrics
+    cost, metrics, each = outcome.cost, outcome.retrained[0].metrics, outcome.header.inputs.each
     if cost is not None:
         unit = "core-seconds" if outcome.header.device == "cpu" else "GPU-seconds"
         taken = f", {cost.seconds:,.0f} {unit}" * bool(cost.seconds)
@@ -310,8 +319,8 @@ def costs(outcome: Outcome) -> Iterator[str]:
             seconds = f" and {cost.last_seconds:,.0f} {unit}" * bool(cost.seconds)
             last = f"; of that {several(cost.last, 'training')}{seconds} in the final selection"
         yield f"Cost: {several(cost.trainings, 'training')}, {duration(cost.epochs)}{taken}{last}."
-    parts = [f"{metrics['latency_ms']:.3g} ms an image in one thread"] if "latency_ms" in metrics else []
-    parts += [f"{metrics['flops']:,.0f} operations an image"] if "flops" in metrics else []
+    parts = [f"{metrics['latency_ms']:.3g} ms {each} in one thread"] if "latency_ms" in metrics else []
+    parts += [f"{metrics['flops']:,.0f} operations {each}"] if "flops" in metrics else []
     with suppress(OSError):
         size = outcome.weights.stat().st_size
         parts.append(f"a file of {f'{size / 1e6:,.1f} MB' if size >= 1e6 else f'{size / 1e3:,.0f} kB'}")
@@ -319,11 +328,11 @@ def costs(outcome: Outcome) -> Iterator[str]:
         yield f"The network needs {', '.join(parts)}."
 
 
-def _compared(comparison: Comparison) -> str:
+def _compared(comparison: Comparison, noun: str) -> str:
     return (
-        f"On the same test images {COMPARED_WITH[comparison.what]}, trained for the same number of epochs, has an "
+        f"On the same test {noun} {COMPARED_WITH[comparison.what]}, trained for the same number of epochs, has an "
         f"accuracy of {percent(comparison.accuracy)}: {verdict(comparison)}. Only the winner classifies "
-        f"{comparison.only_winner:,} images correctly, only the other network {comparison.only_other:,}."
+        f"{comparison.only_winner:,} {noun} correctly, only the other network {comparison.only_other:,}."
     )
 
 
@@ -333,23 +342,23 @@ def _is_unequal(outcome: Outcome) -> bool:
 
 
 def _beside_the_largest(outcome: Outcome) -> Iterator[str]:
-    """A sentence, if the winner is not better than always answering the class with the most training images."""
+    """A sentence, if the winner is not better than always answering the class with the most training inputs."""
     largest, balanced = outcome.test_largest, outcome.test_balanced_accuracy
-    counts, low = outcome.header.counts, outcome.test_interval[0]
+    counts, low, noun = outcome.header.counts, outcome.test_interval[0], outcome.header.inputs.many
     if largest is None or balanced is None or not counts or low > largest:
         return
     name = plain(max(counts, key=lambda name: counts[name][0]))
     always = f"always answering {name!r}, the most frequent class, which is right for {percent(largest)}"
     if outcome.test_accuracy > largest:
-        yield f"On the test images it is better than {always} of them, but the difference may be chance."
+        yield f"On the test {noun} it is better than {always} of them, but the difference may be chance."
     elif balanced > 1 / len(counts):
         yield (
-            f"On the test images it is not right more often than {always} of them. But it knows the other "
+            f"On the test {noun} it is not right more often than {always} of them. But it knows the other "
             f"classes, too: its balanced accuracy is {percent(balanced)}, and that of such an answer "
             f"{percent(1 / len(counts))}."
         )
     else:
-        yield f"It is not better than {always} of the test images: it has learned nothing of use."
+        yield f"It is not better than {always} of the test {noun}: it has learned nothing of use."
 
 
 def verdict(comparison: Comparison) -> str:
@@ -367,14 +376,14 @@ class LayerRow(NamedTuple):
     layer: str
     output: str
     parameters: str
-    flops: str  # operations of one forward pass over one image
+    flops: str  # operations of one forward pass over one input
 
 
 def layer_rows(architecture: Architecture, limits: Limits) -> list[LayerRow]:
     """The layers of a network, numbered if the network is a graph, and a last row with their sums.
 
     Raises:
-        ArchitectureError: the network does not fit the images.
+        ArchitectureError: the network does not fit the data.
     """
     rows = architecture.table(limits.input_shape, limits.classes)
     is_graph = any(row.layer.inputs for row in rows)  # its layers name others by their numbers

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from nas.architecture.layers import Shape, show
+from nas.data.kinds import noun_of
 from nas.errors import plain
+from nas.records.outcome import Header
 from nas.statistics import deviation, mean
 from nas.trial import Trial
 
@@ -31,6 +34,25 @@ def short(number: float) -> str:
 def several(number: int, noun: str) -> str:
     """A number of things: ``1 training``, ``2 trainings``."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def sizes(header: Header) -> str:
+    """How many inputs there are: ``53 series to train, 14 to validate``."""
+    train, validation = header.dataset["train"], header.dataset["validation"]
+    if header.folds:
+        return f"{train + validation:,} {header.inputs.many} to train, validated on {header.folds} folds"
+    return f"{train:,} {header.inputs.many} to train, {validation:,} to validate"
+
+
+def inputs_of(shape: Shape) -> str:
+    """What a network classifies: ``images of 28×28×1``, ``series of 24 steps and 1 channel``."""
+    noun = noun_of(shape).many
+    match shape:
+        case (steps,):
+            return f"{noun} of {steps:,} characters"
+        case (channels, steps):
+            return f"{noun} of {several(steps, 'step')} and {several(channels, 'channel')}"
+    return f"{noun} of {show(shape)}"
 
 
 def duration(epochs: float) -> str:

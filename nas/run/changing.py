@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+from nas.data.kinds import NOUNS
 from nas.run.resolve import Resolved
 from nas.spaces.space import RECIPE, Candidate
 from nas.statistics import mean, standard_error
@@ -59,7 +60,7 @@ def decided(resolved: Resolved, candidate: Candidate, epochs: float, until: floa
         return resolved, ""
     best = _best(ways, [mean(accuracies) for accuracies in found.values()], SEEDS * resolved.data.validated)
     shares = ", ".join(f"{way} {mean(accuracies):.1%}" for way, accuracies in found.items())
-    text = f"training images are changed by {best}, after short trainings ({shares})"
+    text = f"training {NOUNS[resolved.data.kind].many} are changed by {best}, after short trainings ({shares})"
     if best == ways[0]:
         return resolved, text
     usual = AUGMENTATIONS[ways[0]]

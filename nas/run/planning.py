@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.data.kinds import NOUNS
 from nas.evaluation.evaluator import BUILT_IN
 from nas.report.words import several
 from nas.run import changing, selection, time_limit
@@ -176,7 +177,7 @@ def _changed(
     epochs = min(images / work(resolved, 1.0), _wanted(resolved))
     if images < COMPARED_IMAGES:
         return resolved, ""
-    observer.preparing("comparing ways to change the training images")
+    observer.preparing(f"comparing ways to change the training {NOUNS[resolved.data.kind].many}")
     return changing.decided(resolved, candidate, round(epochs, 2), until)
 
 
@@ -275,18 +276,20 @@ def _course(
 
 def _words(resolved: Resolved, course: Course, seconds: float) -> str:
     experiment, last, workers = resolved.experiment, course.last, resolved.workers
+    data, noun = resolved.data, NOUNS[resolved.data.kind]
     where = f"{workers} core{'s' * (workers > 1)}" if resolved.device == "cpu" else resolved.device
     candidates = f"{'about ' * (experiment.trials is None)}{several(course.candidates, 'candidate')}"
     if (
         most := resolved.make_space().limits.max_flops
     ) and resolved.kind != "reference":  # it has networks of its own
-        candidates += f" of up to {most:,} operations an image"
+        candidates += f" of up to {most:,} operations {noun.each}"
     rungs = reversed(range(experiment.rungs))
     epochs = " or ".join(_epochs(resolved.epochs / REDUCTION**rung) for rung in rungs)
+    folds = f" in each of {data.trainings} folds" if data.folds else ""
     again = f"{several(last.trainings, 'training')} of about {_epochs(last.epochs)} epochs"
     return (
         f"about {_time(seconds)} on {where}: {candidates}, each trained for {epochs} epochs of "
-        f"{len(resolved.data.train):,} images; then {again}, of {several(last.finalists, 'finalist')}"
+        f"{len(data.train):,} {noun.many}{folds}; then {again}, of {several(last.finalists, 'finalist')}"
     )
 
 

@@ -23,8 +23,8 @@ from nas import plugins
 from nas.architecture.architecture import Limits
 from nas.data import open_source, search_folders
 from nas.data.dataset import Dataset
+from nas.data.kinds import NOUNS, kind_of
 from nas.data.plugin import FRAMINGS
-from nas.data.split import kind_of
 from nas.errors import OptionError, PluginError, UsageError, quoted
 from nas.evaluation.hardware import Hardware, ThisMachine
 from nas.evaluation.local import spawn
@@ -132,6 +132,7 @@ class Resolved:
         sizes: dict[str, Any] = {name: len(split) for name, split in splits.items()}
         counts = zip(*(np.bincount(split.labels.numpy()).tolist() for split in splits.values()), strict=True)
         sizes["counts"] = {name: list(both) for name, both in zip(self.data.classes, counts, strict=True)}
+        sizes |= {"folds": self.data.trainings} if self.data.folds else {}
         return {
             "config": {**config, "objectives": list(self.experiment.objectives)},
             "dataset": {"name": self.source.name, "fingerprint": self.data.fingerprint, **sizes},
@@ -203,7 +204,9 @@ def resolve(
     if source.framing not in FRAMINGS:
         known = ", ".join(FRAMINGS)
         raise PluginError(f"{source.name} has framing = {quoted(source.framing)}, and should have one of {known}")
-    plugins.guarded(partial(source.check_test, data), f"the test images of {source.name} cannot be loaded")
+    plugins.guarded(
+        partial(source.check_test, data), f"the test {NOUNS[data.kind].many} of {source.name} cannot be loaded"
+    )
     if decides_space:
         experiment = experiment.model_copy(update={"space": SPACES[data.kind]})
         parts["space"] = experiment.part("space")

@@ -55,7 +55,7 @@ class Group:
             # PyTorch's default is tf32 for convolutions, but not for linear maps.
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = recipe.precision != "float32"
             if not self._data.is_whole:
-                warn("the images are larger than the GPU's memory: it gets them batch by batch, for one network")
+                warn("the data are larger than the GPU's memory: it gets them batch by batch, for one network")
             elif size != 1 and not dataset.folds:
                 self._lanes = Lanes(lambda: Lane(self._data, recipe), size, warn)
 

@@ -13,8 +13,8 @@ from torch.nn import functional
 from nas.architecture.architecture import Architecture
 from nas.architecture.layers import Layer, Shape
 from nas.architecture.modules import Backbone
+from nas.data.kinds import kind_of
 from nas.data.resize import Fit, pixel_scales, pixel_weights
-from nas.data.split import kind_of
 from nas.training import modules
 
 CLASSIFIED = 2**23  # numbers in a batch that is classified: 500 images of 3×64×64, 42 of 3×256×256

@@ -124,15 +124,17 @@ def open_together(
     """
     from nas.baselines.baseline import bits_of, labels_of
     from nas.data.dataset import verify_test
+    from nas.data.kinds import NOUNS
 
-    test = _load(source)
+    noun = NOUNS[data.kind].many
+    test = _load(source, noun)
     verify_test(test, data)
     opened, answers = plugins.guarded(
         lambda: (
             [_opened(test, networks) for networks in groups],
             [model(test.inputs.numpy()) for model in models],
         ),
-        f"the test images of {source.name} cannot be classified",
+        f"the test {noun} of {source.name} cannot be classified",
     )
     labels = test.labels.numpy()
     bits = [bits_of(answer, labels) for answer in answers]
@@ -161,5 +163,5 @@ def test_images(source: DatasetPlugin) -> Tensor:
     return _load(source).images
 
 
-def _load(source: DatasetPlugin) -> Split:
-    return plugins.guarded(source.load_test, f"the test images of {source.name} cannot be loaded")
+def _load(source: DatasetPlugin, noun: str = "data") -> Split:
+    return plugins.guarded(source.load_test, f"the test {noun} of {source.name} cannot be loaded")

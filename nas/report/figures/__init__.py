@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
+from nas.data.kinds import NOUNS, Noun
 from nas.records.record import Record
 
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ FIRST_POINTED = ("best_over_trials", "accuracy_and_parameters", "pareto_front")
 MOST_SVG = 400_000  # bytes; a figure of thousands of points is smaller as pixels
 ALL_OF_IT = ' pointer-events="all"'
 OF_CLASSES = ("confusion_test", "most_wrong", "examples", "confusion_validation")  # what went wrong, and with what
-CAPTIONS = {  # in the order in which the figures are drawn
-    "confusion_test": "The test images by their class and the answer of the network.",
-    "most_wrong": "The wrongly classified test images for whose class the network's probability is smallest, the "
+CAPTIONS = {  # in the order in which the figures are drawn; in braces, the fields of `nas.data.kinds.Noun`
+    "confusion_test": "The test {many} by their class and the answer of the network.",
+    "most_wrong": "The wrongly classified test {many} for whose class the network's probability is smallest, the "
     "worst first, with the probability of its answer.",
     "examples": "Training images of the classes as the network sees them: in the size and the colours that it "
     "gets and, on the right, changed at random as in training. Images of more than 96 pixels are shown smaller.",
-    "confusion_validation": "The validation images by their class and the answer of the network.",
+    "confusion_validation": "The validation {many} by their class and the answer of the network.",
     "best_over_trials": "The first objective of every trial, and the best one so far, over the trials.",
     "best_over_seconds": "The first objective of every trial, and the best one so far, over the search's time.",
     "accuracy_and_parameters": "The validation accuracy of every trial over its number of parameters.",
@@ -47,6 +48,16 @@ CAPTIONS = {  # in the order in which the figures are drawn
     "as busy.",
     "family_tree": "The ancestors of the best network, with the operation that made each from its parents.",
 }
+EXAMPLES_OF_SERIES = (
+    "Training series of the classes as curves, a colour for each channel, all with the same axes; on the right, "
+    "the same series changed at random as in training. Of more than six channels, the first six are drawn."
+)
+
+
+def captions(noun: Noun) -> dict[str, str]:
+    """The captions by the names of the figures; ``noun``: what the networks classify."""
+    found = {name: text.format(**noun._asdict()) for name, text in CAPTIONS.items()}
+    return found | ({"examples": EXAMPLES_OF_SERIES} if noun is NOUNS["series"] else {})
 
 
 def figures(record: Record, names: Collection[str] = tuple(CAPTIONS)) -> Iterator[tuple[str, Figure]]:

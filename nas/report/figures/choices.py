@@ -71,13 +71,13 @@ def choices(scene: Scene) -> Figure | None:
             axes.set_xlim(-0.6, len(labels) - 0.4)
         else:
             _scale_numbers(axes, [place_of(entry, name, labels) for entry in _chosen(scene.good, name)])
-        style.scale(axes, "y", ACCURACY, errors, scene.least_error)
+        style.scale(scene, axes, "y", ACCURACY, errors, scene.least_error)
         axes.set_xlabel(style.short(name), fontsize=style.SMALL, labelpad=3)
         axes.set_ylabel("")
         axes.tick_params(labelleft=position % columns == 0)
     for axes in panels.flat[len(names) :]:
         axes.remove()
-    figure.supylabel(style.UNITS[ACCURACY], fontsize=10)
+    figure.supylabel(style.unit(ACCURACY, scene.noun), fontsize=10)
     label = f"trained for {duration(scene.longest)}"
     handles = [Line2D([], [], color=style.BLUE, marker="o", linestyle="none", markersize=5, label=label)]
     if is_summed_up:

@@ -39,7 +39,7 @@ def _matrix(scene: Scene, split: str, predictions: Predictions, answers: Answers
     shown = confusion.shown(MATRIX)
     names = [_name(predictions.classes[label]) for label in shown]
     matrix = confusion.matrix(shown)
-    subject = f"the {split} images by class and answer"
+    subject = f"the {split} {scene.noun.many} by class and answer"
     if len(shown) < count:
         subject += f" (the {len(shown)} of {count:,} classes with the lowest recall)"
         names.append("any other class")
@@ -56,7 +56,7 @@ def _matrix(scene: Scene, split: str, predictions: Predictions, answers: Answers
     axes.tick_params(labelsize=style.SMALL if len(shown) <= NUMBERED else 7.0, colors=style.INK, length=0)
     axes.set(xlabel="answer", ylabel="class")
     bar = figure.colorbar(image, ax=axes, ticks=[0, 1, 5, 10, 25, 50, 100], pad=0.02)
-    bar.set_label("share of the images of a class (%)", fontsize=style.SMALL)
+    bar.set_label(f"share of the {scene.noun.many} of a class (%)", fontsize=style.SMALL)
     bar.ax.tick_params(labelsize=style.SMALL)
     if len(shown) <= NUMBERED:
         _numbers(axes, matrix, shares)
@@ -80,7 +80,7 @@ def most_wrong(scene: Scene) -> Figure | None:
     columns = min(COLUMNS, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     height = 1.25 * min(2.0, pictures.shape[1] / pictures.shape[2]) + 0.6
-    subject = "the most wrong test images: the class, what was said instead, and its probability"
+    subject = f"the most wrong test {scene.noun.many}: the class, what was said instead, and its probability"
     figure = style.canvas(scene, subject, 8.0, 0.8 + height * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axes, picture, position in zip(panels, pictures, found.wrong, strict=False):

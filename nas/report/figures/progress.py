@@ -59,10 +59,10 @@ def _best(scene: Scene, over: str, x: Callable[[Entry], float]) -> Figure | None
         return None
     objective = scene.header.objectives[0]
     metric = objective.metric
-    figure = style.canvas(scene, f"the best {style.UNITS[metric].partition(' (')[0]} {over}")
+    figure = style.canvas(scene, f"the best {style.unit(metric, scene.noun).partition(' (')[0]} {over}")
     axes = style.frame(figure.subplots())
     values = style.values(scene, metric, scene.good)
-    style.scale(axes, "y", metric, values, scene.least_error)
+    style.scale(scene, axes, "y", metric, values, scene.least_error)
     handles = style.dots(scene, axes, lambda entries: [x(entry) for entry in entries], metric)
     # The axis of an accuracy is that of its error.
     so_far = list(accumulate(values, max if objective.sign > 0 and metric != ACCURACY else min))
@@ -120,7 +120,7 @@ def learning_curves(scene: Scene) -> Figure | None:
     losses = [loss for trial in (*(entry.trial for entry in chosen), *retrained) for _, loss in _curve(trial)]
     for axes in panels:
         style.frame(axes)
-        style.scale(axes, "y", LOSS, losses)
+        style.scale(scene, axes, "y", LOSS, losses)
         axes.set_xlabel("epochs (number)")
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=axes.get_xlim()[1] >= 1))

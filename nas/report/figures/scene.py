@@ -36,6 +36,7 @@ class Scene:
     def __init__(self, record: Record) -> None:
         self.record, self.header = record, record.header
         header = self.header
+        self.noun = header.inputs  # what the networks classify
         if not isinstance(header.dataset.get("name"), str):
             raise JournalError(f"{record.path} does not name the data set")
         entries = enumerate(tuple(record.told), 1)  # a copy: another thread may add to it meanwhile
@@ -55,8 +56,7 @@ class Scene:
             key = self.outcome.winner.job.key
             self.leader = next((entry for entry in self.good if entry.trial.job.key == key), None)
         self.predictions = predictions_of(self.outcome) if self.outcome else None
-        images = header.dataset.get("validation")
-        self.images = images if isinstance(images, int) and images > 0 else None
+        self.images = header.validated or None
         self.least_error = least_error(self.images)
 
     @cached_property

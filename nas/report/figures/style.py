@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from nas.data.kinds import Noun
 from nas.errors import plain
 from nas.objectives import METRICS
 from nas.report.figures.scene import Entry, Scene
@@ -32,18 +33,23 @@ MOST_POINTED = 1_000  # trials; as SVG, more would be larger than a page takes
 SMALL = 9.0  # points of the smallest text
 FARTHEST = 1e30  # the end of an axis: larger numbers of a plugin are shown here
 ACCURACY, LOSS, PARAMETERS = "validation_accuracy", "validation_loss", "parameters"
-UNITS = {
+UNITS = {  # in braces, the fields of `nas.data.kinds.Noun`
     ACCURACY: "validation accuracy (%, error on a log scale)",
     "balanced_accuracy": "balanced accuracy (fraction)",
     "macro_f1": "macro F1 (fraction)",
     LOSS: "validation loss (nats)",
     PARAMETERS: "parameters (number)",
-    "flops": "operations of one forward pass (FLOP an image)",
+    "flops": "operations of one forward pass (FLOP {each})",
     "train_seconds": "training (seconds an epoch)",
-    "images_per_second": "training speed (images a second)",
-    "latency_ms": "latency of one image (ms)",
+    "images_per_second": "training speed ({many} a second)",
+    "latency_ms": "latency of one {one} (ms)",
 }
 assert UNITS.keys() == METRICS.keys()  # noqa: S101  # a metric without a label would be an error at the end of a search
+
+
+def unit(metric: str, noun: Noun) -> str:
+    """The label of a metric's axis; ``noun``: what the networks classify."""
+    return UNITS[metric].format(**noun._asdict())
 
 
 def canvas(scene: Scene, subject: str, width: float = 8.0, height: float = 5.0) -> Figure:
@@ -108,7 +114,9 @@ def bounded(value: float) -> float:
     return min(FARTHEST, max(-FARTHEST, value))
 
 
-def scale(axes: Axes, which: Literal["x", "y"], metric: str, found: Sequence[float], least: float = 0.0) -> None:
+def scale(
+    scene: Scene, axes: Axes, which: Literal["x", "y"], metric: str, found: Sequence[float], least: float = 0.0
+) -> None:
     """Set up the axis of a metric: its label, a range around the values, a few round numbers."""
     low, high, is_accuracy = min(found), max(found), metric == ACCURACY
     if low > 0:
@@ -134,7 +142,7 @@ def scale(axes: Axes, which: Literal["x", "y"], metric: str, found: Sequence[flo
     axis.set_major_locator(FixedLocator(marks))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: label(value)))
-    axes.set(**{f"{which}lim": ends, f"{which}label": UNITS[metric]})
+    axes.set(**{f"{which}lim": ends, f"{which}label": unit(metric, scene.noun)})
 
 
 def ticks(low: float, high: float, most: int = 8) -> list[float]:

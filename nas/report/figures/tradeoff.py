@@ -47,8 +47,8 @@ def accuracy_and_parameters(scene: Scene) -> Figure | None:
     sizes = [x for x, _ in points] + _lecture_line(scene, axes, handles)
     if scene.leader:
         handles += style.star(axes, _leader(scene), *_point(scene, scene.leader.trial), scene.leader)
-    style.scale(axes, "x", PARAMETERS, sizes)
-    style.scale(axes, "y", ACCURACY, [y for _, y in points], scene.least_error)
+    style.scale(scene, axes, "x", PARAMETERS, sizes)
+    style.scale(scene, axes, "y", ACCURACY, [y for _, y in points], scene.least_error)
     style.legend(figure, handles, 2)
     return figure
 
@@ -123,8 +123,8 @@ def pareto_front(scene: Scene) -> Figure | None:
         found = style.values(scene, other, scene.good)
         if other == PARAMETERS:
             found += _lecture_line(scene, axes, handles)
-        style.scale(axes, "x", other, found, scene.least_error)
-        style.scale(axes, "y", first, style.values(scene, first, scene.good), scene.least_error)
+        style.scale(scene, axes, "x", other, found, scene.least_error)
+        style.scale(scene, axes, "y", first, style.values(scene, first, scene.good), scene.least_error)
     for axes in panels[len(others) :]:
         axes.remove()
     style.legend(figure, handles)
