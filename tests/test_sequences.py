@@ -277,7 +277,15 @@ def test_data_sets_that_cannot_be_learnt_are_refused(tmp_path: Path) -> None:
     assert "infinite value, or one beyond 3.4e38" in message([*good, ([1, "inf"], "a")])
     assert "x.tsv, line 21 has an infinite value" in message([*good, ([1, "1e39"], "a")])
     assert "series are equal, or of one group" in message([([1, 2], "a"), ([1, 2], "b")], good)
-    assert "x has no test series" in message(drawn(2, "a", "b"))
+    assert "x has no test series, and its 2 series are too few" in message(drawn(2, "a", "b"))
+    many: Array = np.arange(1_000)
+    arrays = {"x_train": RANDOM.normal(size=(1_000, 1, 3)), "y_train": many % 2, "groups_train": many * 0}
+    np.savez(tmp_path / "x.npz", **arrays, x_test=[[[-1.0, 2, 3]]], y_test=[1])  # type: ignore[arg-type]
+    assert "x has no validation series, and its 1,001 series are too few, or of too few" in refused(
+        tmp_path / "x.npz"
+    )
+    np.savez(tmp_path / "x.npz", series=RANDOM.normal(size=(8, 1_001, 2)), y=many[:8] % 2)
+    assert "the series have 1,001 channels, and at most 1,000 are allowed" in refused(tmp_path / "x.npz")
     (tmp_path / "x.ts").write_text("@classLabel true a\n@data\n")
     assert refused(tmp_path / "x.ts") == "x has no series: series of two classes or more are needed"
     with pytest.raises(

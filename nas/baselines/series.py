@@ -61,9 +61,9 @@ class Neighbour:
         """Keep series (N, C, T) and their labels (N,), or a part with each class in its share."""
         self.of = len(series)
         if self.scaled:
-            mean = np.nanmean(series, (0, 2), np.float64, keepdims=True)[0]
-            std = np.nanstd(series, (0, 2), np.float64, keepdims=True)[0]
-            self.moments = mean, np.where(std > 0, std, 1)
+            mean = np.asarray(np.nanmean(series, (0, 2), np.float64))
+            std = np.asarray(np.nanstd(series, (0, 2), np.float64))
+            self.moments = mean[:, None], np.where(std > 0, std, 1)[:, None]
         rows = _some(labels, self.most, self.seed)
         self.series, self.labels = self._ready(series[rows]), labels[rows]
         return self

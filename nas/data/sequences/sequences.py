@@ -26,7 +26,8 @@ from nas.data.sequences.ts import read_ts
 from nas.errors import DataError, OptionError
 
 TEST = PARTS.index("test")
-LENGTH = 4_096  # steps of the longest series, at most: see MAX_SIDE in nas/winner/best.py
+# The most channels, and steps of the longest series: see MAX_CHANNELS and MAX_SIDE in nas/winner/best.py.
+CHANNELS, LENGTH = 1_000, 4_096
 LEAST = 4  # steps that the option may ask for
 MEMORY = 8 * 2**30  # bytes of all series, at most
 READERS = {".ts": read_ts, ".tsv": read_ucr, ".txt": read_ucr}
@@ -140,7 +141,7 @@ class Sequences(DatasetPlugin):
         parts, folds, remarks = division_of(labels, units, [series.split for series in ready])
         self._check(parts, labels, classes)
         lengths = [series.values.shape[1] for series in ready]
-        self._check_memory(len(ready) * len(ready[0].values), max(lengths))
+        self._check_size(len(ready), len(ready[0].values), max(lengths))
         train, validation, test = (
             Split.of(padded([ready[row].values for row in rows], max(lengths)), labels[rows])
             for rows in (np.flatnonzero(parts == part) for part in range(len(PARTS)))
@@ -180,14 +181,20 @@ class Sequences(DatasetPlugin):
                     f"{self.name}: the class {name} occurs in the test part only: add training series of it, "
                     "or remove it there"
                 )
-        if not (parts == TEST).any():
-            raise DataError(
-                f"{self.name} has no test series: {len(parts)} series are too few to keep some for the test"
-            )
+        for number, part in enumerate(PARTS):
+            if not (parts == number).any():
+                raise DataError(
+                    f"{self.name} has no {part} series, and its {len(parts):,} series are too few, or of too few "
+                    "groups, to take some: add series"
+                )
 
-    def _check_memory(self, rows: int, longest: int) -> None:
-        """Refuse more than fits, if all series are as long as the longest."""
-        size = 4 * rows * longest
+    def _check_size(self, count: int, channels: int, longest: int) -> None:
+        """Refuse more than a network can be saved for, or than fits, if all series are as long as the longest."""
+        if channels > CHANNELS:
+            raise DataError(
+                f"{self.name}: the series have {channels:,} channels, and at most {CHANNELS:,} are allowed"
+            )
+        size = 4 * count * channels * longest
         if size > MEMORY:
             limit = f"{size / 2**30:,.1f} GiB, more than {MEMORY / 2**30:.0f}"
             raise DataError(
