@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,6 +54,9 @@ class DatasetPlugin(ABC):
     # ("stretch"). "centred": it becomes a light drawing on black, scaled to 20/28 of the sides, its centre of mass
     # in the middle, as in MNIST (LeCun, 1998); exported models stretch it.
     framing: str = "stretch"
+    # How a file becomes an input, where it is no image: plain JSON (`nas.data.sequences.reading`), kept with the
+    # winner for `nas predict`. `load` may set it.
+    reading: Mapping[str, Any] = {}
     # The name of the recipe for these images (see `nas.training.recipe`), or a table of its fields with a "base".
     recipe: str | Mapping[str, str | int | float] = "default"
     # Names of ways to change training images (`nas.training.recipe.AUGMENTATIONS`), of which a short comparison

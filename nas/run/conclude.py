@@ -100,7 +100,9 @@ def _handed_over(run: Run, trial: Trial, folder: Path) -> Network:
     if not weights.is_file():
         raise NasError(f"{weights} is missing")
     architecture = trial.job.candidate.architecture
-    return write_best(folder, architecture, weights, resolved.data, resolved.source.framing)
+    return write_best(
+        folder, architecture, weights, resolved.data, resolved.source.framing, resolved.source.reading
+    )
 
 
 def _mattered(history: Sequence[Trial], images: int) -> tuple[Importance, ...]:

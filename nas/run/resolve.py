@@ -25,7 +25,7 @@ from nas.data import open_source, search_folders
 from nas.data.dataset import Dataset
 from nas.data.kinds import NOUNS, kind_of
 from nas.data.plugin import FRAMINGS
-from nas.errors import OptionError, PluginError, UsageError, quoted
+from nas.errors import DataError, OptionError, PluginError, UsageError, quoted
 from nas.evaluation.hardware import Hardware, ThisMachine
 from nas.evaluation.local import spawn
 from nas.experiment import Experiment
@@ -204,6 +204,7 @@ def resolve(
     if source.framing not in FRAMINGS:
         known = ", ".join(FRAMINGS)
         raise PluginError(f"{source.name} has framing = {quoted(source.framing)}, and should have one of {known}")
+    _check_reading(source, data)
     plugins.guarded(
         partial(source.check_test, data), f"the test {NOUNS[data.kind].many} of {source.name} cannot be loaded"
     )
@@ -235,6 +236,16 @@ def resolve(
         hardware.workers(device) if experiment.workers == "auto" else experiment.workers,
         {**{package: version(package) for package in ("nas", "torch")}, **hardware.versions()}, training,
     )  # fmt: skip
+
+
+def _check_reading(source: DatasetPlugin, data: Dataset) -> None:
+    """Refuse what `nas predict` could not use; a winner would be lost."""
+    from nas.data.sequences.reading import reading_of
+
+    try:
+        reading_of(source.reading, data.input_shape, data.classes)
+    except (ValueError, DataError) as error:
+        raise PluginError(f"the data set {source.name}: {error}") from None
 
 
 def _make_strategy(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas import checks
 from nas.architecture.architecture import Architecture, Row, read_dict
@@ -23,6 +24,7 @@ from nas.winner.weights import restored
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset
     from nas.data.resize import Fit
+    from nas.data.sequences.reading import Reading
     from nas.training.network import Network
 
 DESCRIPTION = "architecture.json"
@@ -40,6 +42,7 @@ class Description(NamedTuple):
     classes: tuple[str, ...]
     framing: str = "stretch"  # of the images that the network was trained on: see `DatasetPlugin.framing`
     is_padded: bool = False  # whether series may be shorter than others: see `nas.training.network.Network`
+    reading: Reading | None = None  # how a file becomes an input, where it is no image
 
     @property
     def fit(self) -> Fit:
@@ -52,7 +55,12 @@ class Description(NamedTuple):
 
 
 def write_best(
-    best: Path, architecture: Architecture, weights: Path, data: Dataset, framing: str = "stretch"
+    best: Path,
+    architecture: Architecture,
+    weights: Path,
+    data: Dataset,
+    framing: str = "stretch",
+    reading: Mapping[str, Any] = MappingProxyType({}),
 ) -> Network:
     """Write architecture.json and weights.safetensors, and load the network from them.
 
@@ -74,6 +82,7 @@ def write_best(
         raise StorageError.of(best, error) from None
     data_keys = {"input_shape": list(data.input_shape), "classes": list(data.classes), "framing": framing}
     data_keys |= {"is_padded": True} if data.is_padded else {}
+    data_keys |= {"reading": dict(reading)} if reading else {}
     text = json.dumps({**architecture.to_dict(), **data_keys}, indent=2, ensure_ascii=False)
     write_whole(best / DESCRIPTION, text + "\n")
     write_whole(best / "weights.safetensors", content)
@@ -81,7 +90,7 @@ def write_best(
 
 
 def load_network(best: Path) -> Network:
-    """The trained network in a best/ folder, in evaluation mode; it takes raw images (N, C, H, W), 0 to 255.
+    """The trained network in a best/ folder, in evaluation mode; it takes raw inputs, of images 0 to 255.
 
     The folder may come from a stranger: the files are compared with the architecture before memory is allocated.
 
@@ -95,7 +104,7 @@ def read_best(best: Path) -> tuple[Description, Network]:
     """The description and the trained network in a best/ folder: see `load_network`."""
     try:
         description = _description(best / DESCRIPTION)
-        architecture, shape, classes, _, is_padded = description
+        architecture, shape, classes, _, is_padded, _ = description
         weights = best / "weights.safetensors"
         return description, restored(architecture, shape, len(classes), weights, is_padded=is_padded)
     except (ValueError, NasError) as error:
@@ -157,6 +166,9 @@ def _description(path: Path) -> Description:
     is_padded = content.get("is_padded", False)
     if type(is_padded) is not bool:
         raise ValueError(f"is_padded is {quoted(is_padded)}, and should be true or false")
-    description = Description(architecture, tuple(sizes), classes, framing, is_padded)
+    from nas.data.sequences.reading import reading_of  # which imports the readers of all files
+
+    reading = reading_of(content.get("reading", {}), tuple(sizes), classes)
+    description = Description(architecture, tuple(sizes), classes, framing, is_padded, reading)
     description.rows()  # raises an error if the network is impossible, or does not fit its images
     return description

@@ -52,7 +52,7 @@ class Classifier:
     """
 
     def __init__(self, best: Path) -> None:
-        (_, self.shape, self.classes, self.framing, _), self.network = read_best(best)
+        (_, self.shape, self.classes, self.framing, *_), self.network = read_best(best)
         if len(self.shape) != 3 or self.shape[0] not in (1, 3):
             raise NasError(f"{best} has a network for {show(self.shape)}: image files have one or three channels")
 

@@ -17,7 +17,7 @@ SERIES_ROLES = {**{name: role for name, role in ROLES.items() if not name.starts
 CHUNK = 1_024  # series that are looked at together
 
 
-def read_npz(path: Path, *, labels: str = "", group: str = "") -> Material:
+def read_npz(path: Path, *, labels: str = "", group: str = "", needs_labels: bool = True) -> Material:
     """The series of an .npz file with arrays such as ``series`` and ``labels``, or ``x_train`` and ``y_train``.
 
     The series are (N, channels, time), or (N, time) for one channel. NaN in all channels at the end is not part of
@@ -27,6 +27,7 @@ def read_npz(path: Path, *, labels: str = "", group: str = "") -> Material:
         path: of the file.
         labels: the name of the array of labels; "" to find it.
         group: the name of the array of groups; "" to find it, if there is one.
+        needs_labels: whether there must be labels.
 
     Raises:
         DataError: the file cannot be read, or has no series and labels that fit.
@@ -48,13 +49,14 @@ def read_npz(path: Path, *, labels: str = "", group: str = "") -> Material:
     parts: list[Part] = []
     remarks: list[str] = []
     for split in splits:
-        if ("labels", split) not in found:
+        if needs_labels and ("labels", split) not in found:
             raise DataError(
                 f"{path} has no labels for its {split} series (its arrays: {listed(arrays)}): name them with "
                 "--set dataset.labels=NAME"
             )
         values = _numbers(path, found["images", split])
-        texts = labels_of(path, found["labels", split], names)
+        given = found.get(("labels", split))
+        texts = [""] * len(values) if given is None else labels_of(path, given, names)
         groups = texts_of(found.get(("groups", split), np.array([]))) or [""] * len(texts)
         if not len(values) == len(texts) == len(groups):
             sizes = f"{len(values):,} series, {len(texts):,} labels and {len(groups):,} groups"

@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -101,6 +101,7 @@ class Recordings(DatasetPlugin):
         before = [(readable(path), why) for path, why in self._listing.left_out]
         self.left_out = [*before, *((path, why) for path, why in about["left_out"])]
         form = SoundFormat.from_json(about["format"])
+        self.reading = {"sound": asdict(form)}
         self.chosen = {
             "view": form.view, "rate": str(form.rate), "seconds": str(form.seconds),
             "channels": "stereo" if form.channels == 2 else "mono",

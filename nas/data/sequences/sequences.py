@@ -93,6 +93,9 @@ class Sequences(DatasetPlugin):
         """Training and validation series."""
         ready = self._ready
         self.note, self.left_out = ready.note, ready.left_out
+        columns = {name: self._columns[name] for name in ("series", "time", "values")}
+        reading = {"scaling": self.scaling, "factor": self.factor, **columns, "labels": self._roles["labels"]}
+        self.reading = {"series": reading}
         self.chosen = {"scaling": self.scaling, "length": str(self._length)}
         return ready.data
 
@@ -113,12 +116,12 @@ class Sequences(DatasetPlugin):
         if not path.is_dir():
             if suffix == ".npz":
                 self._refuse("arrays", **self._columns)
-                return [read_npz(path, **self._roles)]
+                return [read_npz(path, **self._roles, needs_labels=True)]
             if suffix not in (*FILES, *TABLES):
                 known = ", ".join(dict.fromkeys((*FILES, *TABLES, ".npz")))
                 raise DataError(f"the name of {path} ends in none of {known}: name a folder or such a file")
             if suffix in TABLES and not is_ucr(first_line(path)):
-                return [read_long(path, **self._columns, **self._roles)]
+                return [read_long(path, **self._columns, **self._roles, needs_labels=True)]
         self._refuse("data without names of columns", **self._columns, **self._roles)
         return [READERS.get(file.suffix.lower(), read_ucr)(file, split) for split, file in files_of(path).items()]
 

@@ -95,6 +95,7 @@ def read_long(
     labels: str = "",
     splits: str = "",
     group: str = "",
+    needs_labels: bool = True,
 ) -> Material:
     """The series of a table with a line of column names, and a line for each step of each series.
 
@@ -106,6 +107,7 @@ def read_long(
         labels: the column of labels, which are the same in all lines of a series; "" for the first of `CLASSES`.
         splits: the column of splits, which may be missing.
         group: the column of groups, which may be missing.
+        needs_labels: whether there must be a column of labels.
 
     Raises:
         DataError: the table cannot be read, lacks a column, or contradicts itself.
@@ -116,7 +118,7 @@ def read_long(
     except DataError as error:
         also = "" if series else "; for images, name that of their paths with --set dataset.paths=NAME"
         raise DataError(f"{error}{also}") from None
-    label_of = column_of(path, columns, "labels", labels, CLASSES)
+    label_of = column_of(path, columns, "labels", labels, CLASSES, needed=needs_labels)
     time_of = column_of(path, columns, "time", time, TIMES, needed=False)
     split_of = column_of(path, columns, "splits", splits, SPLIT_COLUMNS, needed=False)
     group_of = column_of(path, columns, "group", group, GROUPS, needed=False)

@@ -132,6 +132,13 @@ def name_of(character: str) -> str:
     return character if character.isprintable() else f"U+{ord(character):04X}"
 
 
+def beginning(points: Array) -> str:
+    """The text of code points up to the end of a line, or of a word: what may stand before another text."""
+    text = "".join(map(chr, points.tolist()))
+    end = max(text.rfind("\n"), 0) or text.rfind(" ")
+    return text[: end + 1]
+
+
 def code_points(text: str) -> Array:
     """The code points ``(N,)`` uint32 of a text whose lines end with one character."""
     return np.frombuffer(text.replace("\r\n", "\n").encode("utf-32-le", "surrogatepass"), "<u4")
@@ -173,6 +180,7 @@ class Text(DatasetPlugin):
         train, validation, _ = self._parts
         alphabet, stride = self.alphabet, self._step
         self.chosen = {"stride": str(stride)}
+        self.reading = {"text": {**asdict(alphabet), "before": beginning(self._pieces[0][: self._window])}}
         every = f"every {stride} characters" if stride > 1 else "at every character"
         self.note = (
             f"{len(self._points):,} characters, of {len(alphabet.classes)} classes; a window has {self._window}, "

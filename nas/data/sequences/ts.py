@@ -21,12 +21,13 @@ TRUTHS = {"true": True, "false": False}
 SPELLINGS = {"dimension": "dimensions", "timestamp": "timestamps", "serieslen": "serieslength"}
 
 
-def read_ts(path: Path, split: str = "") -> Material:
+def read_ts(path: Path, split: str = "", *, needs_labels: bool = True) -> Material:
     """The series of a .ts file; those with time stamps are refused.
 
     Args:
         path: of the file.
         split: which all its series belong to.
+        needs_labels: whether the header must promise labels.
 
     Raises:
         DataError: the file cannot be read, or its header and its series do not fit; the message names the line.
@@ -54,7 +55,7 @@ def read_ts(path: Path, split: str = "") -> Material:
             tag = tag.lower()
             tags[SPELLINGS.get(tag, tag)] = number, words
             if tag == "data":
-                header = _Header(path, tags)
+                header = _Header(path, tags, needs_labels=needs_labels)
     if header is None:
         raise DataError(f"{path} has no line @data, which ends the header of a .ts file: it is no such file")
     return Material([part])
@@ -69,7 +70,7 @@ class _Header:
     that do not occur, or that are written in another way (1 and 1.0). Tags that are not known are not read.
     """
 
-    def __init__(self, path: Path, tags: dict[str, tuple[int, list[str]]]) -> None:
+    def __init__(self, path: Path, tags: dict[str, tuple[int, list[str]]], *, needs_labels: bool = True) -> None:
         self._path, self._tags = path, tags
         for tag, what in (("timestamps", "time stamps"), ("targetlabel", "numbers to predict instead of classes")):
             if self._flag(tag):
@@ -77,7 +78,8 @@ class _Header:
                 raise DataError(
                     f"{path}, line {tags[tag][0]}: the series have {what}, which nas does not read: {step}"
                 )
-        if not self._flag("classlabel"):
+        self._has_labels = bool(self._flag("classlabel"))
+        if needs_labels and not self._has_labels:
             where = f", line {tags['classlabel'][0]}" if "classlabel" in tags else ""
             raise DataError(
                 f"{path}{where}: the series have no labels of classes: write them at the ends of the lines, and "
@@ -86,7 +88,7 @@ class _Header:
         self._is_equal, self._is_univariate = self._flag("equallength"), self._flag("univariate")
         self._is_whole = self._flag("missing") is False
         self._channels, self._length = self._count("dimensions"), self._count("serieslength")
-        listed = list(map(readable, tags["classlabel"][1][1:]))
+        listed = list(map(readable, tags["classlabel"][1][1:] if self._has_labels else ()))
         self._labels = {label: label for label in listed}
         self._numbers: dict[float | None, str] = {
             number: label for label in listed if (number := _as_number(label)) is not None
@@ -95,8 +97,8 @@ class _Header:
 
     def series(self, number: int, line: str) -> tuple[Array, str]:
         """The values (channels, time) float32 and the label of a line."""
-        body, colon, label = line.rpartition(":")
-        if not colon:
+        body, colon, label = line.rpartition(":") if self._has_labels else (line, "", "")
+        if self._has_labels and not colon:
             self._fail(number, "no label", "write a colon and the label after the values")
         if self._is_whole and "?" in body:
             self._fail(number, "a missing value (?)", "say @missing true in the header", "missing")

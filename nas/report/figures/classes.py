@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from nas.data.kinds import NOUNS
 from nas.records.predictions import Answers, Array, Predictions
 from nas.report.classes import Confusion, named
 from nas.report.figures import style
@@ -101,7 +102,8 @@ def examples(scene: Scene) -> Figure | None:
     found = scene.predictions
     if found is None or not found.examples.size:
         return None
-    subject = "training images as the network sees them, in their size and, on the right, augmented"
+    how = ", in their size" * (scene.noun is NOUNS["images"])
+    subject = f"training {scene.noun.many} as the network sees them{how} and, on the right, augmented"
     if len(found.examples) < len(found.classes):
         subject += f" ({len(found.examples)} of {len(found.classes):,} classes: those with the lowest recall)"
     columns = min(2, len(found.examples))
