@@ -234,10 +234,9 @@ def _files(
             _refuse(refused, name, str(error), noun)
             continue
         if others:
+            one = noun if noun == "series" else noun.removesuffix("s")
             count = "1 other file is" if others == 1 else f"{others:,} other files are"
-            click.echo(
-                f"nas predict: {_shown(name)}: {count} left out: hidden, or no {noun} by the name", err=True
-            )
+            click.echo(f"nas predict: {_shown(name)}: {count} left out: hidden, or no {one} by the name", err=True)
         is_folder = Path(name).is_dir()
         yield from ((file, class_of(file, name, classifier.classes) if is_folder else None) for file in files)
 

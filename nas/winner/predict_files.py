@@ -153,8 +153,10 @@ class FileClassifier:
             return "has an infinite value, or one beyond 3.4e38"
         least, most = (length - 1) * reading.factor + 1, length * reading.factor
         if steps > most or (steps < least and not self.is_padded):
-            allowed = f"at most {most:,}" if self.is_padded else f"{least:,} to {most:,}"
-            return f"has {steps:,} steps, and the network takes {f'{most:,}' if least == most else allowed}"
+            allowed = f"{least:,} to {most:,}" if least < most else f"{most:,}"
+            return (
+                f"has {steps:,} steps, and the network takes {f'at most {most:,}' if self.is_padded else allowed}"
+            )
         return ""
 
     def _classified(self, batch: Sequence[_Input]) -> Iterator[FilePrediction]:
