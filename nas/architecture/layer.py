@@ -166,6 +166,11 @@ class Layer(ABC):
         """Whether the layer comes from this package, and not from a plugin."""
         return type(self).__module__.startswith("nas.architecture.")
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether no step of a sequence depends on a later one; False where it is not known."""
+        return False
+
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:
         """The shape of the output for an input of ``shape``.

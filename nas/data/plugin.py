@@ -32,6 +32,12 @@ SMALL_PHOTOGRAPHS: Fields = {**PHOTOGRAPHS, "shift": 2}
 GREY: Fields = {"base": "default", "optimiser": "muon", "parts": 2}
 FEW_GREY: Fields = {**GREY, "brightness": 0.3, "erasing": 0.3}
 FEW_PHOTOGRAPHS: Fields = {**FEW_GREY, "base": "photographs", "colour": 0.3, "mixup": 0.2}
+# Series learn with smaller steps than images: of ArrowHead's, 78 % were right with the default rate of 0.01, 82 %
+# with 0.003 (two seeds of one network). Few of them are changed more, and have smaller batches.
+SERIES: Fields = {"base": "default", "learning_rate": 0.003, "shift": 0}
+FEW_SERIES: Fields = {
+    **SERIES, "batch_size": 16, "label_smoothing": 0.1, "window": 0.2, "warp": 0.2, "magnitude": 0.1,
+}  # fmt: skip
 MANY = 20_000  # images
 SMALL = 48  # pixels: many images of smaller sides are moved by less (0014-idle-cores.md)
 

@@ -171,9 +171,9 @@ def _small(resolved: Resolved, images: int) -> Resolved:
 
 
 def _some(split: Split, count: int) -> Split:
-    """So many inputs of a split, at equal distances, and the first one of each class: none may be missing."""
-    evenly = np.linspace(0, len(split) - 1, min(count, len(split)), dtype=np.int64)
-    rows = np.union1d(evenly, np.unique(split.labels.numpy(), return_index=True)[1])
+    """So many inputs of a split, at equal distances, and one of each class."""
+    rows = np.linspace(0, len(split) - 1, min(count, len(split)), dtype=np.int64)
+    rows = np.union1d(rows, np.unique(split.labels.numpy(), return_index=True)[1])
     return Split.of(split.inputs.numpy()[rows], split.labels.numpy()[rows])
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.architecture.architecture import Architecture
-from nas.architecture.layers import Layer, Shape
+from nas.architecture.layers import Layer, Shape, TakeLast
 from nas.architecture.modules import Backbone
 from nas.data.kinds import kind_of
 from nas.data.resize import Fit, pixel_scales, pixel_weights
@@ -30,6 +30,7 @@ class Step(NamedTuple):
     """A layer in the forward pass of a network."""
 
     parts: list[str]  # the names of its modules, which are applied in this order
+    position: int  # of the layer, from 1
     inputs: tuple[int, ...]  # positions of layers; 0 is the input of the network
     last_used: list[int]  # positions whose outputs no later layer needs
     layer: Layer
@@ -96,7 +97,8 @@ class Network(nn.Module):
             self.layers.update(built[position])
             last_used = [i for i in set(inputs[position]) if last[i] == position]
             layer, shape = rows[position - 1].layer, shapes[inputs[position][0]]
-            self._steps.append(Step(list(built[position]), inputs[position], last_used, layer, shape))
+            self._steps.append(Step(list(built[position]), position, inputs[position], last_used, layer, shape))
+        self._taken = _taken(self._steps) if self.kind == "tokens" else 0  # the position of `TakeLast`
         convolutions = [part for part in self.modules() if isinstance(part, nn.Conv2d)]
         self.has_depthwise = any(part.groups == part.in_channels > 1 for part in convolutions)
         self.dropouts = [part for part in self.modules() if isinstance(part, modules.Dropout)]
@@ -110,15 +112,33 @@ class Network(nn.Module):
         """Logits (N, classes) of raw inputs (N, channels, *sizes); images are uint8 or float, 0 to 255."""
         if self.is_padded:
             return self._masked(inputs)
-        outputs = {0: self._scaled(inputs)}
-        for position, step in enumerate(self._steps, 1):
+        return self._run(self._scaled(inputs), self._steps)
+
+    def every_step(self, tokens: Tensor) -> Tensor:
+        """Logits (N · T, classes) of tokens (N, T): what follows each of them, by those up to it.
+
+        Only if ``answers_every_step``: what a training learns from a window is then as much as from T of them.
+        """
+        x = self._run(tokens, self._steps[: self._taken - 1])
+        return self._run(x.transpose(1, 2).flatten(0, 1), self._steps[self._taken :])
+
+    @property
+    def answers_every_step(self) -> bool:
+        """Whether the network answers for tokens, and takes the last step of layers that do not look ahead."""
+        return self._taken > 0
+
+    def _run(self, x: Tensor, steps: Sequence[Step]) -> Tensor:
+        """The output of the last of these steps, of which the first gets ``x``."""
+        outputs = {steps[0].inputs[0] if steps else 0: x}
+        for step in steps:
             tensors = [outputs[i] for i in step.inputs]
             for i in step.last_used:
                 del outputs[i]
             for name in step.parts:
                 tensors = [self.layers[name](*tensors)]
-            [outputs[position]] = tensors
-        return outputs[len(self._steps)]
+            [x] = tensors
+            outputs[step.position] = x
+        return x
 
     def _scaled(self, inputs: Tensor) -> Tensor:
         if not self.mean.numel():  # tokens
@@ -134,7 +154,8 @@ class Network(nn.Module):
         x = self._scaled(series)
         lengths = {0: (~x[:, 0].isnan()).sum(1)}  # (N,), of the output of each layer that is a sequence
         outputs = {0: x.masked_fill(~_before(lengths[0], x.shape[2]), 0.0)}
-        for position, step in enumerate(self._steps, 1):
+        for step in self._steps:
+            position = step.position
             tensors, length = [outputs[i] for i in step.inputs], lengths.get(step.inputs[0])
             for i in step.last_used:
                 del outputs[i]
@@ -178,6 +199,18 @@ class Network(nn.Module):
         """Let ``keys`` (layers,) decide the masks of the dropout layers; with None, PyTorch draws them again."""
         for number, layer in enumerate(self.dropouts):
             layer.keys = None if keys is None else keys[number]
+
+
+def _taken(steps: Sequence[Step]) -> int:
+    """The position of the only `TakeLast`, if no layer before it looks ahead; otherwise 0."""
+    positions = [step.position for step in steps if isinstance(step.layer, TakeLast)]
+    if len(positions) != 1:
+        return 0
+    [taken] = positions
+    before, after = steps[: taken - 1], steps[taken:]
+    does_not_look_ahead = all(step.layer.is_causal for step in before)
+    sees_the_last = all(min(step.inputs) >= taken for step in after)
+    return taken if does_not_look_ahead and sees_the_last else 0
 
 
 def _before(lengths: Tensor, steps: int) -> Tensor:

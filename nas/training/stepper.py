@@ -98,10 +98,14 @@ class Stepper:
         labels = self.data.labels[batch.picked]
         network.use_keys(batch.keys)
         with torch.autocast(torch.device(self.data.device).type, dtype=torch.bfloat16, enabled=self._is_mixed):
-            logits = network(images)
+            if network.answers_every_step:
+                logits, labels = network.every_step(images), _following(images, labels)
+            else:
+                logits = network(images)
         logits = logits.to(self.loss.dtype)  # in bfloat16 the loss would have two digits
         losses = self._losses(logits, labels)
-        if self.recipe.mixup:  # the loss of a mixture is the mixture of both losses (Zhang et al., mixup, 2018)
+        # The loss of a mixture is the mixture of both losses (Zhang et al., mixup, 2018); tokens cannot be mixed.
+        if self.recipe.mixup and images.ndim > 2:
             own = chances[:, SHARE]
             losses = own * losses + (1 - own) * self._losses(logits, labels.roll(1))
         loss = losses.mean() if share == 1.0 else share * losses.mean()
@@ -154,6 +158,11 @@ class Stepper:
         """
         results: list[float] = self.results().tolist()
         return results
+
+
+def _following(tokens: Tensor, labels: Tensor) -> Tensor:
+    """The tokens that follow those of windows (N, T), (N · T,) int64: the last one is the label (N,)."""
+    return torch.cat([tokens[:, 1:].long(), labels[:, None]], 1).flatten()
 
 
 def changed(inputs: Tensor, offsets: Tensor, chances: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> Tensor:

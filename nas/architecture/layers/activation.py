@@ -37,6 +37,10 @@ class Activation(Plain):
 
     name: str = activation_setting(maxout=False, default="relu")
 
+    @property
+    def is_causal(self) -> bool:
+        return True
+
     def output_shape(self, shape: Shape) -> Shape:
         return shape
 

@@ -20,6 +20,10 @@ class Embedding(Layer):
     size: int = count()
     tokens: int = count(256)
 
+    @property
+    def is_causal(self) -> bool:
+        return True
+
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 1:
             raise ArchitectureError(f"it needs tokens, which have one size, and gets a map of {show(shape)}")
@@ -47,6 +51,10 @@ class Positions(Layer):
 
     kind: str = one_of("sinusoidal", "learned", default="sinusoidal")
 
+    @property
+    def is_causal(self) -> bool:
+        return True
+
     def output_shape(self, shape: Shape) -> Shape:
         return sequence_of(shape)
 
@@ -69,6 +77,10 @@ class Positions(Layer):
 @dataclass(frozen=True)
 class LayerNorm(Layer):
     """Normalises each step of a sequence over its channels, or a vector over its features (Ba et al., 2016)."""
+
+    @property
+    def is_causal(self) -> bool:
+        return True
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) > 2:
@@ -105,6 +117,10 @@ class SelfAttention(Layer):
     heads: int = count(4)
     causal: bool = switch()
 
+    @property
+    def is_causal(self) -> bool:
+        return self.causal
+
     def output_shape(self, shape: Shape) -> Shape:
         return _divided(shape, self.heads)
 
@@ -140,6 +156,10 @@ class TransformerBlock(Layer):
     width: int = count(4)
     causal: bool = switch()
     dropout: float = fraction(0.0)
+
+    @property
+    def is_causal(self) -> bool:
+        return self.causal
 
     def output_shape(self, shape: Shape) -> Shape:
         return _divided(shape, self.heads)

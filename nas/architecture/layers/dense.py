@@ -49,6 +49,10 @@ class Dropout(Plain):
 
     rate: float = fraction(0.5)
 
+    @property
+    def is_causal(self) -> bool:
+        return True
+
     def output_shape(self, shape: Shape) -> Shape:
         return shape
 
@@ -62,6 +66,10 @@ class Dropout(Plain):
 @dataclass(frozen=True)
 class BatchNorm(Layer):
     """Normalises each channel or feature over the batch (Ioffe and Szegedy, 2015)."""
+
+    @property
+    def is_causal(self) -> bool:
+        return True
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape

@@ -15,6 +15,10 @@ class Add(Plain, Merge):
 
     is_symmetric = True
 
+    @property
+    def is_causal(self) -> bool:
+        return True
+
     def output_shape(self, *shapes: Shape) -> Shape:
         if len(set(shapes)) > 1:
             given = " and ".join(dict.fromkeys(map(show, shapes)))
@@ -28,6 +32,10 @@ class Add(Plain, Merge):
 @dataclass(frozen=True)
 class Concatenate(Plain, Merge):
     """Its inputs joined along their channels or features (Huang et al., DenseNet, 2017)."""
+
+    @property
+    def is_causal(self) -> bool:
+        return True
 
     def output_shape(self, *shapes: Shape) -> Shape:
         if len({shape[1:] for shape in shapes}) > 1:

@@ -18,6 +18,10 @@ class _Recurrent(Layer):
     units: int = count()
     directions: int = setting(lambda v: type(v) is int and v in (1, 2), "1 or 2", 1)
 
+    @property
+    def is_causal(self) -> bool:
+        return self.directions == 1
+
     def output_shape(self, shape: Shape) -> Shape:
         return (self.directions * self.units, sequence_of(shape)[1])
 

@@ -51,6 +51,10 @@ class _Convolution1d(Convolution):
         pads = self.window - 1 if self.padding == "causal" else 2 * self.pad
         return (length + pads - self.window) // self.stride + 1
 
+    @property
+    def is_causal(self) -> bool:
+        return self.stride == 1 and (self.padding == "causal" or self.kernel == 1)
+
     def output_shape(self, shape: Shape) -> Shape:
         steps = self.filled(sequence_of(shape)[1], shape)
         if steps < 1:

@@ -14,7 +14,7 @@ import numpy as np
 from nas.data.dataset import Array, Dataset, Split
 from nas.data.division import PARTS, together
 from nas.data.files import TABLES, readable
-from nas.data.plugin import DatasetPlugin
+from nas.data.plugin import FEW_SERIES, SERIES, DatasetPlugin
 from nas.data.sequences.arrays import read_npz
 from nas.data.sequences.cleaning import Series, cleaned, series_of, summary
 from nas.data.sequences.divide import division_of
@@ -60,7 +60,6 @@ class Sequences(DatasetPlugin):
         view: what an .npz file or a table holds, if that is not recognised: series or images.
     """
 
-    recipe = {"base": "default", "shift": 0}  # noqa: RUF012  # nobody changes it
     framing = "stretch"
 
     def __init__(
@@ -96,6 +95,8 @@ class Sequences(DatasetPlugin):
         columns = {name: self._columns[name] for name in ("series", "time", "values")}
         reading = {"scaling": self.scaling, "factor": self.factor, **columns, "labels": self._roles["labels"]}
         self.reading = {"series": reading}
+        self.recipe = FEW_SERIES if ready.data.folds else SERIES
+        self.augmentations = ("window and warp", "none") if ready.data.folds else ("none", "window and warp")
         self.chosen = {"scaling": self.scaling, "length": str(self._length)}
         return ready.data
 

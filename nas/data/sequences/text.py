@@ -155,9 +155,10 @@ class Text(DatasetPlugin):
         path: of the file.
         device: not used.
         window: the number of characters that a network sees.
-        stride: from the beginning of one training window to the next; 0 for 1, or more for a text so long that it
-            has more than 2^20 windows, or 256 MiB of them. Of validation and test windows, at most 20,000 are
-            used, at equal distances.
+        stride: from the beginning of one training window to the next; 0 for a quarter of a window, or more for a
+            text so long that it has more than 2^20 windows, or 256 MiB of them. (A network that does not look
+            ahead learns from every step of a window: with windows at every character, it would learn the same 64
+            times.) Of validation and test windows, at most 20,000 are used, at equal distances.
     """
 
     recipe = {"base": "default", "shift": 0}  # noqa: RUF012  # as the interface has it
@@ -239,7 +240,7 @@ class Text(DatasetPlugin):
                 f"it should be {least} or more, or 0 to choose it",
                 "stride",
             )
-        return self._stride or least
+        return self._stride or max(least, self._window // 4)
 
     @cached_property
     def _parts(self) -> list[Split]:
