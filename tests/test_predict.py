@@ -413,8 +413,8 @@ def test_the_first_word_may_be_a_search(tmp_path: Path) -> None:
     one = "digits/000-0.png"
     same = [run(*words).stdout for words in ([one], ["trained", one], ["runs/trained", one])]
     assert same[0] == same[1] == same[2] == run(one, "--search", "trained").stdout != ""
-    assert "no image was given" in run(code=2).stderr
-    assert "no image was given" in run("trained", code=2).stderr
+    assert "no file was given" in run(code=2).stderr
+    assert "no file was given" in run("trained", code=2).stderr
     assert "there is no search 'traned'; did you mean 'trained'?" in run("traned", one, code=2).stderr
     assert "there is no search 'traned'" in run("--search", "traned", one, code=2).stderr
 

@@ -111,6 +111,18 @@ def read_best(best: Path) -> tuple[Description, Network]:
         raise NasError(f"{best} does not hold a trained network: {error}") from None
 
 
+def description_of(best: Path) -> Description:
+    """The description of the trained network in a best/ folder, whose weights are not read.
+
+    Raises:
+        NasError: it is missing or damaged.
+    """
+    try:
+        return _description(best / DESCRIPTION)
+    except (ValueError, NasError) as error:
+        raise NasError(f"{best} does not hold a trained network: {error}") from None
+
+
 def folder_of(search: Path, network: str | None) -> Path:
     """The folder of a trained network of a search: of its winner, or of a network of its Pareto front.
 

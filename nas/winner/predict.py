@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.architecture.layers import show
 from nas.data.dataset import Array
@@ -15,6 +16,9 @@ from nas.data.files import readable
 from nas.errors import ImageError, NasError
 from nas.winner.best import read_best
 from nas.winner.images import Picture, read_picture
+
+if TYPE_CHECKING:
+    from nas.training.network import Network
 
 BATCH = 256  # images
 VALUES = 2**22  # numbers in a batch: 256 images of 3×74×74, 27 of 3×224×224
@@ -38,7 +42,27 @@ class Prediction:
 
     def ranked(self) -> list[int]:
         """The indices of the classes, the most probable class first."""
-        return list(map(int, (-self.probabilities).argsort(kind="stable")))
+        return ranked(self.probabilities)
+
+    @property
+    def file(self) -> str:
+        """The image's file."""
+        return self.image
+
+    @property
+    def place(self) -> str:
+        """The name that is shown."""
+        return self.image
+
+    @property
+    def label(self) -> str | None:
+        """None: an image file has no label."""
+        return None
+
+    @property
+    def note(self) -> str:
+        """A remark for the user."""
+        return self.picture.note
 
 
 class Classifier:
@@ -50,6 +74,8 @@ class Classifier:
     Raises:
         NasError: the folder is damaged, or the network takes images with neither one nor three channels.
     """
+
+    endings = ENDINGS  # of the names of the files that it takes
 
     def __init__(self, best: Path) -> None:
         (_, self.shape, self.classes, self.framing, *_), self.network = read_best(best)
@@ -85,19 +111,37 @@ class Classifier:
 
     def _classified(self, batch: Sequence[tuple[str, Picture]]) -> Iterator[Prediction]:
         import numpy as np
-        import torch
 
-        images = torch.from_numpy(np.stack([picture.pixels for _, picture in batch]))
-        with torch.inference_mode():
-            probabilities = self.network(images).double().softmax(dim=1).numpy()
-        if not np.isfinite(probabilities).all():
-            raise NasError("the network computes no finite probabilities: its weights are out of range")
-        for (name, picture), row in zip(batch, probabilities, strict=True):
+        images = np.stack([picture.pixels for _, picture in batch])
+        for (name, picture), row in zip(batch, probabilities_of(self.network, images), strict=True):
             yield Prediction(name, picture, row)
 
 
-def listed(image: str) -> tuple[list[str], int]:
-    """The image files of an argument of the command line: one file, or the images in a folder, sorted by name.
+def probabilities_of(network: Network, inputs: Array) -> Array:
+    """The probabilities (N, classes) float64 of inputs (N, …).
+
+    Raises:
+        NasError: they are not finite.
+    """
+    import numpy as np
+    import torch
+
+    with torch.inference_mode():
+        probabilities: Array = network(torch.from_numpy(inputs)).double().softmax(dim=1).numpy()
+    if not np.isfinite(probabilities).all():
+        raise NasError("the network computes no finite probabilities: its weights are out of range")
+    return probabilities
+
+
+def ranked(probabilities: Array) -> list[int]:
+    """The indices of the classes, the most probable class first."""
+    return list(map(int, (-probabilities).argsort(kind="stable")))
+
+
+def listed(image: str, endings: Sequence[str] = ENDINGS, noun: str = "images") -> tuple[list[str], int]:
+    """The files of an argument of the command line: one file, or the images in a folder, sorted by name.
+
+    ``endings``: of the names of files in a folder that are meant; ``noun``: what they are.
 
     The folders in a folder are searched, too, but not those behind a link, which may lead back.
 
@@ -116,13 +160,13 @@ def listed(image: str) -> tuple[list[str], int]:
             kept = [path for path in paths if not _is_hidden(path) and not Path(path).is_symlink()]
             inner[:] = map(os.path.basename, kept)
             found = [os.path.join(folder, name) for name in sorted(files)]  # noqa: PTH118
-            good = [path for path in found if path.lower().endswith(ENDINGS) and not _is_hidden(path)]
+            good = [path for path in found if path.lower().endswith(tuple(endings)) and not _is_hidden(path)]
             images += good
             others += len(paths) - len(kept) + len(found) - len(good)
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror or error})") from None
     if not images:
-        raise ImageError(f"is a folder without images ({', '.join(ENDINGS)})")
+        raise ImageError(f"is a folder without {noun} ({', '.join(endings)})")
     return images, others
 
 
