@@ -2,8 +2,8 @@
 
 Those of `KNOWN` from `ALL_CNN` on are scaled down for small images: they have fewer maps than in their papers, and
 batch normalisation throughout, which only the residual network had in its paper. Those of `PHOTOGRAPHS` can be
-trained from scratch on a few thousand photographs of 32 to 96 pixels. Those of `SERIES` and `TEXTS` are as large as
-in their papers, or, where there is no paper, small.
+trained from scratch on a few thousand photographs of 32 to 96 pixels. Those of `SERIES` and `TEXTS` are as
+large as in their papers, or, where there is no paper, small.
 """
 
 from __future__ import annotations
@@ -135,11 +135,11 @@ FCN = Architecture(
         GlobalAveragePool(),
     )
 )  # fmt: skip
-"""The fully convolutional network for time series (Wang, Yan and Oates, Time series classification from scratch
-with deep neural networks, 2017). The first kernel has 8 steps there: with as many zeros on both sides it is odd."""
+"""The fully convolutional network for time series (Wang, Yan and Oates, Time series classification from
+scratch with deep neural networks, 2017). The first kernel has 8 steps there: with as many zeros on both sides it is odd."""
 
 TIME_SERIES_RESNET = Architecture((*map(ResidualBlock1d, (64, 128, 128)), GlobalAveragePool()))
-"""The residual network for time series (Wang, Yan and Oates, 2017, as above): three blocks of three convolutions."""
+"""The residual network for time series (Wang, Yan and Oates, 2017, as above): three blocks of three layers."""
 
 
 def _inception_time(blocks: int = 6, filters: int = 32) -> Architecture:
@@ -156,12 +156,12 @@ def _inception_time(blocks: int = 6, filters: int = 32) -> Architecture:
 
 
 INCEPTION_TIME = _inception_time()
-"""One network of InceptionTime (Ismail Fawaz et al., InceptionTime: Finding AlexNet for time series classification,
-2020), which is five of them together. Kernels have 39, 19 and 9 steps, there 40, 20 and 10."""
+"""One network of InceptionTime (Ismail Fawaz et al., InceptionTime: Finding AlexNet for time series
+classification, 2020), which is five of them together. Kernels have 39, 19 and 9 steps, there 40, 20 and 10."""
 
 SMALL_GRU = Architecture((GRU(64, directions=2), GlobalAveragePool()))
-"""A gated recurrent unit in both directions (Cho et al., Learning phrase representations, 2014), and the mean of its
-steps."""
+"""A gated recurrent unit in both directions (Cho et al., Learning phrase representations, 2014), and their
+mean."""
 
 SMALL_TRANSFORMER = Architecture(
     (

@@ -36,6 +36,7 @@ class Sequence(SearchSpace):
     """
 
     adapts = True
+    example_shape = (1, 150)
     max_flops = MNIST_FLOPS
 
     def __init__(self, max_flops: Annotated[int, Field(ge=1)] | None = None, recipe: bool = False) -> None:
