@@ -136,7 +136,7 @@ FCN = Architecture(
     )
 )  # fmt: skip
 """The fully convolutional network for time series (Wang, Yan and Oates, Time series classification from
-scratch with deep neural networks, 2017). The first kernel has 8 steps there: with as many zeros on both sides it is odd."""
+scratch with deep neural networks, 2017). The first kernel has 8 steps there: with equal padding it is odd."""
 
 TIME_SERIES_RESNET = Architecture((*map(ResidualBlock1d, (64, 128, 128)), GlobalAveragePool()))
 """The residual network for time series (Wang, Yan and Oates, 2017, as above): three blocks of three layers."""

@@ -219,7 +219,8 @@ def _fitted(
     possible = most / dear / epoch
     if experiment.epochs is None:
         both = math.ceil(2 / resolved.side_by_side) * dear * selection.LONGEST * epoch
-        all_of_it = CANDIDATES * mean * _searched(resolved, 1.0) + both / selection.SAFETY
+        candidates = CANDIDATES / 2 if resolved.data.folds else CANDIDATES  # what few inputs say is mostly chance
+        all_of_it = candidates * mean * _searched(resolved, 1.0) + both / selection.SAFETY
         longer = min(left / all_of_it, LONGER * wanted / selection.LONGEST)
         epochs = max(0.05, round(max(min(wanted, possible) / SHORTER, longer), 2))
     # Where a training is faster alone, one finalist gets all of the time until a second one hardly costs it
