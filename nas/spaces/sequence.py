@@ -21,10 +21,10 @@ from nas.spaces.recipe import SERIES, ask_recipe
 from nas.spaces.space import Choose, SearchSpace
 
 STEPS = 48, 512  # of a series after the first pooling, the least and the most that are offered
-LONG_KERNELS = (9, 19, 39)  # of the longest of the three convolutions in an `InceptionBlock`, likewise
-# two layers were the worst; the best had three or more layers of kernels of up to 9 steps.
+# Of 28 networks drawn at random for two sets of the archive, those with kernels of 79 steps, with one block or
+# with two layers were the worst; the best had three or more layers of kernels of up to 9 steps.
 KERNELS = (5, 9, 15)  # of convolutions, up to a third of the series
-LONG_KERNELS = (9, 19, 39)  # of the longest of the three in a block of `InceptionBlock`, likewise
+LONG_KERNELS = (9, 19, 39)  # of the longest of the three in an `InceptionBlock`, likewise
 BLOCKS = {"3-3": (3, 3), "5-3": (5, 3), "7-5-3": (7, 5, 3), "9-5-3": (9, 5, 3)}  # kernels of a residual block
 LOOKED_AT = 128  # steps, by a recurrent layer, which computes them one after the other, or by attention
 FLAT_STEPS = 64  # of series that the head may take as they are, step by step
