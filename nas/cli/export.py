@@ -44,7 +44,7 @@ from nas.winner.export import PLACES
     "--fixed",
     is_flag=True,
     help="For --format onnx: one image at a time, float32 from 0 to 255, of the size of the training images and "
-    "not resized. For TensorRT and phones.",
+    "not resized; or one series or text. For TensorRT and phones.",
 )
 @click.option("--out", metavar="FOLDER", type=FOLDER, help="Folder to write to. Default: that of the network.")
 @click.option(
@@ -70,12 +70,14 @@ def export(
 
     SEARCH is the folder of a search or a training, or its name under runs/. Default: the latest one with a winner.
 
-    The exported model takes raw images of any size, resizes (unless --fixed) and normalises them. To check it, a
-    new process loads it, and its answers on the test images are compared with those of the original.
+    The exported model takes raw images of any size, resizes (unless --fixed) and normalises them. One of series
+    or texts takes raw series or the numbers of characters, of any length if its layers allow that. To check it, a
+    new process loads it, and its answers on the test data are compared with those of the original.
     """
     chosen = {name: value for name, value in variant.items() if value}
     if chosen and not {"onnx", "all"} & set(formats):
         raise UsageError(f"--{next(iter(chosen)).replace('_', '-')} is for --format onnx: leave it out")
+    from nas.data.kinds import NOUNS
     from nas.records import searches
     from nas.winner.export import export as work
     from nas.winner.export.formats import Onnx
@@ -92,11 +94,13 @@ def export(
         if not as_json:
             print_out(
                 f"{shown(exported.path)}: {exported.bytes:,} bytes; the same class for all {exported.images:,} "
-                f"{kind} images, the largest difference of a logit is {exported.largest_difference:.1e} "
-                f"({exported.seconds:.0f} s)"
+                f"{kind} {NOUNS[model.kind].many}, the largest difference of a logit is "
+                f"{exported.largest_difference:.1e} ({exported.seconds:.0f} s)"
+                + f"; it takes {exported.takes}"
+                * bool(exported.takes)
             )
         done[exported.format] = {
-            **asdict(exported),
+            **{name: value for name, value in asdict(exported).items() if name != "takes" or value},
             "path": str(exported.path),
             "same_classes": True,  # otherwise export() would have raised an error
             "images_are": kind,

@@ -20,6 +20,7 @@ import numpy as np
 
 from nas.data import is_path, open_source
 from nas.data.decoder import Frame, resized
+from nas.data.kinds import NOUNS
 from nas.errors import DataError, NasError, UsageError, plain
 from nas.files import sync_folder
 from nas.records import searches
@@ -28,7 +29,7 @@ from nas.records.record import read
 from nas.report.summary import in_words
 from nas.winner.best import BEST, DESCRIPTION, folder_of, read_best
 from nas.winner.export import PLACES, fresh
-from nas.winner.export.formats import FORMATS, MARK, Format, Model, Onnx, onnx
+from nas.winner.export.formats import FORMATS, MARK, Format, Model, Onnx, free_steps, onnx
 from nas.winner.sealed import test_images
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ DRAFT = ".export.part"  # the folder of unchecked files; a killed export leaves 
 
 
 class Images(NamedTuple):
-    """The images on which the exported models are compared with their original."""
+    """The inputs on which the exported models are compared with their original."""
 
-    images: Tensor  # (N, C, H, W) uint8
-    note: str = ""  # the reason, if they are not the test images
+    images: Tensor  # (N, C, H, W) uint8; series (N, C, T) float32; tokens (N, T) int64
+    note: str = ""  # the reason, if they are not those of the test
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ class Exported:
     path: Path  # a file or a folder
     bytes: int
     largest_difference: float  # of a logit, over all images
-    images: int
+    images: int  # or series, or tokens
     seconds: float
+    takes: str = ""  # what the model takes, if it is no image
 
 
 def load_model(folder: Path, network: str | None = None) -> Model:
@@ -101,7 +103,8 @@ def images_for(folder: Path, model: Model, data_dir: Path | None = None, plugins
     """
     import torch
 
-    shape = model.description.input_shape
+    shape, noun = model.description.input_shape, NOUNS[model.kind].many
+    types = {"images": (torch.uint8,), "series": (torch.float32,), "tokens": (torch.uint8, torch.int32)}
     config: dict[str, Any] = {}
     try:
         config = read(folder / FILE)[0].about["config"]
@@ -112,17 +115,36 @@ def images_for(folder: Path, model: Model, data_dir: Path | None = None, plugins
             raise DataError(f"the data are a path, {plain(config['dataset'])}")
         source = open_source(config["dataset"], data_dir or (Path(known) if known else None), options, plugins)
         images = test_images(source)
-        if images.dtype == torch.uint8 and tuple(images.shape[1:]) == shape and len(images):
-            return Images(images)
-        reason = f"the test images of {source.name} have another shape than the images of the network"
+        if images.dtype in types[model.kind] and tuple(images.shape[1:]) == shape and len(images):
+            return Images(images.long() if model.kind == "tokens" else images)
+        reason = f"the test {noun} of {source.name} have another shape than the {noun} of the network"
     except NasError as error:
         named = [] if plugins else config.get("plugins") or []
         reason = str(error) + "".join(f"; it may be a plugin: --plugins {folder}" for folder in named[:1])
     except (LookupError, TypeError, ValueError, AttributeError):
         reason = f"{folder / FILE} does not name the data set of the search"
     count = max(1, min(RANDOM, VALUES // math.prod(shape)))
-    random = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return Images(random, f"compared on {count:,} random images, because {reason}")
+    return Images(random_inputs(model, (count, *shape)), f"compared on {count:,} random {noun}, because {reason}")
+
+
+def random_inputs(model: Model, shape: tuple[int, ...]) -> Tensor:
+    """Random inputs of this shape: images, series with the mean and the deviation of the training, or tokens.
+
+    Half of the series are shorter than the others, if the network takes unequal lengths.
+    """
+    import torch
+
+    dice = torch.Generator().manual_seed(0)
+    if model.kind == "images":
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=dice)
+    if model.kind == "tokens":
+        return torch.randint(0, len(model.description.classes), shape, generator=dice)
+    series = model.network.mean + model.network.std * torch.randn(shape, generator=dice)
+    if model.description.is_padded:
+        lengths = torch.randint(1, shape[2] + 1, (len(series),), generator=dice)
+        lengths[::2] = shape[2]
+        series[(torch.arange(shape[2]) >= lengths[:, None])[:, None].expand_as(series)] = torch.nan
+    return series
 
 
 def export(
@@ -134,7 +156,7 @@ def export(
         model: to export.
         formats: names in `FORMATS`.
         out: the folder to write.
-        images: (N, C, H, W) uint8, for the comparison.
+        images: for the comparison, see `Images`.
         variant: of ONNX; None for the default.
 
     Raises:
@@ -149,6 +171,7 @@ def export(
     for name, place in places.items():
         if os.path.lexists(place) and not _is_export(place, FORMATS[name]):
             raise UsageError(f"{place} was not written by `nas export`: move it, or write elsewhere with --out")
+    model = model._replace(steps=free_steps(model))
     compared = [images, *_of_other_sizes(model)]
     with torch.inference_mode():
         expected = [_logits(model, batch) for batch in compared]
@@ -178,18 +201,21 @@ def export(
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         size = sum(map(len, files.values()))
-        yield Exported(name, place, size, difference, len(images), time.monotonic() - begun)
+        yield Exported(name, place, size, difference, len(images), time.monotonic() - begun, model.takes)
 
 
 def _of_other_sizes(model: Model) -> Iterator[Tensor]:
-    """Random images (1, C, H, W) of other sizes than the network's, if it takes images."""
-    import torch
-
+    """Random images (1, C, H, W) of other sizes than the network's; series and tokens of other lengths."""
+    if model.kind != "images":
+        *before, length = model.description.input_shape
+        if model.steps is not None:
+            for steps in {max(model.steps.least, length // 2), min(model.steps.most or 2 * length, length + 7)}:
+                yield random_inputs(model, (2, *before, steps))
+        return
     channels, *sides = model.description.input_shape
-    for factors in OTHER_SIZES if len(sides) == 2 else ():
+    for factors in OTHER_SIZES:
         size = [max(1, round(side * factor)) for side, factor in zip(sides, factors, strict=True)]
-        generator = torch.Generator().manual_seed(0)
-        yield torch.randint(0, 256, (1, channels, *size), dtype=torch.uint8, generator=generator)
+        yield random_inputs(model, (1, channels, *size))
 
 
 def _logits(model: Model, images: Tensor) -> Tensor:
@@ -197,7 +223,7 @@ def _logits(model: Model, images: Tensor) -> Tensor:
     import torch
 
     shape = model.description.input_shape
-    if images.shape[1:] != shape:
+    if model.kind == "images" and images.shape[1:] != shape:
         channels, height, width = shape
         frame = Frame(channels, height, width, model.description.fit)
         images = torch.from_numpy(np.stack([resized(image.numpy(), frame) for image in images]))

@@ -12,16 +12,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas import __version__
+from nas.data.kinds import Kind, kind_of
+from nas.data.sequences.reading import as_json
 from nas.errors import NasError, UsageError
 from nas.winner.best import Description
 from nas.winner.export.source_code import renamed, source_code
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from nas.training.network import Network
 
 MARK = "nas export"  # stands in one file of every export and identifies it
 OPSET = 18  # of ONNX: the lowest that torch writes
+MANY = 2**31  # steps: no limit
 IR_VERSION = 8  # of the file: the one of this opset's time, which onnxruntime before 1.18 reads, too
+
+
+class Steps(NamedTuple):
+    """How many steps a network takes."""
+
+    least: int
+    most: int | None  # None: any number
+
+    def __str__(self) -> str:
+        return f"{self.least:,} or more" if self.most is None else f"{self.least:,} to {self.most:,}"
 
 
 class Model(NamedTuple):
@@ -32,10 +48,36 @@ class Model(NamedTuple):
     network: Network
     dataset: str
     result: str = ""  # sentences: how good it is, and how it was trained
+    steps: Steps | None = None  # that an exported network for series or tokens takes; None: as in its training
+
+    @property
+    def kind(self) -> Kind:
+        """What the network takes."""
+        return kind_of(self.description.input_shape)
+
+    @property
+    def takes(self) -> str:
+        """The inputs of the exported network in words; empty for images, which may have any size."""
+        shape = self.description.input_shape
+        if self.kind == "images":
+            return ""
+        *before, length = shape
+        steps = f"{length:,}"
+        if self.steps is not None:
+            steps = str(self.steps)
+        unit = "steps" if self.kind == "series" else "characters"
+        sizes = ", ".join(["N", *map(str, before), f"{steps} {unit}"])
+        if self.kind == "tokens":
+            return f"tokens ({sizes}) int64, the positions of the classes"
+        padded = ", with NaN after the end of a shorter one" * self.description.is_padded
+        return f"series ({sizes}) float32{padded}"
 
     def metadata(self) -> dict[str, Any]:
         """The description that an exported model holds."""
+        reading = self.description.reading
         return {
+            **({"takes": self.takes} if self.takes else {}),
+            **({"reading": as_json(reading)} if reading is not None else {}),
             "written_by": f"{MARK} {__version__}",
             "dataset": self.dataset,
             "architecture": self.description.architecture.id,
@@ -83,9 +125,9 @@ def onnx(model: Model, variant: Onnx = Onnx()) -> dict[str, bytes]:  # noqa: B00
     with _silence():
         module, images, shapes = _example(model)
         if variant.fixed:
-            module, images, shapes = model.network, (torch.zeros((1, *model.description.input_shape)),), None
+            module, images, shapes = model.network, (_zeros(model, 1, torch.float32),), None
         program = torch.onnx.export(
-            module, images, dynamic_shapes=shapes, input_names=["images"], output_names=["logits"],
+            module, images, dynamic_shapes=shapes, input_names=[model.kind], output_names=["logits"],
             opset_version=variant.opset, dynamo=True, verbose=False,
         )  # fmt: skip
         proto = program.model_proto  # type: ignore[union-attr]
@@ -142,21 +184,56 @@ FORMATS = {
 }
 
 
-def _example(model: Model) -> tuple[Any, tuple[Any], dict[str, Any] | None]:
+def _example(model: Model) -> tuple[Any, tuple[Any], tuple[Any] | None]:
     """The module to export, an example of its input, and the sizes of the example that are free."""
     import torch
     from torch.export import Dim
 
     from nas.training.network import AnySize
 
-    channels, *sizes = model.description.input_shape
     free = {0: Dim("batch", min=1)}
-    if len(sizes) == 2:
-        # Of another size than the network's: torch.export would take equal sizes for a rule.
-        sizes = [sizes[0] + 3, sizes[1] + 5]
-        free |= {2: Dim("height", min=1), 3: Dim("width", min=1)}
-    images = torch.zeros((2, channels, *sizes), dtype=torch.uint8 if len(sizes) == 2 else torch.float32)
-    return AnySize(model.network, model.description.fit).eval(), (images,), {"images": free}
+    if model.kind != "images":
+        if model.steps is not None:
+            free[len(model.description.input_shape)] = Dim("time", min=model.steps.least, max=model.steps.most)
+        return model.network, (_zeros(model, 2, torch.float32),), (free,)
+    channels, height, width = model.description.input_shape
+    # Of another size than the network's: torch.export would take equal sizes for a rule.
+    images = torch.zeros((2, channels, height + 3, width + 5), dtype=torch.uint8)
+    free |= {2: Dim("height", min=1), 3: Dim("width", min=1)}
+    return AnySize(model.network, model.description.fit).eval(), (images,), (free,)
+
+
+def _zeros(model: Model, count: int, kind: torch.dtype) -> Tensor:
+    """So many inputs, of the type ``kind``; tokens are int64."""
+    import torch
+
+    shape = (count, *model.description.input_shape)
+    return torch.zeros(shape, dtype=torch.int64 if model.kind == "tokens" else kind)
+
+
+def free_steps(model: Model) -> Steps | None:
+    """The numbers of steps for which torch.export can write a network; None if only that of the training.
+
+    A network with `Flatten` or with learned positions has one number only. Series of unequal lengths are followed
+    by NaN up to the number of the training, so that windows end where they did there.
+    """
+    import torch
+    from torch.export import Dim
+
+    if model.kind == "images" or model.description.is_padded:
+        return None
+    axis = len(model.description.input_shape)
+    with _silence(), contextlib.suppress(Exception):  # torch.export can raise anything
+        shapes = ({0: Dim("batch", min=1), axis: Dim.AUTO},)
+        program = torch.export.export(model.network, (_zeros(model, 2, torch.float32),), dynamic_shapes=shapes)
+        [name] = program.graph_signature.user_inputs
+        [given] = [node for node in program.graph.nodes if node.name == name]
+        steps = given.meta["val"].shape[axis]
+        if not isinstance(steps, int):
+            bounds = program.range_constraints[steps.node.expr]
+            least, most = int(bounds.lower), bounds.upper
+            return Steps(least, int(most) if most.is_Integer and most < MANY else None)
+    return None
 
 
 @contextlib.contextmanager

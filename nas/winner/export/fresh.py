@@ -2,8 +2,8 @@
 
     python -BP fresh.py FORMAT MODEL IMAGES.npy LOGITS.npy [IMAGES.npy LOGITS.npy ...]
 
-It reads raw images (N, C, H, W), uint8, and writes the logits (N, classes). Only the format "safetensors" needs
-nas; for the other formats its import is blocked, so that a model that needs nas fails.
+It reads raw images (N, C, H, W), uint8, or series or tokens, and writes the logits (N, classes). Only the format
+"safetensors" needs nas; for the other formats its import is blocked, so that a model that needs nas fails.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-BATCH = 100  # images
+BATCH = 100  # inputs
 Model = Callable[[Any], Any]  # from one array to another
 
 
@@ -27,12 +27,12 @@ def load_model(form: str, path: Path) -> Model:
 
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         [given] = session.get_inputs()
-        kind = np.float32 if given.type == "tensor(float)" else np.uint8
+        kind = {"tensor(float)": np.float32, "tensor(int64)": np.int64}.get(given.type, np.uint8)
 
         def onnx(images: Any) -> Any:
             count = 1 if given.shape[0] == 1 else len(images)  # a model of fixed size takes one image at a time
             batches = (images[start : start + count].astype(kind) for start in range(0, len(images), count))
-            return np.concatenate([session.run(["logits"], {"images": batch})[0] for batch in batches])
+            return np.concatenate([session.run(["logits"], {given.name: batch})[0] for batch in batches])
 
         return onnx
     import torch

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 from nas import __version__
 from nas.architecture.architecture import Row
 from nas.architecture.layers import show
+from nas.data.kinds import Kind, kind_of
 from nas.errors import NasError
 from nas.winner.best import Description
+from nas.winner.export.masked import masked_forward
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 LINE = 88  # characters of a line, where it can be broken
 RESERVED = ("Network", "load", "WEIGHTS", "SIZE", "CLASSES", "Path", "torch", "Tensor", "nn", "functional")
+TYPES: dict[Kind, str] = {"images": "uint8", "series": "float32", "tokens": "int64"}
 TEMPLATE = Path(__file__).with_name("network.txt")  # of network.py
 
 
@@ -41,6 +44,7 @@ def source_code(description: Description, dataset: str, result: str = "") -> str
     source = Source(RESERVED)
     architecture, shape, classes, *_ = description
     rows, is_chain, is_image = description.rows(), architecture.is_chain, len(shape) == 3
+    kind, padded = kind_of(shape), description.is_padded
     layers = "".join(_lines(description, source))
     source.imports |= {
         "Path": "from pathlib import Path", "torch": "import torch", "Tensor": "from torch import Tensor",
@@ -50,15 +54,20 @@ def source_code(description: Description, dataset: str, result: str = "") -> str
     if is_image:
         from nas.training.network import resized
 
+        forward = _forward(rows, is_chain, kind)
         resize = f"        x = {source.name(resized)}(x, SIZE, {quoted(description.fit)})\n"
-    sizes = ["any height", "any width"] if is_image else list(map(str, shape[1:]))
-    free = ", ".join([str(shape[0]), *sizes])
-    kind = "images" if is_image else "inputs"
+    elif padded:
+        forward = masked_forward(description, source, _modules(description))
+    else:
+        forward = _forward(rows, is_chain, kind)
+    *before, length = map(str, shape)
+    sizes = [*before, f"up to {length}" if padded else length]
+    free = ", ".join([before[0], "any height", "any width"] if is_image else sizes)
     return TEMPLATE.read_text(encoding="utf-8").format(
         dataset=re.sub(r"[^\w.-]", "_", dataset)[:40],
         inputs=f"{kind.capitalize()} of {show(shape)}",
         kind=kind,
-        example=f"uint8 (N, {shape[0]}, height, width), 0 to 255" if is_image else f"(N, {free})",
+        example=f"uint8 (N, {shape[0]}, height, width), 0 to 255" if is_image else f"{TYPES[kind]} (N, {free})",
         result="".join(f"{line}\n" for line in textwrap.wrap(re.sub(r"[^\w .,:%()=-]", "_", result), LINE)),
         file=_file(shape) if is_image else "",
         count=len(classes),
@@ -67,19 +76,40 @@ def source_code(description: Description, dataset: str, result: str = "") -> str
         version=__version__,
         imports=_imports(source.imports.values()),
         size=shape[1:],
-        sizes="height and width" if is_image else "the sizes",
+        sizes="height and width" if is_image else "the steps" if kind == "series" else "the number",
         classes=_tuple([quoted(name) for name in classes]),
         definitions="".join(f"\n\n{text}\n" for text in source.definitions.values()),
-        first="resizing and normalisation are" if is_image else "normalisation is",
-        s="s" * is_image,
-        buffer=", ".join(map(str, (shape[0], *[1] * (len(shape) - 1)))),
-        begin="Sequential(" if is_chain else "ModuleList([",
-        end=")" if is_chain else "])",
+        takes=_takes(kind, padded=padded),
+        buffers=_buffers(shape),
+        begin="Sequential(" if is_chain and not padded else "ModuleList([",
+        end=")" if is_chain and not padded else "])",
         layers=layers,
         free=free + ", 0 to 255" * is_image,
+        begun=kind if kind == "tokens" else f"{kind}.float()",
         resize=resize,
-        forward=_forward(rows, is_chain),
+        forward=forward,
     )
+
+
+def _takes(kind: Kind, *, padded: bool) -> str:
+    """What a network takes, in sentences."""
+    if kind == "images":
+        return "Takes raw images; resizing and normalisation are its first steps."
+    if kind == "tokens":
+        return "Takes characters by their numbers, the positions in CLASSES; answers which one follows."
+    return "Takes raw series; normalisation is its first step." + " NaN follows a shorter one." * padded
+
+
+def _buffers(shape: Sequence[int]) -> str:
+    """The lines that make the buffers of the normalisation; tokens have none."""
+    if kind_of(shape) == "tokens":
+        return ""
+    sizes = ", ".join(map(str, (shape[0], *[1] * (len(shape) - 1))))
+    return f"""\
+        # The mean and the standard deviation of each channel; the values are in the weights.
+        self.register_buffer("mean", torch.zeros({sizes}))
+        self.register_buffer("std", torch.ones({sizes}))
+"""
 
 
 def _file(shape: Sequence[int]) -> str:
@@ -122,9 +152,11 @@ def _lines(description: Description, source: Source) -> Iterator[str]:
             yield from (f"            {call},\n" for call in calls)
 
 
-def _forward(rows: list[Row], is_chain: bool) -> str:
+def _forward(rows: list[Row], is_chain: bool, kind: Kind) -> str:
     """The lines of the forward pass; of a graph: ``x3 = self.layers[2](x1, x2)``."""
-    normalised = "(x - self.mean) / self.std\n"
+    normalised = "x\n" if kind == "tokens" else "(x - self.mean) / self.std\n"
+    if is_chain and kind == "tokens":
+        return "        return self.layers(x)\n"
     if is_chain:
         return f"        x = {normalised}        return self.layers(x)\n"
     lines = [f"        x0 = {normalised}"]
@@ -149,7 +181,10 @@ def renamed(description: Description, weights: Mapping[str, Tensor]) -> dict[str
         begin = next((prefix for prefix in prefixes if f"{name}.".startswith(prefix)), None)
         return begin and (prefixes[begin] + f"{name}.".removeprefix(begin)).rstrip(".")
 
-    state: OrderedDict[str, Tensor] = OrderedDict((rename(k) or k, v.contiguous()) for k, v in weights.items())
+    unused = ("mean", "std") if kind_of(description.input_shape) == "tokens" else ()
+    state: OrderedDict[str, Tensor] = OrderedDict(
+        (rename(name) or name, values.contiguous()) for name, values in weights.items() if name not in unused
+    )
     # The versions of the parts: mnasnet does not load without its own.
     versions = {rename(name): version for name, version in getattr(weights, "_metadata", {}).items()}
     state._metadata = {name: version for name, version in versions.items() if name}  # type: ignore[attr-defined]
