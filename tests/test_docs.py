@@ -20,6 +20,7 @@ PAGES: list[Any] = [
     "docs/write-a-space.md",
     "docs/write-a-dataset.md",
     "docs/your-own-images.md",
+    "docs/time-series.md",
     "docs/write-a-layer.md",
     pytest.param("docs/use-the-winner.md", marks=pytest.mark.faults),  # 35 s: it exports in every format
 ]
