@@ -88,7 +88,7 @@ NETS: dict[str, tuple[Sequence[Layer], Shape]] = {
 
 def inputs(count: int, shape: Shape) -> torch.Tensor:
     """Series, or tokens, some of which are beyond the table."""
-    return torch.randint(0, 25, (count, *shape)).float() if len(shape) == 1 else torch.randn(count, *shape) * 30
+    return torch.randint(0, 25, (count, *shape)) if len(shape) == 1 else torch.randn(count, *shape) * 30
 
 
 def made(folder: Path, layers: Sequence[Layer], shape: Shape) -> Model:

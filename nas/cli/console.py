@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from nas.errors import unprintable
 from nas.files import shown
 from nas.objectives import FRACTIONS
 from nas.records.outcome import Outcome
-from nas.report.summary import Summary, effort_of, finalists, layer_rows, number_of, numbered
+from nas.report.summary import SAMPLE, Summary, effort_of, finalists, layer_rows, number_of, numbered
 from nas.report.words import duration, name_of, percent, several
 from nas.trial import Trial
 
@@ -105,6 +106,9 @@ def show_result(outcome: Outcome, seconds: float | None = None) -> None:
         console.print(f"\n{comparison}")
     if summary.classes:
         console.print("\n" + "\n".join(summary.classes))
+    if summary.sample:
+        console.print(f"\n{SAMPLE}:")
+        console.print(Text(summary.sample))
     console.print("\n" + "\n".join(summary.cost))
     console.print(f"{effort_of(outcome, seconds)}. The network: {shown(outcome.weights.parent)}", soft_wrap=True)
     console.print("\nNext:")

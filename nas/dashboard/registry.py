@@ -34,7 +34,7 @@ EXPORTING = Lock()  # torch.export and Python's filters of warnings serve one th
 
 
 def log_model_of(header: Header) -> Callable[[Outcome, str, str], None]:
-    """`log_model` with black images as the example, for a process that has no data."""
+    """`log_model` with zeros as the example, for a process that has no data."""
     import torch
 
     return partial(log_model, torch.zeros((2, *header.limits.input_shape), dtype=torch.uint8))
@@ -55,7 +55,7 @@ def log_model(example: Tensor, outcome: Outcome, tracking_uri: str, run_id: str)
     The format is a ``torch.export`` archive: to load it runs no code of this package or of others.
 
     Args:
-        example: two or more raw images (N, C, H, W), uint8.
+        example: two or more raw inputs (N, …).
         outcome: of the search.
         tracking_uri: the address of the store.
         run_id: the search's run.
@@ -92,7 +92,8 @@ def _log(client: MlflowClient, example: Tensor, outcome: Outcome, run_id: str) -
     from mlflow.pytorch import save_model
 
     network = load_network(outcome.weights.parent)
-    images = example.float()
+    is_text = len(outcome.header.limits.input_shape) == 1
+    images = example.long() if is_text else example.float()
     with torch.inference_mode():
         signature = infer_signature(images.numpy(), network(images).numpy())
     # Named here, because MLflow takes longer than a training to infer them.

@@ -147,6 +147,7 @@ class Journal(Observer):
         """Keep the winner."""
         content = {
             **{name: getattr(outcome, name) for name in SCORES},
+            **({"sample": outcome.sample} if outcome.sample else {}),
             **{name: score for name in LATER if (score := getattr(outcome, name)) is not None},
             "winner": outcome.winner.job.key,
             "finalists": [[trial.job.key for trial in group] for group in outcome.finalists],

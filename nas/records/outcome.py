@@ -159,6 +159,7 @@ class Outcome:
     failures: Mapping[str, int] = field(default_factory=dict)  # how many candidates failed in each way
     mattered: tuple[Importance, ...] = ()  # the choices of the space, the most important one first
     smaller: Trial | None = None  # a network of the search that is nearly as good: see `nas.records.cost.smaller`
+    sample: str = ""  # where the data are a text: what the winner writes
     numbers: Mapping[str, int] = field(default_factory=dict)  # of each candidate's trial in the search, by its id
 
     @property

@@ -165,6 +165,7 @@ class Record:
                 weights=self.path.parent / "best" / "weights.safetensors",
                 **{name: outcome[name] for name in SCORES},
                 **later,
+                sample=outcome.get("sample", ""),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise JournalError(f"{self.path}: its outcome names a missing training ({error!r:.100})") from None
@@ -224,6 +225,7 @@ class Record:
             case "outcome":
                 checks.numbers({name: content[name] for name in SCORES}, "outcome")
                 checks.numbers({name: content[name] for name in LATER if name in content}, "outcome")
+                checks.text(content.get("sample", ""), "sample")
                 _within(content["test_accuracy"], "test_accuracy", 1.0)
                 checks.whole(content["test_images"] - 1, "test_images", 2**31)
                 self.outcome = {**content, "at": self.at}

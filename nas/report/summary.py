@@ -41,6 +41,9 @@ WHOLE = ("parameters", "flops")  # metrics that are the same for every seed
 FILES: dict[Kind, str] = {"images": "IMAGE.png", "series": "FILE", "tokens": '--text "…"'}  # for `nas predict`
 
 
+SAMPLE = "What the network writes (temperature 0.8)"
+
+
 class Row(NamedTuple):
     """One score of the winner."""
 
@@ -62,6 +65,7 @@ class Summary:
     reasons: tuple[str, ...] = ()  # sentences: why this network, would a smaller one do, what mattered
     cost: tuple[str, ...] = ()  # sentences: what the search has cost, and what the network costs
     commands: tuple[str, ...] = ()  # what to do with the network
+    sample: str = ""  # what the network writes, if it has learned from a text
     smaller: str = ""  # the command for a smaller network that is nearly as good; the last reason names it
 
     @classmethod
@@ -90,7 +94,7 @@ class Summary:
         return cls(
             f"{sentence} classifies {right} correctly.", tuple(_rows(outcome)), comparisons, effort_of(outcome),
             classes, tuple(reasons(outcome)), tuple(costs(outcome)), tuple(commands(outcome)),
-            command_for(outcome),
+            plain(outcome.sample), command_for(outcome),
         )  # fmt: skip
 
     def markdown(self) -> str:
@@ -99,7 +103,9 @@ class Summary:
         reasons, classes = (list(map(unmarked, some)) for some in (self.reasons, self.classes))
         reasons += [f"`{self.smaller}`"] * bool(self.smaller)
         table = markdown_table(("score", "value", "note"), rows)
-        return "\n\n".join([*reasons, table, *self.comparisons, *classes, *self.cost])
+        sample = f"{SAMPLE}:\n\n```text\n{self.sample.replace('```', '` ` `')}\n```" if self.sample else ""
+        parts = [*reasons, table, *self.comparisons, *classes, sample, *self.cost]
+        return "\n\n".join(part for part in parts if part)
 
 
 def numbered(outcome: Outcome, trial: Trial, name: str = "") -> str:

@@ -112,6 +112,20 @@ def _mattered(history: Sequence[Trial], images: int) -> tuple[Importance, ...]:
     return ()
 
 
+def _sample(run: Run, network: Network) -> str:
+    """What a network writes that has learned from a text; empty for another one, or if it cannot."""
+    from nas.data.sequences.reading import TextReading, reading_of
+    from nas.winner.text import continuation
+
+    data, source = run.resolved.data, run.resolved.source
+    with suppress(NasError, ValueError):
+        reading = reading_of(source.reading, data.input_shape, data.classes)
+        if isinstance(reading, TextReading):
+            seed = run.resolved.experiment.seed
+            return continuation(network, reading, data.input_shape[0], "", seed=seed)
+    return ""
+
+
 def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outcome:
     """Hand the winner over, open the test images, and tell the observers.
 
@@ -154,6 +168,7 @@ def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outc
             run.header.device,
         ),
         smaller=smaller(winner, history, finalists, run.resolved.data.validated, run.header.objectives[0].metric),
+        sample=_sample(run, network),
         numbers=trial_numbers(history),
         weights=run.header.folder / BEST / "weights.safetensors",
     )

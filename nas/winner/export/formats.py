@@ -7,14 +7,16 @@ import io
 import json
 import logging
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas import __version__
 from nas.data.kinds import Kind, kind_of
 from nas.data.sequences.reading import as_json
-from nas.errors import NasError, UsageError
+from nas.errors import ArchitectureError, NasError, UsageError
 from nas.winner.best import Description
 from nas.winner.export.source_code import renamed, source_code
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 MARK = "nas export"  # stands in one file of every export and identifies it
 OPSET = 18  # of ONNX: the lowest that torch writes
-MANY = 2**31  # steps: no limit
 IR_VERSION = 8  # of the file: the one of this opset's time, which onnxruntime before 1.18 reads, too
 
 
@@ -212,28 +213,54 @@ def _zeros(model: Model, count: int, kind: torch.dtype) -> Tensor:
 
 
 def free_steps(model: Model) -> Steps | None:
-    """The numbers of steps for which torch.export can write a network; None if only that of the training.
+    """The numbers of steps that an exported network takes; None if only that of the training.
 
-    A network with `Flatten` or with learned positions has one number only. Series of unequal lengths are followed
-    by NaN up to the number of the training, so that windows end where they did there.
+    A network with `Flatten` or with learned positions has weights for one number only. Series of unequal lengths
+    are followed by NaN up to the number of the training, so that windows end where they did there.
     """
     import torch
-    from torch.export import Dim
 
     if model.kind == "images" or model.description.is_padded:
         return None
-    axis = len(model.description.input_shape)
-    with _silence(), contextlib.suppress(Exception):  # torch.export can raise anything
-        shapes = ({0: Dim("batch", min=1), axis: Dim.AUTO},)
-        program = torch.export.export(model.network, (_zeros(model, 2, torch.float32),), dynamic_shapes=shapes)
-        [name] = program.graph_signature.user_inputs
-        [given] = [node for node in program.graph.nodes if node.name == name]
-        steps = given.meta["val"].shape[axis]
-        if not isinstance(steps, int):
-            bounds = program.range_constraints[steps.node.expr]
-            least, most = int(bounds.lower), bounds.upper
-            return Steps(least, int(most) if most.is_Integer and most < MANY else None)
+    *_, length = model.description.input_shape
+    least = bisect_left(range(length), 1, lo=2, key=partial(_fits, model))
+    if least >= length:
+        return None
+    with _silence(), contextlib.suppress(Exception):  # of a plugin's layer, or of torch.export
+        for most in (None, length):
+            if most is not None or _runs(model, 3 * length + 1):
+                free = model._replace(steps=Steps(least, most))
+                module, inputs, shapes = _example(free)
+                torch.export.export(module, inputs, dynamic_shapes=shapes)
+                return free.steps
     return None
+
+
+def _fits(model: Model, steps: int) -> bool:
+    """Whether a network has the same weights for another number of steps, and two steps or more everywhere."""
+    *before, length = model.description.input_shape
+    architecture, classes = model.description.architecture, len(model.description.classes)
+    try:
+        rows = architecture.table((*before, steps), classes)
+    except ArchitectureError:  # too few for a layer
+        return False
+    parameters = architecture.parameters((*before, length), classes)
+    enough = all(row.shape[1] >= 2 for row in rows if len(row.shape) == 2)
+    return enough and sum(row.parameters for row in rows) == parameters
+
+
+def _runs(model: Model, steps: int) -> bool:
+    """Whether a network computes something for so many steps: sines of positions are those of the training."""
+    import torch
+
+    *before, _ = model.description.input_shape
+    kind = torch.int64 if model.kind == "tokens" else torch.float32
+    try:
+        with torch.inference_mode():
+            model.network(torch.zeros((1, *before, steps), dtype=kind))
+    except RuntimeError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
