@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,7 +96,10 @@ def made(folder: Path, layers: Sequence[Layer], shape: Shape) -> Model:
     """A network with random weights and statistics."""
     torch.manual_seed(0)
     architecture, tokens = Architecture(tuple(layers)), len(shape) == 1
-    moments = {"mean": [0.0 if tokens else 4.0] * shape[0], "std": [1.0 if tokens else 30.0] * shape[0]}
+    moments: dict[str, Any] = {
+        "mean": [0.0 if tokens else 4.0] * shape[0],
+        "std": [1.0 if tokens else 30.0] * shape[0],
+    }
     network = Network(architecture, shape, len(CLASSES), **moments).eval()
     for part in network.modules():
         if isinstance(part, nn.BatchNorm1d):

@@ -6,6 +6,7 @@ import io
 import random
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,7 +221,7 @@ def test_a_long_table_is_sorted_by_time_and_knows_its_columns(tmp_path: Path) ->
     ],
 )
 def test_a_long_table_that_contradicts_itself_is_refused(
-    tmp_path: Path, old: str, new: str, options: dict[str, str], message: str
+    tmp_path: Path, old: str, new: str, options: dict[str, Any], message: str
 ) -> None:
     path = written(tmp_path / "x.csv", *"\n".join(LONG).replace(old, new).split("\n"))
     with pytest.raises(DataError, match=message) as caught:

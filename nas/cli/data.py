@@ -84,9 +84,9 @@ def fetch(name: str, data_dir: Path | None) -> None:
 @data_dir_option
 @set_option("Option of the data set, such as dataset.depth=1.")
 def verify(name: str, data_dir: Path | None, options: dict[str, str]) -> None:
-    """Compare the files of a data set with their checksums, or read your own images.
+    """Compare the files of a data set with their checksums, or read your own data.
 
-    NAME is the name of the data set, or the path of your own images.
+    NAME is the name of the data set, or the path of your own data, as for `nas search`.
     """
     from nas import plugins
     from nas.data import is_path, open_named

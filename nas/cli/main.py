@@ -73,12 +73,12 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "color": False if os.environ.
 @click.group(cls=Commands, context_settings=SETTINGS)
 @click.version_option(__version__, prog_name="nas")
 def cli() -> None:
-    """Find a small convolutional network for a set of images.
+    """Find a small neural network for images, series, recordings or a text.
 
     \b
     nas search    tries networks, and keeps the best one in a folder under runs/
     nas show      shows the result
-    nas predict   classifies your own images with it
+    nas predict   classifies your own data with it, or continues a text
     """  # noqa: D301
 
 

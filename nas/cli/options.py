@@ -167,7 +167,8 @@ def training_options(command: Command) -> Command:
     options = [
         click.option("--dataset", metavar="NAME|PATH", help=
             "Data set to learn from: a name, such as mnist, mnist-5k (5,000 images of it) or that of a plugin; or "
-            "the path of your own images: a folder with a folder for each class, a table (CSV, TSV, Parquet) of "
+            "the path of your own series (.ts, .tsv, .csv, .npz), recordings (folders of WAV files) or text "
+            "(text:FILE); or of your own images: a folder with a folder for each class, a table (CSV, TSV, Parquet) of "
             "paths and labels, or an .npz file. Default: auto, which is mnist if it is on this machine or can be "
             "downloaded, otherwise mnist-5k."),
         click.option("--data-dir", metavar="FOLDER", type=FOLDER, help=

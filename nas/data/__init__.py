@@ -42,7 +42,7 @@ def _kind_of(name: str, options: Mapping[str, Any]) -> tuple[type[DatasetPlugin]
 
         return Text, Path(name.removeprefix(TEXT)), options
     path = Path(name)
-    if are_recordings(path.expanduser()):
+    if options.get("view") not in ("series", "images") and are_recordings(path.expanduser()):
         return Recordings, path, options
     if holds_series(path.expanduser(), options):
         from nas.data.sequences.sequences import Sequences

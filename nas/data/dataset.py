@@ -67,7 +67,8 @@ class Dataset:
             DataError: see `verify_split`.
         """
         verify_both(name, train, validation, classes, folds)
-        digest = hashlib.sha256(json.dumps([name, list(classes), *([list(folds)] if folds else [])]).encode())
+        own = [*([list(folds)] if folds else []), *(["padded"] if is_padded else [])]  # which images do not have
+        digest = hashlib.sha256(json.dumps([name, list(classes), *own]).encode())
         for tensor in (train.inputs, train.labels, validation.inputs, validation.labels):  # 0.03 s for MNIST
             digest.update(json.dumps(list(tensor.shape)).encode())
             digest.update(np.ascontiguousarray(tensor.numpy()).data)

@@ -36,7 +36,7 @@ FEW_PHOTOGRAPHS: Fields = {**FEW_GREY, "base": "photographs", "colour": 0.3, "mi
 # with 0.003 (two seeds of one network). Few of them are changed more, and have smaller batches.
 SERIES: Fields = {"base": "default", "learning_rate": 0.003, "shift": 0}
 FEW_SERIES: Fields = {
-    **SERIES, "batch_size": 16, "label_smoothing": 0.1, "window": 0.2, "warp": 0.2, "magnitude": 0.1,
+    **SERIES, "batch_size": 16, "label_smoothing": 0.1, "window": 0.1, "warp": 0.1, "magnitude": 0.1,
 }  # fmt: skip
 MANY = 20_000  # images
 SMALL = 48  # pixels: many images of smaller sides are moved by less (0014-idle-cores.md)

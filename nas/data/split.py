@@ -4,7 +4,7 @@ Inputs are of one of three kinds, everywhere:
 
 - images ``(N, C, H, W)`` uint8;
 - series ``(N, C, T)`` float32; a series that is shorter than T is followed by NaN;
-- tokens ``(N, T)`` uint8 or int32, each the number of a character.
+- tokens ``(N, T)`` uint8 or int32, each the number of a class; the label is the token that follows them.
 
 Labels are ``(N,)`` int64. Torch is imported only where a tensor is made, because the import takes 3.5 s, which
 would delay the list of data sets.
@@ -100,7 +100,7 @@ def verify_split(
     if inputs.dtype == torch.float32 and inputs.ndim == 3:
         _verify_series(inputs.numpy(), name, is_padded)
     elif inputs.dtype in (torch.uint8, torch.int32) and inputs.ndim == 2:
-        _verify_tokens(inputs.numpy(), name)
+        _verify_tokens(inputs.numpy(), name, len(classes))
     else:
         expect("images of type", torch.uint8, inputs.dtype)
         if inputs.ndim == 3:
@@ -111,6 +111,8 @@ def verify_split(
         if _has_channels_last(inputs.shape):
             raise DataError(f"{name}: the images {tuple(inputs.shape)} look like (N, H, W, C): {CHANNELS_FIRST}")
     kind = kind_of(inputs.shape[1:])
+    if kind != "images" and not inputs.numel():
+        raise DataError(f"{name}: expected {kind}, found inputs of the shape {tuple(inputs.shape)}")
     expect("labels of type", torch.int64, labels.dtype)
     if shape is not None:
         expect(f"{kind} of the training {kind}' shape", tuple(shape), tuple(inputs.shape[1:]))
@@ -149,9 +151,11 @@ def _verify_series(series: Array, name: str, is_padded: bool) -> None:
             )
 
 
-def _verify_tokens(tokens: Array, name: str) -> None:
-    if tokens.size and tokens.min() < 0:
-        raise DataError(f"{name}: a token is {tokens.min()}: tokens are numbers from 0 on")
+def _verify_tokens(tokens: Array, name: str, classes: int) -> None:
+    """Require tokens that are classes: the label of a window is the token that follows it."""
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < classes:
+        wrong = tokens.min() if tokens.min() < 0 else tokens.max()
+        raise DataError(f"{name}: a token is {wrong}: it should be from 0 to {classes - 1}, the number of a class")
 
 
 def _has_channels_last(shape: Sequence[int]) -> bool:

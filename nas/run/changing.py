@@ -58,7 +58,10 @@ def decided(resolved: Resolved, candidate: Candidate, epochs: float, until: floa
         found[str(trial.job.candidate.choices[ANSWER])].append(trial.metrics["validation_accuracy"])
     if len(trials) < len(jobs):
         return resolved, ""
-    best = _best(ways, [mean(accuracies) for accuracies in found.values()], SEEDS * resolved.data.validated)
+    # Few inputs cannot show that a way is clearly better, and for them no way is the usual one.
+    clearly = 0.0 if resolved.data.folds else CLEARLY
+    shares_of = [mean(accuracies) for accuracies in found.values()]
+    best = _best(ways, shares_of, SEEDS * resolved.data.validated, clearly)
     shares = ", ".join(f"{way} {mean(accuracies):.1%}" for way, accuracies in found.items())
     text = f"training {NOUNS[resolved.data.kind].many} are changed by {best}, after short trainings ({shares})"
     if best == ways[0]:
@@ -71,8 +74,8 @@ def decided(resolved: Resolved, candidate: Candidate, epochs: float, until: floa
     return replace(resolved, experiment=experiment, recipe=replace(resolved.recipe, **changes)), text
 
 
-def _best(ways: Sequence[str], accuracies: Sequence[float], images: int) -> str:
-    """The way with the best accuracy if it is clearly better than the first one, otherwise that."""
+def _best(ways: Sequence[str], accuracies: Sequence[float], images: int, clearly: float) -> str:
+    """The way with the best accuracy if it is better than the first one by so many errors, otherwise that."""
     best = max(range(len(ways)), key=accuracies.__getitem__)
     error = math.hypot(*(standard_error(accuracy, images) for accuracy in (accuracies[0], accuracies[best])))
-    return ways[best] if accuracies[best] - accuracies[0] > CLEARLY * error else ways[0]
+    return ways[best] if accuracies[best] - accuracies[0] > clearly * error else ways[0]

@@ -68,8 +68,9 @@ def by_flops(resolved: Resolved, drawn: Sequence[Candidate]) -> list[tuple[int, 
 def work(resolved: Resolved, epochs: float) -> float:
     """The images of a training, those of the validations by what they cost."""
     last = IN_FLOAT32 if resolved.device == "cpu" and resolved.recipe.precision == "bfloat16" else VALIDATION
-    validated = last + VALIDATION * (min(POINTS, math.ceil(epochs)) - 1)
     data = resolved.data
+    points = math.ceil(epochs)
+    validated = last + VALIDATION * ((min(POINTS, points) if data.kind == "series" else points) - 1)
     return data.trainings * (epochs * len(data.train) + validated * len(data.validation))
 
 

@@ -130,7 +130,9 @@ class Resolved:
             config = {name: value for name, value in config.items() if name not in SEARCH_ONLY}
         splits = {"train": self.data.train, "validation": self.data.validation}
         sizes: dict[str, Any] = {name: len(split) for name, split in splits.items()}
-        counts = zip(*(np.bincount(split.labels.numpy()).tolist() for split in splits.values()), strict=True)
+        classes = len(self.data.classes)
+        each = (np.bincount(split.labels.numpy(), minlength=classes).tolist() for split in splits.values())
+        counts = zip(*each, strict=True)
         sizes["counts"] = {name: list(both) for name, both in zip(self.data.classes, counts, strict=True)}
         sizes |= {"folds": self.data.trainings} if self.data.folds else {}
         return {

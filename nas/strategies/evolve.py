@@ -12,7 +12,7 @@ from typing import Literal
 
 from deap import base, tools
 
-from nas.architecture.known import KNOWN
+from nas.architecture.known import NETWORKS, fitting
 from nas.errors import UsageError
 from nas.objectives import Objective
 from nas.spaces.space import Candidate, SearchSpace
@@ -123,7 +123,8 @@ class Evolve(Strategy):
         if self.start == "random" or len(self.history) >= self.initial:
             return []
         rng = Random(f"{self.seed}/reference")
-        nearest = [self.space.nearest(network, rng, origin=name) for name, network in KNOWN.items()]
+        names = fitting(self.space.limits)
+        nearest = [self.space.nearest(NETWORKS[name], rng, origin=name) for name in names]
         return list({candidate.architecture.id: candidate for candidate in nearest}.values())[: self.initial]
 
     def _child(self) -> Candidate:

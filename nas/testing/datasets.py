@@ -32,7 +32,7 @@ class DatasetContract(Contract):
         data = self._load()
         require(isinstance(data, Dataset), f"load must return a Dataset, and returned {data!r:.100}")
         with doing("the images"):
-            Dataset.of(data.name, data.train, data.validation, data.classes)
+            _again(data)
 
     def test_classes(self) -> None:
         """Has at least two classes, with different names."""
@@ -45,9 +45,9 @@ class DatasetContract(Contract):
         for seed in (1, 2):
             with global_random(seed):
                 data = self._load()
-            again = type(data).of(data.name, data.train, data.validation, data.classes)
+            again = _again(data)
             fingerprints.append(again.fingerprint)
-            wrong = "its fingerprint does not follow from its images: use Dataset.of"
+            wrong = "its fingerprint does not follow from its inputs: use Dataset.of"
             require(data.fingerprint == fingerprints[-1], wrong)
         both = " and ".join(fingerprints)
         require(fingerprints[0] == fingerprints[1], f"loaded twice, it has the fingerprints {both}")
@@ -92,3 +92,10 @@ class DatasetContract(Contract):
         made = self.make()
         with doing("load_test"):
             return made.load_test()
+
+
+def _again(data: Dataset) -> Dataset:
+    """The data set, verified, with a fingerprint of its own."""
+    return type(data).of(
+        data.name, data.train, data.validation, data.classes, is_padded=data.is_padded, folds=data.folds
+    )

@@ -76,11 +76,12 @@ class Group:
         for job in waiting:
             try:
                 recipe = self._recipe.changed(job.candidate.recipe)
-                cores = Cores(self._cores)
                 if self._data.folds:
-                    trial, network = train_folds(job, self._data, recipe, cores, whole=self._keeps_weights)
+                    trial, network = train_folds(
+                        job, self._data, recipe, lambda: Cores(self._cores), whole=self._keeps_weights
+                    )
                 else:
-                    trial, network = train_resident(job, self._data, recipe, cores)
+                    trial, network = train_resident(job, self._data, recipe, Cores(self._cores))
             except Exception as error:  # noqa: BLE001  # a candidate must not cost more than itself
                 yield Trial.from_error(job, error), None
             else:

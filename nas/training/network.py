@@ -20,9 +20,6 @@ from nas.training import modules
 CLASSIFIED = 2**23  # numbers in a batch that is classified: 500 images of 3×64×64, 42 of 3×256×256
 
 
-# A channel that hardly varies is not divided by less. Values of images are 0 to 255; those of series are anything.
-LEAST_STD = {"images": 1.0, "series": 1e-8, "tokens": 1.0}
-
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -74,9 +71,13 @@ class Network(nn.Module):
         self.kind, self.is_padded = kind_of(input_shape), is_padded
         self.size = tuple(input_shape[1:])  # of an image: height, width; of a series: its steps
         each_channel = (-1, *[1] * len(self.size))
-        least = LEAST_STD[self.kind]
         self.register_buffer("mean", torch.tensor([float(value) for value in mean]).view(each_channel))
-        self.register_buffer("std", torch.tensor([max(least, value) for value in std]).view(each_channel))
+        self.register_buffer(
+            "std",
+            torch.tensor([max(_least(self.kind, m), s) for m, s in zip(mean, std, strict=True)]).view(
+                each_channel
+            ),
+        )
         rows = architecture.table(input_shape, classes)
         shapes = [input_shape, *(row.shape for row in rows)]
         self._steps: list[Step] = []
@@ -157,6 +158,8 @@ class Network(nn.Module):
         for step in self._steps:
             position = step.position
             tensors, length = [outputs[i] for i in step.inputs], lengths.get(step.inputs[0])
+            for i in step.inputs[1:]:  # of a merge: the longest
+                length = length if length is None else torch.maximum(length, lengths[i])
             for i in step.last_used:
                 del outputs[i]
             mask = None if length is None else _before(length, tensors[0].shape[2])
@@ -199,6 +202,14 @@ class Network(nn.Module):
         """Let ``keys`` (layers,) decide the masks of the dropout layers; with None, PyTorch draws them again."""
         for number, layer in enumerate(self.dropouts):
             layer.keys = None if keys is None else keys[number]
+
+
+def _least(kind: str, mean: float) -> float:
+    """The deviation by which a channel that hardly varies is divided, at least.
+
+    Values of images are 0 to 255. Those of series are anything, in float32, which has seven digits.
+    """
+    return max(1e-8, 1e-6 * abs(mean)) if kind == "series" else 1.0
 
 
 def _taken(steps: Sequence[Step]) -> int:

@@ -99,8 +99,8 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "shift and turn": PLAIN | {"shift": 2, "rotation": 10.0, "scale": 0.1},
     "shift and flip": PLAIN | {"shift": 4, "flip": 0.5},
     "jitter": PLAIN | {"jitter": 0.1, "magnitude": 0.1},
-    "window": PLAIN | {"window": 0.2},
-    "window and warp": PLAIN | {"window": 0.2, "warp": 0.2, "magnitude": 0.1},
+    "window": PLAIN | {"window": 0.1},
+    "window and warp": PLAIN | {"window": 0.1, "warp": 0.1, "magnitude": 0.1},
     "strong for series": PLAIN | {"window": 0.3, "warp": 0.3, "magnitude": 0.2, "jitter": 0.1, "mixup": 0.2},
     "strong": PLAIN | {"shift": 4, "flip": 0.5, "brightness": 0.3, "colour": 0.3, "erasing": 0.3},
 }
@@ -123,10 +123,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "mixup": (0.0, 100.0),
     "jitter": (0.0, 10.0),
     "magnitude": (0.0, 10.0),
-    "warp": (
-        0.0,
-        0.6,
-    ),  # two waves together bend time by up to 1.5 times as much; from 1 on, it would run backwards
+    "warp": (0.0, 0.5),  # two waves together bend time by up to twice as much; beyond, it would run backwards
     "window": (0.0, 0.9),
     "batch_size": (1, 1_000_000),
     "parts": (1, 64),

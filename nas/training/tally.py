@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nas.statistics import balanced_accuracy, macro_f1
 
-POINTS = 100  # of a curve, at most: an epoch of 36 series takes less time than their validation
+POINTS = 100  # of a curve of series, at most: an epoch of 36 takes less time than their validation
 
 
 @dataclass(frozen=True)

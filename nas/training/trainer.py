@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -63,7 +63,7 @@ def train_resident(job: Job, data: Resident, recipe: Recipe, cores: Cores | None
 
 
 def train_folds(
-    job: Job, data: Resident, recipe: Recipe, cores: Cores | None = None, *, whole: bool = True
+    job: Job, data: Resident, recipe: Recipe, cores: Callable[[], Cores] = Cores, *, whole: bool = True
 ) -> tuple[Trial, Network | None]:
     """Train on few inputs: once for each fold, which gives the trial, and then on all inputs.
 
@@ -73,24 +73,23 @@ def train_folds(
         job: see `train`.
         data: the inputs, on the device.
         recipe: how to train.
-        cores: see `Stepper`.
+        cores: makes those of one training, see `Stepper`.
         whole: whether to train on all inputs, too, for the network; without that, it is None.
     """
     with _random(data):
-        trainings = []
+        trials, tallies = list[Trial](), list[Tally]()
         for fold in data.folds:
-            trainings.append(_trained(job, fold, recipe, cores))
-            trial, network = trainings[-1].result()
+            training = _trained(job, fold, recipe, cores())
+            trial, network = training.result()
             if trial.failure is not None:
                 return trial, network
-        trial = _merged(job, trainings)
+            trials.append(trial)
+            tallies.append(training.tally)
+        trial = _merged(trials, tallies)
         if not whole:
             return trial, None
-        last, network = _trained(job, data.whole, recipe, cores, points=1).result()
-        seconds = trial.metrics["train_seconds"] + last.metrics.get("train_seconds", 0.0)
-        return (
-            last if last.failure else replace(trial, metrics={**trial.metrics, "train_seconds": seconds})
-        ), network
+        last, network = _trained(job, data.whole, recipe, cores(), points=1).result()
+        return (last if last.failure else _longer(trial, last)), network
 
 
 def _random(data: Resident) -> AbstractContextManager[object]:
@@ -98,7 +97,7 @@ def _random(data: Resident) -> AbstractContextManager[object]:
     return torch.random.fork_rng(devices=[data.device] if data.device.startswith("cuda") else [])
 
 
-def _trained(job: Job, data: Resident, recipe: Recipe, cores: Cores | None, points: int = POINTS) -> Training:
+def _trained(job: Job, data: Resident, recipe: Recipe, cores: Cores | None, points: int | None = None) -> Training:
     network = initial_network(job, data.dataset).to(data.device)
     training = Training(job, Stepper(network, data, recipe, cores), points)
     for _ in training.run():
@@ -106,33 +105,43 @@ def _trained(job: Job, data: Resident, recipe: Recipe, cores: Cores | None, poin
     return training
 
 
-def _merged(job: Job, trainings: Sequence[Training]) -> Trial:
-    """The trial of the trainings for all folds: accuracies and losses of all inputs together, and all seconds."""
-    total = Tally.sum(training.tally for training in trainings)
-    curves = zip(*(training.curve for training in trainings))  # noqa: B905  # one that only guesses stops sooner
-    sizes = [training.tally.count for training in trainings]
+def _merged(trials: Sequence[Trial], tallies: Sequence[Tally]) -> Trial:
+    """The trial of those for all folds: accuracies and losses of all inputs together, and all seconds."""
+    sizes = [tally.count for tally in tallies]
 
-    def mean(points: Sequence[dict[str, float]], name: str) -> float:
+    def mean(points: Sequence[Mapping[str, float]], name: str) -> float:
         return sum(size * point[name] for size, point in zip(sizes, points, strict=True)) / sum(sizes)
 
     curve = [
         {name: mean(points, name) for name in points[0]} | {"seconds": sum(point["seconds"] for point in points)}
-        for points in curves
+        for points in zip(*(trial.curve for trial in trials))  # noqa: B905  # one that only guesses stops sooner
     ]
-    first = trainings[0].result()[0].metrics
-    seconds = sum(training.result()[0].metrics["train_seconds"] for training in trainings)
-    return Trial(job, {**first, **total.metrics, "train_seconds": seconds}, tuple(curve))
+    seconds = {"train_seconds": sum(trial.metrics["train_seconds"] for trial in trials)}
+    metrics = {**trials[0].metrics, **Tally.sum(tallies).metrics, **seconds}
+    return replace(trials[0], metrics=metrics, curve=tuple(curve))
+
+
+def _longer(trial: Trial, last: Trial) -> Trial:
+    """A trial whose seconds are also those of another training."""
+    key = "train_seconds"
+    *curve, end = trial.curve
+    return replace(
+        trial,
+        metrics={**trial.metrics, key: trial.metrics[key] + last.metrics[key]},
+        curve=(*curve, {**end, "seconds": end["seconds"] + last.curve[-1]["seconds"]}),
+    )
 
 
 class Training:
     """A job in training, with the stepper of its network."""
 
-    def __init__(self, job: Job, stepper: Stepper, points: int = POINTS) -> None:
+    def __init__(self, job: Job, stepper: Stepper, points: int | None = None) -> None:
         self.job, self.stepper = job, stepper
         self.curve: list[dict[str, float]] = []
         dataset = stepper.data.dataset
         inputs = dataset.validation.labels.bincount(minlength=len(dataset.classes)).tolist()
         self.tally = Tally(0.0, inputs, inputs, inputs)  # of the last validation
+        points = points or (POINTS if dataset.kind == "series" else math.ceil(job.epochs))
         self._every = max(1, math.ceil(job.epochs / points))  # epochs, of which the last one is validated
         self._failure = ""
         self._images = 0

@@ -31,7 +31,7 @@ DESCRIPTION = "architecture.json"
 BEST = "best"  # in the folder of a search, the folder of its winner
 # Limits of a network from a file; ImageNet has 1,000 classes, its full version 21,841.
 MAX_CHANNELS = 1_000
-MAX_SIDE = 4_096  # pixels, or steps of a sequence
+MAX_SIDE = 16_384  # pixels, or steps of a sequence: a second at 16 kHz
 
 
 class Description(NamedTuple):

@@ -107,11 +107,12 @@ def examples(data: Dataset, recipe: Recipe, classes: Sequence[int], seed: int) -
         classes: the labels, each of which has an image.
         seed: of a training: decides the changes.
     """
-    found = [(data.train.labels == label).nonzero().flatten() for label in classes]
+    shown = data.whole if data.folds else data.train  # a class of few series may be in one fold only
+    found = [(shown.labels == label).nonzero().flatten() for label in classes]
     # Evenly spaced: neighbours may be photographs of one thing. A class with fewer images shows some twice.
     chosen = torch.cat([places[torch.arange(EXAMPLES) * len(places) // EXAMPLES] for places in found])
     [epoch] = draw_epochs(seed, 1.0, len(chosen), 0, replace(recipe, batch_size=len(chosen)))
-    batch, inputs = epoch[0], data.train.inputs[chosen]
+    batch, inputs = epoch[0], shown.inputs[chosen]
     moments = (torch.tensor(values).view(-1, *[1] * (inputs.ndim - 2)) for values in (data.mean, data.std))
     after = torch.empty_like(inputs, dtype=torch.float32)
     after[batch.picked] = changed(inputs[batch.picked], batch.offsets, batch.chances, recipe, *moments).float()

@@ -14,7 +14,7 @@ import numpy as np
 
 from nas.data.dataset import Array
 from nas.data.files import readable
-from nas.data.sequences.material import Material, Part, lines_of, numbers
+from nas.data.sequences.material import Material, Part, lines_of, numbers, without_end
 from nas.errors import DataError, quoted
 
 TRUTHS = {"true": True, "false": False}
@@ -116,7 +116,8 @@ class _Header:
         if lengths:
             self._check_length(number, length)
         empty = np.full(length, np.nan, np.float32)  # a dimension that was not measured
-        return np.stack([empty if c is None else c for c in channels]), self._label(number, label.strip())
+        values = without_end(np.stack([empty if c is None else c for c in channels]))
+        return values, self._label(number, label.strip())
 
     def _check_channels(self, number: int, channels: int) -> None:
         if self._channels is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import NamedTuple
 
-from nas.architecture.known import KNOWN, LECTURE
+from nas.architecture.known import LECTURE, NETWORKS
 from nas.errors import JournalError
 from nas.objectives import front, rank, scored
 from nas.records.outcome import Importance
@@ -86,8 +86,8 @@ class Scene:
             candidate = entry.trial.job.candidate
             own = candidate.architecture.id
             fallback = "lecture" if own == LECTURE.id else ""
-            if name := candidate.origin if candidate.origin in KNOWN else fallback:
-                exact = own == KNOWN[name].id
+            if name := candidate.origin if candidate.origin in NETWORKS else fallback:
+                exact = own == NETWORKS[name].id
                 known.setdefault(name if exact else f"nearest to {name}", entry)
             elif not candidate.choices and candidate.origin:
                 others.setdefault(candidate.origin, entry)

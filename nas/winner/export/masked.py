@@ -48,6 +48,8 @@ def _lines(
     number = 0  # of a module in a chain
     x, length, mask = ("x", "length", "mask") if is_chain else ("x0", "length0", "mask0")
     steps = description.input_shape[1]
+    yield f"        if x.shape[2] > {steps}:\n"
+    yield f'            raise ValueError("a series has more than {steps} steps")\n'
     yield f"        x = functional.pad(x, (0, {steps} - x.shape[2]), value=torch.nan)\n"
     yield f"        {x} = (x - self.mean) / self.std\n"
     yield f"        {length} = (~{x}[:, 0].isnan()).sum(1)  # (N,): the steps of each series\n"
@@ -59,6 +61,12 @@ def _lines(
         was_long, was_mask = (length, mask) if is_chain else (f"length{row.inputs[0]}", f"mask{row.inputs[0]}")
         if not is_chain:
             x, length, mask = f"x{position}", f"length{position}", f"mask{position}"
+        if len(row.inputs) > 1 and len(first) == 2:
+            yield f"        {length} = {was_long}\n"
+            for i in row.inputs[1:]:
+                yield f"        {length} = torch.maximum({length}, length{i})\n"
+            yield f"        {mask} = {before}({length}, {first[1]})\n"
+            was_long, was_mask = length, mask
         for place, part in enumerate(parts.values()):
             inside = f"{number}" if is_chain else f"{position - 1}" + f"][{place}" * (len(parts) > 1)
             number += 1
