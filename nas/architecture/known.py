@@ -2,17 +2,22 @@
 
 Those of `KNOWN` from `ALL_CNN` on are scaled down for small images: they have fewer maps than in their papers, and
 batch normalisation throughout, which only the residual network had in its paper. Those of `PHOTOGRAPHS` can be
-trained from scratch on a few thousand photographs of 32 to 96 pixels.
+trained from scratch on a few thousand photographs of 32 to 96 pixels. Those of `SERIES` and `TEXTS` are as
+large as in their papers, or, where there is no paper, small.
 """
 
 from __future__ import annotations
 
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.layer import Layer
+from nas.architecture.layers.activation import Activation
+from nas.architecture.layers.attention import Embedding, LayerNorm, Positions, TransformerBlock
 from nas.architecture.layers.convolution import Conv2d, ResidualBlock, SeparableConv2d
 from nas.architecture.layers.dense import Dense, Dropout
 from nas.architecture.layers.merge import Add
-from nas.architecture.layers.pooling import AveragePool, Flatten, GlobalAveragePool, MaxPool
+from nas.architecture.layers.pooling import AveragePool, Flatten, GlobalAveragePool, MaxPool, TakeLast
+from nas.architecture.layers.recurrent import GRU
+from nas.architecture.layers.sequence import Conv1d, InceptionBlock, ResidualBlock1d
 
 LECTURE = Architecture(
     (
@@ -123,6 +128,63 @@ stages (Liu et al., A ConvNet for the 2020s, 2022). The first patches are of 2×
 normalised over the batch (there the narrow ones before them, over the channels)."""
 
 
+FCN = Architecture(
+    (
+        *[Conv1d(filters, kernel, padding="same", activation="relu", batch_norm=True)
+          for filters, kernel in ((128, 7), (256, 5), (128, 3))],
+        GlobalAveragePool(),
+    )
+)  # fmt: skip
+"""The fully convolutional network for time series (Wang, Yan and Oates, Time series classification from
+scratch with deep neural networks, 2017). The first kernel has 8 steps there: with equal padding it is odd."""
+
+TIME_SERIES_RESNET = Architecture((*map(ResidualBlock1d, (64, 128, 128)), GlobalAveragePool()))
+"""The residual network for time series (Wang, Yan and Oates, 2017, as above): three blocks of three layers."""
+
+
+def _inception_time(blocks: int = 6, filters: int = 32) -> Architecture:
+    layers: list[Layer] = []
+    before = 0
+    for number in range(1, blocks + 1):
+        layers.append(InceptionBlock(filters, 39, filters))
+        if number % 3 == 0:
+            end = len(layers)
+            layers += [Conv1d(4 * filters, 1, batch_norm=True, inputs=(before,)), Add(inputs=(end, end + 1))]
+            layers.append(Activation("relu"))
+            before = len(layers)
+    return Architecture((*layers, GlobalAveragePool()))
+
+
+INCEPTION_TIME = _inception_time()
+"""One network of InceptionTime (Ismail Fawaz et al., InceptionTime: Finding AlexNet for time series
+classification, 2020), which is five of them together. Kernels have 39, 19 and 9 steps, there 40, 20 and 10."""
+
+SMALL_GRU = Architecture((GRU(64, directions=2), GlobalAveragePool()))
+"""A gated recurrent unit in both directions (Cho et al., Learning phrase representations, 2014), and their
+mean."""
+
+SMALL_TRANSFORMER = Architecture(
+    (
+        Conv1d(64, 3, padding="same"),
+        Positions(),
+        *[TransformerBlock(4, 2, dropout=0.1)] * 2,
+        LayerNorm(),
+        GlobalAveragePool(),
+    )
+)
+"""A transformer's encoder of two blocks (Vaswani et al., Attention is all you need, 2017), normalised before each
+part (Xiong et al., 2020). Every step is a vector of 64 numbers, made of three steps of the series."""
+
+CHARACTER_GRU = Architecture((Embedding(64), GRU(128), TakeLast()))
+"""A recurrent network of characters (Graves, Generating sequences with recurrent neural networks, 2013)."""
+
+CHARACTER_TRANSFORMER = Architecture(
+    (Embedding(64), Positions("learned"), *[TransformerBlock(4, causal=True)] * 2, LayerNorm(), TakeLast())
+)
+"""A small GPT (Radford et al., Improving language understanding by generative pre-training, 2018): two blocks of
+causal attention, normalised before each part as in GPT-2."""
+
+
 def lecture_parameters(limits: Limits) -> int | None:
     """The number of parameters of the lecture's network on such images; None if it does not fit them."""
     fits = Limits(limits.input_shape, limits.classes).allow(LECTURE)
@@ -139,11 +201,21 @@ KNOWN = {
 }
 
 PHOTOGRAPHS = {"resnet20": RESNET20, "small-mobilenet": SMALL_MOBILENET, "small-convnext": SMALL_CONVNEXT}
-NETWORKS = KNOWN | PHOTOGRAPHS
+SERIES = {
+    "fcn": FCN,
+    "time-series-resnet": TIME_SERIES_RESNET,
+    "inception-time": INCEPTION_TIME,
+    "gru": SMALL_GRU,
+    "small-transformer": SMALL_TRANSFORMER,
+}
+TEXTS = {"character-gru": CHARACTER_GRU, "character-transformer": CHARACTER_TRANSFORMER}
+NETWORKS = KNOWN | PHOTOGRAPHS | SERIES | TEXTS
 
 
 def fitting(limits: Limits) -> list[str]:
-    """The names of the networks for such images: `PHOTOGRAPHS` are for colour images of 32 pixels and more."""
+    """The names of the networks for such inputs: `PHOTOGRAPHS` are for colour images of 32 pixels and more."""
     channels, *sizes = limits.input_shape
-    is_photograph = channels == 3 and len(sizes) == 2 and min(sizes) >= 32
+    if len(sizes) < 2:
+        return list(SERIES if sizes else TEXTS)
+    is_photograph = channels == 3 and min(sizes) >= 32
     return [*KNOWN, *(PHOTOGRAPHS if is_photograph else ())]

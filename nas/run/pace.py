@@ -73,6 +73,15 @@ def work(resolved: Resolved, epochs: float) -> float:
     return data.trainings * (epochs * len(data.train) + validated * len(data.validation))
 
 
+def on_top(resolved: Resolved) -> float:
+    """How many times as long a training of the final selection takes as one of the search, of as many epochs.
+
+    Where few inputs have folds, it also trains on all of them, for the weights.
+    """
+    data = resolved.data
+    return 1 + data.validated / (data.trainings * len(data.train)) if data.folds else 1.0
+
+
 def calibrated(resolved: Resolved, drawn: Sequence[Candidate], over: float | None) -> Pace | None:
     """The pace of networks here, from a cheap and a dear one, while every worker trains.
 

@@ -22,7 +22,7 @@ from nas.data.kinds import NOUNS
 from nas.evaluation.evaluator import BUILT_IN
 from nas.report.words import several
 from nas.run import changing, selection, time_limit
-from nas.run.pace import Pace, by_flops, calibrated, flops_of, work
+from nas.run.pace import Pace, by_flops, calibrated, flops_of, on_top, work
 from nas.run.resolve import FLOPS_OPTION, Resolved, is_free, usual_flops
 from nas.spaces.fit import MNIST_FLOPS
 from nas.spaces.space import Candidate
@@ -205,7 +205,7 @@ def _fitted(
     wanted, epochs = _wanted(resolved), resolved.epochs
     again = _least(resolved)  # trainings, of which one has the machine alone
     faster = pace.alone if again == 1 else resolved.side_by_side / again
-    most = selection.SAFETY * (1 - LEAST_SHARE) * left * faster
+    most = selection.SAFETY * (1 - LEAST_SHARE) * left * faster / on_top(resolved)
     if is_free(experiment, resolved.parts["space"]):
         affordable = (most / work(resolved, wanted) - pace.fixed) / pace.per_flop
         resolved = _with_limit(
@@ -219,14 +219,16 @@ def _fitted(
     possible = most / dear / epoch
     if experiment.epochs is None:
         both = math.ceil(2 / resolved.side_by_side) * dear * selection.LONGEST * epoch
-        all_of_it = CANDIDATES * mean * _searched(resolved, 1.0) + both / selection.SAFETY
+        candidates = CANDIDATES / 2 if resolved.data.folds else CANDIDATES  # what few inputs say is mostly chance
+        all_of_it = candidates * mean * _searched(resolved, 1.0) + both / selection.SAFETY
         longer = min(left / all_of_it, LONGER * wanted / selection.LONGEST)
         epochs = max(0.05, round(max(min(wanted, possible) / SHORTER, longer), 2))
     # Where a training is faster alone, one finalist gets all of the time until a second one hardly costs it
     # anything: a network for Fashion-MNIST had 92.1 % after 9 epochs, 92.7 % after 18. Otherwise one may be
-    # dearer, and still have the time for another one beside it.
+    # dearer, and still have the time for another one beside it. Of few inputs, where the validation is mostly
+    # chance, several finalists are better than a long training.
     longest = LONG * wanted if pace.alone >= FASTER else min(BESIDE * epochs, LONG * wanted)
-    enough = max(min(wanted, possible, SHORTER * epochs), longest)
+    enough = max(min(wanted, possible, SHORTER * epochs), 0.0 if resolved.data.folds else longest)
     # For a training of ten times that of the search, if it leaves enough time for the search.
     needed = dear * work(resolved, SHORTER * epochs) / selection.SAFETY
     share = min(time_limit.SEARCH_SHARE, max(LEAST_SHARE, 1 - needed / min(1.0, faster) / left))
@@ -264,13 +266,13 @@ def _course(
     enough = decided.get("enough", 0.0)
     now = selection.Now(alone=decided.get("alone", 1.0), cores=resolved.cores_alone)
     last = selection.plan(
-        history, resolved.limits, resolved.epochs, workers, seconds,
+        history, resolved.limits, resolved.epochs, workers, seconds and seconds / on_top(resolved),
         enough=enough, now=now, work=partial(work, resolved), least=_least(resolved),
     )  # fmt: skip
     longest = (
         float(np.mean([trial.metrics["train_seconds"] for trial in finalists])) / resolved.epochs * last.epochs
     )
-    longest *= max(1 / now.faster(workers // last.trainings), last.trainings / workers / BUSY)
+    longest *= on_top(resolved) * max(1 / now.faster(workers // last.trainings), last.trainings / workers / BUSY)
     return Course(trials * one + longest, trials, last)
 
 

@@ -21,7 +21,7 @@ from nas.records.observer import Observer, Observers, PythonWarnings
 from nas.records.outcome import Outcome
 from nas.run import selection, time_limit
 from nas.run.conclude import Selected, conclude
-from nas.run.pace import pace_now, work
+from nas.run.pace import on_top, pace_now, work
 from nas.run.planning import planned
 from nas.run.recording import Run, Start, recorded
 from nas.run.replayed import ReplayedStrategy
@@ -156,7 +156,7 @@ def _plan(run: Run, history: Sequence[Trial]) -> tuple[Plan, float | None]:
         now = pace_now(resolved, best, seconds) or now
         seconds -= time.monotonic() - begun
     plan = selection.plan(
-        history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds,
+        history, resolved.limits, resolved.epochs, resolved.side_by_side, seconds and seconds / on_top(resolved),
         enough=decided.get("enough", 0.0), now=now, work=partial(work, resolved),
     )  # fmt: skip
     # Where all train side by side, maybe none is through in time: a late winner is better than none.

@@ -24,7 +24,7 @@ from typing import Any, Protocol, Self
 
 from nas import checks
 from nas.architecture.architecture import Architecture, Limits, distance
-from nas.architecture.layer import show
+from nas.architecture.layer import Shape, show
 from nas.errors import ArchitectureError, SpaceError, TooLargeError, quoted
 from nas.spaces.questions import AnswerRecorder as AnswerRecorder  # plugins import both from here, too
 from nas.spaces.questions import Listener, Question, Walk
@@ -110,6 +110,9 @@ class SearchSpace(ABC):
     """
 
     limits = Limits()
+    example_shape: Shape = (
+        Limits.input_shape
+    )  # of an input for which it has networks: `nas plugins check` tries it
     max_flops: int | None = None  # per image; applies if the search sets no limit
     # Whether `build` fits its networks to the images and to any limit of operations. Such a space has an option
     # ``max_flops``, which a search decides from the images and its budget (see `nas.run.planning`).

@@ -31,6 +31,7 @@ class Transformer(SearchSpace):
     """
 
     adapts = True
+    example_shape = (64,)
     max_flops = MNIST_FLOPS
 
     def __init__(self, max_flops: Annotated[int, Field(ge=1)] | None = None, recipe: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from random import Random
 from unittest import SkipTest
@@ -27,7 +28,7 @@ class SpaceContract(Contract):
         """The space, within the limits."""
         with doing("making it"):
             space: SearchSpace = plugins.create(self.plugin, self.options)
-            return space.within(self.limits)
+            return space.within(replace(self.limits, input_shape=space.example_shape))
 
     def test_networks(self) -> None:
         """Builds networks, of which enough fit the limits."""
