@@ -120,7 +120,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("text")
     (folder / "cats.txt").write_text(TEXT * 40)
     layers = Embedding(16, 20), Conv1d(32, 8, padding="causal", activation="relu"), TakeLast()
-    return train(folder / "cats", f"text:{folder / 'cats.txt'}", *layers, window=16)
+    return train(folder / "cats", f"text:{folder / 'cats.txt'}", *layers, window=16, stride=1)
 
 
 def predict(*words: Path | str, code: int = 0, given: bytes | None = None) -> Result:

@@ -319,7 +319,7 @@ def _say(text: str) -> None:
 def _best(state: State) -> list[Trial]:
     """The best trial of each network, the best one first."""
     from nas.objectives import scored
-    from nas.report.summary import leaders
+    from nas.report.leaders import leaders
 
     try:
         objectives = state.record.header.objectives

@@ -25,7 +25,7 @@ from nas.objectives import front
 from nas.records.observer import Observer
 from nas.records.outcome import Header
 from nas.records.searches import resume_command
-from nas.report.summary import leaders
+from nas.report.leaders import leaders
 from nas.report.words import compact, duration, mean_and_deviation, name_of, percent, several, sizes
 from nas.spaces.space import Candidate
 from nas.trial import REDUCTION, Job, Trial

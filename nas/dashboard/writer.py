@@ -24,8 +24,8 @@ from nas.records.predictions import FILE, predictions_of
 from nas.records.record import Record, Told
 from nas.report.classes import Score, scores
 from nas.report.figures import draw
+from nas.report.leaders import leaderboard
 from nas.report.page import report
-from nas.report.summary import leaderboard
 from nas.trial import Trial, trial_numbers
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from nas.records.record import Record
 from nas.report.classes import LISTED, TABULATED, arrow, confusions, scores, times
 from nas.report.drawing import network_svg
 from nas.report.figures import OF_CLASSES, Picture, address, captions, drawn
-from nas.report.summary import Summary, effort_of, finalists, layer_rows, leaders, training_of
+from nas.report.leaders import leaders
+from nas.report.summary import Summary, effort_of, finalists, layer_rows, training_of
 from nas.report.words import duration, effort, percent, sizes
 from nas.trial import Trial, trial_numbers
 

@@ -6,14 +6,14 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.known import lecture_parameters
 from nas.architecture.layers import show
 from nas.data.kinds import Kind, kind_of
 from nas.errors import plain
-from nas.objectives import BALANCED, FRACTIONS, rank
+from nas.objectives import BALANCED, FRACTIONS
 from nas.records.outcome import COMPARED_WITH, GIVEN, Comparison, Outcome
 from nas.records.predictions import predictions_of
 from nas.records.record import place
@@ -34,7 +34,6 @@ from nas.statistics import CONFIDENCE, deviation, interval, mean
 from nas.trial import Trial
 
 NAMED, LEAST_SHARE = 3, 0.03  # choices that are said to have mattered, and what is the least that does
-LEADERS = 50  # rows of the leaderboard
 WHOLE = ("parameters", "flops")  # metrics that are the same for every seed
 
 
@@ -399,25 +398,3 @@ def layer_rows(architecture: Architecture, limits: Limits) -> list[LayerRow]:
     ]
     parameters, flops = sum(row.parameters for row in rows), sum(row.flops for row in rows)
     return [*lines, LayerRow("total", "", f"{parameters:,}", f"{flops:,}")]
-
-
-def leaders(trials: Iterable[Trial]) -> list[Trial]:
-    """The best trial of each candidate, the best candidate first; longer trainings come before shorter ones."""
-    best: dict[str, Trial] = {}
-    for trial in sorted(trials, key=rank, reverse=True):
-        best.setdefault(trial.id, trial)
-    return list(best.values())
-
-
-def leaderboard(trials: Iterable[Trial], numbers: Mapping[str, int] | None = None) -> dict[str, Sequence[Any]]:
-    """A table of the best networks, column by column: see `leaders`; ``numbers``: those of their trials."""
-    best = leaders(trials)[:LEADERS]
-    metrics = ("parameters", "validation_accuracy", "validation_loss")
-    return {
-        "rank": range(1, len(best) + 1),
-        "id": [trial.id for trial in best],
-        **({"trial": [numbers.get(trial.id) for trial in best]} if numbers else {}),
-        **{metric: [trial.metrics.get(metric) for trial in best] for metric in metrics},
-        "epochs": [trial.job.epochs for trial in best],
-        "origin": [trial.job.candidate.origin for trial in best],
-    }

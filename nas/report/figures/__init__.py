@@ -50,7 +50,7 @@ CAPTIONS = {  # in the order in which the figures are drawn; in braces, the fiel
 }
 EXAMPLES_OF_SERIES = (
     "Training series of the classes as curves, a colour for each channel, all with the same axes; on the right, "
-    "the same series changed at random as in training. Of more than six channels, the first six are drawn."
+    "if the recipe changes them, the same series changed at random. Of more than six channels, six are drawn."
 )
 
 

@@ -103,12 +103,14 @@ def examples(scene: Scene) -> Figure | None:
     if found is None or not found.examples.size:
         return None
     how = ", in their size" * (scene.noun is NOUNS["images"])
-    subject = f"training {scene.noun.many} as the network sees them{how} and, on the right, augmented"
+    is_changed = not np.array_equal(found.examples[:, 0], found.examples[:, 1])
+    subject = f"training {scene.noun.many} as the network sees them{how}"
+    subject += " and, on the right, augmented" * is_changed
     if len(found.examples) < len(found.classes):
         subject += f" ({len(found.examples)} of {len(found.classes):,} classes: those with the lowest recall)"
     columns = min(2, len(found.examples))
     rows = math.ceil(len(found.examples) / columns)
-    mosaics = [_mosaic(each) for each in found.examples]
+    mosaics = [_mosaic(each if is_changed else each[:1]) for each in found.examples]
     wide = 7.6 / columns
     height = wide * mosaics[0].shape[0] / mosaics[0].shape[1] + 0.3
     figure = style.canvas(scene, subject, 8.0, 0.8 + height * rows)
@@ -122,11 +124,11 @@ def examples(scene: Scene) -> Figure | None:
 
 
 def _mosaic(pictures: Array) -> Array:
-    """The pictures (2, E, h, w, channels) of a class in one row, with a white gap in its middle."""
-    plain, changed = (np.concatenate(list(half), axis=1) for half in pictures)
+    """The pictures (1 or 2, E, h, w, channels) of a class in one row; between two halves stands a white gap."""
+    plain, *changed = (np.concatenate(list(half), axis=1) for half in pictures)
     height, width, channels = pictures.shape[2:]
     gap = np.full((height, max(1, round(GAP * width)), channels), 255, np.uint8)
-    return np.concatenate([plain, gap, changed], axis=1)
+    return np.concatenate([plain, gap, *changed], axis=1) if changed else plain
 
 
 def _show(axes: Axes, picture: Array) -> None:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from nas.report.figures import style
 from nas.report.figures.scene import Entry, Scene
 from nas.report.figures.style import ACCURACY, LOSS
-from nas.report.summary import leaders
+from nas.report.leaders import leaders
 from nas.report.words import name_of, percent
 from nas.trial import Trial
 
