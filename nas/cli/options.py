@@ -168,8 +168,8 @@ def training_options(command: Command) -> Command:
         click.option("--dataset", metavar="NAME|PATH", help=
             "Data set to learn from: a name, such as mnist, mnist-5k (5,000 images of it) or that of a plugin; or "
             "the path of your own series (.ts, .tsv, .csv, .npz), recordings (folders of WAV files) or text "
-            "(text:FILE); or of your own images: a folder with a folder for each class, a table (CSV, TSV, Parquet) of "
-            "paths and labels, or an .npz file. Default: auto, which is mnist if it is on this machine or can be "
+            "(text:FILE); or of your own images: a folder with a folder for each class, a table (CSV, TSV, "
+            "Parquet) of paths and labels, or an .npz file. Default: auto, which is mnist if it is here or can be "
             "downloaded, otherwise mnist-5k."),
         click.option("--data-dir", metavar="FOLDER", type=FOLDER, help=
             "Folder to look for data sets in first. Default: NAS_DATA_DIR, then the user's cache folder."),

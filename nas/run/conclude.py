@@ -179,22 +179,17 @@ def conclude(run: Run, selected: Selected, opened: Opened | None = None) -> Outc
 
 def _predictions(run: Run, job: Job, network: Network, opened: Opened) -> Predictions:
     """What the winner answers, and pictures of the classes: of all, or of those with the lowest recall."""
-    import torch
-
     from nas.training.network import answers_and_loss
     from nas.winner.pictures import examples
 
     data, tested = run.resolved.data, opened.results[0]
-    # Where there are folds, the network has learned from the validation inputs, too.
-    validated = data.validation.rows(torch.arange(0)) if data.folds else data.validation
-    answers, _, both = answers_and_loss(network, validated.inputs, validated.labels)
-    validation, test = (
-        Answers(*(tensor.numpy() for tensor in tensors))
-        for tensors in (
-            (validated.labels, answers, both),
-            (tested.labels, tested.answers, tested.chances),
-        )
-    )
+    of_test = tested.labels, tested.answers, tested.chances
+    if data.folds:  # the network has learned from the validation inputs, too
+        of_validation = tuple(tensor[:0] for tensor in of_test)
+    else:
+        answers, _, both = answers_and_loss(network, data.validation.inputs, data.validation.labels)
+        of_validation = data.validation.labels, answers, both
+    validation, test = (Answers(*(tensor.numpy() for tensor in tensors)) for tensors in (of_validation, of_test))
     recipe = run.resolved.recipe.changed(job.candidate.recipe)
     shown = Confusion(test.labels, test.answers, len(data.classes)).shown(PICTURED)
     return Predictions(
