@@ -238,7 +238,7 @@ def write(folder: Path, count: int, name: str) -> None:
 SEARCH = ("search", "--trials", "4", "--epochs", "4", "--mlflow", "off", "--set", "dataset.length=32")
 
 
-def test_a_search_of_series_gives_the_same_with_one_worker_and_after_a_kill(tmp_path: Path) -> None:
+def test_a_search_of_series_finds_the_same_with_one_worker_and_with_two(tmp_path: Path) -> None:
     (tmp_path / "waves").mkdir()
     write(tmp_path / "waves", 45, "TRAIN")
     write(tmp_path / "waves", 30, "TEST")

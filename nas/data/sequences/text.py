@@ -22,7 +22,7 @@ PREFIX = "text:"  # of `--dataset text:FILE`, which nas/data/__init__.py removes
 SHARES = 80, 90  # per cent of the text: the end of the training part, and of the validation part
 LEAST = 1_000  # characters of a text
 MOST_BYTES = 2**27  # of a text: as characters and numbers, it takes ten times the memory
-RARE = 5  # windows: a character that follows fewer of the training part has no class of its own
+RARE = 5  # a character that is more seldom in the training part has no class of its own
 WINDOWS = 2, 1_024  # characters
 MOST_WINDOWS = 2**20  # of the training part
 MOST_MEMORY = 2**28  # bytes of them
@@ -102,26 +102,26 @@ class Alphabet:
             raise DataError(f"this is no alphabet: {error}") from None
 
     @classmethod
-    def of(cls, following: Array) -> Alphabet:
+    def of(cls, points: Array) -> Alphabet:
         """The alphabet of a training part.
 
-        A character that follows fewer than `RARE` windows is "other", which is a class if there is such a one. If
+        A character that is there fewer than `RARE` times is "other", which is a class if there is such a one. If
         not, any other character (of the validation, the test, or a text to continue) counts as the most frequent.
 
         Args:
-            following: ``(N,)``, the code point of the character that follows each training window.
+            points: ``(N,)``, the code points of its characters.
 
         Raises:
             DataError: there are no two classes.
         """
-        points, counts = np.unique(following, return_counts=True)
-        own = points[counts >= RARE]
-        if len(own) == 0 or len(points) < 2:
+        known, counts = np.unique(points, return_counts=True)
+        own = known[counts >= RARE]
+        if len(own) == 0 or len(known) < 2:
             raise DataError(
-                f"of the characters of the text, {len(own)} follow {RARE} training windows or more: take a longer "
-                "text, or a smaller stride"
+                f"of the characters of the text, {len(own)} are in its training part {RARE} times or more: take a "
+                "longer text"
             )
-        unknown = len(own) if len(own) < len(points) else int(counts.argmax())
+        unknown = len(own) if len(own) < len(known) else int(counts.argmax())
         return cls("".join(map(chr, own.tolist())), unknown)
 
 
@@ -188,7 +188,7 @@ class Text(DatasetPlugin):
             f"and training windows begin {every}"
         )
         if alphabet.unknown == len(alphabet.characters):
-            self.note += f'; "{OTHER}" are those that follow fewer than {RARE} training windows'
+            self.note += f'; "{OTHER}" are those that are in the training part fewer than {RARE} times'
         return Dataset.of(self.name, train, validation, alphabet.classes)
 
     def load_test(self) -> Split:
@@ -206,7 +206,7 @@ class Text(DatasetPlugin):
         if int(points.min()) == int(points.max()):
             name = name_of(chr(points[0]))
             raise DataError(f"the training part of {self.path} has only the character {name}: take another text")
-        return Alphabet.of(points[self._window :: self._step])
+        return Alphabet.of(points)
 
     @cached_property
     def _points(self) -> Array:
