@@ -1,4 +1,4 @@
-"""Finds a small convolutional network for a set of images.
+"""Finds a small neural network for images, series or a text.
 
 import nas
 

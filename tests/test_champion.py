@@ -48,7 +48,7 @@ class Store:
         weights = folder / "trained.safetensors"
         folder.mkdir(parents=True, exist_ok=True)
         save_file(network.state_dict(), weights)
-        data: Any = type("Data", (), {"input_shape": (1, 8, 8), "classes": ("a", "b", "c")})
+        data: Any = type("Data", (), {"input_shape": (1, 8, 8), "classes": ("a", "b", "c"), "is_padded": False})
         write_best(folder / "best", NET, weights, data)
         about = {"name": "blobs", "fingerprint": fingerprint, "train": 9, "validation": 9_000}
         header = Header(folder, {"strategy": "evolve"}, about, Limits((1, 8, 8), 3), LOSS)

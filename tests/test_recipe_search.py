@@ -28,6 +28,7 @@ from nas.records.record import read
 from nas.report.page import report
 from nas.spaces.cnn import Cnn
 from nas.spaces.lecture import Lecture
+from nas.spaces.recipe import IMAGES, SERIES
 from nas.spaces.space import Candidate, Choose, Scalar, SearchSpace
 from nas.strategies.evolve import Evolve
 from nas.strategies.strategy import Strategy
@@ -184,7 +185,8 @@ def test_the_built_in_spaces_ask_if_they_are_told_to(space: type[Cnn | Lecture])
     check_questions(asked)
     names = [name for name in asked if name.startswith("recipe/")]
     assert names == [f"recipe/{n}" for n in ("learning_rate", "weight_decay", "label_smoothing", "augmentation")]
-    assert asked["recipe/augmentation"].options == tuple(AUGMENTATIONS)
+    assert asked["recipe/augmentation"].options == IMAGES
+    assert {*IMAGES, *SERIES} == set(AUGMENTATIONS)
     for name in ("learning_rate", "weight_decay"):
         low, high = asked[f"recipe/{name}"].ends
         assert isinstance(low, float) and isinstance(high, float)  # noqa: PT018

@@ -426,6 +426,7 @@ def test_a_strategy_that_forgets_its_base_class_is_a_strategy_all_the_same() -> 
 ABOUT: dict[str, Any] = {
     "config": {"strategy": "evolve", "epochs": 4.0, "trials": 40, "workers": 2, "device": "cpu"},
     "dataset": {"name": "mnist-5k", "fingerprint": "aaaa"},
+    "limits": {"input_shape": [1, 28, 28]},
     "plugins": {"strategy": "1111", "space": "2222"},
 }
 

@@ -15,6 +15,7 @@ import torch
 from nas.data import open_named, open_source
 from nas.data.dataset import Array, Dataset, Split
 from nas.data.photographs import Photographs
+from nas.data.plugin import FEW_SERIES
 from nas.data.sequences.divide import folds_of
 from nas.data.sequences.prepare import filled, prepared, scaled, shortened
 from nas.data.sequences.sequences import Sequences
@@ -140,7 +141,7 @@ def test_what_a_search_reads_is_what_workers_read(tmp_path: Path) -> None:
     loaded = Dataset.load(tmp_path / "saved")
     assert (loaded.fingerprint, loaded.folds, loaded.is_padded) == (data.fingerprint, data.folds, True)
     assert torch.equal(loaded.train.inputs.nan_to_num(), data.train.inputs.nan_to_num())
-    assert source.recipe == {"base": "default", "shift": 0}
+    assert source.recipe == FEW_SERIES  # in folds
     assert source.verify() == ["train: ok (7 series)", "validation: ok (3 series)", "test: ok"]
 
 

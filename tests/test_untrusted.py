@@ -30,7 +30,7 @@ from safetensors.torch import save, save_file
 from nas import plugins
 from nas.architecture.architecture import LARGEST_FILE, Architecture
 from nas.architecture.backbones import BACKBONES
-from nas.architecture.known import KNOWN, LECTURE, NETWORKS
+from nas.architecture.known import KNOWN, LECTURE, NETWORKS, SERIES, TEXTS
 from nas.architecture.layers import Conv2d, Dense, Flatten, Layer, Pretrained
 from nas.cli.console import QuietConsole
 from nas.cli.main import cli
@@ -78,7 +78,11 @@ def test_settings_that_are_harmless_one_by_one_are_refused_together(
 
 
 def test_every_network_that_somebody_designed_is_within_the_limits() -> None:
-    for architecture in (*NETWORKS.values(), *(Architecture((Pretrained(name),)) for name in BACKBONES)):
+    for known, shape in ((SERIES, (12, 1_500)), (TEXTS, (1_000,))):
+        for architecture in known.values():
+            assert architecture.table(shape, 100)[-1].shape == (100,)
+    images = [network for name, network in NETWORKS.items() if name not in SERIES | TEXTS]
+    for architecture in (*images, *(Architecture((Pretrained(name),)) for name in BACKBONES)):
         assert architecture.table((3, 224, 224), 1000)[-1].shape == (1000,)
 
 
@@ -232,7 +236,7 @@ def test_weights_that_are_no_file_are_refused(best: Path) -> None:
     [
         ({"input_shape": [1, 8, 8, 8]}, "input_shape is [1, 8, 8, 8], and should be"),
         ({"input_shape": [1, 8, -8]}, "input_shape is [1, 8, -8]"),
-        ({"input_shape": [10**9, 8, 8]}, "channels (at most 1,000) and up to two sizes (at most 4,096)"),
+        ({"input_shape": [10**9, 8, 8]}, "channels (at most 1,000) and up to two sizes (at most 16,384)"),
         ({"input_shape": [1000, 4096, 4096]}, "layer 1 (Flatten) on 4096×4096×1000: up to here the network has"),
         ({"classes": []}, "there are no classes"),
         ({"classes": [1, 2, 3]}, "a class is 1"),

@@ -129,7 +129,8 @@ def _check(arrays: Mapping[str, Array], classes: int) -> None:
             raise ValueError(f"{name} has a class that there is not")
     for split in ("validation", "test"):
         labels, answers, chances = (arrays[f"{split}_{part}"] for part in ("labels", "answers", "chances"))
-        if not len(labels) or labels.shape != answers.shape or chances.shape != (len(labels), 2):
+        is_empty = not len(labels) and split == "test"  # with folds, no validation inputs are left for the winner
+        if is_empty or labels.shape != answers.shape or chances.shape != (len(labels), 2):
             raise ValueError(f"{split} has {len(labels)} labels and {len(answers)} answers")
         if not ((chances >= 0) & (chances <= 1)).all():
             raise ValueError(f"{split} has a probability that is not from 0 to 1")
