@@ -107,6 +107,8 @@ def examples(data: Dataset, recipe: Recipe, classes: Sequence[int], seed: int) -
         classes: the labels, each of which has an image.
         seed: of a training: decides the changes.
     """
+    if data.kind == "tokens":
+        return np.zeros((len(classes), 2, EXAMPLES, 0, 0, 1), np.uint8)
     shown = data.whole if data.folds else data.train  # a class of few series may be in one fold only
     found = [(shown.labels == label).nonzero().flatten() for label in classes]
     # Evenly spaced: neighbours may be photographs of one thing. A class with fewer images shows some twice.
