@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 
 from nas import checks
-from nas.data import kinds
 from nas.data.dataset import Array, Dataset
-from nas.data.kinds import Kind
 
 TUNING_INPUTS = 5_000  # the settings are compared on as many training inputs; the best one is fitted to all
 MOST_FREQUENT = "most frequent class"
-NOUNS: dict[Kind, str] = {kind: noun.many for kind, noun in kinds.NOUNS.items()}  # for messages
 
 
 @dataclass(frozen=True)

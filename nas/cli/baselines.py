@@ -51,8 +51,8 @@ def baselines(name: str, seed: int, data_dir: Path | None, options: dict[str, st
     Each is tuned on the validation data in a few steps; the test data are opened once, at the end.
     """
     from nas import plugins
-    from nas.baselines.baseline import NOUNS
     from nas.data import open_source
+    from nas.data.kinds import NOUNS
     from nas.errors import plain
     from nas.evaluation.local.machine import cores
     from nas.run.resolve import available_device
@@ -65,7 +65,7 @@ def baselines(name: str, seed: int, data_dir: Path | None, options: dict[str, st
     # Your own images become as large as for `nas search`, which then finds them in the cache.
     source = open_source(name, data_dir, chosen, device=available_device("auto"))
     data = plugins.guarded(source.load, f"the data set {source.name} cannot be loaded")
-    noun = NOUNS[data.kind]
+    noun = NOUNS[data.kind].many
     plugins.guarded(lambda: source.check_test(data), f"the test {noun} of {source.name} cannot be loaded")
     for line in source.note.splitlines():
         say(line)

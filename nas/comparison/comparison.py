@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from nas.architecture.known import LECTURE
-from nas.baselines.baseline import NOUNS
 from nas.comparison import verdicts
 from nas.comparison.explain import Case, cases, experiments
 from nas.comparison.in_mlflow import begin_run, write_tables
@@ -28,6 +27,7 @@ from nas.comparison.verdicts import Sample
 from nas.comparison.watcher import PythonWatcher, Warnings, Watcher
 from nas.dashboard.comparisons import stop
 from nas.dashboard.store import store_of
+from nas.data.kinds import NOUNS
 from nas.errors import Interrupted, JournalError, NasError, UsageError
 from nas.evaluation.borrowing import Lending
 from nas.experiment import Experiment
@@ -96,12 +96,12 @@ def _run(folder: Path, comparison: Comparison, watcher: Watcher) -> Compared:
     """A comparison from its settings to its result, new or resumed."""
     resolved = _checked(comparison)
     comparison, kind = comparison.pinned(resolved.experiment.dataset), resolved.data.kind
-    watcher.noun = NOUNS[kind]
+    watcher.noun = NOUNS[kind].many
     with locked(folder):
         if (folder / FILE).is_file():
             state = State.read(folder)
             if state.fingerprint != resolved.data.fingerprint:
-                about = f"the {NOUNS[kind]} of {folder.name}, {state.dataset}"
+                about = f"the {NOUNS[kind].many} of {folder.name}, {state.dataset}"
                 raise JournalError(f"{about}, have changed since it began: compare anew")
         else:
             write_whole(folder / TOML, comparison.to_toml())
@@ -215,7 +215,7 @@ def _test(
     tested = tuple(Tested(state.baselines[name], float(right[name].mean()), bits[name]) for name in answering)
     pairs = verdicts.verdicts(samples)
     beside = verdicts.beside(samples, {name: right[name] for name in _notable(tested)})
-    sentences = verdicts.sentences([*pairs, *beside], NOUNS[resolved.data.kind])
+    sentences = verdicts.sentences([*pairs, *beside], NOUNS[resolved.data.kind].many)
     return Result(
         tuple(searched), tested, tuple(pairs), tuple(beside), tuple(sentences), len(labels), target,
         words(resolved.objectives[0], target), state.opened, tuple(each._asdict() for each in shown),

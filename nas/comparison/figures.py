@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.baselines.baseline import NOUNS
 from nas.comparison.curves import best_so_far, quartiles
 from nas.comparison.progress import progress_of
-from nas.data import kinds
+from nas.data.kinds import NOUNS
 from nas.objectives import FRACTIONS, Objective
 from nas.statistics import mean
 
@@ -69,7 +68,7 @@ def _progress(compared: Compared) -> Figure:
         style.frame(axes).set_xlabel(name)
         if name != "trials":
             axes.set_xscale("log")
-    panels[0].set_ylabel(style.unit(objective.metric, kinds.NOUNS[compared.state.kind]).split(",")[0])
+    panels[0].set_ylabel(style.unit(objective.metric, NOUNS[compared.state.kind]).split(",")[0])
     if objective.metric not in FRACTIONS:
         panels[0].set_yscale("log")
     style.legend(figure, handles, 4)
@@ -95,7 +94,9 @@ def _winners(compared: Compared) -> Figure:
         axes.plot([100 * value for value in found], [height] * len(found), mark, color=colour, alpha=0.5, ms=5)
         axes.plot([100 * average], [height], "|", color=style.INK, ms=16, mew=2)
     axes.set_yticks(range(len(rows)), [style.short(name, 40) for _, _, name, _ in rows])
-    axes.set_xlabel(f"correctly classified test {NOUNS[compared.state.kind]} (%); bar: the mean over the seeds")
+    axes.set_xlabel(
+        f"correctly classified test {NOUNS[compared.state.kind].many} (%); bar: the mean over the seeds"
+    )
     return figure
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nas import __version__
-from nas.baselines.baseline import NOUNS
 from nas.comparison.figures import CAPTIONS, figures
 from nas.comparison.tables import tables
+from nas.data.kinds import NOUNS
 from nas.report.figures import image_of
 from nas.report.words import markdown_table
 
@@ -25,7 +25,7 @@ def page(compared: Compared) -> str:
         name=compared.folder.name,
         dataset=compared.state.dataset,
         result=compared.result,
-        noun=NOUNS[compared.state.kind],
+        noun=NOUNS[compared.state.kind].many,
         failed=compared.state.failed,
         tables=list(tables(compared).values()),
         figures=[(name, CAPTIONS[name], image_of(figure)) for name, figure in figures(compared)],

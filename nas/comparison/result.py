@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nas import checks
-from nas.baselines.baseline import NOUNS, Baseline
+from nas.baselines.baseline import Baseline
 from nas.comparison.settings import Comparison
 from nas.comparison.verdicts import Verdict
-from nas.data.kinds import Kind
+from nas.data.kinds import NOUNS, Kind
 from nas.errors import JournalError, quoted
 from nas.files import write_whole
 from nas.records.comparisons import FILE

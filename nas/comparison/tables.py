@@ -8,9 +8,9 @@ from dataclasses import asdict
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from nas.baselines.baseline import NOUNS
 from nas.comparison.curves import best_so_far, quartiles
 from nas.comparison.progress import progress_of
+from nas.data.kinds import NOUNS
 from nas.objectives import FRACTIONS, Objective
 from nas.report.words import mean_and_deviation, percent
 from nas.statistics import interval
@@ -46,7 +46,7 @@ def strategies(compared: Compared) -> Table:
                 f"{median(one.seconds for one in found):,.0f}",
             ]
         )
-    result, seeds, noun = compared.result, compared.comparison.seeds, NOUNS[compared.state.kind]
+    result, seeds, noun = compared.result, compared.comparison.seeds, NOUNS[compared.state.kind].many
     many = f"{seeds} searches of each strategy: mean ± standard deviation, or median"
     title = f"{many if seeds > 1 else 'one search of each strategy'}; {result.test_images:,} test {noun}, opened "
     title += "once" if result.opened == 1 else f"{result.opened} times"
@@ -97,7 +97,7 @@ def baselines(compared: Compared) -> Table:
     bits = ["bits per character"] if has_bits else []
     columns = ["baseline", "test", "95 % interval", *bits, "seconds", "setting and size"]
     rows += [[name, *[""] * (len(columns) - 2), reason] for name, reason in compared.state.left_out.items()]
-    return f"no search: models on the same {NOUNS[compared.state.kind]}", columns, rows
+    return f"no search: models on the same {NOUNS[compared.state.kind].many}", columns, rows
 
 
 def facts(compared: Compared) -> dict[str, Any]:
