@@ -150,7 +150,8 @@ def run_onnx(path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    [given] = session.get_inputs()  # "images", "series" or "tokens"
+    return lambda inputs: torch.from_numpy(session.run(None, {given.name: inputs.numpy()})[0])
 
 
 def run_python(folder: Path) -> Any:
