@@ -251,3 +251,7 @@ def test_a_search_of_series_finds_the_same_with_one_worker_and_with_two(tmp_path
     assert any(trial["metrics"]["validation_accuracy"] > 0.5 for trial in two["trials"].values())
     best = nas("show", "two", "--json", cwd=tmp_path)
     assert "sequence" in best.stdout
+    nas("show", "two", "--report", "page.html", cwd=tmp_path)
+    page = (tmp_path / "page.html").read_text()
+    assert "The test series by their class" in page
+    assert "The validation series by their class" not in page  # the winner has learned from all of them

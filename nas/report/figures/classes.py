@@ -29,9 +29,11 @@ def confusion_test(scene: Scene) -> Figure | None:
 
 
 def confusion_validation(scene: Scene) -> Figure | None:
-    """The validation images by their class and the winner's answer."""
+    """The validation images by class and answer; none with folds, where the winner has learned from them."""
     found = scene.predictions
-    return _matrix(scene, "validation", found, found.validation) if found else None
+    return (
+        _matrix(scene, "validation", found, found.validation) if found and len(found.validation.labels) else None
+    )
 
 
 def _matrix(scene: Scene, split: str, predictions: Predictions, answers: Answers) -> Figure:
