@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -16,7 +15,7 @@ from nas.run.resolve import Resolved
 from nas.run.selection import Now
 from nas.spaces.space import Candidate
 from nas.statistics import mean
-from nas.training.tally import POINTS
+from nas.training.tally import points_of
 from nas.trial import Job, Trial, job_seed
 
 # The calibration trains two networks, each for so many operations of forward passes, a second on one core.
@@ -69,8 +68,7 @@ def work(resolved: Resolved, epochs: float) -> float:
     """The images of a training, those of the validations by what they cost."""
     last = IN_FLOAT32 if resolved.device == "cpu" and resolved.recipe.precision == "bfloat16" else VALIDATION
     data = resolved.data
-    points = math.ceil(epochs)
-    validated = last + VALIDATION * ((min(POINTS, points) if data.kind == "series" else points) - 1)
+    validated = last + VALIDATION * (points_of(epochs, data.kind) - 1)
     return data.trainings * (epochs * len(data.train) + validated * len(data.validation))
 
 

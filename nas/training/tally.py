@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from nas.data.kinds import Kind
 from nas.statistics import balanced_accuracy, macro_f1
 
 POINTS = 100  # of a curve of series, at most: an epoch of 36 takes less time than their validation
+
+
+def points_of(epochs: float, kind: Kind) -> int:
+    """How often a training of so many epochs is validated: after each epoch, of series at most `POINTS` times."""
+    every = math.ceil(epochs)
+    return min(POINTS, every) if kind == "series" else every
 
 
 @dataclass(frozen=True)

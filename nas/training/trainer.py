@@ -22,7 +22,7 @@ from nas.training.cores import Cores
 from nas.training.network import Network
 from nas.training.recipe import Recipe
 from nas.training.stepper import Stepper
-from nas.training.tally import POINTS, Tally
+from nas.training.tally import Tally, points_of
 from nas.trial import Job, Trial
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Training:
         dataset = stepper.data.dataset
         inputs = dataset.validation.labels.bincount(minlength=len(dataset.classes)).tolist()
         self.tally = Tally(0.0, inputs, inputs, inputs)  # of the last validation
-        points = points or (POINTS if dataset.kind == "series" else math.ceil(job.epochs))
+        points = points or points_of(job.epochs, dataset.kind)
         self._every = max(1, math.ceil(job.epochs / points))  # epochs, of which the last one is validated
         self._failure = ""
         self._images = 0
