@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -12,6 +13,7 @@ import torch
 from command import nas, results
 from conftest import job
 
+from nas import plugins
 from nas.architecture.architecture import Architecture, Limits
 from nas.architecture.known import NETWORKS, SERIES, TEXTS, fitting
 from nas.architecture.layers import (
@@ -25,6 +27,7 @@ from nas.architecture.layers import (
     TakeLast,
 )
 from nas.data.dataset import Dataset, Split
+from nas.run.resolve import SPACES
 from nas.spaces.sequence import Sequence
 from nas.spaces.space import SearchSpace
 from nas.spaces.transformer import Transformer
@@ -215,6 +218,12 @@ def test_known_networks_fit_their_kind_and_are_as_large_as_in_their_papers() -> 
         ).shape == (2, 40)
     # One channel and two classes, kernels of 8 steps for 7: dl-4-tsc's FCN has 265,986 parameters.
     assert NETWORKS["fcn"].parameters((1, 100), 2) == 264_322
+
+
+def test_the_spaces_that_follow_from_the_data_have_the_same_options() -> None:
+    """They are checked before the data are read."""
+    known = [plugins.find("space", name) for name in SPACES.values()]
+    assert len({str(inspect.signature(space.__init__)) for space in known}) == 1
 
 
 @pytest.mark.parametrize("shape", [(1, 24), (1, 1460), (24, 51), (6, 4096)])

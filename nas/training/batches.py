@@ -48,9 +48,7 @@ class Resident:
         self.images, self.labels = train.inputs.to(place), train.labels.to(device)
         # (classes,): with these weights all classes count the same, and the mean image counts 1 (King and Zeng,
         # Logistic regression in rare events data, 2001).
-        sizes = train.labels.bincount(minlength=len(dataset.classes)).clamp(
-            min=1
-        )  # a fold may have none of a class
+        sizes = train.labels.bincount(minlength=len(dataset.classes)).clamp(min=1)  # a fold may lack a class
         self.class_weights = (len(train) / (len(sizes) * sizes.float())).to(device)
         self.validation = validation.inputs.to(place), validation.labels.to(device)
         self._file: int | None = None  # the descriptor of the file that is mapped, if it is large

@@ -72,12 +72,8 @@ class Network(nn.Module):
         self.size = tuple(input_shape[1:])  # of an image: height, width; of a series: its steps
         each_channel = (-1, *[1] * len(self.size))
         self.register_buffer("mean", torch.tensor([float(value) for value in mean]).view(each_channel))
-        self.register_buffer(
-            "std",
-            torch.tensor([max(_least(self.kind, m), s) for m, s in zip(mean, std, strict=True)]).view(
-                each_channel
-            ),
-        )
+        divisors = [max(_least(self.kind, m), s) for m, s in zip(mean, std, strict=True)]
+        self.register_buffer("std", torch.tensor(divisors).view(each_channel))
         rows = architecture.table(input_shape, classes)
         shapes = [input_shape, *(row.shape for row in rows)]
         self._steps: list[Step] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from nas.data.dataset import Array, Dataset, Split
-from nas.data.division import PARTS, together
+from nas.data.division import PARTS, about_groups, together
 from nas.data.files import TABLES, readable
 from nas.data.plugin import FEW_SERIES, SERIES, DatasetPlugin
 from nas.data.sequences.arrays import read_npz
@@ -159,7 +159,7 @@ class Sequences(DatasetPlugin):
             *_about_gaps(kept),
             *remarks,
             *_about_twins(parts, labels, hashes),
-            *_about_groups(parts, ready),
+            *about_groups([one.group for one in ready], parts == TEST),  # those of folds are never divided
         ]
         if left_out:
             lines.append(summary(left_out, len(found)))
@@ -253,15 +253,3 @@ def _about_twins(parts: Array, labels: Array, hashes: Sequence[bytes]) -> list[s
     if twice:
         lines.append(f"warning: {twice:,} series occur in several classes; they stay")
     return lines
-
-
-def _about_groups(parts: Array, series: Sequence[Series]) -> list[str]:
-    """A line about the groups, if there are any."""
-    places: dict[str, set[bool]] = defaultdict(set)
-    for one, part in zip(series, parts.tolist(), strict=True):
-        if one.group:
-            places[one.group].add(part == TEST)
-    crossing = sum(len(place) > 1 for place in places.values())
-    if crossing:
-        return [f"warning: {crossing:,} of {len(places):,} groups are both in the test and in the training"]
-    return [f"it has {len(places):,} groups, each in one split"] if places else []
